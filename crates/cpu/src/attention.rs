@@ -1,0 +1,357 @@
+//! Softmax attention over groups with a shared prompt, in blocks of query rows.
+//!
+//! A task holds the scores of [`BLOCK`] query rows of one head at a time: memory grows with the length, not with
+//! its square, and of the scores only the log-sum-exp of each row is kept for the backward.
+
+use crate::gemm::{HasKernel, Init, Operand, Shape, dot, gemm};
+use crate::real::{Real, Scalar, max, sum};
+use crate::simd::simd;
+use crate::sync::{Pool, SyncPtr};
+use duel_backend::{Heads, Segment};
+
+/// Query rows whose scores are held at a time.
+const BLOCK: usize = 128;
+
+simd! {
+    /// `p = exp(scale · s - max)` over the row, unnormalised; returns the sum and the log-sum-exp of `scale · s`.
+    pub fn softmax_row<S: Scalar>(row: &mut [S], scale: S) -> (S, S) {
+        let top = max(row) * scale;
+        for x in row.iter_mut() {
+            *x = (*x * scale - top).exp();
+        }
+        let total = sum(row.len(), |i| row[i]);
+        (total, top + total.ln())
+    }
+
+    /// `p = exp(scale · s - lse)`.
+    pub fn probabilities<S: Scalar>(row: &mut [S], scale: S, lse: S) {
+        for x in row.iter_mut() {
+            *x = (*x * scale - lse).exp();
+        }
+    }
+
+    /// `dp = p · (dp - delta) · scale`.
+    pub fn score_grad<S: Scalar>(dp: &mut [S], p: &[S], delta: S, scale: S) {
+        for (dp, &p) in dp.iter_mut().zip(p) {
+            *dp = p * (*dp - delta) * scale;
+        }
+    }
+
+    /// `out = x · factor`, rounded to the storage type.
+    pub fn scaled<R: Real>(out: &mut [R], x: &[R::Acc], factor: R::Acc) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = R::down(x * factor);
+        }
+    }
+
+    /// `out += p · v`.
+    pub fn axpy<R: Real>(out: &mut [R::Acc], p: R::Acc, v: &[R]) {
+        for (out, v) in out.iter_mut().zip(v) {
+            *out += p * v.up();
+        }
+    }
+}
+
+/// A matrix of packed rows, seen one head at a time.
+#[derive(Clone, Copy)]
+struct Columns<'a, R> {
+    data: &'a [R],
+    width: usize,
+    head_dim: usize,
+}
+
+impl<'a, R: Real> Columns<'a, R> {
+    /// Head `head` (counted over the whole row) from row `row` on.
+    fn head(self, head: usize, row: usize) -> Operand<'a, R> {
+        Operand { data: &self.data[row * self.width + head * self.head_dim..], rs: self.width, cs: 1 }
+    }
+    /// The vector of one row and head.
+    fn vector(self, head: usize, row: usize) -> &'a [R] {
+        &self.data[row * self.width + head * self.head_dim..][..self.head_dim]
+    }
+}
+
+fn transposed<T>(x: Operand<T>) -> Operand<T> {
+    Operand { rs: x.cs, cs: x.rs, ..x }
+}
+
+/// Query rows `from..to` of a segment, and the two runs of rows whose keys they see: `(first row, count)`.
+#[derive(Clone, Copy)]
+struct Block {
+    segment: Segment,
+    from: usize,
+    to: usize,
+    runs: [(usize, usize); 2],
+}
+
+impl Block {
+    fn of(segment: Segment) -> impl Iterator<Item = Block> {
+        (0..segment.len).step_by(BLOCK).map(move |from| {
+            let to = (from + BLOCK).min(segment.len);
+            let runs = [(segment.prefix_start, segment.prefix_len), (segment.start, to)];
+            Block { segment, from, to, runs }
+        })
+    }
+    fn rows(self) -> usize {
+        self.to - self.from
+    }
+    /// Row number in the batch of query row `i` of the block.
+    fn row(self, i: usize) -> usize {
+        self.segment.start + self.from + i
+    }
+    /// Keys of the block's last row: the width of its score matrix.
+    fn keys(self) -> usize {
+        self.segment.prefix_len + self.to
+    }
+    /// Keys that query row `i` of the block sees.
+    fn visible(self, i: usize) -> usize {
+        self.segment.prefix_len + self.from + i + 1
+    }
+    /// `out[rows, keys] = x · y(first row of a run)ᵀ`, run beside run.
+    fn scores<'a, S: HasKernel, R: Real<Acc = S>>(
+        self,
+        serial: &Pool,
+        out: &mut [S],
+        x: Operand<R>,
+        k: usize,
+        y: impl Fn(usize) -> Operand<'a, R>,
+    ) {
+        let mut at = 0;
+        for (row, n) in self.runs {
+            if n > 0 {
+                let shape = Shape { m: self.rows(), n, k, ldc: self.keys() };
+                gemm(serial, shape, &mut out[at..], x, y(row), Init::Zero);
+            }
+            at += n;
+        }
+    }
+    /// `out[rows, width] = weights[rows, keys] · y`, run after run.
+    fn weighted<'a, S: HasKernel, R: Real<Acc = S>>(
+        self,
+        serial: &Pool,
+        out: &mut [S],
+        weights: &[S],
+        width: usize,
+        y: impl Fn(usize) -> Operand<'a, R>,
+    ) {
+        let (mut at, mut init) = (0, Init::Zero);
+        for (row, k) in self.runs {
+            if k > 0 {
+                let w = Operand { data: &weights[at..], rs: self.keys(), cs: 1 };
+                let shape = Shape { m: self.rows(), n: width, k, ldc: width };
+                gemm(serial, shape, out, w, transposed(y(row)), init);
+                init = Init::Keep;
+            }
+            at += k;
+        }
+    }
+}
+
+fn take<'a, S: Scalar>(scratch: &'a mut Vec<S>, sizes: &[usize]) -> Vec<&'a mut [S]> {
+    let total = sizes.iter().sum();
+    if scratch.len() < total {
+        scratch.resize(total, S::ZERO);
+    }
+    let mut rest = &mut scratch[..total];
+    sizes
+        .iter()
+        .map(|&n| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(n);
+            rest = tail;
+            part
+        })
+        .collect()
+}
+
+pub fn forward<R: Real>(
+    pool: &Pool,
+    o: &mut [R],
+    lse: &mut [R::Acc],
+    qkv: &[R],
+    segments: &[Segment],
+    d: Heads,
+) where
+    R::Acc: HasKernel,
+{
+    let (hd, heads) = (d.head_dim, d.heads);
+    let scale = R::Acc::of(d.scale());
+    let c = Columns { data: qkv, width: d.qkv_width(), head_dim: hd };
+    let rows = segments.last().map_or(0, |s| s.start + s.len);
+    assert!(o.len() >= rows * d.q_width() && lse.len() >= rows * heads, "output shorter than the rows");
+    let (o, lse) = (SyncPtr(o.as_mut_ptr()), SyncPtr(lse.as_mut_ptr()));
+    let serial = Pool::new(1);
+    let blocks: Vec<Block> = segments.iter().flat_map(|&s| Block::of(s)).collect();
+    pool.tasks(blocks.len() * heads, |task| {
+        let (b, h) = (blocks[task / heads], task % heads);
+        let kv = h / d.ratio();
+        let (m, keys) = (b.rows(), b.keys());
+        R::Acc::with_scratch(|scratch| {
+            let [s, out, totals] =
+                take(scratch, &[m * keys, m * hd, m]).try_into().unwrap_or_else(|_| unreachable!());
+            b.scores(&serial, s, c.head(h, b.row(0)), hd, |row| c.head(heads + kv, row));
+            for i in 0..m {
+                let (seen, masked) = s[i * keys..][..keys].split_at_mut(b.visible(i));
+                let (total, row_lse) = softmax_row(seen, scale);
+                masked.fill(R::Acc::ZERO);
+                totals[i] = total;
+                // SAFETY: row and head belong to this task only, inside lse as asserted.
+                unsafe {
+                    let lse = lse;
+                    *lse.0.add(b.row(i) * heads + h) = row_lse;
+                }
+            }
+            b.weighted(&serial, out, s, hd, |row| c.head(heads + d.kv_heads + kv, row));
+            for i in 0..m {
+                // SAFETY: row and head belong to this task only, inside o as asserted.
+                let dst = unsafe {
+                    let o = o;
+                    std::slice::from_raw_parts_mut(o.0.add(b.row(i) * d.q_width() + h * hd), hd)
+                };
+                scaled(dst, &out[i * hd..][..hd], R::Acc::ONE / totals[i]);
+            }
+        });
+    });
+}
+
+/// A prompt with its responses: the rows whose keys collect each other's gradients.
+struct Group<'a> {
+    segments: &'a [Segment],
+    start: usize,
+    rows: usize,
+}
+
+fn groups(segments: &[Segment]) -> impl Iterator<Item = Group<'_>> {
+    segments.chunk_by(|_, next| next.prefix_len > 0).map(|segments| {
+        let start = segments[0].start;
+        let last = segments[segments.len() - 1];
+        Group { segments, start, rows: last.start + last.len - start }
+    })
+}
+
+/// One task a group and key/value head: it owns the gradients of those keys and values, and of the queries that
+/// read them, so every sum has one fixed order.
+pub fn backward<R: Real>(
+    pool: &Pool,
+    dqkv: &mut [R],
+    dout: &[R],
+    o: &[R],
+    lse: &[R::Acc],
+    qkv: &[R],
+    segments: &[Segment],
+    d: Heads,
+) where
+    R::Acc: HasKernel,
+{
+    let (hd, heads, width) = (d.head_dim, d.heads, d.qkv_width());
+    let scale = R::Acc::of(d.scale());
+    let c = Columns { data: qkv, width, head_dim: hd };
+    let (g, out) = (
+        Columns { data: dout, width: d.q_width(), head_dim: hd },
+        Columns { data: o, width: d.q_width(), head_dim: hd },
+    );
+    let rows = segments.last().map_or(0, |s| s.start + s.len);
+    assert!(dqkv.len() >= rows * width, "output shorter than the rows");
+    let dqkv = SyncPtr(dqkv.as_mut_ptr());
+    // SAFETY of each call: the row lies in dqkv (asserted); the caller's task owns that row and head.
+    let write = |row: usize, head: usize, x: &[R::Acc]| unsafe {
+        let dqkv = dqkv;
+        scaled(std::slice::from_raw_parts_mut(dqkv.0.add(row * width + head * hd), hd), x, R::Acc::ONE);
+    };
+    let serial = Pool::new(1);
+    let groups: Vec<Group> = groups(segments).collect();
+    pool.tasks(groups.len() * d.kv_heads, |task| {
+        let (group, kv) = (&groups[task / d.kv_heads], task % d.kv_heads);
+        let (k_head, v_head) = (heads + kv, heads + d.kv_heads + kv);
+        let longest = group.segments.iter().map(|s| s.prefix_len + s.len).max().unwrap_or(0);
+        let most = BLOCK.min(group.rows);
+        R::Acc::with_scratch(|scratch| {
+            let sizes = [group.rows * hd, group.rows * hd, most * longest, most * longest, most * hd];
+            let [dk, dv, p, dp, dq] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+            dk.fill(R::Acc::ZERO);
+            dv.fill(R::Acc::ZERO);
+            for b in group.segments.iter().flat_map(|&s| Block::of(s)) {
+                let (m, keys) = (b.rows(), b.keys());
+                for h in kv * d.ratio()..(kv + 1) * d.ratio() {
+                    b.scores(&serial, p, c.head(h, b.row(0)), hd, |row| c.head(k_head, row));
+                    b.scores(&serial, dp, g.head(h, b.row(0)), hd, |row| c.head(v_head, row));
+                    for i in 0..m {
+                        let delta = dot(g.vector(h, b.row(i)), out.vector(h, b.row(i)));
+                        let (seen, masked) = p[i * keys..][..keys].split_at_mut(b.visible(i));
+                        let (dseen, dmasked) = dp[i * keys..][..keys].split_at_mut(b.visible(i));
+                        probabilities(seen, scale, lse[b.row(i) * heads + h]);
+                        score_grad(dseen, seen, delta, scale);
+                        masked.fill(R::Acc::ZERO);
+                        dmasked.fill(R::Acc::ZERO);
+                    }
+                    b.weighted(&serial, dq, dp, hd, |row| c.head(k_head, row));
+                    for i in 0..m {
+                        write(b.row(i), h, &dq[i * hd..][..hd]);
+                    }
+                    let mut at = 0;
+                    for (row, n) in b.runs {
+                        if n > 0 {
+                            let shape = Shape { m: n, n: hd, k: m, ldc: hd };
+                            let column = |x| transposed(Operand { data: x, rs: keys, cs: 1 });
+                            let place = (row - group.start) * hd;
+                            let (q, do_) = (c.head(h, b.row(0)), g.head(h, b.row(0)));
+                            gemm(
+                                &serial,
+                                shape,
+                                &mut dk[place..],
+                                column(&dp[at..]),
+                                transposed(q),
+                                Init::Keep,
+                            );
+                            gemm(
+                                &serial,
+                                shape,
+                                &mut dv[place..],
+                                column(&p[at..]),
+                                transposed(do_),
+                                Init::Keep,
+                            );
+                        }
+                        at += n;
+                    }
+                }
+            }
+            for i in 0..group.rows {
+                write(group.start + i, k_head, &dk[i * hd..][..hd]);
+                write(group.start + i, v_head, &dv[i * hd..][..hd]);
+            }
+        });
+    });
+}
+
+/// Attention of one query row a sequence to its cache: a matrix-vector product a head, bound by memory.
+pub fn cached<R: Real>(
+    pool: &Pool,
+    o: &mut [R],
+    qkv: &[R],
+    (keys, values): (&[R], &[R]),
+    bases: &[u32],
+    lens: &[u32],
+    rows: usize,
+    d: Heads,
+) {
+    let (hd, kv_width) = (d.head_dim, d.kv_width());
+    let scale = R::Acc::of(d.scale());
+    pool.rows(o, rows * d.heads, hd, |task, out| {
+        let (r, h) = (task / d.heads, task % d.heads);
+        let kv = h / d.ratio();
+        let (base, len) = (bases[r] as usize, lens[r] as usize);
+        let q = &qkv[r * d.qkv_width() + h * hd..][..hd];
+        R::Acc::with_scratch(|scratch| {
+            let [s, sums] = take(scratch, &[len, hd]).try_into().unwrap_or_else(|_| unreachable!());
+            for (t, s) in s.iter_mut().enumerate() {
+                *s = dot(q, &keys[(base + t) * kv_width + kv * hd..][..hd]);
+            }
+            let (total, _) = softmax_row(s, scale);
+            sums.fill(R::Acc::ZERO);
+            for (t, &p) in s.iter().enumerate() {
+                axpy(sums, p, &values[(base + t) * kv_width + kv * hd..][..hd]);
+            }
+            scaled(out, sums, R::Acc::ONE / total);
+        });
+    });
+}

@@ -1,0 +1,97 @@
+//! Log-softmax over the vocabulary at a target, and its backward in place.
+
+use crate::real::{Real, Scalar, max, sum};
+use crate::simd::simd;
+use crate::sync::{Pool, SyncPtr};
+
+/// What one row of logits gives.
+pub struct Row<S> {
+    lse: S,
+    entropy: S,
+    mean: S,
+    top: S,
+}
+
+simd! {
+    /// Log-sum-exp, entropy, mean and maximum of a row, in three sweeps of a row that stays in the cache.
+    pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
+        let n = x.len();
+        let mut top = [R::Acc::LOWEST; 16];
+        let chunks = x.chunks_exact(16);
+        for (t, v) in top.iter_mut().zip(chunks.remainder()) {
+            *t = v.up();
+        }
+        for c in chunks {
+            for (t, v) in top.iter_mut().zip(c) {
+                let v = v.up();
+                *t = if v > *t { v } else { *t };
+            }
+        }
+        let top = max(&top);
+        let total = sum(n, |i| (x[i].up() - top).exp());
+        // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
+        let weighted = sum(n, |i| {
+            let d = x[i].up() - top;
+            d.exp() * d
+        });
+        let ln_total = total.ln();
+        Row {
+            lse: top + ln_total,
+            entropy: ln_total - weighted / total,
+            mean: sum(n, |i| x[i].up()) / R::Acc::of(n as f64),
+            top,
+        }
+    }
+
+    /// `x = -coef · exp(x - lse)`.
+    pub fn softmax_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc) {
+        for x in x.iter_mut() {
+            *x = R::down(-coef * (x.up() - lse).exp());
+        }
+    }
+}
+
+/// `outs` are `logp, lse, entropy, mean logit, hit`, one value a row each.
+pub fn logprob<R: Real>(
+    pool: &Pool,
+    outs: [&mut Vec<R::Acc>; 5],
+    logits: &[R],
+    targets: &[u32],
+    rows: usize,
+    vocab: usize,
+) {
+    let outs = outs.map(|b| {
+        assert!(b.len() >= rows, "statistics buffer shorter than the rows");
+        SyncPtr(b.as_mut_ptr())
+    });
+    pool.ranges(rows, 1, usize::MAX, |range| {
+        for r in range {
+            let row = &logits[r * vocab..][..vocab];
+            let target = row[targets[r] as usize].up();
+            let s = softmax_stats(row);
+            let hit = if target >= s.top { R::Acc::ONE } else { R::Acc::ZERO };
+            for (out, value) in outs.iter().zip([target - s.lse, s.lse, s.entropy, s.mean, hit]) {
+                // SAFETY: r < rows <= the buffer's length (asserted), and only this task has row r.
+                unsafe { *out.0.add(r) = value };
+            }
+        }
+    });
+}
+
+pub fn logprob_bw<R: Real>(
+    pool: &Pool,
+    logits: &mut [R],
+    lse: &[R::Acc],
+    coef: &[R::Acc],
+    targets: &[u32],
+    rows: usize,
+    vocab: usize,
+) {
+    pool.rows(logits, rows, vocab, |r, row| {
+        // The target's gradient is coef · (1 - p), formed from 1 - p: p near 1 must not cancel twice.
+        let target = targets[r] as usize;
+        let p = (row[target].up() - lse[r]).exp();
+        softmax_grad(row, lse[r], coef[r]);
+        row[target] = R::down(coef[r] * (R::Acc::ONE - p));
+    });
+}

@@ -1,0 +1,354 @@
+#![doc = include_str!("../README.md")]
+
+mod attention;
+mod gemm;
+mod head;
+mod norm;
+mod pointwise;
+mod real;
+mod simd;
+mod sync;
+
+use duel_backend::{AdamW, Backend, Element, Error, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats};
+use gemm::{HasKernel, Init, Operand, Shape};
+pub use real::{Real, Scalar};
+use std::marker::PhantomData;
+use sync::Pool;
+
+/// The CPU backend, with weights and activations stored as `R`.
+///
+/// `Cpu<f32>` is the default device, `Cpu<f64>` the reference for gradient checks, `Cpu<bf16>` a yardstick of
+/// rounding: it stores bf16 and sums in f32.
+pub struct Cpu<R = f32> {
+    pool: Pool,
+    real: PhantomData<R>,
+}
+
+impl<R: Real> Cpu<R> {
+    /// A backend on `threads` threads; 0 means one for each core. Results do not depend on the number.
+    pub fn new(threads: usize) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Cpu { pool: Pool::new(if threads == 0 { cores() } else { threads }), real: PhantomData }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `f` on a thread of the backend's pool. Verbs called from there start without a hand-over between
+    /// threads, which is worth it for small models; the results are the same.
+    pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(f)
+    }
+}
+
+/// The instruction set that the kernels run on here, for reports.
+pub fn instruction_set() -> &'static str {
+    match simd::isa() {
+        simd::Isa::Avx512 => "AVX-512",
+        simd::Isa::Avx2 => "AVX2",
+        simd::Isa::Baseline => "baseline",
+    }
+}
+
+fn dense<T>(data: &[T], cols: usize) -> Operand<'_, T> {
+    Operand { data, rs: cols, cs: 1 }
+}
+
+fn transposed<T>(data: &[T], cols: usize) -> Operand<'_, T> {
+    Operand { data, rs: 1, cs: cols }
+}
+
+impl<R: Real> Backend for Cpu<R>
+where
+    R::Acc: HasKernel,
+{
+    type Real = R;
+    type Acc = R::Acc;
+    type Buf<T: Element> = Vec<T>;
+
+    fn describe(&self) -> String {
+        format!("CPU, {} thread(s), {}, {:?}", self.threads(), instruction_set(), R::DTYPE)
+    }
+
+    fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
+        let mut buf = Vec::new();
+        buf.try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+        buf.resize(len, T::default());
+        Ok(buf)
+    }
+
+    fn len<T: Element>(&self, buf: &Vec<T>) -> usize {
+        buf.len()
+    }
+
+    fn upload<T: Element>(&self, dst: &mut Vec<T>, offset: usize, src: &[T]) {
+        dst[offset..offset + src.len()].copy_from_slice(src);
+    }
+
+    fn download<T: Element>(&self, dst: &mut [T], src: &Vec<T>, offset: usize) {
+        dst.copy_from_slice(&src[offset..offset + dst.len()]);
+    }
+
+    fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
+        self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
+    }
+
+    fn zero<T: Element>(&self, buf: &mut Vec<T>) {
+        let len = buf.len();
+        self.pool.parts(buf, len, |_, part| part.fill(T::default()));
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn gemm(
+        &self,
+        y: &mut Vec<R>,
+        x: &Vec<R>,
+        w: &Vec<R>,
+        bias: Option<&Vec<R>>,
+        residual: Option<&Vec<R>>,
+        Gemm { m, n, k }: Gemm,
+    ) {
+        let init = Init::Add(bias.map(Vec::as_slice), residual.map(Vec::as_slice));
+        gemm::gemm(&self.pool, Shape { m, n, k, ldc: n }, y, dense(x, k), dense(w, k), init);
+    }
+
+    fn gemm_dx(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, Gemm { m, n, k }: Gemm) {
+        let shape = Shape { m, n: k, k: n, ldc: k };
+        gemm::gemm(&self.pool, shape, dx, dense(dy, n), transposed(w, k), Init::Zero);
+    }
+
+    fn gemm_dw(&self, dw: &mut Vec<R::Acc>, dy: &Vec<R>, x: &Vec<R>, Gemm { m, n, k }: Gemm) {
+        let shape = Shape { m: n, n: k, k: m, ldc: k };
+        gemm::gemm(&self.pool, shape, dw, transposed(dy, n), transposed(x, k), Init::Keep);
+    }
+
+    fn bias_dw(&self, db: &mut Vec<R::Acc>, dy: &Vec<R>, d: Gemm) {
+        norm::bias_dw(&self.pool, db, dy, d.m, d.n);
+    }
+
+    fn embed(
+        &self,
+        y: &mut Vec<R>,
+        table: &Vec<R>,
+        pos_table: Option<&Vec<R>>,
+        layout: &Layout<Self>,
+        width: usize,
+    ) {
+        let pos = pos_table.map(Vec::as_slice);
+        pointwise::embed(&self.pool, y, table, pos, &layout.tokens, &layout.positions, layout.rows, width);
+    }
+
+    fn embed_bw(
+        &self,
+        dtable: &mut Vec<R::Acc>,
+        dpos_table: Option<&mut Vec<R::Acc>>,
+        dy: &Vec<R>,
+        layout: &Layout<Self>,
+        width: usize,
+    ) {
+        pointwise::scatter_up(&self.pool, dtable, dy, &layout.tokens, layout.rows, width);
+        if let Some(dpos) = dpos_table {
+            pointwise::scatter_up(&self.pool, dpos, dy, &layout.positions, layout.rows, width);
+        }
+    }
+
+    fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, dims: Norm) {
+        norm::rmsnorm(&self.pool, y, rstd, x, w, dims);
+    }
+
+    fn rmsnorm_bw(
+        &self,
+        dx: &mut Vec<R>,
+        dw: &mut Vec<R::Acc>,
+        dy: &Vec<R>,
+        x: &Vec<R>,
+        rstd: &Vec<R::Acc>,
+        w: &Vec<R>,
+        dims: Norm,
+    ) {
+        norm::rmsnorm_bw(&self.pool, dx, dw, dy, x, rstd, w, dims);
+    }
+
+    fn layernorm(
+        &self,
+        y: &mut Vec<R>,
+        stats: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        w: &Vec<R>,
+        b: &Vec<R>,
+        dims: Norm,
+    ) {
+        norm::layernorm(&self.pool, y, stats, x, w, b, dims);
+    }
+
+    fn layernorm_bw(
+        &self,
+        dx: &mut Vec<R>,
+        dw: &mut Vec<R::Acc>,
+        db: &mut Vec<R::Acc>,
+        dy: &Vec<R>,
+        x: &Vec<R>,
+        stats: &Vec<R::Acc>,
+        w: &Vec<R>,
+        dims: Norm,
+    ) {
+        norm::layernorm_bw(&self.pool, dx, dw, db, dy, x, stats, w, dims);
+    }
+
+    fn qk_norm(
+        &self,
+        y: &mut Vec<R>,
+        rstd: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        wq: &Vec<R>,
+        wk: &Vec<R>,
+        rows: usize,
+        eps: f64,
+        dims: Heads,
+    ) {
+        norm::qk_norm(&self.pool, y, rstd, x, [wq, wk], rows, eps, dims);
+    }
+
+    fn qk_norm_bw(
+        &self,
+        dqkv: &mut Vec<R>,
+        dwq: &mut Vec<R::Acc>,
+        dwk: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        rstd: &Vec<R::Acc>,
+        wq: &Vec<R>,
+        wk: &Vec<R>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        norm::qk_norm_bw(&self.pool, dqkv, [dwq, dwk], x, rstd, [wq, wk], rows, dims);
+    }
+
+    fn rope(
+        &self,
+        qkv: &mut Vec<R>,
+        table: &Vec<R::Acc>,
+        positions: &Vec<u32>,
+        rows: usize,
+        inverse: bool,
+        dims: Heads,
+    ) {
+        pointwise::rope(&self.pool, qkv, table, positions, rows, inverse, dims);
+    }
+
+    fn attention(
+        &self,
+        o: &mut Vec<R>,
+        lse: &mut Vec<R::Acc>,
+        qkv: &Vec<R>,
+        layout: &Layout<Self>,
+        dims: Heads,
+    ) {
+        attention::forward(&self.pool, o, lse, qkv, &layout.segments, dims);
+    }
+
+    fn attention_bw(
+        &self,
+        dqkv: &mut Vec<R>,
+        dout: &Vec<R>,
+        o: &Vec<R>,
+        lse: &Vec<R::Acc>,
+        qkv: &Vec<R>,
+        layout: &Layout<Self>,
+        dims: Heads,
+    ) {
+        attention::backward(&self.pool, dqkv, dout, o, lse, qkv, &layout.segments, dims);
+    }
+
+    fn kv_store(
+        &self,
+        keys: &mut Vec<R>,
+        values: &mut Vec<R>,
+        qkv: &Vec<R>,
+        slots: &Vec<u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        pointwise::kv_store(keys, values, qkv, slots, rows, dims);
+    }
+
+    fn attention_cached(
+        &self,
+        o: &mut Vec<R>,
+        qkv: &Vec<R>,
+        keys: &Vec<R>,
+        values: &Vec<R>,
+        bases: &Vec<u32>,
+        lens: &Vec<u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        attention::cached(&self.pool, o, qkv, (keys, values), bases, lens, rows, dims);
+    }
+
+    fn swiglu(&self, y: &mut Vec<R>, x: &Vec<R>, rows: usize, width: usize) {
+        pointwise::swiglu(&self.pool, y, x, rows, width);
+    }
+
+    fn swiglu_bw(&self, dx: &mut Vec<R>, dy: &Vec<R>, x: &Vec<R>, rows: usize, width: usize) {
+        pointwise::swiglu_bw(&self.pool, dx, dy, x, rows, width);
+    }
+
+    fn gelu(&self, y: &mut Vec<R>, x: &Vec<R>, len: usize) {
+        pointwise::gelu(&self.pool, y, x, len);
+    }
+
+    fn gelu_bw(&self, dx: &mut Vec<R>, dy: &Vec<R>, x: &Vec<R>, len: usize) {
+        pointwise::gelu_bw(&self.pool, dx, dy, x, len);
+    }
+
+    fn gather(&self, y: &mut Vec<R>, x: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
+        pointwise::gather(&self.pool, y, x, index, rows, width);
+    }
+
+    fn scatter_add(&self, dx: &mut Vec<R>, dy: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
+        pointwise::scatter_add(&self.pool, dx, dy, index, rows, width);
+    }
+
+    fn logprob(
+        &self,
+        out: RowStats<'_, Self>,
+        logits: &Vec<R>,
+        targets: &Vec<u32>,
+        rows: usize,
+        vocab: usize,
+    ) {
+        let RowStats { logp, lse, entropy, mean_logit, hit } = out;
+        head::logprob(&self.pool, [logp, lse, entropy, mean_logit, hit], logits, targets, rows, vocab);
+    }
+
+    fn logprob_bw(
+        &self,
+        logits: &mut Vec<R>,
+        lse: &Vec<R::Acc>,
+        coef: &Vec<R::Acc>,
+        targets: &Vec<u32>,
+        rows: usize,
+        vocab: usize,
+    ) {
+        head::logprob_bw(&self.pool, logits, lse, coef, targets, rows, vocab);
+    }
+
+    fn adamw(&self, w: &mut Vec<R>, m: &mut Vec<R::Acc>, v: &mut Vec<R::Acc>, g: &Vec<R::Acc>, hyper: AdamW) {
+        pointwise::adamw(&self.pool, w, m, v, g, hyper);
+    }
+
+    fn rmsprop(&self, w: &mut Vec<R>, v: &mut Vec<R::Acc>, g: &Vec<R::Acc>, hyper: Rmsprop) {
+        pointwise::rmsprop(&self.pool, w, v, g, hyper);
+    }
+
+    fn sumsq(&self, x: &Vec<R::Acc>) -> f64 {
+        norm::sumsq(&self.pool, x)
+    }
+}

@@ -1,0 +1,244 @@
+//! RMSNorm, LayerNorm and the per-head norm of queries and keys, forward and backward.
+
+use crate::real::{Real, Scalar, sum};
+use crate::simd::simd;
+use crate::sync::{Pool, SyncPtr};
+use duel_backend::{Float, Heads, Norm};
+
+/// Columns that one task sums at a time when rows are reduced.
+const SLAB: usize = 64;
+
+simd! {
+    /// `y = x · rstd · w`; returns `rstd`.
+    pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64) -> R::Acc {
+        let n = x.len();
+        let ms = sum(n, |i| x[i].up() * x[i].up()) / R::Acc::of(n as f64);
+        let rstd = R::Acc::ONE / (ms + R::Acc::of(eps)).sqrt();
+        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+            *y = R::down(x.up() * rstd * w.up());
+        }
+        rstd
+    }
+
+    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `x̂ = x · rstd`.
+    pub fn rms_row_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R], w: &[R], rstd: R::Acc) {
+        let n = x.len();
+        let dot = sum(n, |i| dy[i].up() * w[i].up() * x[i].up()) * rstd * rstd / R::Acc::of(n as f64);
+        for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
+            *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
+        }
+    }
+
+    /// As [`rms_row_bw`], but `d` holds `dy` and receives `dx`.
+    pub fn rms_row_bw_in_place<R: Real>(d: &mut [R], x: &[R], w: &[R], rstd: R::Acc) {
+        let n = x.len();
+        let dot = sum(n, |i| d[i].up() * w[i].up() * x[i].up()) * rstd * rstd / R::Acc::of(n as f64);
+        for ((d, x), w) in d.iter_mut().zip(x).zip(w) {
+            *d = R::down(rstd * (d.up() * w.up() - x.up() * dot));
+        }
+    }
+
+    /// `y = (x - mean) · rstd · w + b`; returns `[mean, rstd]`.
+    pub fn layer_row<R: Real>(y: &mut [R], x: &[R], w: &[R], b: &[R], eps: f64) -> [R::Acc; 2] {
+        let n = x.len();
+        let mean = sum(n, |i| x[i].up()) / R::Acc::of(n as f64);
+        let var = sum(n, |i| (x[i].up() - mean) * (x[i].up() - mean)) / R::Acc::of(n as f64);
+        let rstd = R::Acc::ONE / (var + R::Acc::of(eps)).sqrt();
+        for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
+            *y = R::down((x.up() - mean) * rstd * w.up() + b.up());
+        }
+        [mean, rstd]
+    }
+
+    /// `dx += rstd · (g - mean(g) - x̂ · mean(g·x̂))`, `g = dy·w`.
+    pub fn layer_row_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R], w: &[R], stats: [R::Acc; 2]) {
+        let [mean, rstd] = stats;
+        let n = x.len();
+        let inv = R::Acc::ONE / R::Acc::of(n as f64);
+        let g_mean = sum(n, |i| dy[i].up() * w[i].up()) * inv;
+        let gx_mean = sum(n, |i| dy[i].up() * w[i].up() * (x[i].up() - mean)) * rstd * inv;
+        for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
+            let xhat = (x.up() - mean) * rstd;
+            *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - g_mean - xhat * gx_mean));
+        }
+    }
+
+    /// `dw += dy · (x - mean) · rstd` for one row of a slab of columns.
+    pub fn weight_row<R: Real>(dw: &mut [R::Acc], dy: &[R], x: &[R], mean: R::Acc, rstd: R::Acc) {
+        for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
+            *dw += dy.up() * ((x.up() - mean) * rstd);
+        }
+    }
+
+    /// `db += dy` for one row of a slab of columns.
+    pub fn bias_row<R: Real>(db: &mut [R::Acc], dy: &[R]) {
+        for (db, dy) in db.iter_mut().zip(dy) {
+            *db += dy.up();
+        }
+    }
+}
+
+/// Calls `f(first column, slab of dw)`; rows are summed inside `f`, in order, so threads cannot change the sum.
+fn slabs<S: Scalar>(pool: &Pool, dw: &mut [S], width: usize, f: impl Fn(usize, &mut [S]) + Sync) {
+    pool.parts(dw, width, |from, part| {
+        for (i, slab) in part.chunks_mut(SLAB).enumerate() {
+            f(from + i * SLAB, slab);
+        }
+    });
+}
+
+/// Column sums of `dy[rows, width]` added to `db`.
+pub fn bias_dw<R: Real>(pool: &Pool, db: &mut [R::Acc], dy: &[R], rows: usize, width: usize) {
+    slabs(pool, db, width, |col, db| {
+        for r in 0..rows {
+            bias_row(db, &dy[r * width + col..][..db.len()]);
+        }
+    });
+}
+
+pub fn rmsnorm<R: Real>(pool: &Pool, y: &mut [R], rstd: &mut [R::Acc], x: &[R], w: &[R], d: Norm) {
+    let n = d.width;
+    pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {
+        rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps);
+    });
+}
+
+pub fn rmsnorm_bw<R: Real>(
+    pool: &Pool,
+    dx: &mut [R],
+    dw: &mut [R::Acc],
+    dy: &[R],
+    x: &[R],
+    rstd: &[R::Acc],
+    w: &[R],
+    d: Norm,
+) {
+    let n = d.width;
+    pool.rows(dx, d.rows, n, |r, dx| rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]));
+    slabs(pool, dw, n, |col, dw| {
+        for r in 0..d.rows {
+            let at = r * n + col;
+            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd[r]);
+        }
+    });
+}
+
+pub fn layernorm<R: Real>(
+    pool: &Pool,
+    y: &mut [R],
+    stats: &mut [R::Acc],
+    x: &[R],
+    w: &[R],
+    b: &[R],
+    d: Norm,
+) {
+    let n = d.width;
+    pool.rows2(y, n, stats, 2, d.rows, |r, y, stats| {
+        stats.copy_from_slice(&layer_row(y, &x[r * n..][..n], &w[..n], &b[..n], d.eps));
+    });
+}
+
+pub fn layernorm_bw<R: Real>(
+    pool: &Pool,
+    dx: &mut [R],
+    dw: &mut [R::Acc],
+    db: &mut [R::Acc],
+    dy: &[R],
+    x: &[R],
+    stats: &[R::Acc],
+    w: &[R],
+    d: Norm,
+) {
+    let n = d.width;
+    pool.rows(dx, d.rows, n, |r, dx| {
+        layer_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], [stats[2 * r], stats[2 * r + 1]]);
+    });
+    slabs(pool, dw, n, |col, dw| {
+        for r in 0..d.rows {
+            let at = r * n + col;
+            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], stats[2 * r], stats[2 * r + 1]);
+        }
+    });
+    bias_dw(pool, db, dy, d.rows, n);
+}
+
+pub fn qk_norm<R: Real>(
+    pool: &Pool,
+    y: &mut [R],
+    rstd: &mut [R::Acc],
+    x: &[R],
+    weights: [&[R]; 2],
+    rows: usize,
+    eps: f64,
+    d: Heads,
+) {
+    let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
+    pool.rows2(y, width, rstd, normed, rows, |r, y, rstd| {
+        let x = &x[r * width..][..width];
+        for h in 0..normed {
+            let w = weights[usize::from(h >= d.heads)];
+            rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps);
+        }
+        y[normed * hd..].copy_from_slice(&x[normed * hd..]);
+    });
+}
+
+pub fn qk_norm_bw<R: Real>(
+    pool: &Pool,
+    dqkv: &mut [R],
+    dw: [&mut [R::Acc]; 2],
+    x: &[R],
+    rstd: &[R::Acc],
+    weights: [&[R]; 2],
+    rows: usize,
+    d: Heads,
+) {
+    let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
+    // The weights' gradients need dy, which the next pass overwrites.
+    for (dw, heads) in dw.into_iter().zip([0..d.heads, d.heads..normed]) {
+        let dy = &*dqkv;
+        slabs(pool, dw, hd, |col, dw| {
+            for r in 0..rows {
+                for h in heads.clone() {
+                    let at = r * width + h * hd + col;
+                    let scale = rstd[r * normed + h];
+                    weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, scale);
+                }
+            }
+        });
+    }
+    pool.rows(dqkv, rows, width, |r, d_row| {
+        for h in 0..normed {
+            let w = weights[usize::from(h >= d.heads)];
+            let x = &x[r * width + h * hd..][..hd];
+            rms_row_bw_in_place(&mut d_row[h * hd..][..hd], x, &w[..hd], rstd[r * normed + h]);
+        }
+    });
+}
+
+/// Sum of squares in f64, in blocks whose order does not depend on the threads.
+pub fn sumsq<S: Scalar>(pool: &Pool, x: &[S]) -> f64 {
+    const BLOCK: usize = 1 << 14;
+    let mut partial = vec![0.0f64; x.len().div_ceil(BLOCK)];
+    let out = SyncPtr(partial.as_mut_ptr());
+    pool.tasks(partial.len(), |b| {
+        let block = &x[b * BLOCK..x.len().min((b + 1) * BLOCK)];
+        let s = block_sumsq(block);
+        // SAFETY: each task writes its own element of `partial`.
+        unsafe {
+            let out = out;
+            *out.0.add(b) = s;
+        }
+    });
+    partial.iter().sum()
+}
+
+simd! {
+    /// Sum of squares of one block, each square taken and summed in f64.
+    pub fn block_sumsq<S: Scalar>(x: &[S]) -> f64 {
+        sum(x.len(), |i| {
+            let v = Float::to_f64(x[i]);
+            v * v
+        })
+    }
+}

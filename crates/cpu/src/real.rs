@@ -1,0 +1,244 @@
+//! The number types the kernels are written over.
+
+use duel_backend::Float;
+use half::bf16;
+use std::cell::RefCell;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+/// A type that sums are taken in. All methods must inline into the SIMD clones of the kernels.
+pub trait Scalar:
+    Real<Acc = Self>
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Below every finite number.
+    const LOWEST: Self;
+    /// `e^self`, branch-free so that loops over it vectorise; relative error below `2 * EPSILON`.
+    fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// Rounds a constant.
+    fn of(x: f64) -> Self;
+    /// This thread's packing buffers of the matrix product.
+    fn with_pack<T>(f: impl FnOnce(&mut Pack<Self>) -> T) -> T;
+    /// This thread's scratch of the attention kernels (apart from the packing buffers, which they use).
+    fn with_scratch<T>(f: impl FnOnce(&mut Vec<Self>) -> T) -> T;
+}
+
+/// Packed panels of the two operands of a matrix product; grow once, then stay.
+#[derive(Default)]
+pub struct Pack<S> {
+    pub a: Vec<S>,
+    pub b: Vec<S>,
+}
+
+/// A type that weights and activations are stored in.
+pub trait Real: Float {
+    /// What its sums are taken in.
+    type Acc: Scalar;
+    /// Exact.
+    fn up(self) -> Self::Acc;
+    /// Rounds to nearest.
+    fn down(x: Self::Acc) -> Self;
+}
+
+impl Real for f64 {
+    type Acc = f64;
+    #[inline(always)]
+    fn up(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn down(x: f64) -> f64 {
+        x
+    }
+}
+
+impl Real for f32 {
+    type Acc = f32;
+    #[inline(always)]
+    fn up(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn down(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Real for bf16 {
+    type Acc = f32;
+    #[inline(always)]
+    fn up(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn down(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+}
+
+thread_local! {
+    static PACK64: RefCell<Pack<f64>> = RefCell::default();
+    static PACK32: RefCell<Pack<f32>> = RefCell::default();
+    static SCRATCH64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scalar for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const LOWEST: f64 = f64::NEG_INFINITY;
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f64 {
+        f64::ln(self)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn of(x: f64) -> f64 {
+        x
+    }
+    fn with_pack<T>(f: impl FnOnce(&mut Pack<f64>) -> T) -> T {
+        PACK64.with_borrow_mut(f)
+    }
+    fn with_scratch<T>(f: impl FnOnce(&mut Vec<f64>) -> T) -> T {
+        SCRATCH64.with_borrow_mut(f)
+    }
+}
+
+impl Scalar for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const LOWEST: f32 = f32::NEG_INFINITY;
+    // x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial to degree 7 (next term 5e-9), 2^n by the
+    // exponent bits. The rounding to n adds and removes 1.5·2^23, whose low mantissa bits then are n itself.
+    #[inline(always)]
+    fn exp(self) -> f32 {
+        const SHIFT: f32 = 12_582_912.0;
+        const LN2_HI: f32 = 0.693_359_4;
+        const LN2_LO: f32 = -2.121_944_4e-4;
+        // A comparison, not max/min: a NaN stays a NaN.
+        let x = if self < -87.0 { -87.0 } else { self };
+        let x = if x > 88.0 { 88.0 } else { x };
+        let t = x * std::f32::consts::LOG2_E + SHIFT;
+        let n = t - SHIFT;
+        let r = x - n * LN2_HI - n * LN2_LO;
+        let mut p = 1.0 / 5040.0;
+        p = p * r + 1.0 / 720.0;
+        p = p * r + 1.0 / 120.0;
+        p = p * r + 1.0 / 24.0;
+        p = p * r + 1.0 / 6.0;
+        p = p * r + 0.5;
+        p = p * r + 1.0;
+        p = p * r + 1.0;
+        p * f32::from_bits(t.to_bits().wrapping_add(127) << 23)
+    }
+    #[inline(always)]
+    fn ln(self) -> f32 {
+        f32::ln(self)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
+    }
+    #[inline(always)]
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    fn with_pack<T>(f: impl FnOnce(&mut Pack<f32>) -> T) -> T {
+        PACK32.with_borrow_mut(f)
+    }
+    fn with_scratch<T>(f: impl FnOnce(&mut Vec<f32>) -> T) -> T {
+        SCRATCH32.with_borrow_mut(f)
+    }
+}
+
+/// Sum of `f(i)` for `i < n` in 16 interleaved partial sums: an order that vectorises and never changes.
+#[inline(always)]
+pub fn sum<S: Scalar>(n: usize, f: impl Fn(usize) -> S) -> S {
+    const LANES: usize = 16;
+    let mut acc = [S::ZERO; LANES];
+    let whole = n - n % LANES;
+    let mut i = 0;
+    while i < whole {
+        for (lane, a) in acc.iter_mut().enumerate() {
+            *a += f(i + lane);
+        }
+        i += LANES;
+    }
+    for (lane, a) in acc.iter_mut().enumerate().take(n - whole) {
+        *a += f(whole + lane);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            acc[lane] = acc[lane] + acc[lane + width];
+        }
+        width /= 2;
+    }
+    acc[0]
+}
+
+/// Largest of `x`; a NaN may be passed over (the sums that follow it carry it on).
+#[inline(always)]
+pub fn max<S: Scalar>(x: &[S]) -> S {
+    const LANES: usize = 16;
+    let mut acc = [S::LOWEST; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for c in chunks {
+        for (a, &v) in acc.iter_mut().zip(c) {
+            *a = if v > *a { v } else { *a };
+        }
+    }
+    for (a, &v) in acc.iter_mut().zip(rest) {
+        *a = if v > *a { v } else { *a };
+    }
+    acc.into_iter().fold(S::LOWEST, |a, v| if v > a { v } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp_over_its_range() {
+        let mut worst = 0.0f64;
+        let mut x = -86.9f32;
+        while x < 87.9 {
+            let exact = f64::from(x).exp();
+            worst = worst.max((f64::from(Scalar::exp(x)) - exact).abs() / exact);
+            x += 0.001_7;
+        }
+        assert!(worst < 2.0 * f64::from(f32::EPSILON), "relative error {worst:e}");
+        assert_eq!(Scalar::exp(0.0f32), 1.0);
+        assert!(Scalar::exp(-1e9f32) < 1e-37 && Scalar::exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sum_and_max_cover_every_length() {
+        for n in 0..70 {
+            let x: Vec<f64> = (0..n).map(|i| ((i * 37) % 11) as f64 - 5.0).collect();
+            assert_eq!(sum(n, |i| x[i]), x.iter().sum::<f64>());
+            assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        }
+    }
+}

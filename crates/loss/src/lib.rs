@@ -1,0 +1,1 @@
+//! Language-model head, log-softmax gather and preference objectives, fused in chunks

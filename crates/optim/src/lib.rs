@@ -1,0 +1,1 @@
+//! AdamW, RMSprop, gradient clipping and learning-rate schedules

@@ -1,0 +1,1 @@
+//! Gradient checks, golden files and training invariants of duel
