@@ -69,4 +69,17 @@ impl<B: Backend> Layout<B> {
         backend.upload(&mut self.tokens, 0, tokens);
         backend.upload(&mut self.positions, 0, &self.staging);
     }
+
+    /// Replaces the content by rows without segments: one token at one position each, for decoding with a cache.
+    ///
+    /// # Panics
+    /// When the lengths differ or there are more rows than room.
+    pub fn set_rows(&mut self, backend: &B, tokens: &[u32], positions: &[u32]) {
+        assert_eq!(tokens.len(), positions.len(), "a position for every token");
+        assert!(tokens.len() <= backend.len(&self.tokens), "more rows than the layout has room for");
+        self.segments.clear();
+        self.rows = tokens.len();
+        backend.upload(&mut self.tokens, 0, tokens);
+        backend.upload(&mut self.positions, 0, positions);
+    }
 }

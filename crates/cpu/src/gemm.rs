@@ -222,8 +222,8 @@ where
     }
     let kernel = S::kernel();
     let c = SyncPtr(c.as_mut_ptr());
-    // Rows whose right operand is used once only: packing it would cost more than the product.
-    if m <= 2 && a.cs == 1 && b.cs == 1 {
+    // One row alone (decoding): packing the right operand would cost more than the product.
+    if m == 1 && a.cs == 1 && b.cs == 1 {
         pool.ranges(n, 16, if m * n * k < 1 << 16 { 1 } else { usize::MAX }, |cols| {
             for i in 0..m {
                 let x = &a.data[i * a.rs..i * a.rs + k];

@@ -1,1 +1,7 @@
-//! Language-model head, log-softmax gather and preference objectives, fused in chunks
+#![doc = include_str!("../README.md")]
+
+mod head;
+mod objective;
+
+pub use head::{Head, ResponseStats, Targets};
+pub use objective::{PairLoss, Preference, Score, hinge, ipo, sigmoid};

@@ -1,1 +1,15 @@
-//! Llama-family and GPT-2 transformers with hand-written backward passes and Hugging Face I/O
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod error;
+mod generate;
+mod graph;
+mod io;
+mod weights;
+
+pub use config::{Config, Family, Mlp, NormKind, Rope, RopeScaling};
+pub use error::{Error, Result};
+pub use generate::{Generator, Sampling};
+pub use graph::{Activations, Keep, backward, forward};
+pub use io::{COMPANIONS, copy_companions, load, save, write_synced};
+pub use weights::{Layer, Linear, Model, Norm, Piece, Shape};

@@ -1,0 +1,329 @@
+//! Groups of tokens in one flat arena, and the rules of what is kept and what is cut.
+
+use std::path::Path;
+
+use crate::encode::encode;
+use crate::{Error, Report, Result, Row, Tokenizer, read, row};
+
+/// What the data is for, which decides what a row must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Supervised: one response per group. Of a preference row only the best is used (Preferred-FT).
+    Sft,
+    /// At least two different responses per group, best first.
+    Preference,
+}
+
+/// Which end of a sequence goes when it is longer than `max_length`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// Responses lose their ends.
+    #[default]
+    KeepStart,
+    /// The prompt loses its start, as far as the longest response needs; one token of it stays, and a response
+    /// that is still too long loses its end.
+    KeepEnd,
+}
+
+/// How rows become groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// What the data is for.
+    pub task: Task,
+    /// The most tokens in a prompt and one of its responses together; `None` is no limit.
+    pub max_length: Option<usize>,
+    /// What to cut from longer ones.
+    pub truncation: Truncation,
+}
+
+/// Groups of tokens, in the order of their source rows. All tokens lie in one arena; a group costs 8 bytes beside
+/// them and a prompt or response another 8.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    tokens: Vec<u32>,
+    /// Part `p` (a prompt or a response) is `tokens[bounds[p]..bounds[p + 1]]`.
+    bounds: Vec<usize>,
+    groups: Vec<Entry>,
+    report: Report,
+}
+
+/// The parts of a group run from its prompt to the next group's prompt.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    row: u32,
+    prompt: u32,
+}
+
+impl Dataset {
+    /// Reads a `.jsonl` or `.json` file.
+    ///
+    /// # Errors
+    /// The first row that cannot be used, by its number; or that no row is left.
+    pub fn load(path: &Path, tok: &Tokenizer, opt: &Options) -> Result<Self> {
+        let mut feed = Feed::new(tok, opt, Some(path));
+        read::rows(path, &mut |number, value| {
+            match row::parse(value, opt.task, tok.has_chat_template()) {
+                Ok(Some(row)) => feed.add(number, row)?,
+                Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
+                Err(message) => return Err(Error::row(Some(path), number, message)),
+            }
+            Ok(())
+        })?;
+        feed.finish()
+    }
+
+    /// Tokenises rows from memory; they are numbered from 1.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_texts(rows: impl IntoIterator<Item = Row>, tok: &Tokenizer, opt: &Options) -> Result<Self> {
+        let mut feed = Feed::new(tok, opt, None);
+        for (i, row) in rows.into_iter().enumerate() {
+            feed.add(i + 1, row)?;
+        }
+        feed.finish()
+    }
+
+    /// Starts a dataset of rows that are tokens already.
+    pub fn builder(opt: &Options) -> Builder {
+        let data =
+            Dataset { tokens: Vec::new(), bounds: vec![0], groups: Vec::new(), report: Report::default() };
+        Builder { data, opt: *opt }
+    }
+
+    /// How many groups there are; at least one.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Always false: a dataset without groups cannot be made.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Group `i`.
+    ///
+    /// # Panics
+    /// When `i` is not below [`len`](Self::len).
+    pub fn group(&self, i: usize) -> Group<'_> {
+        let Entry { row, prompt } = self.groups[i];
+        let end = self.groups.get(i + 1).map_or(self.bounds.len() - 1, |next| next.prompt as usize);
+        let bounds = &self.bounds[prompt as usize..=end];
+        Group {
+            row: row as usize,
+            prompt: &self.tokens[bounds[0]..bounds[1]],
+            bounds: &bounds[1..],
+            arena: &self.tokens,
+        }
+    }
+
+    /// All groups in order.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = Group<'_>> {
+        (0..self.len()).map(|i| self.group(i))
+    }
+
+    /// What became of the rows.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Every token of every group, end to end: `[prompt | response 1 | .. | response K]`.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The largest token id, which must be below the model's vocabulary size.
+    pub fn max_token(&self) -> u32 {
+        self.tokens.iter().copied().max().unwrap_or(0)
+    }
+}
+
+/// A prompt and its responses, best first.
+#[derive(Debug, Clone, Copy)]
+pub struct Group<'a> {
+    /// The source row from 1: the line of a `.jsonl`, the element of a `.json` array.
+    pub row: usize,
+    /// The prompt's tokens; empty for unprompted text of a model without BOS.
+    pub prompt: &'a [u32],
+    bounds: &'a [usize],
+    arena: &'a [u32],
+}
+
+impl<'a> Group<'a> {
+    /// The responses' tokens, best first, each at least one token.
+    pub fn responses(&self) -> impl ExactSizeIterator<Item = &'a [u32]> + use<'a> {
+        let arena = self.arena;
+        self.bounds.windows(2).map(move |w| &arena[w[0]..w[1]])
+    }
+
+    /// How many tokens the group takes in a batch: the prompt once and all responses.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.bounds[self.bounds.len() - 1] - self.bounds[0]
+    }
+}
+
+/// Takes rows that are tokens already, and decides what is kept of them.
+#[derive(Debug)]
+pub struct Builder {
+    data: Dataset,
+    opt: Options,
+}
+
+impl Builder {
+    /// Adds source row `row` (counted from 1), truncated to the options' `max_length`. A row whose prompt alone
+    /// fills `max_length`, or whose responses are all the same, is counted and left out.
+    ///
+    /// # Errors
+    /// When a response is empty, or there are fewer responses than the task needs.
+    pub fn push(&mut self, row: usize, prompt: &[u32], responses: &[&[u32]]) -> Result<()> {
+        self.add(row, prompt, responses, false).map_err(|message| Error::row(None, row, message))
+    }
+
+    /// The finished dataset.
+    ///
+    /// # Errors
+    /// When it has no group.
+    pub fn finish(mut self) -> Result<Dataset> {
+        let data = &mut self.data;
+        data.report.groups = data.groups.len();
+        data.report.tokens = data.tokens.len();
+        if data.groups.is_empty() {
+            return Err(Error::Empty { file: None, report: Box::new(data.report) });
+        }
+        Ok(self.data)
+    }
+
+    /// Counts a row that is left out, under its reason.
+    fn skip(&mut self, reason: impl FnOnce(&mut Report) -> &mut usize) {
+        self.data.report.rows += 1;
+        *reason(&mut self.data.report) += 1;
+    }
+
+    fn add(
+        &mut self,
+        row: usize,
+        prompt: &[u32],
+        responses: &[&[u32]],
+        moved: bool,
+    ) -> std::result::Result<(), String> {
+        let needed = match self.opt.task {
+            Task::Sft => 1,
+            Task::Preference => 2,
+        };
+        if responses.len() < needed {
+            let given = responses.len();
+            return Err(format!("has {given} response(s), and the task needs at least {needed}"));
+        }
+        if let Some(i) = responses.iter().position(|r| r.is_empty()) {
+            return Err(format!("response {} has no tokens", i + 1));
+        }
+        let responses = if self.opt.task == Task::Sft { &responses[..1] } else { responses };
+
+        let report = &mut self.data.report;
+        report.rows += 1;
+        let max = self.opt.max_length.unwrap_or(usize::MAX);
+        if prompt.len() >= max {
+            report.prompt_too_long += 1;
+            return Ok(());
+        }
+        let longest = responses.iter().map(|r| r.len()).max().unwrap_or(0);
+        let context = match self.opt.truncation {
+            Truncation::KeepStart => prompt.len(),
+            Truncation::KeepEnd => prompt.len().min(max.saturating_sub(longest).max(1)),
+        };
+        let room = max - context;
+        // Compared as they are trained on: two long responses can become the same by losing their ends.
+        let mut kept: Vec<&[u32]> = Vec::with_capacity(responses.len());
+        for response in responses.iter().map(|r| &r[..r.len().min(room)]) {
+            if !kept.contains(&response) {
+                kept.push(response);
+            }
+        }
+        if kept.len() < needed {
+            report.identical += 1;
+            return Ok(());
+        }
+        let parts = self.data.bounds.len() - 1;
+        let (Ok(row), Ok(part), Ok(_)) =
+            (u32::try_from(row), u32::try_from(parts), u32::try_from(parts + kept.len()))
+        else {
+            return Err(
+                "is one too many: a dataset holds up to 4,294,967,295 rows, prompts and responses".to_owned()
+            );
+        };
+        report.duplicates += responses.len() - kept.len();
+        report.truncated += usize::from(context < prompt.len() || longest > room);
+        report.boundary_moved += usize::from(moved);
+        report.responses += kept.len();
+        report.longest = report.longest.max(context + longest.min(room));
+        self.data.groups.push(Entry { row, prompt: part });
+        for tokens in std::iter::once(&prompt[prompt.len() - context..]).chain(kept) {
+            self.data.tokens.extend_from_slice(tokens);
+            self.data.bounds.push(self.data.tokens.len());
+        }
+        Ok(())
+    }
+}
+
+/// Rows waiting to be tokenised together: tokenising is by far the slowest step and each row is on its own.
+struct Feed<'a> {
+    tok: &'a Tokenizer,
+    file: Option<&'a Path>,
+    builder: Builder,
+    waiting: Vec<(usize, Row)>,
+    threads: usize,
+}
+
+const WAITING: usize = 1024;
+
+impl<'a> Feed<'a> {
+    fn new(tok: &'a Tokenizer, opt: &Options, file: Option<&'a Path>) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Feed { tok, file, builder: Dataset::builder(opt), waiting: Vec::with_capacity(WAITING), threads }
+    }
+
+    fn add(&mut self, number: usize, mut row: Row) -> Result<()> {
+        if self.builder.opt.task == Task::Sft {
+            match &mut row {
+                Row::Text { prompt: None, .. } => {} // all texts together show where the prompt ends
+                Row::Text { responses, .. } => responses.truncate(1),
+                Row::Chat { responses, .. } => responses.truncate(1),
+            }
+        }
+        self.waiting.push((number, row));
+        if self.waiting.len() == WAITING { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let share = self.waiting.len().div_ceil(self.threads).max(1);
+        let tok = self.tok;
+        let encode_all =
+            |rows: &[(usize, Row)]| rows.iter().map(|(_, row)| encode(row, tok)).collect::<Vec<_>>();
+        let encoded: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                self.waiting.chunks(share).map(|rows| scope.spawn(move || encode_all(rows))).collect();
+            let joined =
+                threads.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+            joined.flatten().collect()
+        });
+        for ((number, _), encoded) in self.waiting.drain(..).zip(encoded) {
+            let added = encoded.and_then(|encoded| match encoded {
+                Some(e) => self.builder.add(number, e.prompt(), &e.responses(), e.boundary_moved),
+                None => {
+                    self.builder.skip(|report| &mut report.identical);
+                    Ok(())
+                }
+            });
+            added.map_err(|message| Error::row(self.file, number, message))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Dataset> {
+        self.flush()?;
+        self.builder.finish().map_err(|e| match e {
+            Error::Empty { report, .. } => Error::Empty { file: self.file.map(Path::to_owned), report },
+            other => other,
+        })
+    }
+}

@@ -1,0 +1,279 @@
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::weights::{Model, Shape};
+use duel_backend::{Backend, Element, Float, Real};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Memory-mapped safetensors files of a folder.
+struct Shards {
+    files: Vec<(PathBuf, Mmap)>,
+    /// Tensor name to file, where an index says so; otherwise the only file.
+    index: Option<(PathBuf, HashMap<String, usize>)>,
+}
+
+impl Shards {
+    fn open(dir: &Path) -> Result<Self> {
+        let index = dir.join("model.safetensors.index.json");
+        if !index.exists() {
+            let path = dir.join("model.safetensors");
+            return Ok(Shards { files: vec![map(path)?], index: None });
+        }
+        let text = std::fs::read_to_string(&index)
+            .map_err(|e| Error::file(&index, format!("cannot be read: {e}")))?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|e| Error::file(&index, format!("is not JSON: {e}")))?;
+        let weight_map = json["weight_map"]
+            .as_object()
+            .ok_or_else(|| Error::file(&index, "has no `weight_map` object"))?;
+        let mut numbers = BTreeMap::new();
+        let mut tensors = HashMap::new();
+        for (tensor, file) in weight_map {
+            let file = file.as_str().filter(|f| !f.contains(['/', '\\'])).ok_or_else(|| {
+                Error::file(&index, format!("`{tensor}` is not mapped to a file of this folder"))
+            })?;
+            let next = numbers.len();
+            tensors.insert(tensor.clone(), *numbers.entry(file.to_string()).or_insert(next));
+        }
+        let mut names: Vec<_> = numbers.into_iter().collect();
+        names.sort_by_key(|(_, n)| *n);
+        let files = names.into_iter().map(|(name, _)| map(dir.join(name))).collect::<Result<_>>()?;
+        Ok(Shards { files, index: Some((index, tensors)) })
+    }
+}
+
+fn map(path: PathBuf) -> Result<(PathBuf, Mmap)> {
+    let file = File::open(&path).map_err(|e| Error::file(&path, format!("cannot be opened: {e}")))?;
+    // SAFETY: the mapping is only read, while it is held. Another process that truncates the file meanwhile can
+    // stop this one with a signal; that is the price of every memory-mapped loader and does no harm to memory.
+    let map =
+        unsafe { Mmap::map(&file) }.map_err(|e| Error::file(&path, format!("cannot be mapped: {e}")))?;
+    Ok((path, map))
+}
+
+fn dims(shape: &Shape, piece_rows: usize) -> Vec<usize> {
+    match (shape.vector, shape.transposed) {
+        (true, _) => vec![piece_rows * shape.cols],
+        (false, false) => vec![piece_rows, shape.cols],
+        (false, true) => vec![shape.cols, piece_rows],
+    }
+}
+
+fn element(bytes: &[u8], dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
+        Dtype::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
+        Dtype::F32 => f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        _ => f64::from_le_bytes(bytes.try_into().unwrap_or_default()),
+    }
+}
+
+/// Copies a tensor into rows `first..first + rows` of a parameter; the index of the first non-finite element is
+/// returned as the error.
+fn read<R: Float>(
+    host: &mut [R],
+    view: &TensorView,
+    shape: &Shape,
+    first: usize,
+    rows: usize,
+) -> std::result::Result<(), usize> {
+    let dtype = view.dtype();
+    let size = view.data().len() / (rows * shape.cols).max(1);
+    for (i, bytes) in view.data().chunks_exact(size).enumerate() {
+        let x = element(bytes, dtype);
+        if !x.is_finite() {
+            return Err(i);
+        }
+        let at = if shape.transposed {
+            (first + i % rows) * shape.cols + i / rows
+        } else {
+            first * shape.cols + i
+        };
+        host[at] = R::from_f64(x);
+    }
+    Ok(())
+}
+
+/// Reads the weights of a Hugging Face folder onto the device.
+///
+/// # Errors
+/// A file that is missing, truncated or lies about its content; a tensor that is missing, or of another shape or
+/// type than `config.json` asks for; a weight that is not a number. Each names the file and the tensor.
+pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real<B>>> {
+    let shards = Shards::open(dir)?;
+    let mut parsed = Vec::new();
+    for (path, bytes) in &shards.files {
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| {
+            Error::file(path, format!("is not a whole safetensors file ({e}); download or copy it again"))
+        })?;
+        parsed.push((path, tensors));
+    }
+    let find = |name: &str| -> Result<(&PathBuf, TensorView<'_>)> {
+        let (path, tensors) = match &shards.index {
+            None => &parsed[0],
+            Some((index, map)) => match map.get(name) {
+                Some(&n) => &parsed[n],
+                None => return Err(Error::file(index, format!("does not list tensor `{name}`"))),
+            },
+        };
+        match tensors.tensor(name) {
+            Ok(view) => Ok((path, view)),
+            // Base checkpoints of GPT-2 are saved without the outer name.
+            Err(_) => match name.strip_prefix("transformer.").map(|n| tensors.tensor(n)) {
+                Some(Ok(view)) => Ok((path, view)),
+                _ => Err(Error::file(path, format!("tensor `{name}` is missing; config.json asks for it"))),
+            },
+        }
+    };
+    Model::manifest(config).map(|shape| {
+        let mut host = vec![B::Real::default(); shape.len()];
+        let mut first = 0;
+        for piece in &shape.pieces {
+            let (path, view) = find(&piece.name)?;
+            let fail = |what: String| Error::file(path, format!("tensor `{}` {what}", piece.name));
+            let want = dims(shape, piece.rows);
+            if view.shape() != want {
+                return Err(fail(format!("has shape {:?}, config.json asks for {want:?}", view.shape())));
+            }
+            if !matches!(view.dtype(), Dtype::F64 | Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+                return Err(fail(format!("is {:?}; weights must be F32, BF16 or F16", view.dtype())));
+            }
+            read(&mut host, &view, shape, first, piece.rows)
+                .map_err(|i| fail(format!("holds a value that is not finite, at element {i}")))?;
+            first += piece.rows;
+        }
+        let mut buf = b.alloc(shape.len())?;
+        b.upload(&mut buf, 0, &host);
+        Ok(buf)
+    })
+}
+
+/// One tensor of a file to be written; its bytes are made when its turn comes, so that a model is never held twice.
+struct Outgoing<'a, B: Backend> {
+    b: &'a B,
+    buf: &'a Real<B>,
+    shape: &'a Shape,
+    first: usize,
+    rows: usize,
+    dims: Vec<usize>,
+}
+
+impl<B: Backend> View for &Outgoing<'_, B> {
+    fn dtype(&self) -> Dtype {
+        match B::Real::DTYPE {
+            duel_backend::Dtype::Bf16 => Dtype::BF16,
+            duel_backend::Dtype::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        }
+    }
+    fn shape(&self) -> &[usize] {
+        &self.dims
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let cols = self.shape.cols;
+        let mut host = vec![B::Real::default(); self.rows * cols];
+        self.b.download(&mut host, self.buf, self.first * cols);
+        let mut bytes = Vec::with_capacity(self.data_len());
+        let mut push = |x: B::Real| match B::Real::DTYPE {
+            duel_backend::Dtype::Bf16 => bytes.extend(bf16::from_f32(x.to_f32()).to_le_bytes()),
+            duel_backend::Dtype::F64 => bytes.extend(x.to_f64().to_le_bytes()),
+            _ => bytes.extend(x.to_f32().to_le_bytes()),
+        };
+        if self.shape.transposed {
+            for c in 0..cols {
+                for r in 0..self.rows {
+                    push(host[r * cols + c]);
+                }
+            }
+        } else {
+            host.into_iter().for_each(push);
+        }
+        bytes.into()
+    }
+    fn data_len(&self) -> usize {
+        self.rows * self.shape.cols * size_of::<B::Real>()
+    }
+}
+
+/// Files of a model folder besides config and weights: carried along so that what is saved can be loaded anywhere.
+pub const COMPANIONS: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+];
+
+/// Writes config and weights into `dir` (which exists), in the precision they have, with the names and layout that
+/// transformers loads. Files reach the disk before this returns.
+pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B>>) -> Result<()> {
+    let mut json = config.json.clone();
+    let key = if json.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
+    let dtype = match B::Real::DTYPE {
+        duel_backend::Dtype::Bf16 => "bfloat16",
+        duel_backend::Dtype::F64 => "float64",
+        _ => "float32",
+    };
+    json.insert(key.into(), Value::String(dtype.into()));
+    let path = dir.join("config.json");
+    let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(&path, e))?;
+    write_synced(&path, text.as_bytes())?;
+
+    let manifest = Model::manifest(config);
+    let mut tensors = Vec::new();
+    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
+        let mut first = 0;
+        for piece in &shape.pieces {
+            let (rows, dims) = (piece.rows, dims(shape, piece.rows));
+            tensors.push((piece.name.as_str(), Outgoing { b, buf, shape, first, rows, dims }));
+            first += piece.rows;
+        }
+    }
+    let path = dir.join("model.safetensors");
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let views = tensors.iter().map(|(name, t)| (*name, t));
+    safetensors::serialize_to_file(views, Some(metadata), &path)
+        .map_err(|e| Error::file(&path, format!("cannot be written ({e}); is the disk full?")))?;
+    sync(&path)
+}
+
+/// Copies [`COMPANIONS`] that `from` has into `to`.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for name in COMPANIONS {
+        let source = from.join(name);
+        if source.exists() {
+            let target = to.join(name);
+            let bytes =
+                std::fs::read(&source).map_err(|e| Error::file(&source, format!("cannot be read: {e}")))?;
+            write_synced(&target, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a whole file and waits until the disk has it.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::file(path, format!("cannot be written: {e}")))
+}
+
+fn sync(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
+}

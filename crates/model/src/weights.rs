@@ -1,0 +1,314 @@
+use crate::config::{Config, Family, Mlp, NormKind};
+use duel_backend::{Backend, Float, Real, Result};
+
+/// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
+#[derive(Clone, Debug)]
+pub struct Model<T> {
+    /// Token embedding `[vocab, width]`.
+    pub embed: T,
+    /// Learned positions `[max_positions, width]`.
+    pub positions: Option<T>,
+    /// Layers, first to last.
+    pub layers: Vec<Layer<T>>,
+    /// Norm before the head.
+    pub norm: Norm<T>,
+    /// Head `[vocab, width]`; `None` when it is the embedding.
+    pub head: Option<T>,
+}
+
+/// Parameters of one layer.
+#[derive(Clone, Debug)]
+pub struct Layer<T> {
+    /// Norm before the attention.
+    pub attn_norm: Norm<T>,
+    /// Queries, keys and values in one product: `[heads + 2·kv_heads, head_dim]` outputs.
+    pub qkv: Linear<T>,
+    /// Norms of the query and key heads, `[head_dim]` each.
+    pub qk_norm: Option<(T, T)>,
+    /// Output of the attention.
+    pub out: Linear<T>,
+    /// Norm before the feed-forward.
+    pub mlp_norm: Norm<T>,
+    /// Gate and up in one product (SwiGLU), or up alone.
+    pub up: Linear<T>,
+    /// Back to the residual stream.
+    pub down: Linear<T>,
+}
+
+/// Parameters of a norm.
+#[derive(Clone, Debug)]
+pub struct Norm<T> {
+    /// Factor.
+    pub weight: T,
+    /// Offset; its presence makes the norm a LayerNorm.
+    pub bias: Option<T>,
+}
+
+/// Parameters of `y = x wᵀ + b`.
+#[derive(Clone, Debug)]
+pub struct Linear<T> {
+    /// `[outputs, inputs]`.
+    pub weight: T,
+    /// `[outputs]`.
+    pub bias: Option<T>,
+}
+
+/// A tensor as Hugging Face files hold it: a run of rows of one of our parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Name in the file.
+    pub name: String,
+    /// Rows of the parameter that it covers.
+    pub rows: usize,
+}
+
+/// Shape of a parameter, and where its content comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Outputs; 1 for a vector.
+    pub rows: usize,
+    /// Inputs, or the vector's length.
+    pub cols: usize,
+    /// The file's tensors, in order of rows.
+    pub pieces: Vec<Piece>,
+    /// Files hold `[cols, rows]` (GPT-2's Conv1D).
+    pub transposed: bool,
+    /// A vector in the files (one axis).
+    pub vector: bool,
+    /// Fresh value: normal with the config's deviation, or this constant.
+    pub fill: Option<f64>,
+}
+
+impl Shape {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Whether optimizers apply weight decay by the Hugging Face rule: matrices only.
+    pub fn decays(&self) -> bool {
+        !self.vector
+    }
+}
+
+fn vector(name: String, len: usize, fill: f64) -> Shape {
+    let pieces = vec![Piece { name, rows: 1 }];
+    Shape { rows: 1, cols: len, pieces, transposed: false, vector: true, fill: Some(fill) }
+}
+
+fn matrix(name: &str, rows: usize, cols: usize) -> Shape {
+    let pieces = vec![Piece { name: name.into(), rows }];
+    Shape { rows, cols, pieces, transposed: false, vector: false, fill: None }
+}
+
+/// A linear map whose rows come from one or several tensors `NAME.weight`, `NAME.bias`.
+fn linear(parts: &[(String, usize)], inputs: usize, bias: bool, transposed: bool) -> Linear<Shape> {
+    let pieces = |suffix: &str| -> Vec<Piece> {
+        parts.iter().map(|(n, rows)| Piece { name: format!("{n}.{suffix}"), rows: *rows }).collect()
+    };
+    let rows = parts.iter().map(|p| p.1).sum();
+    Linear {
+        weight: Shape { rows, cols: inputs, pieces: pieces("weight"), transposed, vector: false, fill: None },
+        bias: bias.then(|| Shape {
+            rows,
+            cols: 1,
+            pieces: pieces("bias"),
+            transposed: false,
+            vector: true,
+            fill: Some(0.0),
+        }),
+    }
+}
+
+impl Model<Shape> {
+    /// Every parameter of the model that `config` describes: what is allocated, read and written.
+    pub fn manifest(config: &Config) -> Self {
+        let gpt2 = config.family == Family::Gpt2;
+        let (root, block) = if gpt2 { ("transformer", "h") } else { ("model", "layers") };
+        let norm = |name: String| Norm {
+            weight: vector(format!("{name}.weight"), config.width, 1.0),
+            bias: (config.norm == NormKind::Layer).then(|| vector(format!("{name}.bias"), config.width, 0.0)),
+        };
+        let h = config.heads;
+        let layers = (0..config.layers)
+            .map(|i| {
+                let at = |name: &str| format!("{root}.{block}.{i}.{name}");
+                let part = |name: &str, rows| (at(name), rows);
+                let qkv = if gpt2 {
+                    vec![part("attn.c_attn", h.qkv_width())]
+                } else {
+                    vec![
+                        part("self_attn.q_proj", h.q_width()),
+                        part("self_attn.k_proj", h.kv_width()),
+                        part("self_attn.v_proj", h.kv_width()),
+                    ]
+                };
+                let up = match config.mlp {
+                    Mlp::Gelu => vec![part("mlp.c_fc", config.mlp_width)],
+                    Mlp::SwiGlu => {
+                        vec![part("mlp.gate_proj", config.mlp_width), part("mlp.up_proj", config.mlp_width)]
+                    }
+                };
+                let pick = |gpt2_name, llama_name| if gpt2 { gpt2_name } else { llama_name };
+                let out = [part(pick("attn.c_proj", "self_attn.o_proj"), config.width)];
+                let down = [part(pick("mlp.c_proj", "mlp.down_proj"), config.width)];
+                Layer {
+                    attn_norm: norm(at(pick("ln_1", "input_layernorm"))),
+                    qkv: linear(&qkv, config.width, config.qkv_bias, gpt2),
+                    qk_norm: config.qk_norm.then(|| {
+                        let head = |n: &str| vector(at(n), h.head_dim, 1.0);
+                        (head("self_attn.q_norm.weight"), head("self_attn.k_norm.weight"))
+                    }),
+                    out: linear(&out, h.q_width(), config.out_bias, gpt2),
+                    mlp_norm: norm(at(pick("ln_2", "post_attention_layernorm"))),
+                    up: linear(&up, config.width, config.mlp_bias, gpt2),
+                    down: linear(&down, config.mlp_width, config.mlp_bias, gpt2),
+                }
+            })
+            .collect();
+        let name = |gpt2_name: &str, llama_name: &str| {
+            format!("{root}.{}", if gpt2 { gpt2_name } else { llama_name })
+        };
+        Model {
+            embed: matrix(&name("wte.weight", "embed_tokens.weight"), config.vocab, config.width),
+            positions: gpt2.then(|| matrix(&name("wpe.weight", ""), config.max_positions, config.width)),
+            layers,
+            norm: norm(name("ln_f", "norm")),
+            head: (!config.tied).then(|| matrix("lm_head.weight", config.vocab, config.width)),
+        }
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.iter().iter().map(|s| s.len()).sum()
+    }
+
+    /// Zeroed buffers of every shape, of the weights' or of the gradients' type.
+    pub fn alloc<B: Backend, T: duel_backend::Element>(&self, b: &B) -> Result<Model<B::Buf<T>>> {
+        self.map(|s| b.alloc::<T>(s.len()))
+    }
+
+    /// Fresh weights: matrices normal with deviation `config.init_range` from `normal` (a standard normal source),
+    /// those back into the residual stream divided by `sqrt(2·layers)` (Radford et al., 2019), vectors constant.
+    pub fn init<B: Backend>(
+        &self,
+        b: &B,
+        config: &Config,
+        mut normal: impl FnMut() -> f64,
+    ) -> Result<Model<Real<B>>> {
+        let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
+        self.map(|s| {
+            let back = ["o_proj.weight", "down_proj.weight", "c_proj.weight"];
+            let scale = if back.iter().any(|n| s.pieces[0].name.ends_with(n)) { residual } else { 1.0 };
+            let host: Vec<B::Real> = (0..s.len())
+                .map(|_| B::Real::from_f64(s.fill.unwrap_or_else(|| normal() * config.init_range * scale)))
+                .collect();
+            let mut buf = b.alloc(s.len())?;
+            b.upload(&mut buf, 0, &host);
+            Ok(buf)
+        })
+    }
+}
+
+impl<T> Norm<T> {
+    fn map<U, E>(
+        &self,
+        f: &mut impl FnMut(&T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<Norm<U>, E> {
+        Ok(Norm { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
+    }
+}
+
+impl<T> Linear<T> {
+    fn map<U, E>(
+        &self,
+        f: &mut impl FnMut(&T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<Linear<U>, E> {
+        Ok(Linear { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
+    }
+}
+
+impl<T> Model<T> {
+    /// The same model with `f` of every parameter, in the order of [`Model::iter`].
+    pub fn map<U, E>(
+        &self,
+        mut f: impl FnMut(&T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<Model<U>, E> {
+        let f = &mut f;
+        Ok(Model {
+            embed: f(&self.embed)?,
+            positions: self.positions.as_ref().map(&mut *f).transpose()?,
+            layers: self
+                .layers
+                .iter()
+                .map(|l| {
+                    Ok(Layer {
+                        attn_norm: l.attn_norm.map(f)?,
+                        qkv: l.qkv.map(f)?,
+                        qk_norm: match &l.qk_norm {
+                            Some((q, k)) => Some((f(q)?, f(k)?)),
+                            None => None,
+                        },
+                        out: l.out.map(f)?,
+                        mlp_norm: l.mlp_norm.map(f)?,
+                        up: l.up.map(f)?,
+                        down: l.down.map(f)?,
+                    })
+                })
+                .collect::<std::result::Result<_, E>>()?,
+            norm: self.norm.map(f)?,
+            head: self.head.as_ref().map(&mut *f).transpose()?,
+        })
+    }
+
+    /// Every parameter, in one fixed order: embedding, positions, layers, norm, head.
+    pub fn iter(&self) -> Vec<&T> {
+        let mut all = Vec::new();
+        all.push(&self.embed);
+        all.extend(&self.positions);
+        for l in &self.layers {
+            all.extend([&l.attn_norm.weight].into_iter().chain(&l.attn_norm.bias));
+            all.extend([&l.qkv.weight].into_iter().chain(&l.qkv.bias));
+            all.extend(l.qk_norm.iter().flat_map(|(q, k)| [q, k]));
+            all.extend([&l.out.weight].into_iter().chain(&l.out.bias));
+            all.extend([&l.mlp_norm.weight].into_iter().chain(&l.mlp_norm.bias));
+            all.extend([&l.up.weight].into_iter().chain(&l.up.bias));
+            all.extend([&l.down.weight].into_iter().chain(&l.down.bias));
+        }
+        all.extend([&self.norm.weight].into_iter().chain(&self.norm.bias));
+        all.extend(&self.head);
+        all
+    }
+
+    /// As [`Model::iter`], to write to.
+    pub fn iter_mut(&mut self) -> Vec<&mut T> {
+        let mut all = Vec::new();
+        all.push(&mut self.embed);
+        all.extend(&mut self.positions);
+        for l in &mut self.layers {
+            all.extend([&mut l.attn_norm.weight].into_iter().chain(&mut l.attn_norm.bias));
+            all.extend([&mut l.qkv.weight].into_iter().chain(&mut l.qkv.bias));
+            all.extend(l.qk_norm.iter_mut().flat_map(|(q, k)| [q, k]));
+            all.extend([&mut l.out.weight].into_iter().chain(&mut l.out.bias));
+            all.extend([&mut l.mlp_norm.weight].into_iter().chain(&mut l.mlp_norm.bias));
+            all.extend([&mut l.up.weight].into_iter().chain(&mut l.up.bias));
+            all.extend([&mut l.down.weight].into_iter().chain(&mut l.down.bias));
+        }
+        all.extend([&mut self.norm.weight].into_iter().chain(&mut self.norm.bias));
+        all.extend(&mut self.head);
+        all
+    }
+
+    /// The head's matrix, the embedding where they are one.
+    pub fn head(&self) -> &T {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// As [`Model::head`], to write to.
+    pub fn head_mut(&mut self) -> &mut T {
+        self.head.as_mut().unwrap_or(&mut self.embed)
+    }
+}
