@@ -1,7 +1,7 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::weights::{Model, Shape};
-use duel_backend::{Backend, Element, Float, Real};
+use duel_backend::{Acc, Backend, Element, Float, Real};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
@@ -276,4 +276,63 @@ fn sync(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|f| f.sync_all())
         .map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
+}
+
+/// A buffer as a tensor of one axis, in its own precision.
+struct Flat<'a, B: Backend> {
+    b: &'a B,
+    buf: &'a Acc<B>,
+    len: [usize; 1],
+}
+
+impl<B: Backend> View for &Flat<'_, B> {
+    fn dtype(&self) -> Dtype {
+        if B::Acc::DTYPE == duel_backend::Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
+    }
+    fn shape(&self) -> &[usize] {
+        &self.len
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut host = vec![B::Acc::default(); self.len[0]];
+        self.b.download(&mut host, self.buf, 0);
+        match self.dtype() {
+            Dtype::F64 => host.iter().flat_map(|x| x.to_f64().to_le_bytes()).collect(),
+            _ => host.iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
+        }
+    }
+    fn data_len(&self) -> usize {
+        self.len[0] * size_of::<B::Acc>()
+    }
+}
+
+/// Writes buffers (moments) under the given names; they reach the disk before this returns.
+pub fn save_flat<B: Backend>(b: &B, path: &Path, buffers: &[(&str, &Acc<B>)]) -> Result<()> {
+    let flats: Vec<_> =
+        buffers.iter().map(|(name, buf)| (*name, Flat { b, buf: *buf, len: [b.len(buf)] })).collect();
+    safetensors::serialize_to_file(flats.iter().map(|(name, f)| (*name, f)), None, path)
+        .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
+    sync(path)
+}
+
+/// Reads what [`save_flat`] wrote, bit for bit, into buffers of the same lengths.
+///
+/// # Errors
+/// The file is damaged, or a tensor is missing or of another length or precision.
+pub fn load_flat<B: Backend>(b: &B, path: &Path, buffers: Vec<(&str, &mut Acc<B>)>) -> Result<()> {
+    let (_, bytes) = map(path.to_path_buf())?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::file(path, format!("is not a whole safetensors file ({e})")))?;
+    for (name, buf) in buffers {
+        let fail = |what| Error::file(path, format!("tensor `{name}` {what}"));
+        let view = tensors.tensor(name).map_err(|_| fail("is missing"))?;
+        let want = if B::Acc::DTYPE == duel_backend::Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
+        if view.dtype() != want || view.shape() != [b.len(buf)] {
+            return Err(fail("has another length or precision than this run needs"));
+        }
+        let size = size_of::<B::Acc>();
+        let host: Vec<B::Acc> =
+            view.data().chunks_exact(size).map(|x| B::Acc::from_f64(element(x, want))).collect();
+        b.upload(buf, 0, &host);
+    }
+    Ok(())
 }

@@ -9,27 +9,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::Error;
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-
-/// Something the user must put right: one sentence saying what is wrong, where, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
-
-impl Error {
-    /// An error with this message.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Defines an enum written as a word in TOML and on the command line. `later` lists the words that TRL knows and
 /// duel does not have yet, which deserve a better answer than "unknown".
@@ -78,10 +60,10 @@ macro_rules! choices {
 fn wrong_choice(key: &str, word: &str, known: &[&str], later: &[&str]) -> Error {
     let all = known.join(", ");
     if later.contains(&word) {
-        Error(format!("`{key} = {word}` is not supported yet; use one of {all}"))
+        Error::new(format!("`{key} = {word}` is not supported yet; use one of {all}"))
     } else {
         let near = nearest(word, known.iter().copied());
-        Error(format!("`{key} = {word}` is not known; did you mean `{near}`? It is one of {all}"))
+        Error::new(format!("`{key} = {word}` is not known; did you mean `{near}`? It is one of {all}"))
     }
 }
 
@@ -401,7 +383,9 @@ options! {
 
 fn missing(key: &str) -> Error {
     let flag = key.replace('_', "-");
-    Error(format!("`{key}` is missing: give --{flag} PATH, or {key} = \"PATH\" in the configuration file"))
+    Error::new(format!(
+        "`{key}` is missing: give --{flag} PATH, or {key} = \"PATH\" in the configuration file"
+    ))
 }
 
 /// `$XDG_CACHE_HOME/duel`, `~/.cache/duel`, or `.duel-cache` here where there is no home.
@@ -513,7 +497,7 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
 /// An error where `key` (in snake case) is one of TRL's that duel does not have.
 fn check_supported(key: &str) -> Result<(), Error> {
     match UNSUPPORTED.iter().find(|(keys, _)| keys.contains(&key)) {
-        Some((_, instead)) => Err(Error(format!("`{key}` is not supported: {instead}; remove it"))),
+        Some((_, instead)) => Err(Error::new(format!("`{key}` is not supported: {instead}; remove it"))),
         None => Ok(()),
     }
 }
@@ -553,14 +537,14 @@ impl Options {
     /// message names file and key.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path)
-            .map_err(|e| Error(format!("cannot read the configuration {}: {e}", path.display())))?;
-        Self::parse(&text).map_err(|e| Error(format!("{}: {e}", path.display())))
+            .map_err(|e| Error::new(format!("cannot read the configuration {}: {e}", path.display())))?;
+        Self::parse(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))
     }
 
     /// Parses the text of a TOML file; the errors of [`Options::read`] without the file's name.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| Error(e.to_string().trim().into()))?;
+            text.parse().map_err(|e: toml::de::Error| Error::new(e.to_string().trim()))?;
         let mut seen = std::collections::BTreeSet::new();
         let mut options = Self::default();
         for (written, value) in table {
@@ -568,14 +552,16 @@ impl Options {
             check_supported(&key)?;
             if !KEYS.contains(&key.as_str()) {
                 let near = nearest(&key, KEYS.iter().copied());
-                return Err(Error(format!("unknown key `{written}`; did you mean `{near}`?")));
+                return Err(Error::new(format!("unknown key `{written}`; did you mean `{near}`?")));
             }
             if !seen.insert(key.clone()) {
-                return Err(Error(format!("`{key}` is given twice, in snake and in kebab case; remove one")));
+                return Err(Error::new(format!(
+                    "`{key}` is given twice, in snake and in kebab case; remove one"
+                )));
             }
             let one = toml::Table::from_iter([(key, value)]);
             let parsed =
-                Self::deserialize(one).map_err(|e| Error(format!("`{written}`: {}", e.message())))?;
+                Self::deserialize(one).map_err(|e| Error::new(format!("`{written}`: {}", e.message())))?;
             options = options.or(parsed);
         }
         Ok(options)
@@ -604,7 +590,7 @@ impl Options {
             if let Some(key) =
                 keys.iter().find(|&&key| given.get(key).is_some_and(|v| Some(v) != defaults.get(key)))
             {
-                return Err(Error(format!("`{key}` has no effect {reason}; remove it")));
+                return Err(Error::new(format!("`{key}` has no effect {reason}; remove it")));
             }
         }
         Ok(config)
@@ -613,7 +599,7 @@ impl Options {
 
 fn table(value: &impl Serialize) -> Result<toml::Table, Error> {
     toml::Table::try_from(value)
-        .map_err(|e| Error(format!("the configuration cannot be written as TOML: {e}")))
+        .map_err(|e| Error::new(format!("the configuration cannot be written as TOML: {e}")))
 }
 
 /// Keys that may change on resuming: they do not decide which weights come out.
@@ -668,7 +654,8 @@ impl Config {
     /// # Errors
     /// A path is not UTF-8.
     pub fn to_toml(&self) -> Result<String, Error> {
-        toml::to_string(self).map_err(|e| Error(format!("the configuration cannot be written as TOML: {e}")))
+        toml::to_string(self)
+            .map_err(|e| Error::new(format!("the configuration cannot be written as TOML: {e}")))
     }
 
     /// The keys that decide which weights come out (data, model, loss, optimizer, schedule, seed, batches) and that
@@ -694,7 +681,7 @@ impl Config {
             if ok {
                 Ok(())
             } else {
-                Err(Error(format!("`{key} = {value}` is out of range: it must be {range}")))
+                Err(Error::new(format!("`{key} = {value}` is out of range: it must be {range}")))
             }
         };
         let at_least_1 = |key, value: usize| check(key, &value, value >= 1, "at least 1");
@@ -748,7 +735,7 @@ impl Config {
     }
 
     fn check_contradictions(&self) -> Result<(), Error> {
-        let wrong = |message: &str| Err(Error(message.into()));
+        let wrong = |message: &str| Err(Error::new(message));
         if !self.precompute_ref_log_probs {
             return wrong(
                 "`precompute_ref_log_probs = false` is not supported: the reference log-probabilities are always \

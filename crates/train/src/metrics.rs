@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::config::Error;
+use crate::Error;
 
 /// One logged step: `step` and its metrics by name.
 pub type Record = Map<String, Value>;

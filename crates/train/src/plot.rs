@@ -7,7 +7,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::config::Error;
+use crate::Error;
 use crate::metrics::{Record, step_of};
 
 /// One panel: its title and what may be in it. A panel without data is left out.

@@ -1,0 +1,145 @@
+//! Checkpoints: a folder that is there as a whole or not at all.
+
+use crate::Error;
+use crate::config::{Config, Options};
+use duel_backend::{Backend, Real};
+use duel_model::Model;
+use duel_optim::Optimizer;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const STATE: &str = "trainer_state.json";
+const CONFIG: &str = "duel.toml";
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// Where a run stands, besides weights and moments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Tokens seen, as TRL counts them: prompt and response for every response.
+    pub num_tokens: u64,
+    /// Metrics of the steps since the last logged one: `(name, sum)` and their number.
+    pub window: (Vec<(String, f64)>, u64),
+}
+
+fn names<B: Backend>(optimizer: &Optimizer<B>) -> Vec<String> {
+    (0..optimizer.moments().len()).map(|i| format!("moment.{i}")).collect()
+}
+
+/// Name of the checkpoint folder of a step.
+pub fn folder(output_dir: &Path, step: u64) -> PathBuf {
+    output_dir.join(format!("checkpoint-{step}"))
+}
+
+/// Checkpoints of a run, oldest first.
+pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut all: Vec<(u64, PathBuf)> = fs::read_dir(output_dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| {
+            let path = e.ok()?.path();
+            let step = path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse().ok()?;
+            Some((step, path))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Writes a checkpoint beside the finished ones and gives it its name last, then removes those beyond the limit.
+/// Whatever happens meanwhile, the checkpoints before it stay.
+pub fn save<B: Backend>(
+    b: &B,
+    config: &Config,
+    model: &duel_model::Config,
+    weights: &Model<Real<B>>,
+    optimizer: &Optimizer<B>,
+    state: &State,
+) -> Result<PathBuf, Error> {
+    let done = folder(&config.output_dir, state.step);
+    let partial = done.with_extension("partial");
+    let write = || -> Result<(), Error> {
+        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(failed)?;
+        }
+        fs::create_dir_all(&partial).map_err(failed)?;
+        duel_model::save(b, &partial, model, weights)?;
+        duel_model::copy_companions(&config.model, &partial)?;
+        let names = names(optimizer);
+        let moments: Vec<_> = names.iter().map(String::as_str).zip(optimizer.moments()).collect();
+        duel_model::save_flat(b, &partial.join(OPTIMIZER), &moments)?;
+        let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
+        duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
+        duel_model::write_synced(&partial.join(CONFIG), config.to_toml()?.as_bytes())?;
+        if done.exists() {
+            fs::remove_dir_all(&done).map_err(failed)?;
+        }
+        fs::rename(&partial, &done).map_err(failed)
+    };
+    write().map_err(|e| {
+        // What is half-written only takes the room that is missing.
+        drop(fs::remove_dir_all(&partial));
+        let kept = list(&config.output_dir).pop();
+        let kept = kept
+            .map_or("there is no earlier checkpoint".into(), |(_, p)| format!("{} is whole", p.display()));
+        Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
+    })?;
+    if let Some(limit) = config.save_total_limit.0 {
+        let all = list(&config.output_dir);
+        for (_, old) in
+            all.iter().take(all.len().saturating_sub(limit)).filter(|(step, _)| *step < state.step)
+        {
+            // One that cannot be removed costs room, nothing else.
+            drop(fs::remove_dir_all(old));
+        }
+    }
+    Ok(done)
+}
+
+/// A checkpoint that a run continues from.
+pub struct Checkpoint {
+    /// Its folder, which is also a model folder.
+    pub path: PathBuf,
+    /// Where the run stood.
+    pub state: State,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint `path`.
+    ///
+    /// # Errors
+    /// It is not a checkpoint, or one of a run that `config` does not continue.
+    pub fn open(path: &Path, config: &Config) -> Result<Self, Error> {
+        let file = path.join(STATE);
+        let text = fs::read_to_string(&file).map_err(|e| {
+            Error::new(format!(
+                "{}: cannot be read ({e}); resume_from_checkpoint needs a checkpoint folder",
+                file.display()
+            ))
+        })?;
+        let state = serde_json::from_str(&text).map_err(|e| {
+            Error::new(format!("{}: is damaged ({e}); use an earlier checkpoint", file.display()))
+        })?;
+        let saved = Options::read(&path.join(CONFIG))?.resolve()?;
+        let differences = config.differences(&saved)?;
+        if !differences.is_empty() {
+            let all: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            return Err(Error::new(format!(
+                "{} cannot be continued with other settings: {}; set them back, or start anew in another output_dir",
+                path.display(),
+                all.join("; ")
+            )));
+        }
+        Ok(Checkpoint { path: path.to_path_buf(), state })
+    }
+
+    /// Fills the optimizer's state.
+    pub fn restore<B: Backend>(&self, b: &B, optimizer: &mut Optimizer<B>) -> Result<(), Error> {
+        let names = names(optimizer);
+        let moments = names.iter().map(String::as_str).zip(optimizer.restore(self.state.step)).collect();
+        Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), moments)?)
+    }
+}

@@ -1,0 +1,156 @@
+//! Groups through the model: micro-batches packed without padding, scored or differentiated.
+
+use crate::Error;
+use duel_backend::{Acc, Backend, Layout, Real, Segment};
+use duel_data::{Batch, Dataset, pack};
+use duel_loss::{Head, ResponseStats, Targets};
+use duel_model::{Activations, Config, Keep, Model, backward, forward};
+
+/// Bytes of logits that exist at a time: enough rows that the product with the head runs at full speed.
+const LOGITS_BYTES: usize = 128 << 20;
+
+/// Room that an [`Engine`] needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Tokens of a micro-batch.
+    pub rows: usize,
+    /// Longest sequence: prompt and one response.
+    pub positions: usize,
+    /// Rows of logits that exist at a time.
+    pub logits: usize,
+}
+
+impl Room {
+    /// Room for any batch of `batch` groups of the datasets, cut into micro-batches of `budget` tokens (0: 2048, or
+    /// the largest group where that is larger).
+    pub fn plan<'a>(
+        datasets: impl IntoIterator<Item = &'a Dataset>,
+        batch: usize,
+        budget: usize,
+        vocab: usize,
+    ) -> Room {
+        let (mut largest, mut most, mut positions, mut scored) = (0, 0, 0, 0);
+        for ds in datasets {
+            let mut sizes: Vec<usize> = (0..ds.len()).map(|i| ds.group(i).tokens()).collect();
+            sizes.sort_unstable_by(|a, b| b.cmp(a));
+            largest = largest.max(sizes.first().copied().unwrap_or(0));
+            most = most.max(sizes.iter().take(batch).sum());
+            positions = positions.max(ds.report().longest);
+            let responses = |i| ds.group(i).responses().map(<[u32]>::len).sum::<usize>();
+            scored = scored.max((0..ds.len()).map(responses).max().unwrap_or(0));
+        }
+        let budget = if budget == 0 { 2048 } else { budget };
+        let rows = budget.max(largest).min(most).max(largest);
+        let logits = (LOGITS_BYTES / (4 * vocab)).clamp(64, rows.max(64));
+        Room { rows, positions, logits: logits.max(scored.min(64)) }
+    }
+}
+
+/// The buffers of a pass and the way through it.
+pub struct Engine<'b, B: Backend> {
+    /// The device.
+    pub b: &'b B,
+    /// Shape of the model.
+    pub model: Config,
+    room: Room,
+    activations: Activations<B>,
+    head: Head<B>,
+    layout: Layout<B>,
+    targets: Targets,
+}
+
+impl<'b, B: Backend> Engine<'b, B> {
+    /// Allocates everything.
+    pub fn new(b: &'b B, model: &Config, room: Room, keep: Keep) -> Result<Self, Error> {
+        Ok(Engine {
+            b,
+            model: model.clone(),
+            room,
+            activations: Activations::new(b, model, room.rows, room.positions, keep)?,
+            head: Head::new(b, model.width, model.vocab, room.logits)?,
+            layout: Layout::new(b, room.rows)?,
+            targets: Targets::default(),
+        })
+    }
+
+    /// Bytes that [`Engine::new`] allocates, in single precision.
+    pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
+        Activations::<B>::bytes(model, room.rows, keep, 4, 4)
+            + Head::<B>::bytes(model.width, model.vocab, room.logits, 4, 4)
+            + room.positions * model.heads.head_dim * 4
+    }
+
+    /// Micro-batches of the groups `indices`, each a run of them.
+    fn micro_batches<'i>(&self, ds: &Dataset, indices: &'i [u32]) -> Vec<&'i [u32]> {
+        let sizes = indices.iter().map(|&i| ds.group(i as usize).tokens());
+        pack(sizes, self.room.rows).into_iter().map(|r| &indices[r]).collect()
+    }
+
+    fn load(&mut self, ds: &Dataset, indices: &[u32]) {
+        let batch = Batch::new(ds, indices);
+        let segment = |s: &duel_data::Segment| Segment {
+            start: s.start,
+            len: s.len,
+            prefix_start: s.prefix_start,
+            prefix_len: s.prefix_len,
+        };
+        self.layout.set(self.b, &batch.tokens, batch.segments.iter().map(segment));
+        self.targets.clear();
+        for group in &batch.groups {
+            self.targets
+                .push_group(&batch.tokens, batch.segments[group.responses.clone()].iter().map(segment));
+        }
+    }
+
+    /// Scores every response of the groups `indices`, in order; `each` hears how many groups a micro-batch had, and
+    /// stops the work by returning `false`.
+    pub fn score(
+        &mut self,
+        weights: &Model<Real<B>>,
+        ds: &Dataset,
+        indices: &[u32],
+        mut each: impl FnMut(usize) -> bool,
+    ) -> Vec<ResponseStats> {
+        let mut all = Vec::new();
+        for micro in self.micro_batches(ds, indices) {
+            self.load(ds, micro);
+            forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
+            all.extend(self.head.score(self.b, weights.head(), &self.activations.hidden, &self.targets));
+            if !each(micro.len()) {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Adds the gradients of the groups `indices` to `grads`. `objective(group of the dataset, its responses,
+    /// coefficients)` gives the derivative of the loss by each response's summed log-probability. Returns the
+    /// responses' statistics, in order.
+    pub fn accumulate(
+        &mut self,
+        weights: &Model<Real<B>>,
+        grads: &mut Model<Acc<B>>,
+        ds: &Dataset,
+        indices: &[u32],
+        mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),
+    ) -> Vec<ResponseStats> {
+        let mut all = Vec::new();
+        for micro in self.micro_batches(ds, indices) {
+            self.load(ds, micro);
+            let a = &mut self.activations;
+            forward(self.b, &self.model, weights, &self.layout, a);
+            let stats = self.head.loss(
+                self.b,
+                weights.head(),
+                grads.head_mut(),
+                &a.hidden,
+                &mut a.dhidden,
+                &self.targets,
+                |group, stats, coefs| objective(micro[group] as usize, stats, coefs),
+            );
+            backward(self.b, &self.model, weights, grads, &self.layout, a);
+            all.extend(stats);
+        }
+        all
+    }
+}

@@ -1,0 +1,78 @@
+//! Text from a model, and how far it went from its reference.
+
+use crate::Error;
+use crate::engine::{Engine, Room};
+use duel_backend::{Backend, Real};
+use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_model::{Config, Generator, Keep, Model, Sampling};
+use std::path::Path;
+
+/// Prompts that are decoded at a time.
+const BATCH: usize = 64;
+
+/// Tokens that end a sample: the tokenizer's EOS and those of `generation_config.json`.
+pub fn stop_tokens(dir: &Path, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut stop: Vec<u32> = tokenizer.eos().map(|(_, id)| id).into_iter().collect();
+    let file = std::fs::read_to_string(dir.join("generation_config.json")).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
+    let eos = &json["eos_token_id"];
+    let listed = eos.as_array().map_or_else(|| vec![eos.clone()], Clone::clone);
+    let bos = tokenizer.bos().map(|(_, id)| id);
+    stop.extend(listed.iter().filter_map(|id| id.as_u64()).map(|id| id as u32).filter(|id| Some(*id) != bos));
+    stop.sort_unstable();
+    stop.dedup();
+    stop
+}
+
+/// Continues every prompt; returns the new tokens of each.
+pub fn sample<B: Backend>(
+    b: &B,
+    model: &Config,
+    weights: &Model<Real<B>>,
+    prompts: &[Vec<u32>],
+    how: Sampling,
+    stop: &[u32],
+    mut each: impl FnMut(usize),
+) -> Result<Vec<Vec<u32>>, Error> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    if longest == 0 || longest >= model.max_positions {
+        return Err(Error::new(format!(
+            "a prompt of {longest} tokens cannot be continued: the model has {} positions",
+            model.max_positions
+        )));
+    }
+    let room = (longest + how.max_new_tokens).min(model.max_positions);
+    let mut generator = Generator::new(b, model, prompts.len().min(BATCH), room)?;
+    let mut out = Vec::new();
+    for (i, batch) in prompts.chunks(BATCH).enumerate() {
+        let prompts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
+        let how = Sampling { seed: how.seed.wrapping_add((i as u64) << 32), ..how };
+        out.extend(generator.generate(b, model, weights, &prompts, how, stop));
+        each(batch.len());
+    }
+    Ok(out)
+}
+
+/// Mean over the samples of `ln policy(y|x) - ln reference(y|x)`: an unbiased estimate of the sequence KL of the policy
+/// from the reference, in nats.
+pub fn sequence_kl<B: Backend>(
+    b: &B,
+    model: &Config,
+    policy: &Model<Real<B>>,
+    reference: &Model<Real<B>>,
+    prompts: &[Vec<u32>],
+    samples: &[Vec<u32>],
+) -> Result<f64, Error> {
+    let options = Options { task: Task::Sft, max_length: None, truncation: Truncation::KeepStart };
+    let mut builder = Dataset::builder(&options);
+    for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
+        builder.push(i + 1, prompt, &[sample])?;
+    }
+    let ds = builder.finish()?;
+    let indices: Vec<u32> = (0..ds.len() as u32).collect();
+    let mut engine = Engine::new(b, model, Room::plan([&ds], BATCH, 0, model.vocab), Keep::Nothing)?;
+    let policy = engine.score(policy, &ds, &indices, |_| true);
+    let reference = engine.score(reference, &ds, &indices, |_| true);
+    let total: f64 = policy.iter().zip(&reference).map(|(p, r)| p.logp - r.logp).sum();
+    Ok(total / ds.len() as f64)
+}
