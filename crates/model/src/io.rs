@@ -245,6 +245,10 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
     let views = tensors.iter().map(|(name, t)| (*name, t));
     safetensors::serialize_to_file(views, Some(metadata), &path)
         .map_err(|e| Error::file(&path, format!("cannot be written ({e}); is the disk full?")))?;
+    // The safetensors crate writes for the owner alone; a model is for whoever may read its config.
+    std::fs::metadata(dir.join("config.json"))
+        .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
+        .map_err(|e| Error::file(&path, format!("cannot be made readable: {e}")))?;
     sync(&path)
 }
 

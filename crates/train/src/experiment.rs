@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const REVIEWS: usize = 12_000;
-const PREFIXES: usize = 1_500;
+const PREFIXES: usize = 3_000;
 const COMPLETIONS: usize = 4;
 const HELD_OUT: usize = 256;
 const SHOWN: usize = 4;
@@ -87,7 +87,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     let options = Options {
         method: Some(Method::Dpo),
         beta: Some(0.1),
-        learning_rate: Some(2e-4),
+        learning_rate: Some(1e-3),
         num_train_epochs: Some(1.0),
         per_device_train_batch_size: Some(32),
         warmup_steps: Some(5),

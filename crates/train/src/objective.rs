@@ -100,7 +100,10 @@ impl Objective {
         }
         for r in responses {
             metrics.sum("entropy", (r.entropy, r.tokens as f64));
-            metrics.sum("mean_token_accuracy", (r.hits, r.tokens as f64));
+        }
+        // As TRL has it: how well the policy predicts the response that is preferred.
+        if let Some(best) = responses.first() {
+            metrics.sum("mean_token_accuracy", (best.hits, best.tokens as f64));
         }
         if let Some(coefs) = coefs {
             coefs.copy_from_slice(&slopes);

@@ -1,0 +1,361 @@
+//! Every backward against central differences, in double precision.
+//!
+//! A function's outputs are contracted with random numbers `r`; the claimed gradient by a few random input elements
+//! is compared with a difference quotient. The bound is derived, not tuned: two step widths give two quotients whose
+//! difference is three quarters of the wider one's truncation error, which bounds the far smaller one (fourth order)
+//! of their extrapolation; rounding of the outputs, divided by the step, adds to it.
+
+use duel_backend::{Backend, Gemm, Heads, Layout, Norm, RowStats};
+use duel_cpu::Cpu;
+use duel_model::Family;
+use duel_tests::{Batch, Case, Group, How, Objective, Random, tiny};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+type Inputs = Vec<Vec<f64>>;
+
+fn cpu() -> Cpu<f64> {
+    Cpu::new(1)
+}
+
+/// The wider of the two steps, for inputs of size 1: truncation falls with it, rounding grows as it shrinks.
+const STEP: f64 = 1e-3;
+
+/// Compares `grads` (one for each input) with differences of `f` at `probes` random elements of each input.
+/// `operations` bounds how many roundings an output goes through.
+fn check(
+    random: &mut Random,
+    inputs: &Inputs,
+    grads: &Inputs,
+    r: &[f64],
+    (probes, operations): (usize, f64),
+    f: impl Fn(&Inputs) -> Vec<f64>,
+) -> TestCaseResult {
+    for (which, (input, grad)) in inputs.iter().zip(grads).enumerate() {
+        prop_assert_eq!(input.len(), grad.len());
+        for _ in 0..probes.min(input.len()) {
+            let i = random.pick(0..input.len());
+            let at = |x: f64| {
+                let mut inputs = inputs.clone();
+                inputs[which][i] += x;
+                f(&inputs)
+            };
+            let mut rounding = 0.0;
+            let mut quotient = |step: f64| {
+                let (up, down) = (at(step), at(-step));
+                let mut sum = 0.0;
+                for ((up, down), r) in up.iter().zip(&down).zip(r) {
+                    sum += r * (up - down) / (2.0 * step);
+                    // An output that this input does not reach is the same twice and rounds to nothing.
+                    if up != down {
+                        rounding += r.abs() * up.abs().max(1.0) * operations * f64::EPSILON / step;
+                    }
+                }
+                sum
+            };
+            let (wide, narrow) = (quotient(STEP), quotient(STEP / 2.0));
+            let slope = narrow + (narrow - wide) / 3.0;
+            let bound = (narrow - wide).abs() + rounding + 1e-12;
+            // A bound that lets everything pass would be no test.
+            prop_assert!(bound < 1e-4 * (1.0 + slope.abs()), "bound {bound:e} at slope {slope}");
+            prop_assert!(
+                (slope - grad[i]).abs() <= bound,
+                "input {which}, element {i}: claimed {}, difference {slope}, bound {bound:e}",
+                grad[i]
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A gradient buffer that is not empty, for verbs that add to it.
+fn started(len: usize) -> Vec<f64> {
+    (0..len).map(|i| (i % 7) as f64 - 3.0).collect()
+}
+
+/// What a verb added to a buffer of [`started`].
+fn added(mut grad: Vec<f64>) -> Vec<f64> {
+    let start = started(grad.len());
+    for (g, start) in grad.iter_mut().zip(start) {
+        *g -= start;
+    }
+    grad
+}
+
+/// What verbs that overwrite must not leave behind.
+fn dirty(len: usize) -> Vec<f64> {
+    vec![f64::NAN; len]
+}
+
+/// Random groups in a packed layout.
+fn batch(random: &mut Random, groups: usize, vocab: usize) -> Batch {
+    let groups: Vec<Group> = (0..groups)
+        .map(|_| {
+            let k = random.pick(1..5);
+            random.group(vocab, 0..6, k, 1..6)
+        })
+        .collect();
+    Batch::packed(&groups)
+}
+
+fn heads() -> impl Strategy<Value = Heads> {
+    (1usize..5, 1usize..3, prop::sample::select(vec![2usize, 6, 8, 10]))
+        .prop_map(|(ratio, kv_heads, head_dim)| Heads { heads: ratio * kv_heads, kv_heads, head_dim })
+}
+
+/// Around the edges of the micro-kernels, and beyond the depth of a packed block.
+fn extent() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 1usize..36, 1 => 255usize..260]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gemm(seed: u64, m in extent(), n in extent(), k in extent()) {
+        prop_assume!(m * n * k < 1 << 18);
+        let (b, mut random, d) = (cpu(), Random(seed), Gemm { m, n, k });
+        let inputs: Inputs = [m * k, n * k, n, m * n].map(|len| random.vec(len)).to_vec();
+        let r = random.vec(m * n);
+        let (mut dx, mut dw, mut db) = (dirty(m * k), started(n * k), started(n));
+        b.gemm_dx(&mut dx, &r, &inputs[1], d);
+        b.gemm_dw(&mut dw, &r, &inputs[0], d);
+        b.bias_dw(&mut db, &r, d);
+        let grads = vec![dx, added(dw), added(db), r.clone()];
+        check(&mut random, &inputs, &grads, &r, (3, 2.0 * k as f64), |x| {
+            let mut y = dirty(m * n);
+            b.gemm(&mut y, &x[0], &x[1], Some(&x[2]), Some(&x[3]), d);
+            y
+        })?;
+    }
+
+    #[test]
+    fn embed(seed: u64, groups in 1usize..4, width in 1usize..9, learned: bool) {
+        let (b, mut random, vocab, positions) = (cpu(), Random(seed), 7, 12);
+        let layout: Layout<Cpu<f64>> = batch(&mut random, groups, vocab).layout(&b);
+        let mut inputs = vec![random.vec(vocab * width)];
+        if learned {
+            inputs.push(random.vec(positions * width));
+        }
+        let r = random.vec(layout.rows * width);
+        let mut grads: Inputs = inputs.iter().map(|x| started(x.len())).collect();
+        let (table, pos) = grads.split_at_mut(1);
+        b.embed_bw(&mut table[0], pos.first_mut(), &r, &layout, width);
+        let grads = grads.into_iter().map(added).collect();
+        check(&mut random, &inputs, &grads, &r, (8, 2.0), |x| {
+            let mut y = dirty(layout.rows * width);
+            b.embed(&mut y, &x[0], x.get(1), &layout, width);
+            y
+        })?;
+    }
+
+    #[test]
+    fn rmsnorm(seed: u64, rows in 1usize..6, width in 1usize..40) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let d = Norm { rows, width, eps: 0.01 };
+        let inputs: Inputs = vec![random.vec(rows * width), random.vec(width)];
+        let r = random.vec(rows * width);
+        let forward = |x: &Inputs| {
+            let (mut y, mut rstd) = (dirty(rows * width), dirty(rows));
+            b.rmsnorm(&mut y, &mut rstd, &x[0], &x[1], d);
+            (y, rstd)
+        };
+        let (mut dx, mut dw) = (started(rows * width), started(width));
+        b.rmsnorm_bw(&mut dx, &mut dw, &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
+        let grads = vec![added(dx), added(dw)];
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + width as f64), |x| forward(x).0)?;
+    }
+
+    // With one or two columns a LayerNorm is nearly constant and its difference quotient mostly truncation.
+    #[test]
+    fn layernorm(seed: u64, rows in 1usize..6, width in 3usize..40) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let d = Norm { rows, width, eps: 0.01 };
+        let inputs: Inputs = vec![random.vec(rows * width), random.vec(width), random.vec(width)];
+        let r = random.vec(rows * width);
+        let forward = |x: &Inputs| {
+            let (mut y, mut stats) = (dirty(rows * width), dirty(2 * rows));
+            b.layernorm(&mut y, &mut stats, &x[0], &x[1], &x[2], d);
+            (y, stats)
+        };
+        let (mut dx, mut dw, mut db) = (started(rows * width), started(width), started(width));
+        b.layernorm_bw(&mut dx, &mut dw, &mut db, &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
+        let grads = vec![added(dx), added(dw), added(db)];
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + 2.0 * width as f64), |x| forward(x).0)?;
+    }
+
+    #[test]
+    fn qk_norm(seed: u64, rows in 1usize..6, d in heads()) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let len = rows * d.qkv_width();
+        let inputs: Inputs = vec![random.vec(len), random.vec(d.head_dim), random.vec(d.head_dim)];
+        let r = random.vec(len);
+        let forward = |x: &Inputs| {
+            let (mut y, mut rstd) = (dirty(len), dirty(rows * (d.heads + d.kv_heads)));
+            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], rows, 0.01, d);
+            (y, rstd)
+        };
+        let (mut dx, mut dq, mut dk) = (r.clone(), started(d.head_dim), started(d.head_dim));
+        let rstd = forward(&inputs).1;
+        b.qk_norm_bw(&mut dx, &mut dq, &mut dk, &inputs[0], &rstd, &inputs[1], &inputs[2], rows, d);
+        let grads = vec![dx, added(dq), added(dk)];
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + d.head_dim as f64), |x| forward(x).0)?;
+    }
+
+    #[test]
+    fn rope(seed: u64, rows in 1usize..8, d in heads()) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let (len, positions) = (rows * d.qkv_width(), random.tokens(rows, 9));
+        let angles = random.vec(9 * d.head_dim / 2);
+        let table: Vec<f64> = angles
+            .chunks_exact(d.head_dim / 2)
+            .flat_map(|a| a.iter().map(|a| (3.0 * a).cos()).chain(a.iter().map(|a| (3.0 * a).sin())))
+            .collect();
+        let inputs: Inputs = vec![random.vec(len)];
+        let r = random.vec(len);
+        let mut dx = r.clone();
+        b.rope(&mut dx, &table, &positions, rows, true, d);
+        check(&mut random, &inputs, &vec![dx], &r, (8, 4.0), |x| {
+            let mut y = x[0].clone();
+            b.rope(&mut y, &table, &positions, rows, false, d);
+            y
+        })?;
+    }
+
+    #[test]
+    fn attention(seed: u64, groups in 1usize..4, d in heads()) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let layout: Layout<Cpu<f64>> = batch(&mut random, groups, 7).layout(&b);
+        let rows = layout.rows;
+        let inputs: Inputs = vec![random.vec(rows * d.qkv_width())];
+        let r = random.vec(rows * d.q_width());
+        let forward = |x: &Inputs| {
+            let (mut o, mut lse) = (dirty(rows * d.q_width()), dirty(rows * d.heads));
+            b.attention(&mut o, &mut lse, &x[0], &layout, d);
+            (o, lse)
+        };
+        let (o, lse) = forward(&inputs);
+        let mut dx = dirty(inputs[0].len());
+        b.attention_bw(&mut dx, &r, &o, &lse, &inputs[0], &layout, d);
+        check(&mut random, &inputs, &vec![dx], &r, (16, 64.0), |x| forward(x).0)?;
+    }
+
+    #[test]
+    fn swiglu(seed: u64, rows in 1usize..6, width in 1usize..20) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let inputs: Inputs = vec![random.vec(rows * 2 * width).into_iter().map(|x| 4.0 * x).collect()];
+        let r = random.vec(rows * width);
+        let mut dx = dirty(rows * 2 * width);
+        b.swiglu_bw(&mut dx, &r, &inputs[0], rows, width);
+        check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
+            let mut y = dirty(rows * width);
+            b.swiglu(&mut y, &x[0], rows, width);
+            y
+        })?;
+    }
+
+    #[test]
+    fn gelu(seed: u64, len in 1usize..60) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let inputs: Inputs = vec![random.vec(len).into_iter().map(|x| 4.0 * x).collect()];
+        let r = random.vec(len);
+        let mut dx = dirty(len);
+        b.gelu_bw(&mut dx, &r, &inputs[0], len);
+        check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
+            let mut y = dirty(len);
+            b.gelu(&mut y, &x[0], len);
+            y
+        })?;
+    }
+
+    #[test]
+    fn gather(seed: u64, height in 1usize..6, rows in 1usize..12, width in 1usize..20) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let index = random.tokens(rows, height);
+        let inputs: Inputs = vec![random.vec(height * width)];
+        let r = random.vec(rows * width);
+        let mut dx = started(height * width);
+        b.scatter_add(&mut dx, &r, &index, rows, width);
+        check(&mut random, &inputs, &vec![added(dx)], &r, (8, 1.0), |x| {
+            let mut y = dirty(rows * width);
+            b.gather(&mut y, &x[0], &index, rows, width);
+            y
+        })?;
+    }
+
+    #[test]
+    fn logprob(seed: u64, rows in 1usize..6, vocab in 1usize..40) {
+        let (b, mut random) = (cpu(), Random(seed));
+        let targets = random.tokens(rows, vocab);
+        let inputs: Inputs = vec![random.vec(rows * vocab).into_iter().map(|x| 3.0 * x).collect()];
+        let r = random.vec(rows);
+        let forward = |x: &Inputs| {
+            let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit] = [(); 5].map(|()| dirty(rows));
+            let out = RowStats {
+                logp: &mut logp,
+                lse: &mut lse,
+                entropy: &mut entropy,
+                mean_logit: &mut mean_logit,
+                hit: &mut hit,
+            };
+            b.logprob(out, &x[0], &targets, rows, vocab);
+            [logp, lse, entropy, mean_logit, hit]
+        };
+        let stats = forward(&inputs);
+        // Two roundings a term of the longest sum, on numbers below 8.
+        let close = |a: f64, b: f64| (a - b).abs() <= 16.0 * vocab as f64 * f64::EPSILON;
+        for (i, row) in inputs[0].chunks_exact(vocab).enumerate() {
+            let total: f64 = row.iter().map(|x| x.exp()).sum();
+            let p: Vec<f64> = row.iter().map(|x| x.exp() / total).collect();
+            let target = p[targets[i] as usize];
+            prop_assert!(close(stats[0][i], target.ln()) && close(stats[1][i], total.ln()));
+            prop_assert!(close(stats[2][i], -p.iter().map(|p| p * p.ln()).sum::<f64>()));
+            prop_assert!(close(stats[3][i], row.iter().sum::<f64>() / vocab as f64));
+            prop_assert_eq!(stats[4][i] == 1.0, p.iter().all(|&p| p <= target));
+        }
+        let mut dx = inputs[0].clone();
+        b.logprob_bw(&mut dx, &stats[1], &r, &targets, rows, vocab);
+        let operations = 8.0 + vocab as f64;
+        check(&mut random, &inputs, &vec![dx], &r, (8, operations), |x| forward(x)[0].clone())?;
+    }
+}
+
+/// Embedding to loss: every parameter of every family, with a shared prompt, responses of different length, and a
+/// group without prompt.
+fn whole_model(family: Family, objective: Objective) {
+    let (b, mut random) = (cpu(), Random(family as u64 + 11));
+    let case = Case::new(tiny(family), 3);
+    let vocab = case.config.vocab;
+    let groups = [(2..6, 2), (0..1, 2), (1..2, 2)].map(|(prompt, k)| random.group(vocab, prompt, k, 1..5));
+    let batch = Batch::packed(&groups);
+    let how = How::new(objective);
+    let grads = case.run(&b, std::slice::from_ref(&batch), how).grads;
+    let loss = |w: &Inputs| vec![Case { weights: w.clone(), ..case.clone() }.score(&b, &batch, how).loss];
+    // About 25 verbs one after another, with sums of up to 20 terms.
+    let checked = check(&mut random, &case.weights, &grads, &[1.0], (6, 500.0), loss);
+    checked.unwrap_or_else(|e| panic!("{family:?} {objective:?}: {e}"));
+}
+
+#[test]
+fn whole_llama() {
+    whole_model(Family::Llama, Objective::Dpo);
+    whole_model(Family::Llama, Objective::Sft(0.1));
+}
+
+#[test]
+fn whole_qwen2() {
+    whole_model(Family::Qwen2, Objective::Dpo);
+    whole_model(Family::Qwen2, Objective::Sft(0.1));
+}
+
+#[test]
+fn whole_qwen3() {
+    whole_model(Family::Qwen3, Objective::Dpo);
+    whole_model(Family::Qwen3, Objective::Sft(0.1));
+}
+
+#[test]
+fn whole_gpt2() {
+    whole_model(Family::Gpt2, Objective::Dpo);
+    whole_model(Family::Gpt2, Objective::Sft(0.1));
+}
