@@ -17,6 +17,7 @@ use std::time::Instant;
 const REVIEWS: usize = 12_000;
 const PREFIXES: usize = 3_000;
 const COMPLETIONS: usize = 4;
+const EVAL: usize = 128;
 const HELD_OUT: usize = 256;
 const SHOWN: usize = 4;
 
@@ -82,15 +83,21 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
         }
     }
 
-    eprintln!("\n3. DPO on {} ranked groups", pairs.len());
+    let eval = pairs.split_off(pairs.len().saturating_sub(EVAL));
+    eprintln!("\n3. DPO on {} ranked groups, evaluated on {} others", pairs.len(), eval.len());
     let dpo = dir.join("dpo");
     let options = Options {
         method: Some(Method::Dpo),
         beta: Some(0.1),
-        learning_rate: Some(1e-3),
+        learning_rate: Some(5e-4),
         num_train_epochs: Some(1.0),
         per_device_train_batch_size: Some(32),
         warmup_steps: Some(5),
+        eval_dataset: Some(Maybe(Some(write_rows(dir, "preferences-eval.jsonl", &eval)?))),
+        eval_steps: Some(20),
+        generate_during_eval: Some(true),
+        num_eval_samples: Some(EVAL),
+        max_new_tokens: Some(40),
         ..Options::default()
     };
     stage(b, options, &sft, &write_rows(dir, "preferences.jsonl", &pairs)?, &dpo, seed)?;
