@@ -192,8 +192,11 @@ impl Objective {
             }
             Objective::Dpo => {
                 coefs.fill(0.0);
-                let score =
-                    |s: &ResponseStats| Score { logp: s.logp, reference: -2.5 * s.tokens as f64, tokens: s.tokens };
+                let score = |s: &ResponseStats| Score {
+                    logp: s.logp,
+                    reference: -2.5 * s.tokens as f64,
+                    tokens: s.tokens,
+                };
                 let mut loss = 0.0;
                 for (i, rejected) in stats.iter().enumerate().skip(1) {
                     let pair = Preference::Sigmoid { label_smoothing: 0.1 };
@@ -356,9 +359,10 @@ impl Case {
         let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
         let mut out = Outcome { loss: 0.0, stats: Vec::new(), hidden: Vec::new(), grads: Vec::new() };
         for batch in batches {
-            let stats = step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
-                out.loss += how.objective.loss(stats, coefs);
-            });
+            let stats =
+                step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
+                    out.loss += how.objective.loss(stats, coefs);
+                });
             out.stats.extend(stats);
         }
         out.hidden = host(b, &a.hidden);
@@ -386,16 +390,21 @@ pub fn step<B: Backend>(
     let (layout, targets) = (batch.layout(b), batch.targets());
     duel_model::forward(b, config, weights, &layout, a);
     let dw = grads.head_mut();
-    let stats =
-        head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, |_, stats, coefs| {
-            objective(stats, coefs);
-        });
+    let stats = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, |_, stats, coefs| {
+        objective(stats, coefs);
+    });
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
 }
 
 /// Logits of every row of `hidden`.
-pub fn logits<B: Backend>(b: &B, c: &Config, weights: &Model<Real<B>>, a: &Activations<B>, rows: usize) -> Vec<f64> {
+pub fn logits<B: Backend>(
+    b: &B,
+    c: &Config,
+    weights: &Model<Real<B>>,
+    a: &Activations<B>,
+    rows: usize,
+) -> Vec<f64> {
     let mut y = b.alloc(rows * c.vocab).expect("room for a test");
     b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm { m: rows, n: c.vocab, k: c.width });
     host(b, &y)

@@ -138,7 +138,10 @@ fn check_gradients(config: &Config, grads: &[Vec<f64>], expected: &Value) {
     assert_eq!(got.keys().collect::<Vec<_>>(), names);
     for (name, values) in &got {
         let want = expected[name]["norm"].as_f64().unwrap();
-        assert_close(&format!("norm of the gradient of {name}"), &[norm(values)], &[want], 1e-4, want);
+        // PyTorch sums squares in single precision: over the million elements of an embedding its norm is up to
+        // 1.5e-4 below that of the same gradient in double precision, to which ours agrees to 2e-9.
+        let bound = if values.len() > 1 << 20 { 2e-4 } else { 1e-5 };
+        assert_close(&format!("norm of the gradient of {name}"), &[norm(values)], &[want], bound, want);
         let head = numbers(&expected[name]["head"]);
         // An element is a sum that may cancel: it is as exact as the gradient is large.
         assert_close(&format!("gradient of {name}"), &values[..head.len()], &head, 1e-5, want);
@@ -309,5 +312,8 @@ fn bfloat16_models_survive_saving() {
     for (a, w) in loaded.iter().into_iter().zip(model.iter()) {
         assert!(a == w);
     }
-    assert_eq!(TensorFile::read(&out.path().join("model.safetensors")).header["transformer.wte.weight"]["dtype"], "BF16");
+    assert_eq!(
+        TensorFile::read(&out.path().join("model.safetensors")).header["transformer.wte.weight"]["dtype"],
+        "BF16"
+    );
 }

@@ -9,9 +9,14 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   bench [...]     the criterion benchmarks
   check           formatting, clippy and every test, as CI runs them";
 
+fn command(args: &[&str], rest: &[String]) -> Command {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    cargo.args(args).args(rest);
+    cargo
+}
+
 fn cargo(args: &[&str], rest: &[String]) -> Result<(), u8> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    match Command::new(cargo).args(args).args(rest).status() {
+    match command(args, rest).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
         Err(e) => {
@@ -26,7 +31,16 @@ fn main() -> ExitCode {
     let command = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     let duel = |name: &str| {
-        cargo(&["run", "--quiet", "--release", "--package", "duel-train", "--bin", "duel", "--", name], &rest)
+        let run = ["run", "--quiet", "--release", "--package", "duel-train", "--bin", "duel", "--", name];
+        // In this process's place: Ctrl-C then goes to the trainer alone, and the shell waits until it has saved.
+        #[cfg(unix)]
+        {
+            let failed = std::os::unix::process::CommandExt::exec(&mut command(&run, &rest));
+            eprintln!("error: cargo cannot be started: {failed}");
+            Err(1)
+        }
+        #[cfg(not(unix))]
+        cargo(&run, &rest)
     };
     let result = match command.as_str() {
         "train" | "generate" => duel(&command),
@@ -39,6 +53,5 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Ctrl-C reaches the child too: it saves and explains, nothing is left to say here.
     result.map_or_else(ExitCode::from, |()| ExitCode::SUCCESS)
 }

@@ -178,7 +178,7 @@ pub fn forward<R: Real>(
     let c = Columns { data: qkv, width: d.qkv_width(), head_dim: hd };
     let rows = segments.last().map_or(0, |s| s.start + s.len);
     assert!(o.len() >= rows * d.q_width() && lse.len() >= rows * heads, "output shorter than the rows");
-    let (o, lse) = (SyncPtr(o.as_mut_ptr()), SyncPtr(lse.as_mut_ptr()));
+    let (o, lse) = (SyncPtr::new(o), SyncPtr::new(lse));
     let serial = Pool::new(1);
     let blocks: Vec<Block> = segments.iter().flat_map(|&s| Block::of(s)).collect();
     pool.tasks(blocks.len() * heads, |task| {
@@ -196,17 +196,14 @@ pub fn forward<R: Real>(
                 totals[i] = total;
                 // SAFETY: row and head belong to this task only, inside lse as asserted.
                 unsafe {
-                    let lse = lse;
-                    *lse.0.add(b.row(i) * heads + h) = row_lse;
+                    *lse.at(b.row(i) * heads + h) = row_lse;
                 }
             }
             b.weighted(&serial, out, s, hd, |row| c.head(heads + d.kv_heads + kv, row));
             for i in 0..m {
                 // SAFETY: row and head belong to this task only, inside o as asserted.
-                let dst = unsafe {
-                    let o = o;
-                    std::slice::from_raw_parts_mut(o.0.add(b.row(i) * d.q_width() + h * hd), hd)
-                };
+                let dst =
+                    unsafe { std::slice::from_raw_parts_mut(o.at(b.row(i) * d.q_width() + h * hd), hd) };
                 scaled(dst, &out[i * hd..][..hd], R::Acc::ONE / totals[i]);
             }
         });
@@ -251,11 +248,11 @@ pub fn backward<R: Real>(
     );
     let rows = segments.last().map_or(0, |s| s.start + s.len);
     assert!(dqkv.len() >= rows * width, "output shorter than the rows");
-    let dqkv = SyncPtr(dqkv.as_mut_ptr());
-    // SAFETY of each call: the row lies in dqkv (asserted); the caller's task owns that row and head.
-    let write = |row: usize, head: usize, x: &[R::Acc]| unsafe {
-        let dqkv = dqkv;
-        scaled(std::slice::from_raw_parts_mut(dqkv.0.add(row * width + head * hd), hd), x, R::Acc::ONE);
+    let dqkv = SyncPtr::new(dqkv);
+    let write = |row: usize, head: usize, x: &[R::Acc]| {
+        // SAFETY: the row lies in dqkv (asserted), and the calling task owns that row and head.
+        let out = unsafe { std::slice::from_raw_parts_mut(dqkv.at(row * width + head * hd), hd) };
+        scaled(out, x, R::Acc::ONE);
     };
     let serial = Pool::new(1);
     let groups: Vec<Group> = groups(segments).collect();

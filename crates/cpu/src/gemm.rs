@@ -221,7 +221,7 @@ where
         assert!(residual.is_none_or(|x| x.len() >= m * n) && ldc == n, "residual too short");
     }
     let kernel = S::kernel();
-    let c = SyncPtr(c.as_mut_ptr());
+    let c = SyncPtr::new(c);
     // One row alone (decoding): packing the right operand would cost more than the product.
     if m == 1 && a.cs == 1 && b.cs == 1 {
         pool.ranges(n, 16, if m * n * k < 1 << 16 { 1 } else { usize::MAX }, |cols| {
@@ -266,8 +266,9 @@ simd! {
             i += 64;
         }
         let mut total = crate::real::sum(n - whole, |i| pair.product(whole + i));
-        for lane in 0..16 {
-            total += (acc[0][lane] + acc[1][lane]) + (acc[2][lane] + acc[3][lane]);
+        let [a, b, c, d] = acc;
+        for (((a, b), c), d) in a.into_iter().zip(b).zip(c).zip(d) {
+            total += (a + b) + (c + d);
         }
         total
     }
@@ -312,7 +313,7 @@ unsafe fn merge<C: Real>(
     sum: C::Acc,
 ) {
     // SAFETY: by this function's contract.
-    let out = unsafe { &mut *c.0.add(i * ldc + j) };
+    let out = unsafe { &mut *c.at(i * ldc + j) };
     *out = C::down(match init {
         Init::Zero => sum,
         Init::Keep => out.up() + sum,
@@ -378,7 +379,7 @@ unsafe fn block<S, A, B, C>(
                             for i in 0..height {
                                 let row = (ic + ir + i) * shape.ldc + jc + jr;
                                 // SAFETY: row (ic + ir + i), columns jc + jr .. + width are inside the caller's part.
-                                let out = unsafe { std::slice::from_raw_parts_mut(c.0.add(row), width) };
+                                let out = unsafe { std::slice::from_raw_parts_mut(c.at(row), width) };
                                 let sums = &tile[i * nr..i * nr + width];
                                 merge_row(out, sums, init, (ic + ir + i) * shape.n + jc + jr, jc + jr);
                             }

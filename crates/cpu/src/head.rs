@@ -62,7 +62,7 @@ pub fn logprob<R: Real>(
 ) {
     let outs = outs.map(|b| {
         assert!(b.len() >= rows, "statistics buffer shorter than the rows");
-        SyncPtr(b.as_mut_ptr())
+        SyncPtr::new(b)
     });
     pool.ranges(rows, 1, usize::MAX, |range| {
         for r in range {
@@ -72,7 +72,7 @@ pub fn logprob<R: Real>(
             let hit = if target >= s.top { R::Acc::ONE } else { R::Acc::ZERO };
             for (out, value) in outs.iter().zip([target - s.lse, s.lse, s.entropy, s.mean, hit]) {
                 // SAFETY: r < rows <= the buffer's length (asserted), and only this task has row r.
-                unsafe { *out.0.add(r) = value };
+                unsafe { *out.at(r) = value };
             }
         }
     });

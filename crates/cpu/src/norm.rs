@@ -116,9 +116,9 @@ pub fn rmsnorm_bw<R: Real>(
     let n = d.width;
     pool.rows(dx, d.rows, n, |r, dx| rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]));
     slabs(pool, dw, n, |col, dw| {
-        for r in 0..d.rows {
+        for (r, &rstd) in rstd.iter().enumerate().take(d.rows) {
             let at = r * n + col;
-            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd[r]);
+            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd);
         }
     });
 }
@@ -220,14 +220,13 @@ pub fn qk_norm_bw<R: Real>(
 pub fn sumsq<S: Scalar>(pool: &Pool, x: &[S]) -> f64 {
     const BLOCK: usize = 1 << 14;
     let mut partial = vec![0.0f64; x.len().div_ceil(BLOCK)];
-    let out = SyncPtr(partial.as_mut_ptr());
+    let out = SyncPtr::new(&mut partial);
     pool.tasks(partial.len(), |b| {
         let block = &x[b * BLOCK..x.len().min((b + 1) * BLOCK)];
         let s = block_sumsq(block);
         // SAFETY: each task writes its own element of `partial`.
         unsafe {
-            let out = out;
-            *out.0.add(b) = s;
+            *out.at(b) = s;
         }
     });
     partial.iter().sum()

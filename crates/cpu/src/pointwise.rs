@@ -123,14 +123,13 @@ impl<R: Real> AdamwPart for AdamwSlices<'_, R> {
 pub fn adamw<R: Real>(pool: &Pool, w: &mut [R], m: &mut [R::Acc], v: &mut [R::Acc], g: &[R::Acc], h: AdamW) {
     let n = w.len();
     assert!(m.len() == n && v.len() == n && g.len() == n, "moments and gradient have the weights' length");
-    let (m, v) = (SyncPtr(m.as_mut_ptr()), SyncPtr(v.as_mut_ptr()));
+    let (m, v) = (SyncPtr::new(m), SyncPtr::new(v));
     pool.parts(w, n, |from, w| {
         // SAFETY: `parts` gives disjoint ranges inside 0..n, which m and v have (asserted).
         let (m, v) = unsafe {
-            let (m, v) = (m, v);
             (
-                std::slice::from_raw_parts_mut(m.0.add(from), w.len()),
-                std::slice::from_raw_parts_mut(v.0.add(from), w.len()),
+                std::slice::from_raw_parts_mut(m.at(from), w.len()),
+                std::slice::from_raw_parts_mut(v.at(from), w.len()),
             )
         };
         let g = &g[from..][..w.len()];
@@ -182,14 +181,13 @@ fn scatter<T: Send, R: Real>(
 ) {
     let height = dst.len() / width;
     assert!(index[..rows].iter().all(|&i| (i as usize) < height), "row number outside the table");
-    let dst = SyncPtr(dst.as_mut_ptr());
+    let dst = SyncPtr::new(dst);
     let parts = if rows * width < 1 << 13 { 1 } else { usize::MAX };
     pool.ranges(width, 16, parts, |cols| {
         for r in 0..rows {
             // SAFETY: the row is in the table (asserted) and no other task has these columns.
             let out = unsafe {
-                let dst = dst;
-                std::slice::from_raw_parts_mut(dst.0.add(index[r] as usize * width + cols.start), cols.len())
+                std::slice::from_raw_parts_mut(dst.at(index[r] as usize * width + cols.start), cols.len())
             };
             add_row(out, &src[r * width + cols.start..][..cols.len()]);
         }

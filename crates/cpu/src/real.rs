@@ -190,7 +190,8 @@ pub fn sum<S: Scalar>(n: usize, f: impl Fn(usize) -> S) -> S {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            acc[lane] = acc[lane] + acc[lane + width];
+            let upper = acc[lane + width];
+            acc[lane] += upper;
         }
         width /= 2;
     }

@@ -4,7 +4,23 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// A pointer that several threads write through, each to places of its own.
-pub struct SyncPtr<T>(pub *mut T);
+pub struct SyncPtr<T>(*mut T);
+
+impl<T> SyncPtr<T> {
+    /// To the start of `buf`.
+    pub fn new(buf: &mut [T]) -> Self {
+        SyncPtr(buf.as_mut_ptr())
+    }
+
+    /// The element `i` places on.
+    ///
+    /// # Safety
+    /// It lies in the buffer, or just behind it.
+    pub unsafe fn at(self, i: usize) -> *mut T {
+        // SAFETY: by this function's contract.
+        unsafe { self.0.add(i) }
+    }
+}
 
 impl<T> Clone for SyncPtr<T> {
     fn clone(&self) -> Self {
@@ -91,17 +107,16 @@ impl Pool {
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
         assert!(a.len() >= rows * a_width && b.len() >= rows * b_width, "buffer shorter than its dims");
-        let (a, b) = (SyncPtr(a.as_mut_ptr()), SyncPtr(b.as_mut_ptr()));
+        let (a, b) = (SyncPtr::new(a), SyncPtr::new(b));
         // A hand-over costs some microseconds: small work stays on one thread.
         let parts = if rows * (a_width + b_width) < 1 << 13 { 1 } else { usize::MAX };
         self.ranges(rows, 1, parts, |range| {
             for r in range {
                 // SAFETY: rows do not overlap, lie in the buffers (asserted) and each is visited by one thread.
                 let (a, b) = unsafe {
-                    let (a, b) = (a, b);
                     (
-                        std::slice::from_raw_parts_mut(a.0.add(r * a_width), a_width),
-                        std::slice::from_raw_parts_mut(b.0.add(r * b_width), b_width),
+                        std::slice::from_raw_parts_mut(a.at(r * a_width), a_width),
+                        std::slice::from_raw_parts_mut(b.at(r * b_width), b_width),
                     )
                 };
                 f(r, a, b);
@@ -112,14 +127,11 @@ impl Pool {
     /// Calls `f(offset, part of out)` for parts of `out[..len]`.
     pub fn parts<T: Send>(&self, out: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         assert!(out.len() >= len, "buffer shorter than its dims");
-        let out = SyncPtr(out.as_mut_ptr());
+        let out = SyncPtr::new(out);
         let parts = if len < 1 << 13 { 1 } else { usize::MAX };
         self.ranges(len, 64, parts, |range| {
             // SAFETY: ranges do not overlap and lie in the buffer (asserted).
-            let part = unsafe {
-                let out = out;
-                std::slice::from_raw_parts_mut(out.0.add(range.start), range.len())
-            };
+            let part = unsafe { std::slice::from_raw_parts_mut(out.at(range.start), range.len()) };
             f(range.start, part);
         });
     }

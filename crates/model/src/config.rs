@@ -263,7 +263,7 @@ impl Config {
         if c.scale_attn_weights == Some(false) || c.scale_attn_by_inverse_layer_idx == Some(true) {
             return Err("attention scaled in another way than 1/sqrt(head_dim) is not known".into());
         }
-        if c.n_head == 0 || c.n_embd % c.n_head != 0 {
+        if c.n_head == 0 || !c.n_embd.is_multiple_of(c.n_head) {
             return Err("`n_embd` is not a multiple of `n_head`".into());
         }
         Ok(Config {
@@ -304,10 +304,10 @@ impl Config {
                 return Err(format!("{name} is {n}, which cannot be"));
             }
         }
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly"));
         }
-        if self.rope.is_some() && head_dim % 2 != 0 {
+        if self.rope.is_some() && !head_dim.is_multiple_of(2) {
             return Err(format!("rotary positions need an even head_dim, not {head_dim}"));
         }
         Ok(())

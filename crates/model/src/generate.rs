@@ -1,7 +1,7 @@
 //! Sampling with a key/value cache.
 
 use crate::config::Config;
-use crate::graph::{Activations, Attend, CacheRows, Keep, run};
+use crate::graph::{Activations, Attend, CacheRows, Keep, KeysValues, run};
 use crate::weights::Model;
 use duel_backend::{Backend, Float, Gemm, Index, Layout, Real, Result};
 
@@ -24,7 +24,7 @@ pub struct Sampling {
 pub struct Generator<B: Backend> {
     activations: Activations<B>,
     layout: Layout<B>,
-    caches: Vec<(Real<B>, Real<B>)>,
+    caches: Vec<KeysValues<B>>,
     rows: CacheRows<B>,
     last: Index<B>,
     gathered: Real<B>,

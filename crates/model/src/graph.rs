@@ -57,12 +57,15 @@ pub struct Activations<B: Backend> {
     gradients: Option<Gradients<B>>,
 }
 
+/// A layer's cached keys and values.
+pub(crate) type KeysValues<B> = (Real<B>, Real<B>);
+
 /// Where attention finds keys and values.
 pub(crate) enum Attend<'a, B: Backend> {
     /// In the packed rows themselves.
     Packed,
     /// In a cache; see [`crate::generate`].
-    Cached(&'a mut [(Real<B>, Real<B>)], &'a CacheRows<B>),
+    Cached(&'a mut [KeysValues<B>], &'a CacheRows<B>),
 }
 
 /// Where each decoded row writes and reads in the cache.
@@ -232,7 +235,7 @@ fn layer_forward<B: Backend>(
     s: &mut Saved<B>,
     (normed, act, rope): (&mut Real<B>, &mut Real<B>, &Acc<B>),
     layout: &Layout<B>,
-    cache: Option<(&mut (Real<B>, Real<B>), &CacheRows<B>)>,
+    cache: Option<(&mut KeysValues<B>, &CacheRows<B>)>,
 ) {
     let rows = layout.rows;
     let d = dims(c, rows);

@@ -102,11 +102,12 @@ fn train_command(args: Train) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint } => {
-            let again: Vec<String> = std::env::args().filter(|a| a != "--overwrite-output-dir").collect();
+            let program = std::env::args().next().unwrap_or_else(|| "duel".into());
+            let written = config.output_dir.join("duel.toml");
             eprintln!(
-                "stopped; {} is saved. To continue:\n  {} --resume-from-checkpoint",
+                "stopped; {} is saved. To continue:\n  {program} train '{}' --resume-from-checkpoint",
                 checkpoint.display(),
-                again.join(" ")
+                written.display()
             );
             Ok(ExitCode::from(130))
         }

@@ -171,7 +171,7 @@ impl<B: Backend> Run<'_, B> {
             progress.step(batch.len() as u64, metrics.loss);
             self.remember(&metrics);
             let step = self.state.step;
-            if step % self.config.logging_steps == 0 || step == total {
+            if due(step, self.config.logging_steps) || step == total {
                 last = self.log(norm, rate)?;
                 let shown: Vec<(&str, f64)> =
                     last.iter().map(|(k, v)| (k.as_str(), *v)).filter(|(k, _)| shown(k)).collect();
@@ -379,7 +379,7 @@ impl<B: Backend> Run<'_, B> {
 }
 
 fn due(step: u64, every: u64) -> bool {
-    every > 0 && step % every == 0
+    every > 0 && step.is_multiple_of(every)
 }
 
 /// Metrics that fit a line.
@@ -502,7 +502,16 @@ fn prepare_output_dir(c: &Config) -> Result<(), Error> {
             fs::remove_file(samples).map_err(failed)?;
         }
     }
-    Ok(duel_model::write_synced(&out.join("duel.toml"), c.to_toml()?.as_bytes())?)
+    // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
+    let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
+    Ok(duel_model::write_synced(&out.join("duel.toml"), config.to_toml()?.as_bytes())?)
+}
+
+/// Bytes of memory that the system could give, where it says so.
+fn available_memory() -> Option<f64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
 /// The configured length, but no longer than the model can go.
@@ -584,4 +593,11 @@ fn print_plan<B: Backend>(
         bytes as f64 / 1e9,
         b.describe()
     );
+    if let Some(free) = available_memory().filter(|free| bytes as f64 > *free) {
+        eprintln!(
+            "      only {:.2} GB of memory are free: lower max_length, per_device_train_batch_size or \
+             micro_batch_tokens, or set gradient_checkpointing",
+            free / 1e9
+        );
+    }
 }
