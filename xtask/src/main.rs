@@ -28,7 +28,7 @@ fn cargo(args: &[&str], rest: &[String]) -> Result<(), u8> {
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let command = args.next().unwrap_or_default();
+    let name = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     let duel = |name: &str| {
         let run = ["run", "--quiet", "--release", "--package", "duel-train", "--bin", "duel", "--", name];
@@ -42,8 +42,8 @@ fn main() -> ExitCode {
         #[cfg(not(unix))]
         cargo(&run, &rest)
     };
-    let result = match command.as_str() {
-        "train" | "generate" => duel(&command),
+    let result = match name.as_str() {
+        "train" | "generate" => duel(&name),
         "bench" => cargo(&["bench", "--package", "duel-benches"], &rest),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
