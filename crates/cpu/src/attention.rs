@@ -19,7 +19,7 @@ simd! {
         for x in row.iter_mut() {
             *x = (*x * scale - top).exp();
         }
-        let total = sum(row.len(), |i| row[i]);
+        let total = sum([row], |[p]| p);
         (total, top + total.ln())
     }
 

@@ -259,13 +259,14 @@ simd! {
         let mut i = 0;
         while i < whole {
             for (q, acc) in acc.iter_mut().enumerate() {
-                for (lane, a) in acc.iter_mut().enumerate() {
-                    *a += pair.product(i + 16 * q + lane);
+                let products = pair.products(i + 16 * q);
+                for (a, p) in acc.iter_mut().zip(products) {
+                    *a += p;
                 }
             }
             i += 64;
         }
-        let mut total = crate::real::sum(n - whole, |i| pair.product(whole + i));
+        let mut total = pair.rest(whole);
         let [a, b, c, d] = acc;
         for (((a, b), c), d) in a.into_iter().zip(b).zip(c).zip(d) {
             total += (a + b) + (c + d);
@@ -278,7 +279,10 @@ simd! {
 pub trait Pair: Copy {
     type S: Scalar;
     fn len(self) -> usize;
-    fn product(self, i: usize) -> Self::S;
+    /// The products of 16 elements from `at` on.
+    fn products(self, at: usize) -> [Self::S; 16];
+    /// The sum of the products from `at` to the end, in order.
+    fn rest(self, at: usize) -> Self::S;
 }
 
 impl<A: Real, B: Real<Acc = A::Acc>> Pair for (&[A], &[B]) {
@@ -288,8 +292,17 @@ impl<A: Real, B: Real<Acc = A::Acc>> Pair for (&[A], &[B]) {
         self.0.len().min(self.1.len())
     }
     #[inline(always)]
-    fn product(self, i: usize) -> A::Acc {
-        self.0[i].up() * self.1[i].up()
+    fn products(self, at: usize) -> [A::Acc; 16] {
+        let (a, b) = (&self.0[at..at + 16], &self.1[at..at + 16]);
+        std::array::from_fn(|i| a[i].up() * b[i].up())
+    }
+    #[inline(always)]
+    fn rest(self, at: usize) -> A::Acc {
+        let mut total = A::Acc::ZERO;
+        for (a, b) in self.0[at..].iter().zip(&self.1[at..]) {
+            total += a.up() * b.up();
+        }
+        total
     }
 }
 

@@ -1,6 +1,6 @@
 //! Log-softmax over the vocabulary at a target, and its backward in place.
 
-use crate::real::{Real, Scalar, max, sum};
+use crate::real::{Real, Scalar, max, sums};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
 
@@ -13,7 +13,7 @@ pub struct Row<S> {
 }
 
 simd! {
-    /// Log-sum-exp, entropy, mean and maximum of a row, in three sweeps of a row that stays in the cache.
+    /// Log-sum-exp, entropy, mean and maximum of a row, in two sweeps of a row that stays in the cache.
     pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
         let n = x.len();
         let mut top = [R::Acc::LOWEST; 16];
@@ -28,17 +28,17 @@ simd! {
             }
         }
         let top = max(&top);
-        let total = sum(n, |i| (x[i].up() - top).exp());
         // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
-        let weighted = sum(n, |i| {
-            let d = x[i].up() - top;
-            d.exp() * d
+        let [total, weighted, plain] = sums([x], |[x]| {
+            let d = x.up() - top;
+            let e = d.exp();
+            [e, e * d, x.up()]
         });
         let ln_total = total.ln();
         Row {
             lse: top + ln_total,
             entropy: ln_total - weighted / total,
-            mean: sum(n, |i| x[i].up()) / R::Acc::of(n as f64),
+            mean: plain / R::Acc::of(n as f64),
             top,
         }
     }

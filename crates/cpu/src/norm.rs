@@ -12,7 +12,7 @@ simd! {
     /// `y = x · rstd · w`; returns `rstd`.
     pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64) -> R::Acc {
         let n = x.len();
-        let ms = sum(n, |i| x[i].up() * x[i].up()) / R::Acc::of(n as f64);
+        let ms = sum([x], |[x]| x.up() * x.up()) / R::Acc::of(n as f64);
         let rstd = R::Acc::ONE / (ms + R::Acc::of(eps)).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
             *y = R::down(x.up() * rstd * w.up());
@@ -23,7 +23,7 @@ simd! {
     /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `x̂ = x · rstd`.
     pub fn rms_row_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R], w: &[R], rstd: R::Acc) {
         let n = x.len();
-        let dot = sum(n, |i| dy[i].up() * w[i].up() * x[i].up()) * rstd * rstd / R::Acc::of(n as f64);
+        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / R::Acc::of(n as f64);
         for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
             *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
         }
@@ -32,7 +32,7 @@ simd! {
     /// As [`rms_row_bw`], but `d` holds `dy` and receives `dx`.
     pub fn rms_row_bw_in_place<R: Real>(d: &mut [R], x: &[R], w: &[R], rstd: R::Acc) {
         let n = x.len();
-        let dot = sum(n, |i| d[i].up() * w[i].up() * x[i].up()) * rstd * rstd / R::Acc::of(n as f64);
+        let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / R::Acc::of(n as f64);
         for ((d, x), w) in d.iter_mut().zip(x).zip(w) {
             *d = R::down(rstd * (d.up() * w.up() - x.up() * dot));
         }
@@ -41,8 +41,8 @@ simd! {
     /// `y = (x - mean) · rstd · w + b`; returns `[mean, rstd]`.
     pub fn layer_row<R: Real>(y: &mut [R], x: &[R], w: &[R], b: &[R], eps: f64) -> [R::Acc; 2] {
         let n = x.len();
-        let mean = sum(n, |i| x[i].up()) / R::Acc::of(n as f64);
-        let var = sum(n, |i| (x[i].up() - mean) * (x[i].up() - mean)) / R::Acc::of(n as f64);
+        let mean = sum([x], |[x]| x.up()) / R::Acc::of(n as f64);
+        let var = sum([x], |[x]| (x.up() - mean) * (x.up() - mean)) / R::Acc::of(n as f64);
         let rstd = R::Acc::ONE / (var + R::Acc::of(eps)).sqrt();
         for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
             *y = R::down((x.up() - mean) * rstd * w.up() + b.up());
@@ -55,8 +55,8 @@ simd! {
         let [mean, rstd] = stats;
         let n = x.len();
         let inv = R::Acc::ONE / R::Acc::of(n as f64);
-        let g_mean = sum(n, |i| dy[i].up() * w[i].up()) * inv;
-        let gx_mean = sum(n, |i| dy[i].up() * w[i].up() * (x[i].up() - mean)) * rstd * inv;
+        let g_mean = sum([dy, w], |[dy, w]| dy.up() * w.up()) * inv;
+        let gx_mean = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * (x.up() - mean)) * rstd * inv;
         for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
             let xhat = (x.up() - mean) * rstd;
             *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - g_mean - xhat * gx_mean));
@@ -235,8 +235,8 @@ pub fn sumsq<S: Scalar>(pool: &Pool, x: &[S]) -> f64 {
 simd! {
     /// Sum of squares of one block, each square taken and summed in f64.
     pub fn block_sumsq<S: Scalar>(x: &[S]) -> f64 {
-        sum(x.len(), |i| {
-            let v = Float::to_f64(x[i]);
+        sum([x], |[x]| {
+            let v = Float::to_f64(x);
             v * v
         })
     }

@@ -171,31 +171,52 @@ impl Scalar for f32 {
     }
 }
 
-/// Sum of `f(i)` for `i < n` in 16 interleaved partial sums: an order that vectorises and never changes.
+/// Sum of `f` over the elements of slices of one length; see [`sums`].
 #[inline(always)]
-pub fn sum<S: Scalar>(n: usize, f: impl Fn(usize) -> S) -> S {
+pub fn sum<T: Copy, S: Scalar, const K: usize>(xs: [&[T]; K], f: impl Fn([T; K]) -> S) -> S {
+    sums(xs, |x| [f(x)])[0]
+}
+
+/// Sums of the `N` values of `f` over the elements of slices of one length, each in 16 interleaved partial sums: an
+/// order that vectorises and never changes.
+#[inline(always)]
+pub fn sums<T: Copy, S: Scalar, const K: usize, const N: usize>(
+    xs: [&[T]; K],
+    f: impl Fn([T; K]) -> [S; N],
+) -> [S; N] {
     const LANES: usize = 16;
-    let mut acc = [S::ZERO; LANES];
+    let n = xs[0].len();
+    let mut acc = [[S::ZERO; LANES]; N];
     let whole = n - n % LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, a) in acc.iter_mut().enumerate() {
-            *a += f(i + lane);
+    let mut at = 0;
+    while at < whole {
+        // Slices of a known length: no bounds check is left in the loop over the lanes.
+        let block: [&[T]; K] = std::array::from_fn(|k| &xs[k][at..at + LANES]);
+        for lane in 0..LANES {
+            let values = f(std::array::from_fn(|k| block[k][lane]));
+            for (acc, v) in acc.iter_mut().zip(values) {
+                acc[lane] += v;
+            }
         }
-        i += LANES;
+        at += LANES;
     }
-    for (lane, a) in acc.iter_mut().enumerate().take(n - whole) {
-        *a += f(whole + lane);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            let upper = acc[lane + width];
-            acc[lane] += upper;
+    for lane in 0..n - whole {
+        let values = f(std::array::from_fn(|k| xs[k][whole + lane]));
+        for (acc, v) in acc.iter_mut().zip(values) {
+            acc[lane] += v;
         }
-        width /= 2;
     }
-    acc[0]
+    acc.map(|mut acc| {
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                let upper = acc[lane + width];
+                acc[lane] += upper;
+            }
+            width /= 2;
+        }
+        acc[0]
+    })
 }
 
 /// Largest of `x`; a NaN may be passed over (the sums that follow it carry it on).
@@ -238,7 +259,8 @@ mod tests {
     fn sum_and_max_cover_every_length() {
         for n in 0..70 {
             let x: Vec<f64> = (0..n).map(|i| ((i * 37) % 11) as f64 - 5.0).collect();
-            assert_eq!(sum(n, |i| x[i]), x.iter().sum::<f64>());
+            assert_eq!(sum([&x], |[v]| v), x.iter().sum::<f64>());
+            assert_eq!(sums([&x, &x], |[v, w]| [1.0, v + w]), [n as f64, 2.0 * x.iter().sum::<f64>()]);
             assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max));
         }
     }

@@ -270,7 +270,7 @@ impl Config {
             family: Family::Gpt2,
             vocab: c.vocab_size,
             width: c.n_embd,
-            mlp_width: c.n_inner.unwrap_or(4 * c.n_embd),
+            mlp_width: c.n_inner.unwrap_or(c.n_embd.saturating_mul(4)),
             layers: c.n_layer,
             heads: Heads { heads: c.n_head, kv_heads: c.n_head, head_dim: c.n_embd / c.n_head },
             max_positions: c.n_positions,
@@ -290,17 +290,21 @@ impl Config {
 
     fn check(&self) -> std::result::Result<(), String> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
-        for (name, n) in [
+        let sizes = [
             ("the vocabulary", self.vocab),
             ("the width", self.width),
             ("the feed-forward's width", self.mlp_width),
-            ("the number of layers", self.layers),
+            ("the number of query heads", heads),
             ("the number of key/value heads", kv_heads),
             ("the head's width", head_dim),
+            ("the width of all heads", heads.saturating_mul(head_dim)),
             ("the longest position", self.max_positions),
-        ] {
-            // Products of these are buffer lengths: nothing real comes near, a lying file does.
-            if n == 0 || n > 1 << 28 {
+        ];
+        // Products of these are buffer lengths, and every layer has a list of names: nothing real comes near these
+        // bounds, a lying file does.
+        let bounds = sizes.map(|(name, n)| (name, n, 1 << 28)).into_iter();
+        for (name, n, most) in bounds.chain([("the number of layers", self.layers, 1 << 12)]) {
+            if n == 0 || n > most {
                 return Err(format!("{name} is {n}, which cannot be"));
             }
         }

@@ -133,8 +133,8 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
         }
     };
     Model::manifest(config).map(|shape| {
-        let mut host = vec![B::Real::default(); shape.len()];
-        let mut first = 0;
+        // The pieces first: the parameter's size is only config.json's word until the file has shown as much data.
+        let mut views = Vec::new();
         for piece in &shape.pieces {
             let (path, view) = find(&piece.name)?;
             let fail = |what: String| Error::file(path, format!("tensor `{}` {what}", piece.name));
@@ -145,8 +145,16 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
             if !matches!(view.dtype(), Dtype::F64 | Dtype::F32 | Dtype::BF16 | Dtype::F16) {
                 return Err(fail(format!("is {:?}; weights must be F32, BF16 or F16", view.dtype())));
             }
-            read(&mut host, &view, shape, first, piece.rows)
-                .map_err(|i| fail(format!("holds a value that is not finite, at element {i}")))?;
+            views.push((path, view));
+        }
+        let mut host = vec![B::Real::default(); shape.len()];
+        let mut first = 0;
+        for (piece, (path, view)) in shape.pieces.iter().zip(&views) {
+            read(&mut host, view, shape, first, piece.rows).map_err(|i| {
+                let what =
+                    format!("tensor `{}` holds a value that is not finite, at element {i}", piece.name);
+                Error::file(path, what)
+            })?;
             first += piece.rows;
         }
         let mut buf = b.alloc(shape.len())?;

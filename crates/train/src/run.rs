@@ -99,8 +99,15 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
     }
     prepare_output_dir(config)?;
-    let writer =
-        MetricsWriter::open(&config.output_dir.join("metrics.jsonl"), checkpoint.map(|_| state.step))?;
+    let resumed = checkpoint.as_ref().map(|_| state.step);
+    let writer = MetricsWriter::open(&config.output_dir.join("metrics.jsonl"), resumed)?;
+    let samples = config.output_dir.join("samples.jsonl");
+    if resumed.is_some() && samples.exists() {
+        // Those from after the checkpoint are about to be drawn again.
+        MetricsWriter::open(&samples, resumed)?;
+    }
+    let in_place = |c: &Checkpoint| c.path == checkpoint::folder(&config.output_dir, c.state.step);
+    let saved = checkpoint.filter(in_place).map(|c| c.state.step);
     let (reference, eval_reference) = references.map_or((None, None), |(r, e)| (Some(r), e));
     Run {
         config,
@@ -118,7 +125,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         steps,
         writer,
         state,
-        saved: None,
+        saved,
     }
     .go()
 }
@@ -148,7 +155,8 @@ struct Run<'a, B: Backend> {
     steps: Steps,
     writer: MetricsWriter,
     state: State,
-    /// Step of the newest checkpoint of this process.
+    /// Step of the newest checkpoint in the output folder that is this run's. It is never written a second time: while
+    /// a checkpoint is replaced, a crash would lose it.
     saved: Option<u64>,
 }
 
@@ -340,8 +348,8 @@ impl<B: Backend> Run<'_, B> {
         }
     }
 
-    fn save(&mut self) -> Result<PathBuf, Error> {
-        let path = checkpoint::save(
+    fn save(&mut self) -> Result<(), Error> {
+        checkpoint::save(
             self.engine.b,
             self.config,
             &self.engine.model,
@@ -350,11 +358,14 @@ impl<B: Backend> Run<'_, B> {
             &self.state,
         )?;
         self.saved = Some(self.state.step);
-        Ok(path)
+        Ok(())
     }
 
     fn interrupted(mut self) -> Result<Outcome, Error> {
-        let checkpoint = self.save()?;
+        if self.saved != Some(self.state.step) {
+            self.save()?;
+        }
+        let checkpoint = checkpoint::folder(&self.config.output_dir, self.state.step);
         Ok(Outcome::Interrupted { checkpoint })
     }
 

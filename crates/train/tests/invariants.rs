@@ -1,0 +1,340 @@
+//! What must hold for every run: determinism, resumption, and that evaluation and sampling do what they say.
+
+mod common;
+
+use common::{Ended, RESULT, Run, Temp, assert_same};
+use duel_cpu::Cpu;
+use duel_train::{checkpoint, metrics};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_first_loss_is_ln_2_however_the_groups_are_packed() {
+    let temp = Temp::with_model("ln2");
+    // The first run computes the reference with its own packing, the others read it.
+    for (i, tokens) in [0, 1, 100, 100_000].into_iter().enumerate() {
+        let run = Run::new(&temp, &format!("out{i}")).set("micro-batch-tokens", tokens).set("max-steps", 1);
+        run.ok();
+        let loss = run.metric("loss")[0];
+        assert!((loss - std::f64::consts::LN_2).abs() < 1e-15, "{tokens} tokens: {loss:e}");
+        for name in ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"] {
+            assert_eq!(run.metric(name), [0.0], "{tokens} tokens: {name}");
+        }
+    }
+}
+
+#[test]
+fn the_way_a_step_is_cut_does_not_matter() {
+    let temp = Temp::with_model("cut");
+    let whole = Run::new(&temp, "whole");
+    whole.ok();
+    assert!(whole.metric("loss")[5] < 0.6, "nothing was learned: {:?}", whole.metric("loss"));
+
+    let accumulated = Run::new(&temp, "accumulated")
+        .set("per-device-train-batch-size", 2)
+        .set("gradient-accumulation-steps", 4);
+    accumulated.ok();
+    assert_same(&whole, &accumulated, RESULT);
+
+    for tokens in [1, 150] {
+        let small = Run::new(&temp, &format!("small{tokens}")).set("micro-batch-tokens", tokens);
+        small.ok();
+        for name in ["loss", "grad_norm", "rewards/margins", "entropy"] {
+            for (a, b) in whole.metric(name).iter().zip(small.metric(name)) {
+                assert!((a - b).abs() <= 2e-4 * a.abs().max(1e-2), "{tokens} tokens: {name} {a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn runs_repeat_bit_for_bit() {
+    let temp = Temp::with_model("repeat");
+    for threads in [1, 2] {
+        let run = |name: &str| {
+            let run = Run::new(&temp, &format!("{name}{threads}")).set("threads", threads);
+            // Not only the cached reference is the same, also a computed one.
+            run.set("cache-dir", temp.path(&format!("cache-{name}{threads}")).display())
+        };
+        let (first, second) = (run("first"), run("second"));
+        first.ok();
+        second.ok();
+        assert_same(&first, &second, RESULT);
+
+        let frugal = run("frugal").set("gradient-checkpointing", true);
+        frugal.ok();
+        assert_same(&first, &frugal, RESULT);
+
+        let other = run("other").set("seed", 43);
+        other.ok();
+        assert!(first.file("metrics.jsonl") != other.file("metrics.jsonl"), "the seed does nothing");
+    }
+}
+
+/// A run with everything that is written while it goes on.
+fn busy(temp: &Temp, out: &str) -> Run {
+    Run::new(temp, out)
+        .set("max-steps", 31)
+        .set("save-steps", 3)
+        .set("logging-steps", 2)
+        .set("eval-dataset", temp.path("eval.jsonl").display())
+        .set("eval-steps", 4)
+        .set("generate-during-eval", true)
+        .set("num-eval-samples", 2)
+        .set("max-new-tokens", 4)
+}
+
+const EVERYTHING: &[&str] = &["model.safetensors", "metrics.jsonl", "samples.jsonl", "config.json", "tokenizer.json"];
+
+#[test]
+fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
+    let temp = Temp::with_model("kill");
+    let whole = busy(&temp, "whole");
+    whole.ok();
+    let started = Instant::now();
+    busy(&temp, "timed").ok();
+    let took = started.elapsed();
+
+    // Different moments in every run of the test; what fails is in the message.
+    let mut rng = fastrand::Rng::new();
+    let disturbed = busy(&temp, "disturbed");
+    let next = || match disturbed.checkpoints().is_empty() {
+        true => disturbed.clone().set("overwrite-output-dir", true),
+        false => disturbed.clone().resume(),
+    };
+    let mut log = Vec::new();
+    for _ in 0..15 {
+        let run = next();
+        let mut child = run.command().spawn().unwrap();
+        let delay = took.mul_f64(rng.f64() * 0.7);
+        sleep(delay);
+        child.kill().unwrap();
+        let ended = Ended::of(child.wait_with_output().unwrap());
+        assert!(matches!(ended.code, None | Some(0)), "after {log:?}:\n{}", ended.stderr);
+        log.push((delay, ended.code, disturbed.checkpoints()));
+    }
+    assert!(log.iter().any(|(_, code, _)| code.is_none()), "nothing was killed: {log:?}");
+    next().ok();
+    for name in EVERYTHING {
+        assert!(whole.file(name) == disturbed.file(name), "{name} differs after {log:?}");
+    }
+    assert_eq!(whole.checkpoints(), disturbed.checkpoints(), "{log:?}");
+    assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Waits until a run has written some records.
+fn wait_for_records(path: &Path, n: usize) {
+    let started = Instant::now();
+    while metrics::read(path).map_or(0, |r| r.len()) < n {
+        assert!(started.elapsed() < Duration::from_secs(30), "no records in {}", path.display());
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn ctrl_c_saves_and_says_how_to_continue() {
+    let temp = Temp::with_model("ctrl-c");
+    let long = |out: &str| {
+        Run::new(&temp, out).set("max-steps", 400).set("logging-steps", 4).set("overwrite-output-dir", true)
+    };
+    let whole = long("whole");
+    whole.ok();
+
+    let stopped = long("stopped");
+    let mut command = stopped.command();
+    // Interrupted twice: the second time it is the printed command that is interrupted.
+    for _ in 0..2 {
+        let records = metrics::read(&stopped.out().join("metrics.jsonl")).unwrap().len();
+        let child = command.stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
+        wait_for_records(&stopped.out().join("metrics.jsonl"), records + 3);
+        interrupt(&child);
+        let code = child.wait_with_output().unwrap().status.code();
+        let stderr = fs::read_to_string(temp.path("stderr")).unwrap();
+        assert_eq!(code, Some(130), "{stderr}");
+        assert!(!stderr.contains("error:"), "{stderr}");
+        let newest = checkpoint::list(&stopped.out()).pop().expect("no checkpoint").1;
+        assert!(stderr.contains(&newest.display().to_string()), "{stderr}");
+
+        let again: Vec<&str> = stderr.lines().last().unwrap().split_whitespace().collect();
+        command = Command::new(again[0]);
+        command.args(&again[1..]);
+    }
+    let ended = Ended::of(command.stderr(std::process::Stdio::piped()).output().unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("continuing after step"), "{}", ended.stderr);
+    assert_same(&whole, &stopped, RESULT);
+}
+
+#[test]
+fn ctrl_c_before_the_first_step_trains_nothing() {
+    let temp = Temp::with_model("early");
+    common::write_pairs(&temp.path("train.jsonl"), 20_000, 1);
+    let run = Run::new(&temp, "out");
+    let mut child = run.command().stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
+    let printed = || fs::read_to_string(temp.path("stderr")).unwrap();
+    while !printed().contains("plan") && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(1));
+    }
+    interrupt(&child);
+    let code = child.wait().unwrap().code();
+    assert!(!matches!(code, Some(0 | 101)), "{code:?}\n{}", printed());
+    assert!(printed().contains("nothing was trained yet"), "{}", printed());
+    assert!(!run.out().join("model.safetensors").exists());
+    assert!(fs::read_dir(temp.path("cache")).map_or(0, Iterator::count) == 0, "an unfinished reference was kept");
+}
+
+#[test]
+fn resuming_from_an_older_checkpoint_gives_the_same_end() {
+    let temp = Temp::with_model("older");
+    let whole = Run::new(&temp, "whole").set("save-steps", 2).set("save-total-limit", "none");
+    whole.ok();
+    assert_eq!(whole.checkpoints(), [2, 4, 6]);
+    let elsewhere = Run::new(&temp, "elsewhere")
+        .set("save-steps", 2)
+        .set("save-total-limit", 1)
+        .set("resume-from-checkpoint", whole.out().join("checkpoint-2").display());
+    elsewhere.ok();
+    assert_same(&whole, &elsewhere, &["model.safetensors"]);
+    assert_eq!(elsewhere.metrics(), whole.metrics()[2..]);
+    assert_eq!(elsewhere.checkpoints(), [6]);
+    assert_eq!(whole.checkpoints(), [2, 4, 6], "the other run's checkpoints were touched");
+}
+
+#[test]
+fn resuming_a_finished_run_leaves_it_as_it_is() {
+    let temp = Temp::with_model("finished");
+    let run = Run::new(&temp, "out").set("save-total-limit", 1);
+    run.ok();
+    let before = (run.file("model.safetensors"), run.file("metrics.jsonl"));
+    run.clone().resume().ok();
+    assert!(before == (run.file("model.safetensors"), run.file("metrics.jsonl")));
+    assert_eq!(run.checkpoints(), [6]);
+}
+
+#[test]
+fn the_reference_is_computed_once_and_a_damaged_cache_is_no_cache() {
+    let temp = Temp::with_model("cache");
+    const READ: &str = "reference log-probs of 80 responses read from";
+    let run = |out: &str| Run::new(&temp, out);
+    let files = || -> Vec<_> { fs::read_dir(temp.path("cache")).unwrap().map(|e| e.unwrap().path()).collect() };
+    assert!(!run("first").ok().contains(READ));
+    let [cached] = &files()[..] else { panic!("{:?}", files()) };
+    let good = fs::read(cached).unwrap();
+    assert!(run("second").ok().contains(READ));
+    assert_same(&run("first"), &run("second"), RESULT);
+
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+    let damages = [
+        ("empty", Vec::new()),
+        ("cut", good[..good.len() - 8].to_vec()),
+        ("header", flipped(3)),
+        ("number", flipped(good.len() - 20)),
+        ("other", b"no such thing".to_vec()),
+    ];
+    for (name, bytes) in damages {
+        fs::write(cached, bytes).unwrap();
+        let printed = run(name).ok();
+        assert!(!printed.contains(READ), "{name}: {printed}");
+        assert_same(&run("first"), &run(name), RESULT);
+        assert!(fs::read(cached).unwrap() == good, "{name}: not put right");
+    }
+
+    // Other weights, other data: other keys. Another loss: the same.
+    assert!(run("ipo").set("loss-type", "ipo").ok().contains(READ));
+    common::write_pairs(&temp.path("other.jsonl"), 40, 3);
+    assert!(!run("data").set("dataset", temp.path("other.jsonl").display()).ok().contains(READ));
+    assert!(!run("weights").set("model", temp.path("first").display()).ok().contains(READ));
+    assert_eq!(files().len(), 3);
+}
+
+#[test]
+fn supervised_training_learns_and_its_model_loads() {
+    let temp = Temp::with_model("sft");
+    let run = Run::new(&temp, "out")
+        .set("method", "sft")
+        .set("max-steps", 40)
+        .set("learning-rate", 1e-2)
+        .set("eval-dataset", temp.path("train.jsonl").display())
+        .set("eval-steps", 20);
+    run.ok();
+    let (loss, eval) = (run.metric("loss"), run.metric("eval_loss"));
+    assert!(loss[39] < 0.6 * loss[0], "{loss:?}");
+    assert!(eval.len() == 2 && eval[1] < eval[0] && eval[1] < 0.6 * loss[0], "{eval:?}");
+    assert!(run.metric("mean_token_accuracy")[39] > run.metric("mean_token_accuracy")[0]);
+
+    let config = duel_model::Config::from_dir(&run.out()).unwrap();
+    duel_model::load(&Cpu::<f32>::new(1), &run.out(), &config).unwrap();
+    // It is a model folder like the first: what was learned is where the next run starts.
+    let next = Run::new(&temp, "next").set("method", "sft").set("model", run.out().display()).set("max-steps", 1);
+    next.ok();
+    assert!(next.metric("loss")[0] < 0.6 * loss[0]);
+}
+
+#[test]
+fn evaluation_and_samples_are_recorded_and_at_rate_0_nothing_moves() {
+    let temp = Temp::with_model("eval");
+    let still = busy(&temp, "still").set("max-steps", 9).set("learning-rate", 0);
+    still.ok();
+    assert_eq!(still.metric("eval_kl"), [0.0; 3], "after steps 4, 8 and 9");
+    assert!(still.metric("eval_loss").iter().all(|l| (l - std::f64::consts::LN_2).abs() < 1e-15));
+    assert!(still.metric("loss").iter().all(|l| (l - std::f64::consts::LN_2).abs() < 1e-15));
+    assert!(still.file("model.safetensors") == fs::read(temp.path("model/model.safetensors")).unwrap());
+    let samples = String::from_utf8(still.file("samples.jsonl")).unwrap();
+    let samples: Vec<serde_json::Value> =
+        samples.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let steps: Vec<_> = samples.iter().map(|s| s["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [4, 4, 8, 8, 9, 9]);
+    assert!(samples.iter().all(|s| s["prompt"].is_string() && s["completion"].is_string()));
+
+    let moving = busy(&temp, "moving").set("max-steps", 9).set("learning-rate", 3e-3);
+    moving.ok();
+    assert!(moving.metric("eval_kl").iter().all(|&kl| kl != 0.0 && kl.is_finite()));
+    for name in ["loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "entropy"] {
+        assert_eq!(moving.metric(&format!("eval_{name}")).len(), 3, "{name}");
+    }
+}
+
+#[test]
+fn optimizers_schedules_and_ranked_groups_run() {
+    let temp = Temp::with_model("kinds");
+    let rates = |run: Run| {
+        run.ok();
+        assert!(run.metric("loss").iter().all(|l| l.is_finite()));
+        run.metric("learning_rate")
+    };
+    let close = |got: &[f64], want: &[f64]| {
+        assert_eq!(got.len(), want.len());
+        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-12), "{got:?} {want:?}");
+    };
+    let run = |out: &str| Run::new(&temp, out).set("max-steps", 4).set("learning-rate", 4e-3);
+    close(&rates(run("linear")), &[4e-3, 3e-3, 2e-3, 1e-3]);
+    close(&rates(run("warmup").set("warmup-steps", 2)), &[0.0, 2e-3, 4e-3, 2e-3]);
+    close(&rates(run("ratio").set("warmup-ratio", 0.5)), &[0.0, 2e-3, 4e-3, 2e-3]);
+    let half = |x: f64| 2e-3 * (1.0 + (std::f64::consts::PI * x).cos());
+    close(&rates(run("cosine").set("lr-scheduler-type", "cosine")), &[4e-3, half(0.25), 2e-3, half(0.75)]);
+    let warm = run("constant").set("lr-scheduler-type", "constant_with_warmup").set("warmup-steps", 2);
+    close(&rates(warm), &[0.0, 2e-3, 4e-3, 4e-3]);
+
+    let rmsprop = run("rmsprop").set("optim", "rmsprop");
+    rates(rmsprop.clone());
+    assert!(rmsprop.metric("loss")[3] < rmsprop.metric("loss")[0]);
+
+    let words = ["good", "fine", "bad", "awful"].map(|w| format!(" the film is {w}"));
+    let row = serde_json::json!({"prompt": "i think", "responses": words});
+    common::write_lines(&temp.path("ranked.jsonl"), [row]);
+    let ranked = run("ranked").set("dataset", temp.path("ranked.jsonl").display());
+    rates(ranked.clone());
+    assert!((ranked.metric("loss")[0] - std::f64::consts::LN_2).abs() < 1e-15);
+    assert!(ranked.metric("loss")[3] < ranked.metric("loss")[0]);
+}
