@@ -569,18 +569,37 @@ mod tests {
         }
     }
 
+    /// Every kernel that this machine can run, not only the one it would choose, against the plain sum.
     #[test]
-    fn portable_kernel_matches() {
-        let a: Vec<f64> = (0..4 * 9).map(value).collect();
-        let b: Vec<f64> = (0..8 * 9).map(|i| value(i + 1)).collect();
-        let mut tile = [0.0; 32];
-        // SAFETY: panels of 9 and a tile of 32, as the kernel asks.
-        unsafe { portable(9, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
-        for i in 0..4 {
-            for j in 0..8 {
-                let want: f64 = (0..9).map(|p| a[p * 4 + i] * b[p * 8 + j]).sum();
-                assert!((tile[i * 8 + j] - want).abs() < 1e-14);
+    fn every_kernel_matches() {
+        fn check<S: Scalar>(kernel: Kernel<S>) {
+            let kc = 9;
+            let (mr, nr) = (kernel.mr, kernel.nr);
+            let a: Vec<S> = (0..mr * kc).map(|i| S::of(value(i))).collect();
+            let b: Vec<S> = (0..nr * kc).map(|i| S::of(value(i + 1))).collect();
+            let mut tile = vec![S::ZERO; mr * nr];
+            // SAFETY: whole panels of kc and a whole tile; the caller checked the CPU features.
+            unsafe { (kernel.run)(kc, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+            for i in 0..mr {
+                for j in 0..nr {
+                    let want: f64 = (0..kc).map(|p| a[p * mr + i].to_f64() * b[p * nr + j].to_f64()).sum();
+                    // Products of numbers below 1: kc roundings of sums below kc.
+                    let bound = (kc * kc) as f64 * S::EPSILON;
+                    assert!((tile[i * nr + j].to_f64() - want).abs() < bound, "({i},{j})");
+                }
             }
+        }
+        check(Kernel { mr: 4, nr: 8, run: portable::<f64> });
+        check(Kernel { mr: 4, nr: 8, run: portable::<f32> });
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            check(Kernel { mr: 6, nr: 16, run: f32_avx2 });
+            check(Kernel { mr: 6, nr: 8, run: f64_avx2 });
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            check(Kernel { mr: 12, nr: 32, run: f32_avx512 });
+            check(Kernel { mr: 12, nr: 16, run: f64_avx512 });
         }
     }
 }
