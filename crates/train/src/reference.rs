@@ -8,13 +8,17 @@ use duel_backend::{Backend, Real};
 use duel_data::Dataset;
 use duel_model::Model;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Part of the key: changes when the same inputs would give other numbers or another file.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+
+/// Name of the checksum in the file's metadata: the one damage that the format itself does not show is in the numbers.
+const CHECKSUM: &str = "xxh3";
 
 /// Identity of a model folder's content: its config and every weight file.
 pub struct ModelId(Xxh3);
@@ -122,12 +126,18 @@ impl Reference {
 /// A cache file that is damaged or does not fit is as good as none.
 fn read(path: &Path, len: usize) -> Option<Vec<f64>> {
     let bytes = fs::read(path).ok()?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
     let tensors = SafeTensors::deserialize(&bytes).ok()?;
     let view = tensors.tensor("logps").ok()?;
     let values: Vec<f64> =
         view.data().chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
-    let whole = view.dtype() == Dtype::F64 && values.len() == len && values.iter().all(|x| x.is_finite());
+    let sum = header.metadata().as_ref()?.get(CHECKSUM)?;
+    let whole = view.dtype() == Dtype::F64 && values.len() == len && *sum == checksum(view.data());
     whole.then_some(values)
+}
+
+fn checksum(data: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(data))
 }
 
 fn write(path: &Path, logps: &[f64]) -> Result<(), Error> {
@@ -143,6 +153,7 @@ fn write(path: &Path, logps: &[f64]) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(|e| failed(&e))?;
     }
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    safetensors::serialize_to_file([("logps", view)], None, &temporary).map_err(|e| failed(&e))?;
+    let metadata = HashMap::from([(CHECKSUM.to_string(), checksum(&bytes))]);
+    safetensors::serialize_to_file([("logps", view)], Some(metadata), &temporary).map_err(|e| failed(&e))?;
     fs::rename(&temporary, path).map_err(|e| failed(&e))
 }

@@ -106,7 +106,10 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         // Those from after the checkpoint are about to be drawn again.
         MetricsWriter::open(&samples, resumed)?;
     }
-    let in_place = |c: &Checkpoint| c.path == checkpoint::folder(&config.output_dir, c.state.step);
+    let in_place = |c: &Checkpoint| {
+        let own = checkpoint::folder(&config.output_dir, c.state.step);
+        fs::canonicalize(own).ok() == fs::canonicalize(&c.path).ok()
+    };
     let saved = checkpoint.filter(in_place).map(|c| c.state.step);
     let (reference, eval_reference) = references.map_or((None, None), |(r, e)| (Some(r), e));
     Run {
@@ -487,6 +490,13 @@ fn check_output_dir(c: &Config) -> Result<(), Error> {
         return Err(Error::new(format!(
             "output_dir {} is the model's own folder; choose another",
             out.display()
+        )));
+    }
+    if let Some(file) = out.ancestors().find(|p| p.exists()).filter(|p| !p.is_dir()) {
+        return Err(Error::new(format!(
+            "output_dir {} cannot be made: {} is a file; choose another",
+            out.display(),
+            file.display()
         )));
     }
     let used = out.join("metrics.jsonl").exists() || !checkpoint::list(out).is_empty();

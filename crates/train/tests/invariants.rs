@@ -31,7 +31,7 @@ fn the_way_a_step_is_cut_does_not_matter() {
     let temp = Temp::with_model("cut");
     let whole = Run::new(&temp, "whole");
     whole.ok();
-    assert!(whole.metric("loss")[5] < 0.6, "nothing was learned: {:?}", whole.metric("loss"));
+    assert!(whole.metric("loss")[5] < 0.65, "nothing was learned: {:?}", whole.metric("loss"));
 
     let accumulated = Run::new(&temp, "accumulated")
         .set("per-device-train-batch-size", 2)
@@ -77,7 +77,7 @@ fn runs_repeat_bit_for_bit() {
 /// A run with everything that is written while it goes on.
 fn busy(temp: &Temp, out: &str) -> Run {
     Run::new(temp, out)
-        .set("max-steps", 31)
+        .set("max-steps", 61)
         .set("save-steps", 3)
         .set("logging-steps", 2)
         .set("eval-dataset", temp.path("eval.jsonl").display())
@@ -87,7 +87,8 @@ fn busy(temp: &Temp, out: &str) -> Run {
         .set("max-new-tokens", 4)
 }
 
-const EVERYTHING: &[&str] = &["model.safetensors", "metrics.jsonl", "samples.jsonl", "config.json", "tokenizer.json"];
+const EVERYTHING: &[&str] =
+    &["model.safetensors", "metrics.jsonl", "samples.jsonl", "config.json", "tokenizer.json"];
 
 #[test]
 fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
@@ -109,13 +110,14 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     for _ in 0..15 {
         let run = next();
         let mut child = run.command().spawn().unwrap();
-        let delay = took.mul_f64(rng.f64() * 0.7);
+        let delay = took.mul_f64(rng.f64() * 0.4);
         sleep(delay);
         child.kill().unwrap();
         let ended = Ended::of(child.wait_with_output().unwrap());
         assert!(matches!(ended.code, None | Some(0)), "after {log:?}:\n{}", ended.stderr);
         log.push((delay, ended.code, disturbed.checkpoints()));
     }
+    eprintln!("delay, exit code, checkpoints: {log:?}");
     assert!(log.iter().any(|(_, code, _)| code.is_none()), "nothing was killed: {log:?}");
     next().ok();
     for name in EVERYTHING {
@@ -129,11 +131,9 @@ fn interrupt(child: &Child) {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Waits until a run has written some records.
-fn wait_for_records(path: &Path, n: usize) {
-    let started = Instant::now();
-    while metrics::read(path).map_or(0, |r| r.len()) < n {
-        assert!(started.elapsed() < Duration::from_secs(30), "no records in {}", path.display());
+/// Waits until a run has written `n` records, or has ended.
+fn wait_for_records(child: &mut Child, path: &Path, n: usize) {
+    while metrics::read(path).map_or(0, |r| r.len()) < n && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(2));
     }
 }
@@ -152,8 +152,8 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     // Interrupted twice: the second time it is the printed command that is interrupted.
     for _ in 0..2 {
         let records = metrics::read(&stopped.out().join("metrics.jsonl")).unwrap().len();
-        let child = command.stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
-        wait_for_records(&stopped.out().join("metrics.jsonl"), records + 3);
+        let mut child = command.stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
+        wait_for_records(&mut child, &stopped.out().join("metrics.jsonl"), records + 3);
         interrupt(&child);
         let code = child.wait_with_output().unwrap().status.code();
         let stderr = fs::read_to_string(temp.path("stderr")).unwrap();
@@ -162,9 +162,9 @@ fn ctrl_c_saves_and_says_how_to_continue() {
         let newest = checkpoint::list(&stopped.out()).pop().expect("no checkpoint").1;
         assert!(stderr.contains(&newest.display().to_string()), "{stderr}");
 
-        let again: Vec<&str> = stderr.lines().last().unwrap().split_whitespace().collect();
-        command = Command::new(again[0]);
-        command.args(&again[1..]);
+        // `exec`: the signal is for the trainer, not for the shell.
+        command = Command::new("sh");
+        command.args(["-c", &format!("exec {}", stderr.lines().last().unwrap())]);
     }
     let ended = Ended::of(command.stderr(std::process::Stdio::piped()).output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -187,7 +187,10 @@ fn ctrl_c_before_the_first_step_trains_nothing() {
     assert!(!matches!(code, Some(0 | 101)), "{code:?}\n{}", printed());
     assert!(printed().contains("nothing was trained yet"), "{}", printed());
     assert!(!run.out().join("model.safetensors").exists());
-    assert!(fs::read_dir(temp.path("cache")).map_or(0, Iterator::count) == 0, "an unfinished reference was kept");
+    assert!(
+        fs::read_dir(temp.path("cache")).map_or(0, Iterator::count) == 0,
+        "an unfinished reference was kept"
+    );
 }
 
 #[test]
@@ -212,9 +215,14 @@ fn resuming_a_finished_run_leaves_it_as_it_is() {
     let temp = Temp::with_model("finished");
     let run = Run::new(&temp, "out").set("save-total-limit", 1);
     run.ok();
-    let before = (run.file("model.safetensors"), run.file("metrics.jsonl"));
+    // Nor is the checkpoint written again: it would be gone for a moment.
+    let now = || {
+        let written = fs::metadata(run.out().join("checkpoint-6")).unwrap().modified().unwrap();
+        (run.file("model.safetensors"), run.file("metrics.jsonl"), written)
+    };
+    let before = now();
     run.clone().resume().ok();
-    assert!(before == (run.file("model.safetensors"), run.file("metrics.jsonl")));
+    assert!(before == now());
     assert_eq!(run.checkpoints(), [6]);
 }
 
@@ -223,7 +231,8 @@ fn the_reference_is_computed_once_and_a_damaged_cache_is_no_cache() {
     let temp = Temp::with_model("cache");
     const READ: &str = "reference log-probs of 80 responses read from";
     let run = |out: &str| Run::new(&temp, out);
-    let files = || -> Vec<_> { fs::read_dir(temp.path("cache")).unwrap().map(|e| e.unwrap().path()).collect() };
+    let files =
+        || -> Vec<_> { fs::read_dir(temp.path("cache")).unwrap().map(|e| e.unwrap().path()).collect() };
     assert!(!run("first").ok().contains(READ));
     let [cached] = &files()[..] else { panic!("{:?}", files()) };
     let good = fs::read(cached).unwrap();
@@ -276,7 +285,8 @@ fn supervised_training_learns_and_its_model_loads() {
     let config = duel_model::Config::from_dir(&run.out()).unwrap();
     duel_model::load(&Cpu::<f32>::new(1), &run.out(), &config).unwrap();
     // It is a model folder like the first: what was learned is where the next run starts.
-    let next = Run::new(&temp, "next").set("method", "sft").set("model", run.out().display()).set("max-steps", 1);
+    let next =
+        Run::new(&temp, "next").set("method", "sft").set("model", run.out().display()).set("max-steps", 1);
     next.ok();
     assert!(next.metric("loss")[0] < 0.6 * loss[0]);
 }
@@ -291,8 +301,7 @@ fn evaluation_and_samples_are_recorded_and_at_rate_0_nothing_moves() {
     assert!(still.metric("loss").iter().all(|l| (l - std::f64::consts::LN_2).abs() < 1e-15));
     assert!(still.file("model.safetensors") == fs::read(temp.path("model/model.safetensors")).unwrap());
     let samples = String::from_utf8(still.file("samples.jsonl")).unwrap();
-    let samples: Vec<serde_json::Value> =
-        samples.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let samples: Vec<serde_json::Value> = samples.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let steps: Vec<_> = samples.iter().map(|s| s["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [4, 4, 8, 8, 9, 9]);
     assert!(samples.iter().all(|s| s["prompt"].is_string() && s["completion"].is_string()));
@@ -326,9 +335,9 @@ fn optimizers_schedules_and_ranked_groups_run() {
     let warm = run("constant").set("lr-scheduler-type", "constant_with_warmup").set("warmup-steps", 2);
     close(&rates(warm), &[0.0, 2e-3, 4e-3, 4e-3]);
 
-    let rmsprop = run("rmsprop").set("optim", "rmsprop");
+    let rmsprop = run("rmsprop").set("optim", "rmsprop").set("max-steps", 15).set("learning-rate", 3e-4);
     rates(rmsprop.clone());
-    assert!(rmsprop.metric("loss")[3] < rmsprop.metric("loss")[0]);
+    assert!(rmsprop.metric("loss")[14] < 0.6, "{:?}", rmsprop.metric("loss"));
 
     let words = ["good", "fine", "bad", "awful"].map(|w| format!(" the film is {w}"));
     let row = serde_json::json!({"prompt": "i think", "responses": words});

@@ -1,0 +1,318 @@
+//! What a user can get wrong, and what the machine can: each ends in one clear message, and nothing is damaged.
+
+mod common;
+
+use common::{Ended, Run, Temp, assert_same, pairs, tiny_config, write_lines, write_model};
+use duel_cpu::Cpu;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The run fails with one message that holds all `parts`, and leaves nothing in the output folder.
+fn refused(run: &Run, parts: &[&str]) {
+    let ended = run.go();
+    let error = ended.error();
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    let out = run.out();
+    let left = || fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    assert!(!out.is_dir(), "left behind after {error}: {:?}", left());
+}
+
+/// A run on rows that are written to a file of this name.
+fn with_rows(temp: &Temp, file: &str, rows: impl IntoIterator<Item = impl std::fmt::Display>) -> Run {
+    write_lines(&temp.path(file), rows);
+    Run::new(temp, "out").set("dataset", temp.path(file).display())
+}
+
+#[test]
+fn broken_rows_are_named() {
+    let temp = Temp::with_model("rows");
+    let with = |file: &str, row: &str| {
+        let mut rows: Vec<String> = pairs(9, 1).iter().map(Value::to_string).collect();
+        rows[6] = row.into();
+        if file.ends_with(".json") {
+            rows = vec![format!("[{}]", rows.join(",\n"))];
+        }
+        with_rows(&temp, file, rows)
+    };
+    for file in ["broken.jsonl", "broken.json"] {
+        refused(&with(file, r#"{"prompt": "a", "chosen": "b", "#), &[file, "row 7", "broken JSON"]);
+        refused(&with(file, r#"{"prompt": "a", "chosen": "b"}"#), &[file, "row 7", "`rejected`"]);
+        refused(
+            &with(file, r#"{"prompt": "a", "chosen": "", "rejected": "c"}"#),
+            &[file, "row 7", "`chosen`", "empty"],
+        );
+        refused(
+            &with(file, r#"{"prompt": "a", "chosen": 3, "rejected": "c"}"#),
+            &[file, "row 7", "`chosen`"],
+        );
+        refused(&with(file, r#"[1, 2]"#), &[file, "row 7", "not an object"]);
+    }
+    refused(
+        &with("label.jsonl", r#"{"prompt": "a", "completion": "b", "label": true}"#),
+        &["row 7", "label"],
+    );
+}
+
+#[test]
+fn files_that_hold_no_usable_data_are_named() {
+    let temp = Temp::with_model("files");
+    let run = Run::new(&temp, "out");
+    refused(&run.clone().set("max-length", 2), &["train.jsonl", "max_length", "40 rows"]);
+    refused(&with_rows(&temp, "empty.jsonl", [""; 0]), &["empty.jsonl", "no rows"]);
+    let same = json!({"prompt": "the film", "chosen": " is good", "rejected": " is good"});
+    refused(&with_rows(&temp, "same.jsonl", [same]), &["same.jsonl", "identical"]);
+    refused(&with_rows(&temp, "data.csv", ["a,b"]), &["data.csv", ".jsonl", ".json"]);
+    fs::write(temp.path("latin.jsonl"), b"{\"prompt\": \"\xe9\", \"chosen\": \"a\", \"rejected\": \"b\"}\n")
+        .unwrap();
+    refused(&run.clone().set("dataset", temp.path("latin.jsonl").display()), &["latin.jsonl", "row 1"]);
+    refused(&run.clone().set("dataset", temp.path("none.jsonl").display()), &["none.jsonl", "No such file"]);
+    refused(&run.clone().set("dataset", temp.path("").display()), &["neither .jsonl"]);
+    refused(
+        &run.clone().set("eval-dataset", temp.path("nothing.jsonl").display()),
+        &["nothing.jsonl", "No such file"],
+    );
+}
+
+#[test]
+fn unknown_and_contradictory_keys_are_named() {
+    let temp = Temp::with_model("keys");
+    let run = Run::new(&temp, "out");
+    refused(&run.clone().set("learning-rat", 1), &["learning-rat"]);
+    let printed = run.clone().set("learning-rat", 1).go().stderr;
+    assert!(printed.contains("--learning-rate"), "{printed}");
+    refused(&run.clone().set("beta", "much"), &["much", "--beta"]);
+    refused(&run.clone().set("use_peft", true), &["`use_peft` is not supported", "remove it"]);
+    refused(&run.clone().set("loss-type", "sigmod"), &["sigmod", "sigmoid"]);
+    refused(&run.clone().set("beta", 0), &["`beta = 0`", "above 0"]);
+    refused(
+        &run.clone().set("loss-type", "ipo").set("label-smoothing", 0.1),
+        &["`label_smoothing`", "no effect"],
+    );
+    refused(&run.clone().resume().set("overwrite-output-dir", true), &["overwrite_output_dir", "keep one"]);
+    refused(&run.clone().set("warmup-steps", 1).set("warmup-ratio", 0.1), &["warmup_ratio", "keep one"]);
+
+    let file = temp.path("run.toml");
+    let toml = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let ended = Ended::of(run.command().arg(&file).output().unwrap());
+        assert!(!run.out().exists());
+        ended.error().to_string() + &ended.stderr
+    };
+    let error = toml("learning_rat = 1e-3");
+    assert!(error.contains("run.toml: unknown key `learning_rat`; did you mean `learning_rate`?"), "{error}");
+    assert!(toml("seed = 1\nbf16 = true").contains("`bf16` is not supported"));
+    assert!(toml("seed = \"x\"").contains("run.toml: `seed`"));
+    let error = toml("seed = 1\nseed = ");
+    assert!(error.contains("run.toml") && error.contains("line 2"), "{error}");
+    assert!(toml("generate_during_eval = true").contains("give `eval_dataset`"));
+
+    let missing =
+        Ended::of(Command::new(env!("CARGO_BIN_EXE_duel")).args(["train", "--seed", "1"]).output().unwrap());
+    assert!(missing.error().contains("`model` is missing: give --model"), "{}", missing.stderr);
+    let missing = run.command().arg(temp.path("no.toml")).output().unwrap();
+    assert!(Ended::of(missing).error().contains("no.toml"));
+}
+
+/// A copy of the tiny model with something wrong.
+fn broken_model(temp: &Temp, name: &str, damage: impl FnOnce(&Path)) -> Run {
+    let dir = temp.path(name);
+    write_model(&dir, tiny_config());
+    damage(&dir);
+    Run::new(temp, "out").set("model", dir.display())
+}
+
+fn edit_config(dir: &Path, key: &str, value: Value) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn broken_models_are_named() {
+    let temp = Temp::with_model("models");
+    refused(&Run::new(&temp, "out").set("model", temp.path("nowhere").display()), &["nowhere"]);
+    let set = |name: &str, key: &str, value: Value| broken_model(&temp, name, |d| edit_config(d, key, value));
+    refused(&set("mamba", "model_type", json!("mamba")), &["mamba/config.json", "`mamba`", "llama"]);
+    refused(
+        &set("wide", "hidden_size", json!(64)),
+        &["wide/model.safetensors", "model.embed_tokens.weight", "shape"],
+    );
+    refused(
+        &set("deep", "num_hidden_layers", json!(3)),
+        &["deep/model.safetensors", "model.layers.2", "missing"],
+    );
+    refused(&set("few", "vocab_size", json!("many")), &["few/config.json", "many"]);
+
+    let cut = broken_model(&temp, "cut", |d| {
+        let path = d.join("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 100]).unwrap();
+    });
+    refused(&cut, &["cut/model.safetensors", "whole safetensors file", "again"]);
+
+    let nan = broken_model(&temp, "nan", |d| {
+        let path = d.join("model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(path, bytes).unwrap();
+    });
+    refused(&nan, &["nan/model.safetensors", "tensor `model.", "not finite"]);
+
+    let mute = broken_model(&temp, "mute", |d| fs::remove_file(d.join("tokenizer.json")).unwrap());
+    refused(&mute, &["mute", "tokenizer.json"]);
+
+    // Embeddings for the first 100 tokens, and a tokenizer with more.
+    let mut small = tiny_config();
+    small["vocab_size"] = json!(100);
+    write_model(&temp.path("small"), small);
+    refused(&Run::new(&temp, "out").set("model", temp.path("small").display()), &["small", "100 embeddings"]);
+}
+
+#[test]
+fn output_folders_are_not_overwritten_unasked() {
+    let temp = Temp::with_model("output");
+    let run = Run::new(&temp, "out").set("save-steps", 3);
+    run.ok();
+    let before = (run.file("model.safetensors"), run.file("metrics.jsonl"), run.file("duel.toml"));
+    let unchanged = |run: &Run, parts: &[&str]| {
+        let ended = run.go();
+        parts.iter().for_each(|part| assert!(ended.error().contains(part), "`{part}`: {}", ended.error()));
+        let now = ["model.safetensors", "metrics.jsonl", "duel.toml"]
+            .map(|name| fs::read(temp.path("out").join(name)).unwrap());
+        assert!([&before.0, &before.1, &before.2].into_iter().eq(&now), "{}", ended.error());
+        assert_eq!(Run::new(&temp, "out").checkpoints(), [3, 6]);
+    };
+    unchanged(&run, &["out already holds a run", "--resume-from-checkpoint", "--overwrite-output-dir"]);
+    unchanged(&run.clone().resume().set("beta", 0.2), &["beta was 0.1 and is now 0.2", "set them back"]);
+    unchanged(&run.clone().resume().set("max-steps", 9), &["max_steps was 6 and is now 9"]);
+    let from = |path: PathBuf| run.clone().set("resume-from-checkpoint", path.display());
+    unchanged(&from(temp.path("model")), &["model/trainer_state.json", "checkpoint folder"]);
+    unchanged(&from(temp.path("nowhere")), &["nowhere"]);
+    unchanged(&run.clone().set("model", temp.path("out").display()), &["out"]);
+    refused(&Run::new(&temp, "fresh").resume(), &["fresh holds no checkpoint", "resume_from_checkpoint"]);
+
+    // A checkpoint that a disk has damaged.
+    for (file, part) in [
+        ("optimizer.safetensors", "whole safetensors file"),
+        ("model.safetensors", "whole safetensors file"),
+        ("trainer_state.json", "earlier checkpoint"),
+        ("duel.toml", "duel.toml"),
+    ] {
+        let path = temp.path("out/checkpoint-6").join(file);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, &good[..good.len() / 2]).unwrap();
+        unchanged(&run.clone().resume(), &["checkpoint-6", file, part]);
+        fs::write(&path, good).unwrap();
+    }
+    run.clone().resume().ok();
+    run.set("overwrite-output-dir", true).set("beta", 0.2).ok();
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_is_named_before_any_work() {
+    let temp = Temp::with_model("file");
+    fs::write(temp.path("out"), "a file").unwrap();
+    for out in ["out", "out/deeper"] {
+        let ended = Run::new(&temp, out).go();
+        assert!(ended.error().contains(&format!("{out} cannot be made")), "{}", ended.error());
+        assert!(!temp.path("cache").exists(), "the reference was computed for nothing");
+        assert_eq!(fs::read_to_string(temp.path("out")).unwrap(), "a file");
+    }
+    let cache = Run::new(&temp, "other").set("cache-dir", temp.path("out").display()).go();
+    assert!(cache.error().contains("set cache_dir to a folder with room"), "{}", cache.error());
+}
+
+#[test]
+fn divergence_names_step_and_tensor_and_spares_checkpoints() {
+    let temp = Temp::with_model("diverge");
+    let run = Run::new(&temp, "out")
+        .set("learning-rate", 1e30)
+        .set("lr-scheduler-type", "constant_with_warmup")
+        .set("warmup-steps", 1)
+        .set("save-steps", 1);
+    // The first step has rate 0, the second ruins the weights, the third finds out.
+    let ended = run.go();
+    for part in ["step 3:", "loss is", "`model.", "rows ", "lower learning_rate", "checkpoint-"] {
+        assert!(ended.error().contains(part), "`{part}`: {}", ended.error());
+    }
+    let config = duel_model::Config::from_dir(&temp.path("model")).unwrap();
+    duel_model::load(&Cpu::<f32>::new(1), &run.out().join("checkpoint-1"), &config).unwrap();
+    assert!(!run.out().join("model.safetensors").exists());
+    assert_eq!(run.half_written(), Vec::<String>::new());
+    assert_eq!(run.metrics().len(), 2, "the last record is that of the last good step");
+}
+
+/// A mounted file system, unmounted with the value.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_full_disk_spares_the_earlier_checkpoints() {
+    let temp = Temp::with_model("full");
+    fs::create_dir(temp.path("disk")).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1200k", "tmpfs"])
+        .arg(temp.path("disk"))
+        .output();
+    if !mount.is_ok_and(|m| m.status.success()) {
+        eprintln!("SKIPPED: a full disk: no file system can be mounted here");
+        return;
+    }
+    let _mount = Mount(temp.path("disk"));
+    let run = |out: &str| {
+        Run::new(&temp, out).set("save-steps", 2).set("save-total-limit", "none").set("max-steps", 12)
+    };
+    let whole = run("whole");
+    whole.ok();
+    let full = run("disk/out");
+    let ended = full.go();
+    for part in ["the checkpoint of step", "could not be saved", "No space left on device", "is whole"] {
+        assert!(ended.error().contains(part), "`{part}`: {}", ended.error());
+    }
+    let saved = full.checkpoints();
+    assert!(!saved.is_empty() && saved.len() < 6, "the disk has a wrong size: {saved:?}");
+    assert_eq!(full.half_written(), Vec::<String>::new());
+    let newest = full.out().join(format!("checkpoint-{}", saved.last().unwrap()));
+    let elsewhere = run("elsewhere").set("resume-from-checkpoint", newest.display());
+    elsewhere.ok();
+    assert_same(&whole, &elsewhere, &["model.safetensors"]);
+}
+
+#[test]
+fn a_file_that_may_not_grow_spares_the_earlier_checkpoints() {
+    let temp = Temp::with_model("limit");
+    let run = |out: &str| Run::new(&temp, out).set("save-steps", 2).set("save-total-limit", "none");
+    let whole = run("whole");
+    whole.ok();
+    let limited = run("limited");
+    limited.ok();
+    for step in [4, 6] {
+        fs::remove_dir_all(limited.out().join(format!("checkpoint-{step}"))).unwrap();
+    }
+    // Blocks of 512 bytes: first too few for the weights, then enough for them and too few for the moments.
+    let weights = limited.file("checkpoint-2/model.safetensors").len();
+    for (bytes, file) in [(weights / 2, "model.safetensors"), (weights * 3 / 2, "optimizer.safetensors")] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &(bytes / 512).to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_duel")).args(limited.clone().resume().args());
+        let ended = Ended::of(command.output().unwrap());
+        for part in ["the checkpoint of step 4 could not be saved", file, "checkpoint-2 is whole"] {
+            assert!(ended.error().contains(part), "`{part}`: {}", ended.error());
+        }
+        assert_eq!(limited.checkpoints(), [2]);
+        assert_eq!(limited.half_written(), Vec::<String>::new());
+    }
+    limited.clone().resume().ok();
+    assert_same(&whole, &limited, common::RESULT);
+}
