@@ -222,20 +222,6 @@ where
     }
     let kernel = S::kernel();
     let c = SyncPtr::new(c);
-    // One row alone (decoding): packing the right operand would cost more than the product.
-    if m == 1 && a.cs == 1 && b.cs == 1 {
-        pool.ranges(n, 16, if m * n * k < 1 << 16 { 1 } else { usize::MAX }, |cols| {
-            for i in 0..m {
-                let x = &a.data[i * a.rs..i * a.rs + k];
-                for j in cols.clone() {
-                    let sum = dot(x, &b.data[j * b.rs..j * b.rs + k]);
-                    // SAFETY: element (i, j) is inside c (asserted above) and j is in this thread's range only.
-                    unsafe { merge(c, ldc, n, init, i, j, sum) };
-                }
-            }
-        });
-        return;
-    }
     let parts = if m * n * k < 1 << 16 { 1 } else { usize::MAX };
     if m >= n {
         pool.ranges(m, kernel.mr, parts, |rows| {
@@ -309,33 +295,6 @@ impl<A: Real, B: Real<Acc = A::Acc>> Pair for (&[A], &[B]) {
 /// Dot product of two vectors of one length.
 pub fn dot<A: Real, B: Real<Acc = A::Acc>>(a: &[A], b: &[B]) -> A::Acc {
     dot_lanes((a, b))
-}
-
-/// `c[i][j] = init + sum`.
-///
-/// # Safety
-/// `(i, j)` lies inside `c` and no other thread uses that element.
-#[inline(always)]
-unsafe fn merge<C: Real>(
-    c: SyncPtr<C>,
-    ldc: usize,
-    n: usize,
-    init: Init<C>,
-    i: usize,
-    j: usize,
-    sum: C::Acc,
-) {
-    // SAFETY: by this function's contract.
-    let out = unsafe { &mut *c.at(i * ldc + j) };
-    *out = C::down(match init {
-        Init::Zero => sum,
-        Init::Keep => out.up() + sum,
-        Init::Add(bias, residual) => {
-            let r = residual.map_or(C::Acc::ZERO, |r| r[i * n + j].up());
-            let b = bias.map_or(C::Acc::ZERO, |b| b[j].up());
-            r + (b + sum)
-        }
-    });
 }
 
 /// The part `rows` x `cols` of the product, on this thread.
@@ -564,7 +523,7 @@ mod tests {
             c
         };
         let all = run(40, 1);
-        for (m, threads) in [(3, 1), (17, 2), (39, 3)] {
+        for (m, threads) in [(1, 1), (3, 1), (17, 2), (39, 3)] {
             assert_eq!(run(m, threads), all[..m * n]);
         }
     }
