@@ -48,7 +48,7 @@ fn step(c: &mut Criterion) {
     for (prompt, response) in [(64, 128), (256, 64)] {
         for shared in [true, false] {
             let ds = dataset(prompt, response, shared);
-            let room = Room::plan([&ds], 4, 0, config.vocab);
+            let room = Room::plan(&ds, 4, 0, config.vocab);
             let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
             let all: Vec<u32> = (0..ds.len() as u32).collect();
             let name = if shared { "shared prompt" } else { "prompt per response" };

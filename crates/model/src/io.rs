@@ -290,6 +290,21 @@ fn sync(path: &Path) -> Result<()> {
         .map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
 }
 
+/// Name of the first tensor with a value that is not a finite number, if there is one.
+pub fn first_not_finite<B: Backend>(
+    b: &B,
+    manifest: &Model<Shape>,
+    model: &Model<Real<B>>,
+) -> Option<String> {
+    let bad = |(shape, buf): &(&Shape, &Real<B>)| {
+        let mut host = vec![B::Real::default(); shape.len()];
+        b.download(&mut host, buf, 0);
+        host.iter().any(|x| !x.to_f64().is_finite())
+    };
+    let tensors = manifest.iter().into_iter().zip(model.iter());
+    tensors.into_iter().find(bad).map(|(shape, _)| shape.pieces[0].name.clone())
+}
+
 /// A buffer as a tensor of one axis, in its own precision.
 struct Flat<'a, B: Backend> {
     b: &'a B,

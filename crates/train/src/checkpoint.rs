@@ -18,6 +18,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 pub struct State {
     /// Optimizer steps done.
     pub step: u64,
+    /// Identity of the model that the run started from and of its data.
+    pub content: String,
     /// Tokens seen, as TRL counts them: prompt and response for every response.
     pub num_tokens: u64,
     /// Metrics of the steps since the last logged one: `(name, sum)` and their number.

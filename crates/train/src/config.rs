@@ -730,6 +730,7 @@ impl Config {
         at_least_1("per_device_eval_batch_size", self.per_device_eval_batch_size)?;
         at_least_1("num_eval_samples", self.num_eval_samples)?;
         at_least_1("max_new_tokens", self.max_new_tokens)?;
+        check("threads", &self.threads, self.threads <= 256, "from 0 (one per core) to 256")?;
         not_negative("temperature", self.temperature)?;
         check("top_p", &self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")
     }

@@ -12,7 +12,9 @@ const LOGITS_BYTES: usize = 128 << 20;
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Tokens of a micro-batch.
+    /// Tokens of a training micro-batch. It decides the order of sums, so the training data alone decides it.
+    pub budget: usize,
+    /// Tokens that there is room for.
     pub rows: usize,
     /// Longest sequence: prompt and one response.
     pub positions: usize,
@@ -21,28 +23,23 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for any batch of `batch` groups of the datasets, cut into micro-batches of `budget` tokens (0: 2048, or
-    /// the largest group where that is larger).
-    pub fn plan<'a>(
-        datasets: impl IntoIterator<Item = &'a Dataset>,
-        batch: usize,
-        budget: usize,
-        vocab: usize,
-    ) -> Room {
-        let (mut largest, mut most, mut positions, mut scored) = (0, 0, 0, 0);
-        for ds in datasets {
-            let mut sizes: Vec<usize> = (0..ds.len()).map(|i| ds.group(i).tokens()).collect();
-            sizes.sort_unstable_by(|a, b| b.cmp(a));
-            largest = largest.max(sizes.first().copied().unwrap_or(0));
-            most = most.max(sizes.iter().take(batch).sum());
-            positions = positions.max(ds.report().longest);
-            let responses = |i| ds.group(i).responses().map(<[u32]>::len).sum::<usize>();
-            scored = scored.max((0..ds.len()).map(responses).max().unwrap_or(0));
-        }
+    /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: 2048, or the
+    /// largest group where that is larger).
+    pub fn plan(ds: &Dataset, batch: usize, budget: usize, vocab: usize) -> Room {
+        let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let largest = sizes.first().copied().unwrap_or(0);
+        let most = sizes.iter().take(batch).sum();
         let budget = if budget == 0 { 2048 } else { budget };
-        let rows = budget.max(largest).min(most).max(largest);
+        let rows = budget.min(most).max(largest);
         let logits = (LOGITS_BYTES / (4 * vocab)).clamp(64, rows.max(64));
-        Room { rows, positions, logits: logits.max(scored.min(64)) }
+        Room { budget: rows, rows, positions: ds.report().longest, logits }
+    }
+
+    /// Room for `other` too, for scoring: how this one trains does not change.
+    pub fn and(self, other: Room) -> Room {
+        let (rows, positions) = (self.rows.max(other.rows), self.positions.max(other.positions));
+        Room { rows, positions, ..self }
     }
 }
 
@@ -81,9 +78,9 @@ impl<'b, B: Backend> Engine<'b, B> {
     }
 
     /// Micro-batches of the groups `indices`, each a run of them.
-    fn micro_batches<'i>(&self, ds: &Dataset, indices: &'i [u32]) -> Vec<&'i [u32]> {
+    fn micro_batches<'i>(ds: &Dataset, indices: &'i [u32], budget: usize) -> Vec<&'i [u32]> {
         let sizes = indices.iter().map(|&i| ds.group(i as usize).tokens());
-        pack(sizes, self.room.rows).into_iter().map(|r| &indices[r]).collect()
+        pack(sizes, budget).into_iter().map(|r| &indices[r]).collect()
     }
 
     fn load(&mut self, ds: &Dataset, indices: &[u32]) {
@@ -112,7 +109,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         mut each: impl FnMut(usize) -> bool,
     ) -> Vec<ResponseStats> {
         let mut all = Vec::new();
-        for micro in self.micro_batches(ds, indices) {
+        for micro in Self::micro_batches(ds, indices, self.room.rows) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
             all.extend(self.head.score(self.b, weights.head(), &self.activations.hidden, &self.targets));
@@ -135,7 +132,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),
     ) -> Vec<ResponseStats> {
         let mut all = Vec::new();
-        for micro in self.micro_batches(ds, indices) {
+        for micro in Self::micro_batches(ds, indices, self.room.budget) {
             self.load(ds, micro);
             let a = &mut self.activations;
             forward(self.b, &self.model, weights, &self.layout, a);

@@ -40,14 +40,14 @@ struct Generate {
     #[arg(long)]
     model: PathBuf,
     /// Text to continue; through the chat template, as the user's message, with --chat
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     prompt: String,
     /// Treat the prompt as a user's message
     #[arg(long)]
     chat: bool,
     /// Longest continuation in tokens
-    #[arg(long, default_value_t = 64)]
-    max_new_tokens: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
     /// Sampling temperature; 0: always the likeliest token
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
@@ -61,8 +61,8 @@ struct Generate {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Threads; 0: one per core
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    threads: u16,
 }
 
 fn main() -> ExitCode {
@@ -124,7 +124,7 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
         tokenizer.encode(&args.prompt, true)?
     };
     let how = Sampling {
-        max_new_tokens: args.max_new_tokens,
+        max_new_tokens: args.max_new_tokens as usize,
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
@@ -133,7 +133,7 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
     if !(how.temperature >= 0.0 && how.top_p > 0.0 && how.top_p <= 1.0) {
         return Err(Error::new("--temperature must be 0 or above, --top-p above 0 and at most 1"));
     }
-    let cpu = Cpu::<f32>::new(args.threads);
+    let cpu = Cpu::<f32>::new(args.threads.into());
     let weights = duel_model::load(&cpu, &args.model, &model)?;
     let stop = stop_tokens(&args.model, &tokenizer);
     let prompts = [ids];

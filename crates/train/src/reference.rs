@@ -4,7 +4,7 @@ use crate::Error;
 use crate::engine::Engine;
 use crate::progress::Progress;
 use crate::signal;
-use duel_backend::{Backend, Real};
+use duel_backend::{Backend, Element, Real};
 use duel_data::Dataset;
 use duel_model::Model;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -51,9 +51,10 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
-    /// Name of the file that keeps this model's log-probabilities of a dataset: of its tokens and their grouping.
-    fn key(&self, ds: &Dataset) -> String {
+    /// Identity of this model in the precision of `B` together with a dataset: its tokens and their grouping.
+    pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
         let mut hash = self.0.clone();
+        hash.update(format!("{:?}", B::Real::DTYPE).as_bytes());
         for group in ds.groups() {
             for part in std::iter::once(group.prompt).chain(group.responses()) {
                 hash.update(&(part.len() as u64).to_le_bytes());
@@ -61,7 +62,7 @@ impl ModelId {
             }
             hash.update(&u64::MAX.to_le_bytes());
         }
-        format!("reference-{:032x}.safetensors", hash.digest128())
+        format!("{:032x}", hash.digest128())
     }
 }
 
@@ -92,7 +93,7 @@ impl Reference {
             }))
             .collect();
         let responses = offsets.last().copied().unwrap_or(0);
-        let path = cache.join(id.key(ds));
+        let path = cache.join(format!("reference-{}.safetensors", id.with::<B>(ds)));
         if let Some(logps) = read(&path, responses) {
             eprintln!("reference log-probs of {responses} responses read from {}", path.display());
             return Ok(Reference { logps, offsets });

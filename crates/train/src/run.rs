@@ -55,9 +55,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let eval = config.eval_dataset.0.as_deref().map(load).transpose()?;
 
     let manifest = Model::manifest(&model);
-    let groups = config.batch_size().max(config.per_device_eval_batch_size);
-    let datasets = || std::iter::once(&ds).chain(&eval);
-    let room = Room::plan(datasets(), groups, config.micro_batch_tokens, model.vocab);
+    let plan = |ds: &Dataset, batch| Room::plan(ds, batch, config.micro_batch_tokens, model.vocab);
+    let train_room = plan(&ds, config.batch_size());
+    let room = eval.iter().fold(train_room, |room, e| room.and(plan(e, config.per_device_eval_batch_size)));
     let keep = if config.gradient_checkpointing { Keep::Residuals } else { Keep::All };
     let algorithm = algorithm(config);
     let steps = Steps::of(config, &ds);
@@ -76,12 +76,21 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         keep_reference,
     );
 
+    let id = ModelId::of(&config.model)?;
+    let content = id.with::<B>(&ds);
+    if let Some(c) = checkpoint.as_ref().filter(|c| c.state.content != content) {
+        return Err(Error::new(format!(
+            "{} was made with other content of {} or {}; bring the files back, or start anew in another output_dir",
+            c.path.display(),
+            config.model.display(),
+            config.dataset.display()
+        )));
+    }
     let mut weights = duel_model::load(b, &config.model, &model)?;
     let mut engine = Engine::new(b, &model, room, keep)?;
     let references = match config.method {
         Method::Sft => None,
         Method::Dpo => {
-            let id = ModelId::of(&config.model)?;
             let mut of = |ds: &Dataset| Reference::of(&mut engine, &weights, &id, ds, &config.cache_dir);
             Some((of(&ds)?, eval.as_ref().map(&mut of).transpose()?))
         }
@@ -91,7 +100,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, algorithm, shapes)?;
-    let mut state = State::default();
+    let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {
         weights = duel_model::load(b, &c.path, &model)?;
         c.restore(b, &mut optimizer)?;
@@ -237,7 +246,7 @@ impl<B: Backend> Run<'_, B> {
 
     fn diverged(&self, loss: f64, squares: &[f64], batch: &[u32]) -> Error {
         let bad = squares.iter().position(|s| !s.is_finite());
-        let tensor = bad.map_or("none", |i| self.manifest.iter()[i].pieces[0].name.as_str());
+        let tensor = bad.map_or("no tensor", |i| self.manifest.iter()[i].pieces[0].name.as_str());
         let rows: Vec<String> = batch.iter().map(|&i| self.ds.group(i as usize).row.to_string()).collect();
         let kept = checkpoint::list(&self.config.output_dir).pop();
         Error::new(format!(
@@ -284,9 +293,13 @@ impl<B: Backend> Run<'_, B> {
         let mut bar = progress.sub("evaluating", "groups", eval.ds.len() as u64);
         let stats = self.engine.score(&self.weights, &eval.ds, &indices, |n| {
             bar.advance(n as u64);
-            true
+            !signal::interrupted()
         });
         drop(bar);
+        if signal::interrupted() {
+            // Half an evaluation is none; the loop saves next.
+            return Ok(Vec::new());
+        }
         let mut metrics = Metrics::default();
         let mut at = 0;
         for i in 0..eval.ds.len() {
@@ -334,7 +347,10 @@ impl<B: Backend> Run<'_, B> {
             seed: c.seed,
         };
         let stop = stop_tokens(&c.model, &self.tokenizer);
-        let samples = sample(b, model, &self.weights, &prompts, how, &stop, |_| {})?;
+        let samples = match sample(b, model, &self.weights, &prompts, how, &stop, |_| {}) {
+            Err(_) if signal::interrupted() => return Ok(None),
+            samples => samples?,
+        };
         let mut lines = String::new();
         for (prompt, sample) in prompts.iter().zip(&samples) {
             let text = |ids: &[u32]| self.tokenizer.decode(ids, true);
@@ -352,6 +368,17 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn save(&mut self) -> Result<(), Error> {
+        if let Some(tensor) = duel_model::first_not_finite(self.engine.b, &self.manifest, &self.weights) {
+            let kept = checkpoint::list(&self.config.output_dir).pop();
+            return Err(Error::new(format!(
+                "step {} made `{tensor}` not finite, nothing was saved; lower learning_rate; {}",
+                self.state.step,
+                kept.map_or("no checkpoint was written yet".into(), |(_, p)| format!(
+                    "{} is from before",
+                    p.display()
+                ))
+            )));
+        }
         checkpoint::save(
             self.engine.b,
             self.config,
@@ -497,6 +524,16 @@ fn check_output_dir(c: &Config) -> Result<(), Error> {
             "output_dir {} cannot be made: {} is a file; choose another",
             out.display(),
             file.display()
+        )));
+    }
+    let root = fs::canonicalize(out).ok();
+    let inside = |path: &Path| {
+        root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
+    };
+    if c.overwrite_output_dir && (inside(&c.model) || inside(&c.dataset)) {
+        return Err(Error::new(format!(
+            "overwrite_output_dir would delete in {}, where the model or the dataset lies; choose another output_dir",
+            out.display()
         )));
     }
     let used = out.join("metrics.jsonl").exists() || !checkpoint::list(out).is_empty();

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::engine::{Engine, Room};
+use crate::signal;
 use duel_backend::{Backend, Real};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
 use duel_model::{Config, Generator, Keep, Model, Sampling};
@@ -34,6 +35,12 @@ pub fn sample<B: Backend>(
     stop: &[u32],
     mut each: impl FnMut(usize),
 ) -> Result<Vec<Vec<u32>>, Error> {
+    if let Some(token) = prompts.iter().flatten().find(|t| **t as usize >= model.vocab) {
+        return Err(Error::new(format!(
+            "the tokenizer gives token {token}, the model has only {} embeddings; they do not belong together",
+            model.vocab
+        )));
+    }
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if longest == 0 || longest >= model.max_positions {
         return Err(Error::new(format!(
@@ -41,7 +48,7 @@ pub fn sample<B: Backend>(
             model.max_positions
         )));
     }
-    let room = (longest + how.max_new_tokens).min(model.max_positions);
+    let room = longest.saturating_add(how.max_new_tokens).min(model.max_positions);
     let mut generator = Generator::new(b, model, prompts.len().min(BATCH), room)?;
     let mut out = Vec::new();
     for (i, batch) in prompts.chunks(BATCH).enumerate() {
@@ -49,6 +56,9 @@ pub fn sample<B: Backend>(
         let how = Sampling { seed: how.seed.wrapping_add((i as u64) << 32), ..how };
         out.extend(generator.generate(b, model, weights, &prompts, how, stop));
         each(batch.len());
+        if signal::interrupted() {
+            return Err(Error::new("stopped while sampling"));
+        }
     }
     Ok(out)
 }
@@ -70,7 +80,7 @@ pub fn sequence_kl<B: Backend>(
     }
     let ds = builder.finish()?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
-    let mut engine = Engine::new(b, model, Room::plan([&ds], BATCH, 0, model.vocab), Keep::Nothing)?;
+    let mut engine = Engine::new(b, model, Room::plan(&ds, BATCH, 0, model.vocab), Keep::Nothing)?;
     let policy = engine.score(policy, &ds, &indices, |_| true);
     let reference = engine.score(reference, &ds, &indices, |_| true);
     let total: f64 = policy.iter().zip(&reference).map(|(p, r)| p.logp - r.logp).sum();
