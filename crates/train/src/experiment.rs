@@ -89,10 +89,10 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     let options = Options {
         method: Some(Method::Dpo),
         beta: Some(0.1),
-        learning_rate: Some(5e-4),
+        learning_rate: Some(3e-4),
         num_train_epochs: Some(1.0),
         per_device_train_batch_size: Some(32),
-        warmup_steps: Some(5),
+        warmup_steps: Some(15),
         eval_dataset: Some(Maybe(Some(write_rows(dir, "preferences-eval.jsonl", &eval)?))),
         eval_steps: Some(20),
         generate_during_eval: Some(true),

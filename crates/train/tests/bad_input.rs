@@ -320,3 +320,53 @@ fn a_file_that_may_not_grow_spares_the_earlier_checkpoints() {
     limited.clone().resume().ok();
     assert_same(&whole, &limited, common::RESULT);
 }
+
+/// A checkpoint whose data or model is not what it was made with.
+#[test]
+fn changed_content_does_not_resume() {
+    let temp = Temp::with_model("content");
+    for (method, cut) in [("dpo", "train.jsonl"), ("sft", "train.jsonl"), ("dpo", "model/config.json")] {
+        let out = format!("{method}-{}", cut.len());
+        let run = Run::new(&temp, &out).set("method", method).set("max-steps", 2);
+        run.ok();
+        let path = temp.path(cut);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let other =
+            if cut.ends_with(".jsonl") { text.replacen(" the ", " a ", 1) } else { format!("{text} ") };
+        assert_ne!(text, other);
+        std::fs::write(&path, other).unwrap();
+        let ended = run.clone().resume().go();
+        assert!(ended.error().contains("other content"), "{}", ended.stderr);
+        std::fs::write(&path, text).unwrap();
+        run.resume().ok();
+    }
+}
+
+/// The very last step breaks the weights: nothing of them is saved.
+#[test]
+fn weights_that_are_not_finite_are_not_saved() {
+    let temp = Temp::with_model("notfinite");
+    let run = Run::new(&temp, "out").set("max-steps", 1).set("learning-rate", 1e300);
+    let ended = run.go();
+    assert!(ended.error().contains("not finite"), "{}", ended.stderr);
+    assert!(run.checkpoints().is_empty() && !run.out().join("model.safetensors").exists());
+}
+
+/// Clearing the output folder must not clear what the run reads.
+#[test]
+fn overwriting_spares_the_model() {
+    let temp = Temp::with_model("spare");
+    let run = Run::new(&temp, "out").set("max-steps", 1);
+    run.ok();
+    let model = run.out().join("checkpoint-1");
+    let ended = run.clone().set("model", model.display()).set("overwrite-output-dir", true).go();
+    assert!(ended.error().contains("overwrite_output_dir"), "{}", ended.stderr);
+    assert!(model.join("model.safetensors").exists());
+}
+
+#[test]
+fn more_threads_than_any_machine_has() {
+    let temp = Temp::with_model("threads");
+    let ended = Run::new(&temp, "out").set("threads", 100_000).go();
+    assert!(ended.error().contains("threads"), "{}", ended.stderr);
+}

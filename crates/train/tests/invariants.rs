@@ -347,3 +347,21 @@ fn optimizers_schedules_and_ranked_groups_run() {
     assert!((ranked.metric("loss")[0] - std::f64::consts::LN_2).abs() < 1e-15);
     assert!(ranked.metric("loss")[3] < ranked.metric("loss")[0]);
 }
+
+/// What is evaluated does not change what is trained, though both share the buffers.
+#[test]
+fn the_evaluation_file_does_not_change_the_weights() {
+    let temp = Temp::with_model("evalfree");
+    let long = "the film was good . ".repeat(6);
+    common::write_lines(
+        &temp.path("long.jsonl"),
+        [serde_json::json!({"prompt": long, "chosen": format!(" {long}"), "rejected": " bad"})],
+    );
+    let plain = Run::new(&temp, "plain").set("micro-batch-tokens", 80);
+    let with_eval = Run::new(&temp, "eval")
+        .set("micro-batch-tokens", 80)
+        .set("eval-dataset", temp.path("long.jsonl").display());
+    plain.ok();
+    with_eval.ok();
+    assert_same(&plain, &with_eval, &["model.safetensors"]);
+}
