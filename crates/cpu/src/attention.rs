@@ -3,7 +3,7 @@
 //! A task holds the scores of [`BLOCK`] query rows of one head at a time: memory grows with the length, not with
 //! its square, and of the scores only the log-sum-exp of each row is kept for the backward.
 
-use crate::gemm::{HasKernel, Init, Operand, Shape, dot, gemm};
+use crate::gemm::{HasKernel, Init, Operand, Shape, gemm};
 use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
@@ -42,6 +42,11 @@ simd! {
         for (out, &x) in out.iter_mut().zip(x) {
             *out = R::down(x * factor);
         }
+    }
+
+    /// Dot product of two vectors of one length.
+    pub fn dot<R: Real>(a: &[R], b: &[R]) -> R::Acc {
+        sum([a, b], |[a, b]| a.up() * b.up())
     }
 
     /// `out += p · v`.

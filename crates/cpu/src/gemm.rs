@@ -4,7 +4,7 @@
 //! neither on the thread count nor on how many other rows and columns there are.
 
 use crate::real::{Pack, Real, Scalar};
-use crate::simd::{Isa, isa, simd};
+use crate::simd::{Isa, isa};
 use crate::sync::{Pool, SyncPtr};
 
 /// Depth of a packed block: one `NR`-wide panel of it stays in the L1 cache.
@@ -234,67 +234,6 @@ where
             unsafe { block(&kernel, shape, 0..m, cols, c, a, b, init) };
         });
     }
-}
-
-simd! {
-    /// Dot product in 64 partial sums.
-    pub fn dot_lanes<P: Pair>(pair: P) -> P::S {
-        let n = pair.len();
-        let mut acc = [[P::S::ZERO; 16]; 4];
-        let whole = n - n % 64;
-        let mut i = 0;
-        while i < whole {
-            for (q, acc) in acc.iter_mut().enumerate() {
-                let products = pair.products(i + 16 * q);
-                for (a, p) in acc.iter_mut().zip(products) {
-                    *a += p;
-                }
-            }
-            i += 64;
-        }
-        let mut total = pair.rest(whole);
-        let [a, b, c, d] = acc;
-        for (((a, b), c), d) in a.into_iter().zip(b).zip(c).zip(d) {
-            total += (a + b) + (c + d);
-        }
-        total
-    }
-}
-
-/// Two vectors of the same length.
-pub trait Pair: Copy {
-    type S: Scalar;
-    fn len(self) -> usize;
-    /// The products of 16 elements from `at` on.
-    fn products(self, at: usize) -> [Self::S; 16];
-    /// The sum of the products from `at` to the end, in order.
-    fn rest(self, at: usize) -> Self::S;
-}
-
-impl<A: Real, B: Real<Acc = A::Acc>> Pair for (&[A], &[B]) {
-    type S = A::Acc;
-    #[inline(always)]
-    fn len(self) -> usize {
-        self.0.len().min(self.1.len())
-    }
-    #[inline(always)]
-    fn products(self, at: usize) -> [A::Acc; 16] {
-        let (a, b) = (&self.0[at..at + 16], &self.1[at..at + 16]);
-        std::array::from_fn(|i| a[i].up() * b[i].up())
-    }
-    #[inline(always)]
-    fn rest(self, at: usize) -> A::Acc {
-        let mut total = A::Acc::ZERO;
-        for (a, b) in self.0[at..].iter().zip(&self.1[at..]) {
-            total += a.up() * b.up();
-        }
-        total
-    }
-}
-
-/// Dot product of two vectors of one length.
-pub fn dot<A: Real, B: Real<Acc = A::Acc>>(a: &[A], b: &[B]) -> A::Acc {
-    dot_lanes((a, b))
 }
 
 /// The part `rows` x `cols` of the product, on this thread.
