@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Part of the key: changes when the same inputs would give other numbers or another file.
@@ -70,6 +71,8 @@ impl ModelId {
 pub struct Reference {
     logps: Vec<f64>,
     offsets: Vec<usize>,
+    /// Seconds that computing them took; 0 when they were read from the cache.
+    pub runtime: f64,
 }
 
 impl Reference {
@@ -96,8 +99,9 @@ impl Reference {
         let path = cache.join(format!("reference-{}.safetensors", id.with::<B>(ds)));
         if let Some(logps) = read(&path, responses) {
             eprintln!("reference log-probs of {responses} responses read from {}", path.display());
-            return Ok(Reference { logps, offsets });
+            return Ok(Reference { logps, offsets, runtime: 0.0 });
         }
+        let started = Instant::now();
         let indices: Vec<u32> = (0..ds.len() as u32).collect();
         let mut progress = Progress::new("reference log-probs", "groups", 0, ds.len() as u64);
         let stats = engine.score(weights, ds, &indices, |groups| {
@@ -119,8 +123,9 @@ impl Reference {
                 logps[bad]
             )));
         }
+        let runtime = started.elapsed().as_secs_f64();
         write(&path, &logps)?;
-        Ok(Reference { logps, offsets })
+        Ok(Reference { logps, offsets, runtime })
     }
 }
 

@@ -175,10 +175,12 @@ struct Run<'a, B: Backend> {
 impl<B: Backend> Run<'_, B> {
     fn go(mut self) -> Result<Outcome, Error> {
         let total = self.steps.total;
-        let mut progress = Progress::new("training", "steps", self.state.step, total);
+        let first = self.state.step;
+        let mut progress = Progress::new("training", "steps", first, total);
         let started = Instant::now();
         let mut last = Vec::new();
         let mut plan = EpochOrder::default();
+        let mut samples = 0;
         while self.state.step < total {
             if signal::interrupted() {
                 drop(progress);
@@ -188,6 +190,7 @@ impl<B: Backend> Run<'_, B> {
                 (self.state.step / self.steps.per_epoch, self.state.step % self.steps.per_epoch);
             let batch = plan.batch(self.config, self.ds.len(), epoch, at);
             let (metrics, norm, rate) = self.step(&batch)?;
+            samples += batch.len();
             progress.step(batch.len() as u64, metrics.loss);
             self.remember(&metrics);
             let step = self.state.step;
@@ -206,11 +209,23 @@ impl<B: Backend> Run<'_, B> {
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
+        let results = self.results(samples, seconds, total - first);
         if self.saved != Some(total) {
             self.save()?;
         }
-        self.finish()?;
+        self.finish(&results)?;
         Ok(Outcome::Done { last, seconds })
+    }
+
+    /// Speed of this process's part of the run, by the names that Hugging Face's trainer gives it.
+    fn results(&self, samples: usize, seconds: f64, steps: u64) -> Value {
+        json!({
+            "train_runtime": seconds,
+            "train_samples": samples,
+            "train_samples_per_second": samples as f64 / seconds,
+            "train_steps_per_second": steps as f64 / seconds,
+            "reference_runtime": self.reference.as_ref().map_or(0.0, |r| r.runtime),
+        })
     }
 
     /// One optimizer step on the groups `batch`.
@@ -399,8 +414,8 @@ impl<B: Backend> Run<'_, B> {
         Ok(Outcome::Interrupted { checkpoint })
     }
 
-    /// The trained model as a folder that transformers loads, and the plot.
-    fn finish(self) -> Result<(), Error> {
+    /// The trained model as a folder that transformers loads, the plot, and the run's speed.
+    fn finish(self, results: &Value) -> Result<(), Error> {
         let out = &self.config.output_dir;
         let staged = out.join("model.partial");
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
@@ -415,6 +430,9 @@ impl<B: Backend> Run<'_, B> {
             fs::rename(entry.path(), out.join(entry.file_name())).map_err(failed)?;
         }
         fs::remove_dir(&staged).map_err(failed)?;
+        let speed = out.join("train_results.json");
+        fs::write(&speed, format!("{results:#}\n"))
+            .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
         plot::write_svg(&out.join("metrics.svg"), &metrics::read(&out.join("metrics.jsonl"))?)
     }
 }

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""duel against TRL's DPOTrainer on the same rows, on the CPU, in turn, in one run.
+
+Run it with a Python that has TRL (tried with torch 2.11, transformers 5.23, trl 1.16):
+
+    cargo build --release
+    PYTHON benches/peers/race.py --model SmolLM2-135M-Instruct --rows pairs.json --count 12 --batch-size 2
+
+Each round runs the contestants one after the other, each in a process of its own:
+
+    default  TRL as it comes: gradient checkpointing, reference forward inside the step.
+             duel's time includes its reference pass.
+    tuned    TRL without checkpointing, reference log-probabilities precomputed before the clock starts.
+             duel reads its reference log-probabilities from its cache.
+
+Both train the same tokens: the model folder is first written out again by transformers, because transformers 5
+replaces the pre-tokenizer of some folders by its own, and duel follows tokenizer.json. Rows are prompt/chosen/rejected
+objects, as text or messages, or ShareGPT conversations. Ratios are of the best round of each; every round is kept in
+the JSON file.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("default", "tuned")
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", required=True, help="Hugging Face folder")
+    p.add_argument("--rows", required=True, help=".json or .jsonl file of preference rows")
+    p.add_argument("--count", type=int, default=12, help="rows taken from its start (default: %(default)s)")
+    p.add_argument("--batch-size", type=int, default=2, help="pairs a step (default: %(default)s)")
+    p.add_argument("--max-length", type=int, default=512, help="tokens of a sequence (default: %(default)s)")
+    p.add_argument("--learning-rate", type=float, default=5e-7, help="(default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.1, help="(default: %(default)s)")
+    p.add_argument("--settings", choices=[*KINDS, "both"], default="both", help="which race (default: %(default)s)")
+    p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
+    p.add_argument("--duel", default=ROOT / "target/release/duel", help="binary (default: %(default)s)")
+    p.add_argument("--json", help="where the results go, for example benches/results/race-NAME.json")
+    p.add_argument("--trl-worker", help=argparse.SUPPRESS)
+    return p.parse_args()
+
+
+def read_rows(path, count):
+    text = Path(path).read_text()
+    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    return [pair(row) for row in rows[:count]]
+
+
+def pair(row):
+    """A row as TRL takes it."""
+    if "conversations" not in row:
+        return {key: row[key] for key in ("prompt", "chosen", "rejected")}
+    roles = {"human": "user", "gpt": "assistant", "system": "system"}
+
+    def message(m):
+        return {"role": roles[m["from"]], "content": m["value"]}
+
+    return {
+        "prompt": [message(m) for m in row["conversations"]],
+        "chosen": [message(row["chosen"])],
+        "rejected": [message(row["rejected"])],
+    }
+
+
+def timed(command, log):
+    """Runs a process to its end. Peak memory is that of the process itself, read from the kernel."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"error: {command[0]} failed; its output is in {log}:\n" + Path(log).read_text()[-2000:])
+    return usage.ru_maxrss * 1024
+
+
+def run_trl(a, work, model, rows, kind):
+    out = work / f"trl-{kind}.json"
+    command = [sys.executable, __file__, "--trl-worker", str(out), "--model", str(model), "--rows", str(rows)]
+    command += ["--settings", kind, "--batch-size", str(a.batch_size), "--max-length", str(a.max_length)]
+    command += ["--learning-rate", str(a.learning_rate), "--beta", str(a.beta)]
+    peak = timed(command, work / f"trl-{kind}.log")
+    return {"who": f"TRL {kind}", "peak_bytes": peak, **json.loads(out.read_text())}
+
+
+def run_duel(a, work, model, rows, kind):
+    out, cache = work / "duel-output", work / "duel-cache"
+    if kind == "default":
+        for file in cache.glob("*"):
+            file.unlink()
+    command = [str(a.duel), "train", "--model", str(model), "--dataset", str(rows), "--output-dir", str(out)]
+    command += ["--overwrite-output-dir", "--cache-dir", str(cache), "--shuffle", "false", "--num-train-epochs", "1"]
+    command += ["--per-device-train-batch-size", str(a.batch_size), "--max-length", str(a.max_length)]
+    command += ["--learning-rate", str(a.learning_rate), "--lr-scheduler-type", "constant", "--beta", str(a.beta)]
+    command += ["--max-grad-norm", "1", "--logging-steps", "1", "--save-steps", "0"]
+    peak = timed(command, work / f"duel-{kind}.log")
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    end = json.loads((out / "train_results.json").read_text())
+    if kind == "tuned" and end["reference_runtime"] > 0:
+        sys.exit("error: the tuned race found no cached reference log-probabilities")
+    return {
+        "who": f"duel {kind}",
+        "peak_bytes": peak,
+        "seconds": end["train_runtime"] + end["reference_runtime"],
+        "reference_seconds": end["reference_runtime"],
+        "pairs": end["train_samples"],
+        "steps": steps(records),
+    }
+
+
+def steps(records):
+    keys = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
+    return [{key: record[key] for key in keys} for record in records if "loss" in record]
+
+
+def trl_worker(a):
+    """Trains once with TRL; the clock covers the training steps alone."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import torch
+    from datasets import Dataset
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    tuned = a.settings == "tuned"
+    times = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_, **__):
+            times.append(time.perf_counter() - self.start)
+
+    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    config = DPOConfig(
+        output_dir=a.trl_worker + ".out",
+        per_device_train_batch_size=a.batch_size,
+        max_length=a.max_length,
+        learning_rate=a.learning_rate,
+        beta=a.beta,
+        num_train_epochs=1,
+        logging_steps=1,
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        gradient_checkpointing=not tuned,
+        precompute_ref_log_probs=tuned,
+        save_strategy="no",
+        report_to=[],
+        bf16=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
+    )
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32),
+        args=config,
+        train_dataset=Dataset.from_list(read_rows(a.rows, None)),
+        processing_class=tokenizer,
+        callbacks=[Clock()],
+    )
+    trainer._get_train_sampler = lambda *_, **__: SequentialSampler(trainer.train_dataset)
+    trainer.train()
+    result = {"seconds": sum(times), "pairs": len(trainer.train_dataset), "steps": steps(trainer.state.log_history)}
+    Path(a.trl_worker).write_text(json.dumps(result))
+
+
+def versions():
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "trl")} | {"python": platform.python_version()}
+
+
+def machine():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    return platform.processor()
+
+
+def table(results, kinds):
+    for kind in kinds:
+        best = {}
+        for r in results:
+            if r["who"].endswith(kind) and (r["who"] not in best or r["seconds"] < best[r["who"]]["seconds"]):
+                best[r["who"]] = r
+        duel, trl = best[f"duel {kind}"], best[f"TRL {kind}"]
+        print(f"\n{'':14}{'seconds':>10}{'pairs/s':>10}{'peak GB':>10}")
+        for r in (trl, duel):
+            print(f"{r['who']:14}{r['seconds']:10.2f}{r['pairs'] / r['seconds']:10.3f}{r['peak_bytes'] / 1e9:10.2f}")
+        speed, memory = trl["seconds"] / duel["seconds"], duel["peak_bytes"] / trl["peak_bytes"]
+        print(f"duel is {speed:.2f} times as fast in {memory:.2f} of the memory")
+        if trl["pairs"] != duel["pairs"]:
+            print(f"NOT COMPARABLE: TRL trained {trl['pairs']} pairs, duel {duel['pairs']}")
+        print(f"{'step':>4}{'loss':>22}{'grad_norm':>22}{'logps/chosen':>24}   (TRL, duel)")
+        for i, (t, d) in enumerate(zip(trl["steps"], duel["steps"])):
+            print(
+                f"{i + 1:4}{t['loss']:11.5f}{d['loss']:11.5f}{t['grad_norm']:11.3f}{d['grad_norm']:11.3f}"
+                f"{t['logps/chosen']:12.3f}{d['logps/chosen']:12.3f}"
+            )
+        yield {"settings": kind, "speed_ratio": speed, "memory_ratio": memory}
+
+
+def main():
+    a = options()
+    if a.trl_worker:
+        return trl_worker(a)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    kinds = KINDS if a.settings == "both" else (a.settings,)
+    with tempfile.TemporaryDirectory(prefix="duel-race-") as folder:
+        work = Path(folder)
+        model, rows = work / "model", work / "rows.jsonl"
+        AutoModelForCausalLM.from_pretrained(a.model).save_pretrained(model)
+        AutoTokenizer.from_pretrained(a.model).save_pretrained(model)
+        rows.write_text("".join(json.dumps(row) + "\n" for row in read_rows(a.rows, a.count)))
+        results = []
+        for number in range(a.rounds):
+            for kind in kinds:
+                for run in (run_trl, run_duel):
+                    r = run(a, work, model, rows, kind)
+                    results.append({"round": number + 1, **r})
+                    print(f"round {number + 1}: {r['who']:13} {r['seconds']:8.2f} s", flush=True)
+        ratios = list(table(results, kinds))
+    if a.json:
+        report = {
+            "date": datetime.date.today().isoformat(),
+            "machine": machine(),
+            "versions": versions(),
+            "rows": Path(a.rows).name,
+            "settings": {k: getattr(a, k) for k in ("count", "batch_size", "max_length", "learning_rate", "beta")},
+            "ratios": ratios,
+            "runs": results,
+        }
+        Path(a.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(a.json).write_text(json.dumps(report, indent=1) + "\n")
+        print(f"\nwritten to {a.json}")
+
+
+if __name__ == "__main__":
+    main()
