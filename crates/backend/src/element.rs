@@ -13,8 +13,19 @@ pub enum Dtype {
     U32,
 }
 
-/// What a buffer can hold: plain data, all-zero bits are zero.
-pub trait Element: Copy + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static {
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f64 {}
+    impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
+    impl Sealed for u32 {}
+}
+
+/// What a buffer can hold: plain data without padding, all-zero bits are zero. The types are those of [`Dtype`]; backends
+/// rely on there being no other.
+pub trait Element:
+    sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
+{
     /// Name of the type at run time.
     const DTYPE: Dtype;
 }

@@ -54,7 +54,8 @@ pub trait Backend: Sized + 'static {
 
     // ---- memory -----------------------------------------------------------------------------------------
 
-    /// A zeroed buffer of `len` elements. Fails when the device has no room for it.
+    /// A zeroed buffer of `len` elements. Fails when the device has no room for it: memory is had here, not when it is
+    /// first used.
     fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>>;
     /// Number of elements in `buf`.
     fn len<T: Element>(&self, buf: &Self::Buf<T>) -> usize;
@@ -62,6 +63,10 @@ pub trait Backend: Sized + 'static {
     fn upload<T: Element>(&self, dst: &mut Self::Buf<T>, offset: usize, src: &[T]);
     /// Copies `src[offset..offset + dst.len()]` to the host, after all earlier verbs.
     fn download<T: Element>(&self, dst: &mut [T], src: &Self::Buf<T>, offset: usize);
+    /// The buffer's bytes, little-endian, where it lies in the host's memory and can be read without a copy.
+    fn host_bytes<'a, T: Element>(&self, _buf: &'a Self::Buf<T>) -> Option<&'a [u8]> {
+        None
+    }
     /// `dst[..len] = src[..len]`.
     fn copy<T: Element>(&self, dst: &mut Self::Buf<T>, src: &Self::Buf<T>, len: usize);
     /// Sets every element to zero.

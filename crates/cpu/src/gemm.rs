@@ -6,13 +6,15 @@
 use crate::real::{Pack, Real, Scalar};
 use crate::simd::{Isa, isa};
 use crate::sync::{Pool, SyncPtr};
+use std::any::TypeId;
 
-/// Depth of a packed block: one `NR`-wide panel of it stays in the L1 cache.
-const KC: usize = 256;
+/// Largest depth of a packed block. A deep block reads and writes the result seldom; its panels still stream from the
+/// L2 cache faster than the kernel uses them up.
+const KC: usize = 768;
 /// Columns of a packed block of `b`.
 const NC: usize = 1024;
 /// Micro-panels of a packed block of `a`, which stays in the L2 cache.
-const MC_PANELS: usize = 20;
+const MC_PANELS: usize = 12;
 
 /// An operand: element `(i, p)` is `data[i * rs + p * cs]`, `p` running along the summed axis.
 pub struct Operand<'a, T> {
@@ -54,25 +56,148 @@ pub struct Shape {
     pub ldc: usize,
 }
 
-/// Micro-kernel: `tile[MR][NR] = sum over p of a[p][MR] b[p][NR]` from packed panels.
+/// Where a micro-kernel puts its tile: `out = base + (bias + sums)`, row `i` at `out + i * ld`. A null `base` or `bias`
+/// is left out of the sum.
+#[derive(Clone, Copy)]
+struct Dest<S> {
+    out: *mut S,
+    ld: usize,
+    base: *const S,
+    base_ld: usize,
+    bias: *const S,
+}
+
+/// Micro-kernel: `sums[MR][NR] = sum over p of a[p][MR] b[p][NR]` from packed panels.
 pub struct Kernel<S> {
     mr: usize,
     nr: usize,
-    // Reads kc*mr elements of a, kc*nr of b; writes mr*nr of the tile. Needs the CPU features it was chosen for.
-    run: unsafe fn(kc: usize, a: *const S, b: *const S, tile: *mut S),
+    // Reads kc*mr elements of a, kc*nr of b; writes the mr x nr elements of the destination and reads as many of its
+    // base, nr of its bias. Needs the CPU features it was chosen for.
+    run: unsafe fn(kc: usize, a: *const S, b: *const S, dest: Dest<S>),
+    /// Transposes a square of this many rows while packing.
+    transpose: Transpose<S>,
 }
 
 /// Largest `mr * nr` of any kernel.
 const TILE: usize = 12 * 32;
 
+/// Largest side of a square that is transposed at a time.
+const SQUARE: usize = 16;
+
+/// A square of `side` rows of `side` elements, put down column by column: column `q < depth`, cut to its first
+/// `width` elements, at `out + q * ld`.
+struct Transpose<S> {
+    side: usize,
+    // Reads side*side elements; writes `width <= side` elements for each of `depth <= side` columns. Needs the CPU features
+    // it was chosen for.
+    run: unsafe fn(square: *const S, out: *mut S, ld: usize, width: usize, depth: usize),
+}
+
+/// The transposition of every type and CPU that has no better one.
+///
+/// # Safety
+/// As [`Transpose::run`] says, with a side of 8.
+unsafe fn transpose_portable<S: Scalar>(
+    square: *const S,
+    out: *mut S,
+    ld: usize,
+    width: usize,
+    depth: usize,
+) {
+    for q in 0..depth {
+        for i in 0..width {
+            // SAFETY: i and q are below the side, and the caller has room for column q.
+            unsafe { *out.add(q * ld + i) = *square.add(i * 8 + q) };
+        }
+    }
+}
+
+/// 16 x 16 in registers: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.
+///
+/// # Safety
+/// As [`Transpose::run`] says, with a side of 16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose_avx512(square: *const f32, out: *mut f32, ld: usize, width: usize, depth: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: the square has 16 rows of 16.
+    let row = |i: usize| unsafe { _mm512_loadu_ps(square.add(i * 16)) };
+    let mut fours = [_mm512_setzero_ps(); 16];
+    for i in (0..16).step_by(4) {
+        let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let pair = |x, y| (_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+        let ((ab_lo, ab_hi), (cd_lo, cd_hi)) = (pair(a, b), pair(c, d));
+        fours[i] = _mm512_shuffle_ps::<0x44>(ab_lo, cd_lo);
+        fours[i + 1] = _mm512_shuffle_ps::<0xee>(ab_lo, cd_lo);
+        fours[i + 2] = _mm512_shuffle_ps::<0x44>(ab_hi, cd_hi);
+        fours[i + 3] = _mm512_shuffle_ps::<0xee>(ab_hi, cd_hi);
+    }
+    // Lane l of fours[4 g + j] holds rows 4 g .. 4 g + 4 of column 4 l + j.
+    let keep = (0xffffu32 >> (16 - width)) as u16;
+    for j in 0..4 {
+        let x = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+        let lo = [_mm512_shuffle_f32x4::<0x44>(x[0], x[1]), _mm512_shuffle_f32x4::<0x44>(x[2], x[3])];
+        let hi = [_mm512_shuffle_f32x4::<0xee>(x[0], x[1]), _mm512_shuffle_f32x4::<0xee>(x[2], x[3])];
+        let columns = [
+            _mm512_shuffle_f32x4::<0x88>(lo[0], lo[1]),
+            _mm512_shuffle_f32x4::<0xdd>(lo[0], lo[1]),
+            _mm512_shuffle_f32x4::<0x88>(hi[0], hi[1]),
+            _mm512_shuffle_f32x4::<0xdd>(hi[0], hi[1]),
+        ];
+        for (lane, column) in columns.into_iter().enumerate() {
+            let q = 4 * lane + j;
+            if q < depth {
+                // SAFETY: the caller has room for the first `width` elements of column q.
+                unsafe { _mm512_mask_storeu_ps(out.add(q * ld), keep, column) };
+            }
+        }
+    }
+}
+
+/// 8 x 8 in registers, as [`transpose_avx512`].
+///
+/// # Safety
+/// As [`Transpose::run`] says, with a side of 8.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_avx2(square: *const f32, out: *mut f32, ld: usize, width: usize, depth: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: the square has 8 rows of 8.
+    let row = |i: usize| unsafe { _mm256_loadu_ps(square.add(i * 8)) };
+    let mut fours = [_mm256_setzero_ps(); 8];
+    for i in [0, 4] {
+        let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let pair = |x, y| (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y));
+        let ((ab_lo, ab_hi), (cd_lo, cd_hi)) = (pair(a, b), pair(c, d));
+        fours[i] = _mm256_shuffle_ps::<0x44>(ab_lo, cd_lo);
+        fours[i + 1] = _mm256_shuffle_ps::<0xee>(ab_lo, cd_lo);
+        fours[i + 2] = _mm256_shuffle_ps::<0x44>(ab_hi, cd_hi);
+        fours[i + 3] = _mm256_shuffle_ps::<0xee>(ab_hi, cd_hi);
+    }
+    let keep = _mm256_cmpgt_epi32(_mm256_set1_epi32(width as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for j in 0..4 {
+        let columns = [
+            _mm256_permute2f128_ps::<0x20>(fours[j], fours[4 + j]),
+            _mm256_permute2f128_ps::<0x31>(fours[j], fours[4 + j]),
+        ];
+        for (lane, column) in columns.into_iter().enumerate() {
+            let q = 4 * lane + j;
+            if q < depth {
+                // SAFETY: the caller has room for the first `width` elements of column q.
+                unsafe { _mm256_maskstore_ps(out.add(q * ld), keep, column) };
+            }
+        }
+    }
+}
+
 macro_rules! x86_kernel {
     ($name:ident, $t:ty, $feature:literal, $mr:literal, $lanes:literal,
-     $zero:ident, $load:ident, $splat:ident, $fma:ident, $store:ident) => {
+     $zero:ident, $load:ident, $splat:ident, $fma:ident, $add:ident, $store:ident) => {
         /// # Safety
         /// As [`Kernel::run`] says.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $feature)]
-        unsafe fn $name(kc: usize, a: *const $t, b: *const $t, tile: *mut $t) {
+        unsafe fn $name(kc: usize, a: *const $t, b: *const $t, dest: Dest<$t>) {
             use std::arch::x86_64::*;
             const NR: usize = 2 * $lanes;
             let mut acc = [[$zero(); 2]; $mr];
@@ -91,11 +216,18 @@ macro_rules! x86_kernel {
                     b = b.add(NR);
                 }
             }
-            for (i, row) in acc.iter().enumerate() {
-                // SAFETY: the caller gives a tile of MR * NR elements.
-                unsafe {
-                    $store(tile.add(i * NR), row[0]);
-                    $store(tile.add(i * NR + $lanes), row[1]);
+            for (i, mut row) in acc.into_iter().enumerate() {
+                for (j, sums) in row.iter_mut().enumerate() {
+                    // SAFETY: the caller gives MR rows of NR elements of the base and of the result, and NR of bias.
+                    unsafe {
+                        if !dest.bias.is_null() {
+                            *sums = $add($load(dest.bias.add(j * $lanes)), *sums);
+                        }
+                        if !dest.base.is_null() {
+                            *sums = $add($load(dest.base.add(i * dest.base_ld + j * $lanes)), *sums);
+                        }
+                        $store(dest.out.add(i * dest.ld + j * $lanes), *sums);
+                    }
                 }
             }
         }
@@ -112,6 +244,7 @@ x86_kernel!(
     _mm512_loadu_ps,
     _mm512_set1_ps,
     _mm512_fmadd_ps,
+    _mm512_add_ps,
     _mm512_storeu_ps
 );
 x86_kernel!(
@@ -124,6 +257,7 @@ x86_kernel!(
     _mm512_loadu_pd,
     _mm512_set1_pd,
     _mm512_fmadd_pd,
+    _mm512_add_pd,
     _mm512_storeu_pd
 );
 x86_kernel!(
@@ -136,6 +270,7 @@ x86_kernel!(
     _mm256_loadu_ps,
     _mm256_set1_ps,
     _mm256_fmadd_ps,
+    _mm256_add_ps,
     _mm256_storeu_ps
 );
 x86_kernel!(
@@ -148,6 +283,7 @@ x86_kernel!(
     _mm256_loadu_pd,
     _mm256_set1_pd,
     _mm256_fmadd_pd,
+    _mm256_add_pd,
     _mm256_storeu_pd
 );
 
@@ -155,15 +291,9 @@ x86_kernel!(
 ///
 /// # Safety
 /// As [`Kernel::run`] says.
-unsafe fn portable<S: Scalar>(kc: usize, a: *const S, b: *const S, tile: *mut S) {
-    // SAFETY: the caller gives kc panels of 4 and 8 elements and a tile of 32.
-    let (a, b, tile) = unsafe {
-        (
-            std::slice::from_raw_parts(a, kc * 4),
-            std::slice::from_raw_parts(b, kc * 8),
-            std::slice::from_raw_parts_mut(tile, 32),
-        )
-    };
+unsafe fn portable<S: Scalar>(kc: usize, a: *const S, b: *const S, dest: Dest<S>) {
+    // SAFETY: the caller gives kc panels of 4 and 8 elements.
+    let (a, b) = unsafe { (std::slice::from_raw_parts(a, kc * 4), std::slice::from_raw_parts(b, kc * 8)) };
     let mut acc = [[S::ZERO; 8]; 4];
     for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(8)) {
         for i in 0..4 {
@@ -172,8 +302,19 @@ unsafe fn portable<S: Scalar>(kc: usize, a: *const S, b: *const S, tile: *mut S)
             }
         }
     }
-    for (out, row) in tile.chunks_exact_mut(8).zip(&acc) {
-        out.copy_from_slice(row);
+    for (i, row) in acc.into_iter().enumerate() {
+        for (j, mut sum) in row.into_iter().enumerate() {
+            // SAFETY: the caller gives 4 rows of 8 elements of the base and of the result, and 8 of bias.
+            unsafe {
+                if !dest.bias.is_null() {
+                    sum = *dest.bias.add(j) + sum;
+                }
+                if !dest.base.is_null() {
+                    sum = *dest.base.add(i * dest.base_ld + j) + sum;
+                }
+                *dest.out.add(i * dest.ld + j) = sum;
+            }
+        }
     }
 }
 
@@ -184,22 +325,31 @@ pub trait HasKernel: Scalar {
 }
 
 macro_rules! has_kernel {
-    ($t:ty, $avx512:ident, $n512:literal, $avx2:ident, $n2:literal) => {
+    ($t:ty, ($avx512:ident, $n512:literal, $t512:ident, $s512:literal), ($avx2:ident, $n2:literal, $t2:ident)) => {
         impl HasKernel for $t {
             fn kernel() -> Kernel<$t> {
                 match isa() {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => Kernel { mr: 12, nr: $n512, run: $avx512 },
+                    Isa::Avx512 => {
+                        let transpose = Transpose { side: $s512, run: $t512 };
+                        Kernel { mr: 12, nr: $n512, run: $avx512, transpose }
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => Kernel { mr: 6, nr: $n2, run: $avx2 },
-                    _ => Kernel { mr: 4, nr: 8, run: portable::<$t> },
+                    Isa::Avx2 => {
+                        let transpose = Transpose { side: 8, run: $t2 };
+                        Kernel { mr: 6, nr: $n2, run: $avx2, transpose }
+                    }
+                    _ => {
+                        let transpose = Transpose { side: 8, run: transpose_portable::<$t> };
+                        Kernel { mr: 4, nr: 8, run: portable::<$t>, transpose }
+                    }
                 }
             }
         }
     };
 }
-has_kernel!(f32, f32_avx512, 32, f32_avx2, 16);
-has_kernel!(f64, f64_avx512, 16, f64_avx2, 8);
+has_kernel!(f32, (f32_avx512, 32, transpose_avx512, 16), (f32_avx2, 16, transpose_avx2));
+has_kernel!(f64, (f64_avx512, 16, transpose_portable, 8), (f64_avx2, 8, transpose_portable));
 
 /// `c = init + a bᵀ`, split over the pool's threads along the longer of `m` and `n`.
 pub fn gemm<S, A, B, C>(pool: &Pool, shape: Shape, c: &mut [C], a: Operand<A>, b: Operand<B>, init: Init<C>)
@@ -258,7 +408,7 @@ unsafe fn block<S, A, B, C>(
     let (mr, nr) = (kernel.mr, kernel.nr);
     let mc = mr * MC_PANELS;
     // A result narrower than its sums must not be rounded between blocks.
-    let depth = if size_of::<C>() < size_of::<S>() { shape.k.max(1) } else { KC };
+    let depth = if size_of::<C>() < size_of::<S>() { shape.k.max(1) } else { block_depth(shape.k) };
     S::with_pack(|Pack { a: packed_a, b: packed_b }| {
         let need_a = mc.min(rows.len().next_multiple_of(mr)) * depth.min(shape.k);
         let need_b = NC.next_multiple_of(nr).min(cols.len().next_multiple_of(nr)) * depth.min(shape.k);
@@ -270,29 +420,45 @@ unsafe fn block<S, A, B, C>(
             for pc in (0..shape.k.max(1)).step_by(depth) {
                 let kc = depth.min(shape.k - pc);
                 let init = if pc == 0 { init } else { Init::Keep };
-                pack(packed_b, b, jc, ncols, pc, kc, nr);
+                pack(packed_b, b, jc, ncols, pc, kc, nr, &kernel.transpose);
                 for ic in rows.clone().step_by(mc) {
                     let nrows = mc.min(rows.end - ic);
-                    pack(packed_a, a, ic, nrows, pc, kc, mr);
+                    pack(packed_a, a, ic, nrows, pc, kc, mr, &kernel.transpose);
                     for jr in (0..ncols).step_by(nr) {
                         let width = nr.min(ncols - jr);
                         for ir in (0..nrows).step_by(mr) {
                             let height = mr.min(nrows - ir);
-                            // SAFETY: panels are packed to whole multiples of mr and nr; the tile holds mr * nr.
+                            let (row, col) = (ic + ir, jc + jr);
+                            let whole = height == mr && width == nr;
+                            // SAFETY: the caller owns this part of c; the operands of init are asserted to be as large.
+                            let direct = unsafe { direct(c, shape, row, col, init) }.filter(|_| whole);
+                            let aside = Dest {
+                                out: tile.as_mut_ptr(),
+                                ld: nr,
+                                base: std::ptr::null(),
+                                base_ld: 0,
+                                bias: std::ptr::null(),
+                            };
+                            // SAFETY: panels are packed to whole multiples of mr and nr; a destination in c is a whole
+                            // tile, and the one aside holds mr * nr.
                             unsafe {
                                 (kernel.run)(
                                     kc,
                                     packed_a.as_ptr().add(ir * kc),
                                     packed_b.as_ptr().add(jr * kc),
-                                    tile.as_mut_ptr(),
+                                    direct.unwrap_or(aside),
                                 );
                             }
+                            if direct.is_some() {
+                                continue;
+                            }
                             for i in 0..height {
-                                let row = (ic + ir + i) * shape.ldc + jc + jr;
-                                // SAFETY: row (ic + ir + i), columns jc + jr .. + width are inside the caller's part.
-                                let out = unsafe { std::slice::from_raw_parts_mut(c.at(row), width) };
+                                // SAFETY: row `row + i`, columns `col .. col + width` are inside the caller's part.
+                                let out = unsafe {
+                                    std::slice::from_raw_parts_mut(c.at((row + i) * shape.ldc + col), width)
+                                };
                                 let sums = &tile[i * nr..i * nr + width];
-                                merge_row(out, sums, init, (ic + ir + i) * shape.n + jc + jr, jc + jr);
+                                merge_row(out, sums, init, (row + i) * shape.n + col, col);
                             }
                         }
                     }
@@ -300,6 +466,37 @@ unsafe fn block<S, A, B, C>(
             }
         }
     });
+}
+
+/// The tile at `(row, col)` of the result as a kernel's destination, where results are stored as sums are taken.
+///
+/// # Safety
+/// The tile lies in `c`, and in what `init` adds.
+unsafe fn direct<S: Scalar, C: Real<Acc = S>>(
+    c: SyncPtr<C>,
+    shape: Shape,
+    row: usize,
+    col: usize,
+    init: Init<C>,
+) -> Option<Dest<S>> {
+    if TypeId::of::<C>() != TypeId::of::<S>() {
+        return None;
+    }
+    // SAFETY: by this function's contract; C is S, so that the casts change nothing.
+    unsafe {
+        let out = c.at(row * shape.ldc + col).cast::<S>();
+        let null = std::ptr::null();
+        let (base, base_ld, bias) = match init {
+            Init::Zero => (null, 0, null),
+            Init::Keep => (out.cast_const(), shape.ldc, null),
+            Init::Add(bias, residual) => (
+                residual.map_or(null, |r| r.as_ptr().add(row * shape.n + col).cast::<S>()),
+                shape.n,
+                bias.map_or(null, |b| b.as_ptr().add(col).cast::<S>()),
+            ),
+        };
+        Some(Dest { out, ld: shape.ldc, base, base_ld, bias })
+    }
 }
 
 /// One row of a tile into the result; `at` is its place in the residual, `col` in the bias.
@@ -334,6 +531,13 @@ fn merge_row<C: Real>(out: &mut [C], sums: &[C::Acc], init: Init<C>, at: usize, 
     }
 }
 
+/// Depth of the packed blocks of a sum over `k`: all of one size but the last. It depends on `k` alone, and with it the
+/// order of the sums.
+fn block_depth(k: usize) -> usize {
+    let blocks = k.div_ceil(KC).max(1);
+    k.div_ceil(blocks).next_multiple_of(SQUARE).max(1)
+}
+
 fn grow<S: Scalar>(buf: &mut Vec<S>, len: usize) {
     if buf.len() < len {
         buf.resize(len, S::ZERO);
@@ -350,35 +554,110 @@ fn pack<S: Scalar, T: Real<Acc = S>>(
     p0: usize,
     kc: usize,
     width: usize,
+    transpose: &Transpose<S>,
 ) {
-    for (panel, out) in out.chunks_mut((width * kc).max(1)).take(rows.div_ceil(width)).enumerate() {
-        let first = i0 + panel * width;
-        let height = width.min(i0 + rows - first);
-        if height < width {
-            out[..width * kc].fill(S::ZERO);
+    if kc == 0 {
+        return;
+    }
+    let out = &mut out[..rows.next_multiple_of(width) * kc];
+    if src.rs != 1 {
+        let src = Operand { data: &src.data[i0 * src.rs + p0 * src.cs..], ..src };
+        return match transpose.side {
+            8 => pack_transposed::<8, S, T>(out, src, rows, kc, width, transpose),
+            16 => pack_transposed::<16, S, T>(out, src, rows, kc, width, transpose),
+            side => unreachable!("no transposition has a side of {side}"),
+        };
+    }
+    let src = Operand { data: &src.data[i0 + p0 * src.cs..], ..src };
+    let whole = rows / width;
+    match width {
+        6 => pack_rows::<6, S, T>(out, src, whole, kc),
+        8 => pack_rows::<8, S, T>(out, src, whole, kc),
+        4 => pack_rows::<4, S, T>(out, src, whole, kc),
+        12 => pack_rows::<12, S, T>(out, src, whole, kc),
+        16 => pack_rows::<16, S, T>(out, src, whole, kc),
+        32 => pack_rows::<32, S, T>(out, src, whole, kc),
+        _ => unreachable!("no kernel has panels of {width} rows"),
+    }
+    let height = rows - whole * width;
+    if height > 0 {
+        for (p, out) in out[whole * width * kc..].chunks_exact_mut(width).enumerate() {
+            let row = &src.data[p * src.cs + whole * width..][..height];
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = row.get(i).map_or(S::ZERO, |x| x.up());
+            }
         }
-        if src.cs == 1 {
-            // Depth is contiguous: transpose, eight columns at a time to stay within few cache lines.
-            for p in (0..kc).step_by(8) {
-                let depth = 8.min(kc - p);
-                for i in 0..height {
-                    let row = &src.data[(first + i) * src.rs + p0 + p..][..depth];
-                    for (q, x) in row.iter().enumerate() {
-                        out[(p + q) * width + i] = x.up();
+    }
+}
+
+/// Depths that packing asks memory for ahead of their use.
+const AHEAD: usize = 4;
+
+/// Asks for the cache line of `data[at]`, if there is one.
+#[inline(always)]
+fn prefetch<T>(data: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(x) = data.get(at) {
+        // SAFETY: a hint that reads nothing, at an address inside a slice.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>((&raw const *x).cast())
+        };
+    }
+}
+
+/// The `whole` full panels of an operand whose rows lie side by side in memory.
+fn pack_rows<const WIDTH: usize, S: Scalar, T: Real<Acc = S>>(
+    out: &mut [S],
+    src: Operand<T>,
+    whole: usize,
+    kc: usize,
+) {
+    // Depth outside: the source is read in order, the panels are so many streams to write to.
+    for p in 0..kc {
+        let (row, _) = src.data[p * src.cs..][..whole * WIDTH].as_chunks::<WIDTH>();
+        for (panel, row) in row.iter().enumerate() {
+            prefetch(src.data, (p + AHEAD) * src.cs + panel * WIDTH);
+            if let Some(out) = out[(panel * kc + p) * WIDTH..].first_chunk_mut::<WIDTH>() {
+                *out = row.map(T::up);
+            }
+        }
+    }
+}
+
+/// The panels of an operand whose depth is contiguous (or strided), square by square.
+fn pack_transposed<const SIDE: usize, S: Scalar, T: Real<Acc = S>>(
+    out: &mut [S],
+    src: Operand<T>,
+    rows: usize,
+    kc: usize,
+    width: usize,
+    transpose: &Transpose<S>,
+) {
+    let mut square = [[S::ZERO; SIDE]; SIDE];
+    for (panel, out) in out.chunks_exact_mut(width * kc).enumerate() {
+        for across in (0..width).step_by(SIDE) {
+            let cut = SIDE.min(width - across);
+            for p in (0..kc).step_by(SIDE) {
+                let depth = SIDE.min(kc - p);
+                for (i, line) in square[..cut].iter_mut().enumerate() {
+                    let row = panel * width + across + i;
+                    let from = &src.data[(row * src.rs + p * src.cs).min(src.data.len())..];
+                    prefetch(src.data, (row + SIDE) * src.rs + p * src.cs);
+                    match from.first_chunk::<SIDE>() {
+                        _ if row >= rows => *line = [S::ZERO; SIDE],
+                        Some(from) if src.cs == 1 && depth == SIDE => *line = from.map(T::up),
+                        _ => {
+                            for (x, from) in line[..depth].iter_mut().zip(from.iter().step_by(src.cs)) {
+                                *x = from.up();
+                            }
+                        }
                     }
                 }
-            }
-        } else {
-            for (p, out) in out.chunks_exact_mut(width).take(kc).enumerate() {
-                let at = first * src.rs + (p0 + p) * src.cs;
-                if src.rs == 1 {
-                    for (o, x) in out.iter_mut().zip(&src.data[at..at + height]) {
-                        *o = x.up();
-                    }
-                } else {
-                    for (i, o) in out.iter_mut().enumerate().take(height) {
-                        *o = src.data[at + i * src.rs].up();
-                    }
+                assert!((p + depth - 1) * width + across + cut <= out.len(), "panel too short");
+                // SAFETY: the square holds SIDE * SIDE elements, and column `depth - 1` ends in the panel (asserted).
+                unsafe {
+                    let at = out.as_mut_ptr().add(p * width + across);
+                    (transpose.run)(square.as_ptr().cast(), at, width, cut, depth);
                 }
             }
         }
@@ -467,7 +746,8 @@ mod tests {
         }
     }
 
-    /// Every kernel that this machine can run, not only the one it would choose, against the plain sum.
+    /// Every kernel that this machine can run, not only the one it would choose, against the plain sum, and its
+    /// transposition.
     #[test]
     fn every_kernel_matches() {
         fn check<S: Scalar>(kernel: Kernel<S>) {
@@ -475,29 +755,66 @@ mod tests {
             let (mr, nr) = (kernel.mr, kernel.nr);
             let a: Vec<S> = (0..mr * kc).map(|i| S::of(value(i))).collect();
             let b: Vec<S> = (0..nr * kc).map(|i| S::of(value(i + 1))).collect();
-            let mut tile = vec![S::ZERO; mr * nr];
-            // SAFETY: whole panels of kc and a whole tile; the caller checked the CPU features.
-            unsafe { (kernel.run)(kc, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
-            for i in 0..mr {
-                for j in 0..nr {
-                    let want: f64 = (0..kc).map(|p| a[p * mr + i].to_f64() * b[p * nr + j].to_f64()).sum();
-                    // Products of numbers below 1: kc roundings of sums below kc.
-                    let bound = (kc * kc) as f64 * S::EPSILON;
-                    assert!((tile[i * nr + j].to_f64() - want).abs() < bound, "({i},{j})");
+            let base: Vec<S> = (0..mr * nr).map(|i| S::of(value(i + 2))).collect();
+            let bias: Vec<S> = (0..nr).map(|i| S::of(value(i + 3))).collect();
+            for (with_base, with_bias) in [(false, false), (true, false), (false, true), (true, true)] {
+                let mut tile = vec![S::ZERO; mr * nr];
+                let dest = Dest {
+                    out: tile.as_mut_ptr(),
+                    ld: nr,
+                    base: if with_base { base.as_ptr() } else { std::ptr::null() },
+                    base_ld: nr,
+                    bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+                };
+                // SAFETY: whole panels of kc and whole tiles; the caller checked the CPU features.
+                unsafe { (kernel.run)(kc, a.as_ptr(), b.as_ptr(), dest) };
+                for i in 0..mr {
+                    for j in 0..nr {
+                        let mut want: f64 =
+                            (0..kc).map(|p| a[p * mr + i].to_f64() * b[p * nr + j].to_f64()).sum();
+                        want += if with_base { base[i * nr + j].to_f64() } else { 0.0 };
+                        want += if with_bias { bias[j].to_f64() } else { 0.0 };
+                        // Products of numbers below 1: kc + 2 roundings of sums below kc + 2.
+                        let bound = ((kc + 2) * (kc + 2)) as f64 * S::EPSILON;
+                        assert!((tile[i * nr + j].to_f64() - want).abs() < bound, "({i},{j})");
+                    }
+                }
+            }
+            let side = kernel.transpose.side;
+            let square: Vec<S> = (0..side * side).map(|i| S::of(i as f64)).collect();
+            let untouched = S::of(-1.0);
+            for (width, depth) in [(side, side), (1, side), (side, 1), (side - 3, side - 1)] {
+                let mut out = vec![untouched; side * side];
+                // SAFETY: the square and the result hold side * side elements.
+                unsafe { (kernel.transpose.run)(square.as_ptr(), out.as_mut_ptr(), side, width, depth) };
+                for (at, &x) in out.iter().enumerate() {
+                    let (q, i) = (at / side, at % side);
+                    let inside = q < depth && i < width;
+                    assert_eq!(
+                        x,
+                        if inside { square[i * side + q] } else { untouched },
+                        "column {q}, row {i}"
+                    );
                 }
             }
         }
-        check(Kernel { mr: 4, nr: 8, run: portable::<f64> });
-        check(Kernel { mr: 4, nr: 8, run: portable::<f32> });
+        fn portable_of<S: Scalar>() -> Kernel<S> {
+            let transpose = Transpose { side: 8, run: transpose_portable::<S> };
+            Kernel { mr: 4, nr: 8, run: portable::<S>, transpose }
+        }
+        check(portable_of::<f64>());
+        check(portable_of::<f32>());
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            check(Kernel { mr: 6, nr: 16, run: f32_avx2 });
-            check(Kernel { mr: 6, nr: 8, run: f64_avx2 });
+            let transpose = Transpose { side: 8, run: transpose_avx2 };
+            check(Kernel { mr: 6, nr: 16, run: f32_avx2, transpose });
+            check(Kernel { mr: 6, nr: 8, run: f64_avx2, ..portable_of() });
         }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
-            check(Kernel { mr: 12, nr: 32, run: f32_avx512 });
-            check(Kernel { mr: 12, nr: 16, run: f64_avx512 });
+            let transpose = Transpose { side: 16, run: transpose_avx512 };
+            check(Kernel { mr: 12, nr: 32, run: f32_avx512, transpose });
+            check(Kernel { mr: 12, nr: 16, run: f64_avx512, ..portable_of() });
         }
     }
 }

@@ -13,6 +13,7 @@ use duel_backend::{AdamW, Backend, Element, Error, Gemm, Heads, Layout, Norm, Re
 use gemm::{HasKernel, Init, Operand, Shape};
 pub use real::{Real, Scalar};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use sync::Pool;
 
 /// The CPU backend, with weights and activations stored as `R`.
@@ -76,8 +77,18 @@ where
         let mut buf = Vec::new();
         buf.try_reserve_exact(len)
             .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
-        buf.resize(len, T::default());
+        // Touched by all threads: the system clears pages as they are touched, which is slow on one.
+        self.pool.parts(buf.spare_capacity_mut(), len, |_, part| part.fill(MaybeUninit::new(T::default())));
+        // SAFETY: the first `len` elements were just written.
+        unsafe { buf.set_len(len) };
         Ok(buf)
+    }
+
+    fn host_bytes<'a, T: Element>(&self, buf: &'a Vec<T>) -> Option<&'a [u8]> {
+        // SAFETY: an `Element` is plain data without padding; the bytes are borrowed as long as the elements.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(buf.as_ptr().cast::<u8>(), size_of_val(buf.as_slice())) };
+        cfg!(target_endian = "little").then_some(bytes)
     }
 
     fn len<T: Element>(&self, buf: &Vec<T>) -> usize {

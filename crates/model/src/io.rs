@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Memory-mapped safetensors files of a folder.
@@ -186,24 +187,14 @@ impl<B: Backend> View for &Outgoing<'_, B> {
     }
     fn data(&self) -> Cow<'_, [u8]> {
         let cols = self.shape.cols;
-        let mut host = vec![B::Real::default(); self.rows * cols];
-        self.b.download(&mut host, self.buf, self.first * cols);
-        let mut bytes = Vec::with_capacity(self.data_len());
-        let mut push = |x: B::Real| match B::Real::DTYPE {
-            duel_backend::Dtype::Bf16 => bytes.extend(bf16::from_f32(x.to_f32()).to_le_bytes()),
-            duel_backend::Dtype::F64 => bytes.extend(x.to_f64().to_le_bytes()),
-            _ => bytes.extend(x.to_f32().to_le_bytes()),
-        };
-        if self.shape.transposed {
-            for c in 0..cols {
-                for r in 0..self.rows {
-                    push(host[r * cols + c]);
-                }
-            }
-        } else {
-            host.into_iter().for_each(push);
+        let bytes = bytes_of(self.b, self.buf, self.first * cols..(self.first + self.rows) * cols);
+        if !self.shape.transposed {
+            return bytes;
         }
-        bytes.into()
+        let size = size_of::<B::Real>();
+        let at = |r: usize, c: usize| &bytes[(r * cols + c) * size..][..size];
+        let turned = (0..cols).flat_map(|c| (0..self.rows).flat_map(move |r| at(r, c)).copied());
+        turned.collect()
     }
     fn data_len(&self) -> usize {
         self.rows * self.shape.cols * size_of::<B::Real>()
@@ -290,16 +281,45 @@ fn sync(path: &Path) -> Result<()> {
         .map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
 }
 
+/// Elements that are copied from a device at a time.
+const STAGED: usize = 1 << 16;
+
+/// Elements `range` of a buffer as files hold them: borrowed where they lie in the host's memory anyway, so that
+/// saving a model needs no second copy of its largest tensor.
+fn bytes_of<'a, B: Backend, T: Float>(b: &B, buf: &'a B::Buf<T>, range: Range<usize>) -> Cow<'a, [u8]> {
+    let size = size_of::<T>();
+    if let Some(bytes) = b.host_bytes(buf) {
+        return Cow::Borrowed(&bytes[range.start * size..range.end * size]);
+    }
+    let mut bytes = Vec::with_capacity(range.len() * size);
+    let mut staging = vec![T::default(); STAGED.min(range.len())];
+    for from in range.clone().step_by(STAGED) {
+        let part = &mut staging[..STAGED.min(range.end - from)];
+        b.download(part, buf, from);
+        for x in part {
+            match T::DTYPE {
+                duel_backend::Dtype::Bf16 => bytes.extend(bf16::from_f32(x.to_f32()).to_le_bytes()),
+                duel_backend::Dtype::F64 => bytes.extend(x.to_f64().to_le_bytes()),
+                _ => bytes.extend(x.to_f32().to_le_bytes()),
+            }
+        }
+    }
+    bytes.into()
+}
+
 /// Name of the first tensor with a value that is not a finite number, if there is one.
 pub fn first_not_finite<B: Backend>(
     b: &B,
     manifest: &Model<Shape>,
     model: &Model<Real<B>>,
 ) -> Option<String> {
+    let mut staging = vec![B::Real::default(); STAGED];
     let bad = |(shape, buf): &(&Shape, &Real<B>)| {
-        let mut host = vec![B::Real::default(); shape.len()];
-        b.download(&mut host, buf, 0);
-        host.iter().any(|x| !x.to_f64().is_finite())
+        (0..shape.len()).step_by(STAGED).any(|from| {
+            let part = &mut staging[..STAGED.min(shape.len() - from)];
+            b.download(part, buf, from);
+            part.iter().any(|x| !x.to_f64().is_finite())
+        })
     };
     let tensors = manifest.iter().into_iter().zip(model.iter());
     tensors.into_iter().find(bad).map(|(shape, _)| shape.pieces[0].name.clone())
@@ -320,12 +340,7 @@ impl<B: Backend> View for &Flat<'_, B> {
         &self.len
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut host = vec![B::Acc::default(); self.len[0]];
-        self.b.download(&mut host, self.buf, 0);
-        match self.dtype() {
-            Dtype::F64 => host.iter().flat_map(|x| x.to_f64().to_le_bytes()).collect(),
-            _ => host.iter().flat_map(|x| x.to_f32().to_le_bytes()).collect(),
-        }
+        bytes_of(self.b, self.buf, 0..self.len[0])
     }
     fn data_len(&self) -> usize {
         self.len[0] * size_of::<B::Acc>()

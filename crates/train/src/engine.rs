@@ -7,7 +7,11 @@ use duel_loss::{Head, ResponseStats, Targets};
 use duel_model::{Activations, Config, Keep, Model, backward, forward};
 
 /// Bytes of logits that exist at a time: enough rows that the product with the head runs at full speed.
-const LOGITS_BYTES: usize = 128 << 20;
+const LOGITS_BYTES: usize = 64 << 20;
+
+/// Tokens of a micro-batch where nothing else is asked for: more would hardly be faster, and activations take memory in
+/// proportion.
+const BUDGET: usize = 1024;
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +27,14 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: 2048, or the
+    /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: [`BUDGET`], or the
     /// largest group where that is larger).
     pub fn plan(ds: &Dataset, batch: usize, budget: usize, vocab: usize) -> Room {
         let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.first().copied().unwrap_or(0);
         let most = sizes.iter().take(batch).sum();
-        let budget = if budget == 0 { 2048 } else { budget };
+        let budget = if budget == 0 { BUDGET } else { budget };
         let rows = budget.min(most).max(largest);
         let logits = (LOGITS_BYTES / (4 * vocab)).clamp(64, rows.max(64));
         Room { budget: rows, rows, positions: ds.report().longest, logits }
