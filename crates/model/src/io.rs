@@ -313,7 +313,8 @@ pub fn first_not_finite<B: Backend>(
     manifest: &Model<Shape>,
     model: &Model<Real<B>>,
 ) -> Option<String> {
-    let mut staging = vec![B::Real::default(); STAGED];
+    let mut staging = Vec::new();
+    staging.resize(STAGED, B::Real::default());
     let bad = |(shape, buf): &(&Shape, &Real<B>)| {
         (0..shape.len()).step_by(STAGED).any(|from| {
             let part = &mut staging[..STAGED.min(shape.len() - from)];

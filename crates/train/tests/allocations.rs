@@ -1,0 +1,93 @@
+//! A step allocates no buffer: what it needs was allocated before the first one.
+
+use duel_cpu::Cpu;
+use duel_data::{Dataset, Options, Task, Truncation};
+use duel_model::{Config, Keep, Model};
+use duel_optim::{Algorithm, Optimizer, square_sums};
+use duel_train::engine::{Engine, Room};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// The system's allocator, with the number of bytes asked for and the largest request.
+struct Counting;
+
+static TOTAL: AtomicUsize = AtomicUsize::new(0);
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        TOTAL.fetch_add(layout.size(), Relaxed);
+        LARGEST.fetch_max(layout.size(), Relaxed);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_step_allocates_no_buffer() {
+    let json = serde_json::json!({
+        "model_type": "llama", "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256,
+        "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 512, "tie_word_embeddings": true
+    });
+    let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
+    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let mut builder = Dataset::builder(&options);
+    for row in 0..6u32 {
+        let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 97 + seed * 31) % 512).collect::<Vec<u32>>();
+        let (prompt, best, worst) = (tokens(90 + row, row), tokens(60, row + 10), tokens(50 + row, row + 20));
+        builder.push(row as usize + 1, &prompt, &[&best, &worst]).unwrap();
+    }
+    let ds = builder.finish().unwrap();
+    for threads in [1, 2] {
+        let cpu = Cpu::<f32>::new(threads);
+        let manifest = Model::manifest(&config);
+        let mut seed = 0u64;
+        let mut weights = manifest
+            .init(&cpu, &config, || {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 40) as f64 / (1u64 << 23) as f64 - 1.0
+            })
+            .unwrap();
+        let mut grads = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
+        let room = Room::plan(&ds, ds.len(), 512, config.vocab);
+        let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
+        let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
+        let mut optimizer = Optimizer::new(&cpu, algorithm, shapes).unwrap();
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let mut step = || {
+            for g in grads.iter_mut() {
+                duel_backend::Backend::zero(&cpu, g);
+            }
+            let stats = engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1));
+            let norm: f64 = square_sums(&cpu, &grads.iter()).iter().sum();
+            optimizer.step(&cpu, weights.iter_mut(), grads.iter(), 1e-4, 1.0);
+            (stats, norm)
+        };
+        // The first step sizes the packing and attention scratch of each thread.
+        cpu.install(&mut step);
+        cpu.install(&mut step);
+        TOTAL.store(0, Relaxed);
+        LARGEST.store(0, Relaxed);
+        let (stats, norm) = cpu.install(&mut step);
+        let (total, largest) = (TOTAL.load(Relaxed), LARGEST.load(Relaxed));
+        assert_eq!(stats.len(), 12);
+        assert!(norm > 0.0);
+        let smallest_buffer = room.rows * config.heads.heads * size_of::<f32>();
+        println!("{threads} thread(s): {total} bytes in all, {largest} at once");
+        assert!(
+            largest < smallest_buffer,
+            "{largest} bytes at once: a buffer (the smallest has {smallest_buffer})"
+        );
+        assert!(total < 1 << 18, "{total} bytes of bookkeeping in a step");
+    }
+}
