@@ -3,8 +3,11 @@
 
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
-use duel_model::{Family, Generator, Keep, Sampling};
-use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Outcome, Random, config, distance, tiny};
+use duel_model::{Activations, Family, Generator, Keep, Sampling};
+use duel_tests::{
+    Batch, Case, FAMILIES, Group, How, Objective, Outcome, Random, TempDir, activations, config, distance,
+    host, tiny,
+};
 use half::bf16;
 use proptest::prelude::*;
 use serde_json::json;
@@ -243,6 +246,48 @@ fn bfloat16_agrees_within_its_rounding() {
         for ((name, a), b) in case.names().iter().zip(&rounded.grads).zip(&exact.grads) {
             let far = distance(a, b);
             assert!(far < bound(60.0), "{family:?}: the gradient of {name} is off by {far}");
+        }
+    }
+}
+
+/// A model that is only read takes half the memory where bf16 holds its weights, and gives the same bits.
+#[test]
+fn a_frozen_model_gives_the_same_bits() {
+    let b = Cpu::<f32>::new(1);
+    let rounded = |x: &f64| bf16::from_f64(*x).to_f64();
+    for family in FAMILIES {
+        for narrow in [true, false] {
+            let mut case = Case::new(tiny(family), 9);
+            let config = case.config.clone();
+            let batch = Batch::packed(&groups(5, config.vocab));
+            if narrow {
+                case.weights.iter_mut().flatten().for_each(|x| *x = rounded(x));
+            }
+            let dir = TempDir::new().unwrap();
+            let weights = case.upload(&b);
+            duel_model::save(&b, dir.path(), &config, &weights).unwrap();
+            let frozen = duel_model::load_frozen(&b, dir.path(), &config).unwrap();
+            let score = |w: &dyn Fn(&mut Activations<Cpu<f32>>)| {
+                let mut a = activations(&b, &config, batch.tokens.len(), Keep::Nothing);
+                w(&mut a);
+                host::<_, f32>(&b, &a.hidden)
+            };
+            let layout = batch.layout(&b);
+            let want = score(&|a| duel_model::forward(&b, &config, &weights, &layout, a));
+            let got = score(&|a| duel_model::forward(&b, &config, &frozen, &layout, a));
+            assert_eq!(got, want, "{family:?}");
+            let how = Sampling { max_new_tokens: 9, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 5 };
+            let mut generator = Generator::new(&b, &config, 1, 16).unwrap();
+            let prompt: &[&[u32]] = &[&[1, 2, 3]];
+            let continued = generator.generate(&b, &config, &weights, prompt, how, &[]);
+            assert_eq!(generator.generate(&b, &config, &frozen, prompt, how, &[]), continued, "{family:?}");
+            let all = 4 * case.manifest().parameters();
+            let taken = frozen.bytes(&b);
+            if narrow {
+                assert!(taken < all * 2 / 3, "{family:?}: {taken} of {all} bytes");
+            } else {
+                assert_eq!(taken, all, "{family:?}");
+            }
         }
     }
 }

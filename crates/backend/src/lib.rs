@@ -8,6 +8,7 @@ mod layout;
 pub use dims::{AdamW, Gemm, Heads, Norm, Rmsprop};
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};
+use half::bf16;
 pub use layout::{Layout, Segment};
 
 /// A buffer of weights or activations on backend `B`.
@@ -16,6 +17,42 @@ pub type Real<B> = <B as Backend>::Buf<<B as Backend>::Real>;
 pub type Acc<B> = <B as Backend>::Buf<<B as Backend>::Acc>;
 /// A buffer of token ids, positions or row numbers on backend `B`.
 pub type Index<B> = <B as Backend>::Buf<u32>;
+
+/// A matrix of weights that a forward verb reads: as the backend computes, or frozen in bf16.
+///
+/// Verbs take `impl Into<Weight>`, so a plain buffer is passed as it is.
+pub enum Weight<'a, B: Backend> {
+    /// In the precision of the computation.
+    Real(&'a Real<B>),
+    /// Weights that do not change any more, in 16 bits; only for backends that [`Backend::reads_bf16`].
+    Bf16(&'a B::Buf<bf16>),
+}
+
+impl<'a, B: Backend> Weight<'a, B> {
+    /// The buffer of a parameter that is never stored in bf16: a vector.
+    ///
+    /// # Panics
+    /// When it is in bf16 after all.
+    pub fn real(self) -> &'a Real<B> {
+        match self {
+            Weight::Real(buf) => buf,
+            Weight::Bf16(_) => panic!("this parameter is read in the precision of the computation alone"),
+        }
+    }
+}
+
+impl<B: Backend> Clone for Weight<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend> Copy for Weight<'_, B> {}
+
+impl<'a, B: Backend> From<&'a Real<B>> for Weight<'a, B> {
+    fn from(buf: &'a Real<B>) -> Self {
+        Weight::Real(buf)
+    }
+}
 
 /// Where the per-row results of [`Backend::logprob`] go: one value a row each.
 pub struct RowStats<'a, B: Backend> {
@@ -51,6 +88,10 @@ pub trait Backend: Sized + 'static {
 
     /// One line for people: what computes, with how many threads.
     fn describe(&self) -> String;
+    /// Whether the verbs take [`Weight::Bf16`] beside the backend's own precision.
+    fn reads_bf16(&self) -> bool {
+        false
+    }
 
     // ---- memory -----------------------------------------------------------------------------------------
 
@@ -77,11 +118,11 @@ pub trait Backend: Sized + 'static {
     // ---- matrix products: y = x wᵀ ----------------------------------------------------------------------
 
     /// `y[m,n] = x[m,k] · w[n,k]ᵀ + bias[n] + residual[m,n]`.
-    fn gemm(
+    fn gemm<'w>(
         &self,
         y: &mut Real<Self>,
         x: &Real<Self>,
-        w: &Real<Self>,
+        w: impl Into<Weight<'w, Self>>,
         bias: Option<&Real<Self>>,
         residual: Option<&Real<Self>>,
         dims: Gemm,
@@ -96,10 +137,10 @@ pub trait Backend: Sized + 'static {
     // ---- embedding --------------------------------------------------------------------------------------
 
     /// `y[r] = table[ids[r]] (+ pos_table[positions[r]])`, for the layout's rows; `width` columns.
-    fn embed(
+    fn embed<'w>(
         &self,
         y: &mut Real<Self>,
-        table: &Real<Self>,
+        table: impl Into<Weight<'w, Self>>,
         pos_table: Option<&Real<Self>>,
         layout: &Layout<Self>,
         width: usize,

@@ -3,7 +3,7 @@
 //! An element of the result is a sum over `k` in blocks of [`KC`], each block summed in order: its bits depend
 //! neither on the thread count nor on how many other rows and columns there are.
 
-use crate::real::{Pack, Real, Scalar};
+use crate::real::{Lift, Pack, Real, Scalar};
 use crate::simd::{Isa, isa};
 use crate::sync::{Pool, SyncPtr};
 use std::any::TypeId;
@@ -355,8 +355,8 @@ has_kernel!(f64, (f64_avx512, 16, transpose_portable, 8), (f64_avx2, 8, transpos
 pub fn gemm<S, A, B, C>(pool: &Pool, shape: Shape, c: &mut [C], a: Operand<A>, b: Operand<B>, init: Init<C>)
 where
     S: HasKernel,
-    A: Real<Acc = S>,
-    B: Real<Acc = S>,
+    A: Lift<S>,
+    B: Lift<S>,
     C: Real<Acc = S>,
 {
     let Shape { m, n, k, ldc } = shape;
@@ -401,8 +401,8 @@ unsafe fn block<S, A, B, C>(
     init: Init<C>,
 ) where
     S: HasKernel,
-    A: Real<Acc = S>,
-    B: Real<Acc = S>,
+    A: Lift<S>,
+    B: Lift<S>,
     C: Real<Acc = S>,
 {
     let (mr, nr) = (kernel.mr, kernel.nr);
@@ -546,7 +546,7 @@ fn grow<S: Scalar>(buf: &mut Vec<S>, len: usize) {
 
 /// Packs rows `i0..i0+rows` and depth `p0..p0+kc` of an operand into panels of `width` rows, depth first;
 /// the last panel is filled up with zeros.
-fn pack<S: Scalar, T: Real<Acc = S>>(
+fn pack<S: Scalar, T: Lift<S>>(
     out: &mut [S],
     src: Operand<T>,
     i0: usize,
@@ -584,7 +584,7 @@ fn pack<S: Scalar, T: Real<Acc = S>>(
         for (p, out) in out[whole * width * kc..].chunks_exact_mut(width).enumerate() {
             let row = &src.data[p * src.cs + whole * width..][..height];
             for (i, o) in out.iter_mut().enumerate() {
-                *o = row.get(i).map_or(S::ZERO, |x| x.up());
+                *o = row.get(i).map_or(S::ZERO, |x| x.lift());
             }
         }
     }
@@ -606,7 +606,7 @@ fn prefetch<T>(data: &[T], at: usize) {
 }
 
 /// The `whole` full panels of an operand whose rows lie side by side in memory.
-fn pack_rows<const WIDTH: usize, S: Scalar, T: Real<Acc = S>>(
+fn pack_rows<const WIDTH: usize, S: Scalar, T: Lift<S>>(
     out: &mut [S],
     src: Operand<T>,
     whole: usize,
@@ -618,14 +618,14 @@ fn pack_rows<const WIDTH: usize, S: Scalar, T: Real<Acc = S>>(
         for (panel, row) in row.iter().enumerate() {
             prefetch(src.data, (p + AHEAD) * src.cs + panel * WIDTH);
             if let Some(out) = out[(panel * kc + p) * WIDTH..].first_chunk_mut::<WIDTH>() {
-                *out = row.map(T::up);
+                *out = row.map(T::lift);
             }
         }
     }
 }
 
 /// The panels of an operand whose depth is contiguous (or strided), square by square.
-fn pack_transposed<const SIDE: usize, S: Scalar, T: Real<Acc = S>>(
+fn pack_transposed<const SIDE: usize, S: Scalar, T: Lift<S>>(
     out: &mut [S],
     src: Operand<T>,
     rows: usize,
@@ -645,10 +645,10 @@ fn pack_transposed<const SIDE: usize, S: Scalar, T: Real<Acc = S>>(
                     prefetch(src.data, (row + SIDE) * src.rs + p * src.cs);
                     match from.first_chunk::<SIDE>() {
                         _ if row >= rows => *line = [S::ZERO; SIDE],
-                        Some(from) if src.cs == 1 && depth == SIDE => *line = from.map(T::up),
+                        Some(from) if src.cs == 1 && depth == SIDE => *line = from.map(T::lift),
                         _ => {
                             for (x, from) in line[..depth].iter_mut().zip(from.iter().step_by(src.cs)) {
-                                *x = from.up();
+                                *x = from.lift();
                             }
                         }
                     }

@@ -9,7 +9,9 @@ mod real;
 mod simd;
 mod sync;
 
-use duel_backend::{AdamW, Backend, Element, Error, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats};
+use duel_backend::{
+    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight,
+};
 use gemm::{HasKernel, Init, Operand, Shape};
 pub use real::{Real, Scalar};
 use std::marker::PhantomData;
@@ -107,6 +109,10 @@ where
         self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
     }
 
+    fn reads_bf16(&self) -> bool {
+        true
+    }
+
     fn zero<T: Element>(&self, buf: &mut Vec<T>) {
         let len = buf.len();
         self.pool.parts(buf, len, |_, part| part.fill(T::default()));
@@ -116,17 +122,21 @@ where
         Ok(())
     }
 
-    fn gemm(
+    fn gemm<'w>(
         &self,
         y: &mut Vec<R>,
         x: &Vec<R>,
-        w: &Vec<R>,
+        w: impl Into<Weight<'w, Self>>,
         bias: Option<&Vec<R>>,
         residual: Option<&Vec<R>>,
         Gemm { m, n, k }: Gemm,
     ) {
         let init = Init::Add(bias.map(Vec::as_slice), residual.map(Vec::as_slice));
-        gemm::gemm(&self.pool, Shape { m, n, k, ldc: n }, y, dense(x, k), dense(w, k), init);
+        let shape = Shape { m, n, k, ldc: n };
+        match w.into() {
+            Weight::Real(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
+            Weight::Bf16(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
+        }
     }
 
     fn gemm_dx(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, Gemm { m, n, k }: Gemm) {
@@ -143,16 +153,22 @@ where
         norm::bias_dw(&self.pool, db, dy, d.m, d.n);
     }
 
-    fn embed(
+    fn embed<'w>(
         &self,
         y: &mut Vec<R>,
-        table: &Vec<R>,
+        table: impl Into<Weight<'w, Self>>,
         pos_table: Option<&Vec<R>>,
         layout: &Layout<Self>,
         width: usize,
     ) {
-        let pos = pos_table.map(Vec::as_slice);
-        pointwise::embed(&self.pool, y, table, pos, &layout.tokens, &layout.positions, layout.rows, width);
+        let (ids, rows) = (&layout.tokens, layout.rows);
+        match table.into() {
+            Weight::Real(table) => pointwise::gather(&self.pool, y, table, ids, rows, width),
+            Weight::Bf16(table) => pointwise::gather_up(&self.pool, y, table, ids, rows, width),
+        }
+        if let Some(table) = pos_table {
+            pointwise::add_gathered(&self.pool, y, table, &layout.positions, rows, width);
+        }
     }
 
     fn embed_bw(

@@ -1,9 +1,10 @@
 //! Embedding, rotary positions, activations, gather and the optimizers: one pass over memory each.
 
-use crate::real::{Real, Scalar};
+use crate::real::{Lift, Real, Scalar};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
 use duel_backend::{AdamW, Heads, Rmsprop};
+use half::bf16;
 
 simd! {
     /// `y += x`.
@@ -151,24 +152,6 @@ pub fn rmsprop<R: Real>(pool: &Pool, w: &mut [R], v: &mut [R::Acc], g: &[R::Acc]
     });
 }
 
-pub fn embed<R: Real>(
-    pool: &Pool,
-    y: &mut [R],
-    table: &[R],
-    pos_table: Option<&[R]>,
-    ids: &[u32],
-    positions: &[u32],
-    rows: usize,
-    width: usize,
-) {
-    pool.rows(y, rows, width, |r, y| {
-        y.copy_from_slice(&table[ids[r] as usize * width..][..width]);
-        if let Some(pos) = pos_table {
-            add(y, &pos[positions[r] as usize * width..][..width]);
-        }
-    });
-}
-
 /// `dst[index[r]] += src[r]`, rows in order; each task owns a slab of columns.
 fn scatter<T: Send, R: Real>(
     pool: &Pool,
@@ -212,6 +195,20 @@ pub fn scatter_add<R: Real>(pool: &Pool, dx: &mut [R], dy: &[R], index: &[u32], 
 
 pub fn gather<R: Real>(pool: &Pool, y: &mut [R], x: &[R], index: &[u32], rows: usize, width: usize) {
     pool.rows(y, rows, width, |r, y| y.copy_from_slice(&x[index[r] as usize * width..][..width]));
+}
+
+/// As [`gather`], from a table in bf16.
+pub fn gather_up<R: Real>(pool: &Pool, y: &mut [R], x: &[bf16], index: &[u32], rows: usize, width: usize) {
+    pool.rows(y, rows, width, |r, y| {
+        for (y, x) in y.iter_mut().zip(&x[index[r] as usize * width..][..width]) {
+            *y = R::down(x.lift());
+        }
+    });
+}
+
+/// `y[r] += x[index[r]]`.
+pub fn add_gathered<R: Real>(pool: &Pool, y: &mut [R], x: &[R], index: &[u32], rows: usize, width: usize) {
+    pool.rows(y, rows, width, |r, y| add(y, &x[index[r] as usize * width..][..width]));
 }
 
 pub fn rope<R: Real>(

@@ -30,6 +30,8 @@ pub trait Scalar:
     fn sqrt(self) -> Self;
     /// Rounds a constant.
     fn of(x: f64) -> Self;
+    /// Exact.
+    fn of_f32(x: f32) -> Self;
     /// This thread's packing buffers of the matrix product.
     fn with_pack<T>(f: impl FnOnce(&mut Pack<Self>) -> T) -> T;
     /// This thread's scratch of the attention kernels (apart from the packing buffers, which they use).
@@ -43,22 +45,46 @@ pub struct Pack<S> {
     pub b: Vec<S>,
 }
 
+/// A stored number as one that sums are taken in, exactly.
+pub trait Lift<S>: Float {
+    /// The same number.
+    fn lift(self) -> S;
+}
+
+impl Lift<f64> for f64 {
+    #[inline(always)]
+    fn lift(self) -> f64 {
+        self
+    }
+}
+impl Lift<f32> for f32 {
+    #[inline(always)]
+    fn lift(self) -> f32 {
+        self
+    }
+}
+impl<S: Scalar> Lift<S> for bf16 {
+    #[inline(always)]
+    fn lift(self) -> S {
+        S::of_f32(f32::from_bits(u32::from(self.to_bits()) << 16))
+    }
+}
+
 /// A type that weights and activations are stored in.
-pub trait Real: Float {
+pub trait Real: Float + Lift<Self::Acc> {
     /// What its sums are taken in.
     type Acc: Scalar;
     /// Exact.
-    fn up(self) -> Self::Acc;
+    #[inline(always)]
+    fn up(self) -> Self::Acc {
+        self.lift()
+    }
     /// Rounds to nearest.
     fn down(x: Self::Acc) -> Self;
 }
 
 impl Real for f64 {
     type Acc = f64;
-    #[inline(always)]
-    fn up(self) -> f64 {
-        self
-    }
     #[inline(always)]
     fn down(x: f64) -> f64 {
         x
@@ -68,10 +94,6 @@ impl Real for f64 {
 impl Real for f32 {
     type Acc = f32;
     #[inline(always)]
-    fn up(self) -> f32 {
-        self
-    }
-    #[inline(always)]
     fn down(x: f32) -> f32 {
         x
     }
@@ -79,10 +101,6 @@ impl Real for f32 {
 
 impl Real for bf16 {
     type Acc = f32;
-    #[inline(always)]
-    fn up(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
     #[inline(always)]
     fn down(x: f32) -> bf16 {
         bf16::from_f32(x)
@@ -115,6 +133,10 @@ impl Scalar for f64 {
     #[inline(always)]
     fn of(x: f64) -> f64 {
         x
+    }
+    #[inline(always)]
+    fn of_f32(x: f32) -> f64 {
+        f64::from(x)
     }
     fn with_pack<T>(f: impl FnOnce(&mut Pack<f64>) -> T) -> T {
         PACK64.with_borrow_mut(f)
@@ -162,6 +184,10 @@ impl Scalar for f32 {
     #[inline(always)]
     fn of(x: f64) -> f32 {
         x as f32
+    }
+    #[inline(always)]
+    fn of_f32(x: f32) -> f32 {
+        x
     }
     fn with_pack<T>(f: impl FnOnce(&mut Pack<f32>) -> T) -> T {
         PACK32.with_borrow_mut(f)

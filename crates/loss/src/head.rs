@@ -1,6 +1,6 @@
 //! The language-model head on the rows that predict a response token, in chunks of whole groups.
 
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Real, Result, RowStats, Segment};
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Real, Result, RowStats, Segment, Weight};
 use std::ops::Range;
 
 /// Which rows of a packed batch predict which tokens.
@@ -147,7 +147,7 @@ impl<B: Backend> Head<B> {
     fn logits(
         &mut self,
         b: &B,
-        w: &Real<B>,
+        w: Weight<'_, B>,
         hidden: &Real<B>,
         targets: &Targets,
         range: Range<usize>,
@@ -220,7 +220,14 @@ impl<B: Backend> Head<B> {
     }
 
     /// Scores every response: the forward alone.
-    pub fn score(&mut self, b: &B, w: &Real<B>, hidden: &Real<B>, targets: &Targets) -> Vec<ResponseStats> {
+    pub fn score<'w>(
+        &mut self,
+        b: &B,
+        w: impl Into<Weight<'w, B>>,
+        hidden: &Real<B>,
+        targets: &Targets,
+    ) -> Vec<ResponseStats> {
+        let w = w.into();
         let mut stats = vec![ResponseStats::default(); targets.responses()];
         for from in (0..targets.len()).step_by(self.capacity) {
             self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity), &mut stats);
@@ -231,7 +238,8 @@ impl<B: Backend> Head<B> {
     /// Scores every response, asks `objective(group, its responses, coefficients)` for the derivative of the loss
     /// by each response's summed log-probability, and takes the gradients: `dw +=`, `dhidden` overwritten.
     ///
-    /// A group larger than the room for logits is computed twice, once for its sums and once for its gradients.
+    /// Of a group larger than the room for logits, all but the last part is computed twice, once for its sums and once
+    /// for its gradients.
     pub fn loss(
         &mut self,
         b: &B,
@@ -250,16 +258,17 @@ impl<B: Backend> Head<B> {
             let cut = |from: usize| from..rows.end.min(from + self.capacity);
             let parts: Vec<_> = rows.clone().step_by(self.capacity).map(cut).collect();
             for part in &parts {
-                self.logits(b, w, hidden, targets, part.clone(), &mut stats);
+                self.logits(b, w.into(), hidden, targets, part.clone(), &mut stats);
             }
             for group in chunk {
                 let responses = targets.groups[group].clone();
                 objective(group, &stats[responses.clone()], &mut coefs[responses]);
             }
-            for part in &parts {
-                if parts.len() > 1 {
+            // The last part's logits are still there; the others come back for their gradients.
+            for (i, part) in parts.iter().enumerate().rev() {
+                if i + 1 < parts.len() {
                     let mut again = vec![ResponseStats::default(); stats.len()];
-                    self.logits(b, w, hidden, targets, part.clone(), &mut again);
+                    self.logits(b, w.into(), hidden, targets, part.clone(), &mut again);
                 }
                 self.gradients(b, w, dw, dhidden, targets, part.clone(), &coefs);
             }

@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::graph::{Activations, Attend, CacheRows, Keep, KeysValues, run};
-use crate::weights::Model;
-use duel_backend::{Backend, Float, Gemm, Index, Layout, Real, Result};
+use crate::weights::{Model, Weights};
+use duel_backend::{Backend, Float, Gemm, Index, Layout, Real, Result, Weight};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +73,7 @@ impl<B: Backend> Generator<B> {
         &mut self,
         b: &B,
         c: &Config,
-        w: &Model<Real<B>>,
+        w: &impl Weights<B>,
         prompts: &[&[u32]],
         how: Sampling,
         stop: &[u32],
@@ -102,11 +102,12 @@ impl<B: Backend> Generator<B> {
         if how.max_new_tokens == 0 {
             return out;
         }
+        let w = w.view();
         let mut host = vec![B::Real::default(); c.vocab];
         while !pending.is_empty() {
             let mut next = Vec::new();
             for rows in pending.chunks(self.max_rows) {
-                self.pass(b, c, w, rows);
+                self.pass(b, c, &w, rows);
                 let ends: Vec<u32> = (0..rows.len())
                     .filter(|&i| rows[i].position + 1 >= prompts[rows[i].sequence].len())
                     .map(|i| i as u32)
@@ -118,7 +119,7 @@ impl<B: Backend> Generator<B> {
                 let hidden = &self.activations.hidden;
                 b.gather(&mut self.gathered, hidden, &self.last, ends.len(), c.width);
                 let dims = Gemm { m: ends.len(), n: c.vocab, k: c.width };
-                b.gemm(&mut self.logits, &self.gathered, w.head(), None, None, dims);
+                b.gemm(&mut self.logits, &self.gathered, *w.head(), None, None, dims);
                 for (i, &end) in ends.iter().enumerate() {
                     let row = &rows[end as usize];
                     b.download(&mut host, &self.logits, i * c.vocab);
@@ -137,7 +138,7 @@ impl<B: Backend> Generator<B> {
         out
     }
 
-    fn pass(&mut self, b: &B, c: &Config, w: &Model<Real<B>>, rows: &[Row]) {
+    fn pass(&mut self, b: &B, c: &Config, w: &Model<Weight<'_, B>>, rows: &[Row]) {
         let column = |f: &dyn Fn(&Row) -> usize| rows.iter().map(|r| f(r) as u32).collect::<Vec<u32>>();
         let base = |r: &Row| r.sequence * self.max_len;
         b.upload(&mut self.rows.slots, 0, &column(&|r| base(r) + r.position));

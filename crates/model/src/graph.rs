@@ -1,8 +1,8 @@
 //! The transformer, forward and backward: the backward reads as the forward mirrored.
 
 use crate::config::{Config, Mlp};
-use crate::weights::{Layer, Linear, Model, Norm};
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Layout, Norm as NormDims, Real, Result};
+use crate::weights::{Layer, Linear, Model, Norm, Weights};
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Layout, Norm as NormDims, Real, Result, Weight};
 
 /// What a pass keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,10 +156,17 @@ fn up_width(c: &Config) -> usize {
     }
 }
 
-fn norm<B: Backend>(b: &B, y: &mut Real<B>, stats: &mut Acc<B>, x: &Real<B>, w: &Norm<Real<B>>, d: NormDims) {
-    match &w.bias {
-        None => b.rmsnorm(y, stats, x, &w.weight, d),
-        Some(bias) => b.layernorm(y, stats, x, &w.weight, bias, d),
+fn norm<B: Backend>(
+    b: &B,
+    y: &mut Real<B>,
+    stats: &mut Acc<B>,
+    x: &Real<B>,
+    w: &Norm<Weight<'_, B>>,
+    d: NormDims,
+) {
+    match w.bias {
+        None => b.rmsnorm(y, stats, x, w.weight.real(), d),
+        Some(bias) => b.layernorm(y, stats, x, w.weight.real(), bias.real(), d),
     }
 }
 
@@ -183,11 +190,11 @@ fn linear<B: Backend>(
     b: &B,
     y: &mut Real<B>,
     x: &Real<B>,
-    w: &Linear<Real<B>>,
+    w: &Linear<Weight<'_, B>>,
     residual: Option<&Real<B>>,
     d: Gemm,
 ) {
-    b.gemm(y, x, &w.weight, w.bias.as_ref(), residual, d);
+    b.gemm(y, x, w.weight, w.bias.map(Weight::real), residual, d);
 }
 
 /// Gradients of the weights only; the caller asks for `dx` where it needs it.
@@ -229,7 +236,7 @@ fn dims(c: &Config, rows: usize) -> Dims {
 fn layer_forward<B: Backend>(
     b: &B,
     c: &Config,
-    w: &Layer<Real<B>>,
+    w: &Layer<Weight<'_, B>>,
     x: &Real<B>,
     y: Option<&mut Real<B>>,
     s: &mut Saved<B>,
@@ -243,7 +250,7 @@ fn layer_forward<B: Backend>(
     match (&mut s.raw, &w.qk_norm) {
         (Some((raw, rstd)), Some((wq, wk))) => {
             linear(b, raw, normed, &w.qkv, None, d.qkv);
-            b.qk_norm(&mut s.qkv, rstd, raw, wq, wk, rows, c.eps, c.heads);
+            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), rows, c.eps, c.heads);
         }
         _ => linear(b, &mut s.qkv, normed, &w.qkv, None, d.qkv),
     }
@@ -271,6 +278,7 @@ fn layer_backward<B: Backend>(
     b: &B,
     c: &Config,
     w: &Layer<Real<B>>,
+    view: &Layer<Weight<'_, B>>,
     grad: &mut Layer<Acc<B>>,
     x: &Real<B>,
     s: &mut Saved<B>,
@@ -287,7 +295,7 @@ fn layer_backward<B: Backend>(
         Mlp::SwiGlu => b.swiglu_bw(&mut g.up, &g.act, &s.up, rows, c.mlp_width),
         Mlp::Gelu => b.gelu_bw(&mut g.up, &g.act, &s.up, rows * c.mlp_width),
     }
-    norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
+    norm(b, normed, &mut s.mlp_stats, &s.middle, &view.mlp_norm, d.norm);
     linear_dw(b, &mut grad.up, &g.up, normed, d.up);
     b.gemm_dx(&mut g.normed, &g.up, &w.up.weight, d.up);
     norm_bw(b, &mut g.stream, &mut grad.mlp_norm, &g.normed, &s.middle, &s.mlp_stats, &w.mlp_norm, d.norm);
@@ -301,7 +309,7 @@ fn layer_backward<B: Backend>(
     if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, &mut grad.qk_norm) {
         b.qk_norm_bw(&mut g.qkv, dwq, dwk, raw, rstd, wq, wk, rows, c.heads);
     }
-    norm(b, normed, &mut s.attn_stats, x, &w.attn_norm, d.norm);
+    norm(b, normed, &mut s.attn_stats, x, &view.attn_norm, d.norm);
     linear_dw(b, &mut grad.qkv, &g.qkv, normed, d.qkv);
     b.gemm_dx(&mut g.normed, &g.qkv, &w.qkv.weight, d.qkv);
     norm_bw(b, &mut g.stream, &mut grad.attn_norm, &g.normed, x, &s.attn_stats, &w.attn_norm, d.norm);
@@ -314,23 +322,23 @@ fn layer_backward<B: Backend>(
 pub fn forward<B: Backend>(
     b: &B,
     c: &Config,
-    w: &Model<Real<B>>,
+    w: &impl Weights<B>,
     layout: &Layout<B>,
     a: &mut Activations<B>,
 ) {
-    run(b, c, w, layout, a, Attend::Packed);
+    run(b, c, &w.view(), layout, a, Attend::Packed);
 }
 
 pub(crate) fn run<B: Backend>(
     b: &B,
     c: &Config,
-    w: &Model<Real<B>>,
+    w: &Model<Weight<'_, B>>,
     layout: &Layout<B>,
     a: &mut Activations<B>,
     mut attend: Attend<'_, B>,
 ) {
     assert!(layout.rows <= a.max_rows, "more rows than the activations have room for");
-    b.embed(&mut a.residuals[0], &w.embed, w.positions.as_ref(), layout, c.width);
+    b.embed(&mut a.residuals[0], w.embed, w.positions.map(Weight::real), layout, c.width);
     let streams = a.residuals.len();
     let kept = a.saved.len();
     for (l, layer) in w.layers.iter().enumerate() {
@@ -374,13 +382,15 @@ pub fn backward<B: Backend>(
         &w.norm,
         dims(c, layout.rows).norm,
     );
-    for (l, layer) in w.layers.iter().enumerate().rev() {
+    let view = w.view();
+    for (l, (layer, view)) in w.layers.iter().zip(&view.layers).enumerate().rev() {
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
-            layer_forward(b, c, layer, x, None, saved, (&mut a.normed, &mut a.act, &a.rope), layout, None);
+            let scratch = (&mut a.normed, &mut a.act, &a.rope);
+            layer_forward(b, c, view, x, None, saved, scratch, layout, None);
         }
         let scratch = (&mut a.normed, &mut a.act, &a.rope);
-        layer_backward(b, c, layer, &mut grads.layers[l], x, saved, g, scratch, layout);
+        layer_backward(b, c, layer, view, &mut grads.layers[l], x, saved, g, scratch, layout);
     }
     b.embed_bw(&mut grads.embed, grads.positions.as_mut(), &g.stream, layout, c.width);
 }

@@ -1,6 +1,6 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::weights::{Model, Shape};
+use crate::weights::{Frozen, Model, Shape, Stored};
 use duel_backend::{Acc, Backend, Element, Float, Real};
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -108,6 +108,40 @@ fn read<R: Float>(
 /// A file that is missing, truncated or lies about its content; a tensor that is missing, or of another shape or
 /// type than `config.json` asks for; a weight that is not a number. Each names the file and the tensor.
 pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real<B>>> {
+    read_all(dir, config, |_, host: &[B::Real]| upload(b, host))
+}
+
+/// As [`load`], for a model that is only read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_frozen<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Frozen<B>> {
+    let parameters = read_all(dir, config, |shape, host: &[B::Real]| {
+        let narrow = |x: &B::Real| bf16::from_f32(x.to_f32());
+        let exact = |x: &B::Real| narrow(x).to_f64() == x.to_f64();
+        // The table of positions is added to rows, and vectors are too short to matter.
+        let matrix = !shape.vector && !shape.pieces[0].name.ends_with("wpe.weight");
+        if b.reads_bf16() && matrix && host.iter().all(exact) {
+            let narrow: Vec<bf16> = host.iter().map(narrow).collect();
+            return Ok(Stored::Bf16(upload(b, &narrow)?));
+        }
+        Ok(Stored::Real(upload(b, host)?))
+    })?;
+    Ok(Frozen { parameters })
+}
+
+fn upload<B: Backend, T: Element>(b: &B, host: &[T]) -> Result<B::Buf<T>> {
+    let mut buf = b.alloc(host.len())?;
+    b.upload(&mut buf, 0, host);
+    Ok(buf)
+}
+
+/// Reads every parameter and hands it to `keep`.
+fn read_all<R: Float, T>(
+    dir: &Path,
+    config: &Config,
+    mut keep: impl FnMut(&Shape, &[R]) -> Result<T>,
+) -> Result<Model<T>> {
     let shards = Shards::open(dir)?;
     let mut parsed = Vec::new();
     for (path, bytes) in &shards.files {
@@ -148,7 +182,7 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
             }
             views.push((path, view));
         }
-        let mut host = vec![B::Real::default(); shape.len()];
+        let mut host = vec![R::default(); shape.len()];
         let mut first = 0;
         for (piece, (path, view)) in shape.pieces.iter().zip(&views) {
             read(&mut host, view, shape, first, piece.rows).map_err(|i| {
@@ -158,9 +192,7 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
             })?;
             first += piece.rows;
         }
-        let mut buf = b.alloc(shape.len())?;
-        b.upload(&mut buf, 0, &host);
-        Ok(buf)
+        keep(shape, &host)
     })
 }
 

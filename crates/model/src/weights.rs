@@ -1,5 +1,7 @@
 use crate::config::{Config, Family, Mlp, NormKind};
-use duel_backend::{Backend, Float, Real, Result};
+use duel_backend::{Backend, Float, Real, Result, Weight};
+use half::bf16;
+use std::convert::Infallible;
 
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
 #[derive(Clone, Debug)]
@@ -213,55 +215,108 @@ impl Model<Shape> {
     }
 }
 
+/// Weights that a forward pass reads, in whatever form they are stored.
+pub trait Weights<B: Backend> {
+    /// Every parameter as the verbs take it.
+    fn view(&self) -> Model<Weight<'_, B>>;
+}
+
+impl<B: Backend> Weights<B> for Model<B::Buf<B::Real>> {
+    fn view(&self) -> Model<Weight<'_, B>> {
+        self.each(Weight::Real)
+    }
+}
+
+/// A parameter that does not change any more.
+pub(crate) enum Stored<B: Backend> {
+    Real(Real<B>),
+    Bf16(B::Buf<bf16>),
+}
+
+/// A model that is only read: a reference, a model to generate from. Where the backend reads bf16, a matrix whose
+/// every element bf16 holds exactly (most published weights) is stored in it: the results are the same bits.
+pub struct Frozen<B: Backend> {
+    pub(crate) parameters: Model<Stored<B>>,
+}
+
+impl<B: Backend> Frozen<B> {
+    /// Bytes that the parameters take on the device.
+    pub fn bytes(&self, b: &B) -> usize {
+        let bytes = |p: &Stored<B>| match p {
+            Stored::Real(buf) => b.len(buf) * size_of::<B::Real>(),
+            Stored::Bf16(buf) => b.len(buf) * size_of::<bf16>(),
+        };
+        self.parameters.iter().into_iter().map(bytes).sum()
+    }
+}
+
+impl<B: Backend> Weights<B> for Frozen<B> {
+    fn view(&self) -> Model<Weight<'_, B>> {
+        self.parameters.each(|p| match p {
+            Stored::Real(buf) => Weight::Real(buf),
+            Stored::Bf16(buf) => Weight::Bf16(buf),
+        })
+    }
+}
+
 impl<T> Norm<T> {
-    fn map<U, E>(
-        &self,
-        f: &mut impl FnMut(&T) -> std::result::Result<U, E>,
+    fn map<'a, U, E>(
+        &'a self,
+        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
     ) -> std::result::Result<Norm<U>, E> {
         Ok(Norm { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
     }
 }
 
 impl<T> Linear<T> {
-    fn map<U, E>(
-        &self,
-        f: &mut impl FnMut(&T) -> std::result::Result<U, E>,
+    fn map<'a, U, E>(
+        &'a self,
+        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
     ) -> std::result::Result<Linear<U>, E> {
         Ok(Linear { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
     }
 }
 
+impl<T> Layer<T> {
+    pub(crate) fn map<'a, U, E>(
+        &'a self,
+        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<Layer<U>, E> {
+        Ok(Layer {
+            attn_norm: self.attn_norm.map(f)?,
+            qkv: self.qkv.map(f)?,
+            qk_norm: match &self.qk_norm {
+                Some((q, k)) => Some((f(q)?, f(k)?)),
+                None => None,
+            },
+            out: self.out.map(f)?,
+            mlp_norm: self.mlp_norm.map(f)?,
+            up: self.up.map(f)?,
+            down: self.down.map(f)?,
+        })
+    }
+}
+
 impl<T> Model<T> {
     /// The same model with `f` of every parameter, in the order of [`Model::iter`].
-    pub fn map<U, E>(
-        &self,
-        mut f: impl FnMut(&T) -> std::result::Result<U, E>,
+    pub fn map<'a, U, E>(
+        &'a self,
+        mut f: impl FnMut(&'a T) -> std::result::Result<U, E>,
     ) -> std::result::Result<Model<U>, E> {
         let f = &mut f;
         Ok(Model {
             embed: f(&self.embed)?,
             positions: self.positions.as_ref().map(&mut *f).transpose()?,
-            layers: self
-                .layers
-                .iter()
-                .map(|l| {
-                    Ok(Layer {
-                        attn_norm: l.attn_norm.map(f)?,
-                        qkv: l.qkv.map(f)?,
-                        qk_norm: match &l.qk_norm {
-                            Some((q, k)) => Some((f(q)?, f(k)?)),
-                            None => None,
-                        },
-                        out: l.out.map(f)?,
-                        mlp_norm: l.mlp_norm.map(f)?,
-                        up: l.up.map(f)?,
-                        down: l.down.map(f)?,
-                    })
-                })
-                .collect::<std::result::Result<_, E>>()?,
+            layers: self.layers.iter().map(|l| l.map(f)).collect::<std::result::Result<_, E>>()?,
             norm: self.norm.map(f)?,
             head: self.head.as_ref().map(&mut *f).transpose()?,
         })
+    }
+
+    /// As [`Model::map`], with an `f` that cannot fail.
+    pub fn each<'a, U>(&'a self, mut f: impl FnMut(&'a T) -> U) -> Model<U> {
+        let Ok(model) = self.map(|p| Ok::<U, Infallible>(f(p)));
+        model
     }
 
     /// Every parameter, in one fixed order: embedding, positions, layers, norm, head.

@@ -374,7 +374,7 @@ options! {
         threads: usize = 0;
         /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default: false]
         gradient_checkpointing: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = false;
-        /// Tokens computed at once; 0: 1024, or the longest group where that is longer. [default: 0]
+        /// Tokens computed at once; 0: 768, or the longest group where that is longer. [default: 0]
         micro_batch_tokens: usize = 0;
         /// Folder for cached reference log-probabilities. [default: duel in $XDG_CACHE_HOME or ~/.cache]
         cache_dir: PathBuf = default_cache_dir();

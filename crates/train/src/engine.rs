@@ -4,14 +4,14 @@ use crate::Error;
 use duel_backend::{Acc, Backend, Layout, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, ResponseStats, Targets};
-use duel_model::{Activations, Config, Keep, Model, backward, forward};
+use duel_model::{Activations, Config, Keep, Model, Weights, backward, forward};
 
 /// Bytes of logits that exist at a time: enough rows that the product with the head runs at full speed.
-const LOGITS_BYTES: usize = 64 << 20;
+const LOGITS_BYTES: usize = 128 << 20;
 
 /// Tokens of a micro-batch where nothing else is asked for: more would hardly be faster, and activations take memory in
 /// proportion.
-const BUDGET: usize = 1024;
+const BUDGET: usize = 768;
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// stops the work by returning `false`.
     pub fn score(
         &mut self,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         ds: &Dataset,
         indices: &[u32],
         mut each: impl FnMut(usize) -> bool,
@@ -116,7 +116,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         for micro in Self::micro_batches(ds, indices, self.room.rows) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
-            all.extend(self.head.score(self.b, weights.head(), &self.activations.hidden, &self.targets));
+            let head = *weights.view().head();
+            all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets));
             if !each(micro.len()) {
                 break;
             }

@@ -134,7 +134,7 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
         return Err(Error::new("--temperature must be 0 or above, --top-p above 0 and at most 1"));
     }
     let cpu = Cpu::<f32>::new(args.threads.into());
-    let weights = duel_model::load(&cpu, &args.model, &model)?;
+    let weights = duel_model::load_frozen(&cpu, &args.model, &model)?;
     let stop = stop_tokens(&args.model, &tokenizer);
     let prompts = [ids];
     let out = cpu.install(|| sample(&cpu, &model, &weights, &prompts, how, &stop, |_| {}))?;

@@ -13,7 +13,7 @@ use crate::sample::{sample, sequence_kl, stop_tokens};
 use crate::signal;
 use duel_backend::{Acc, Backend, Real};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, order};
-use duel_model::{Config as ModelConfig, Keep, Model, Sampling, Shape};
+use duel_model::{Config as ModelConfig, Frozen, Keep, Model, Sampling, Shape};
 use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale, square_sums};
 use serde_json::{Value, json};
 use std::fs;
@@ -96,7 +96,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         }
     };
     let reference_weights =
-        if keep_reference { Some(duel_model::load(b, &config.model, &model)?) } else { None };
+        if keep_reference { Some(duel_model::load_frozen(b, &config.model, &model)?) } else { None };
     let grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, algorithm, shapes)?;
@@ -147,7 +147,7 @@ struct Eval<B: Backend> {
     ds: Dataset,
     reference: Option<Reference>,
     /// For the KL of samples; kept only when samples are drawn.
-    reference_weights: Option<Model<Real<B>>>,
+    reference_weights: Option<Frozen<B>>,
 }
 
 /// A run whose every buffer is allocated.

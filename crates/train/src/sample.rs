@@ -3,9 +3,9 @@
 use crate::Error;
 use crate::engine::{Engine, Room};
 use crate::signal;
-use duel_backend::{Backend, Real};
+use duel_backend::Backend;
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
-use duel_model::{Config, Generator, Keep, Model, Sampling};
+use duel_model::{Config, Generator, Keep, Sampling, Weights};
 use std::path::Path;
 
 /// Prompts that are decoded at a time.
@@ -29,7 +29,7 @@ pub fn stop_tokens(dir: &Path, tokenizer: &Tokenizer) -> Vec<u32> {
 pub fn sample<B: Backend>(
     b: &B,
     model: &Config,
-    weights: &Model<Real<B>>,
+    weights: &impl Weights<B>,
     prompts: &[Vec<u32>],
     how: Sampling,
     stop: &[u32],
@@ -68,8 +68,8 @@ pub fn sample<B: Backend>(
 pub fn sequence_kl<B: Backend>(
     b: &B,
     model: &Config,
-    policy: &Model<Real<B>>,
-    reference: &Model<Real<B>>,
+    policy: &impl Weights<B>,
+    reference: &impl Weights<B>,
     prompts: &[Vec<u32>],
     samples: &[Vec<u32>],
 ) -> Result<f64, Error> {
