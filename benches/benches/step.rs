@@ -1,64 +1,75 @@
-//! Loss and gradients of two groups through a model of SmolLM2-135M's layers (six of its thirty, to keep a run short):
-//! the prompt computed once, against every response with a prompt of its own.
+//! Whole optimizer steps, of the whole models and along the growth series. Elements are the floating-point operations
+//! of [`Case::flops`].
 #![allow(missing_docs)] // criterion's macros make public items
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use duel_benches::values;
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use duel_backend::Backend;
+use duel_benches::step::{Case, cases};
+use duel_benches::{cores, indices, values};
 use duel_cpu::Cpu;
 use duel_data::{Dataset, Options, Task, Truncation};
-use duel_model::{Config, Keep, Model};
+use duel_model::{Keep, Model};
+use duel_optim::{Algorithm, Optimizer, clip_scale, square_sums};
 use duel_train::engine::{Engine, Room};
+use std::time::Duration;
 
-fn config() -> Config {
-    let json = serde_json::json!({
-        "model_type": "llama", "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536,
-        "num_hidden_layers": 6, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
-        "max_position_embeddings": 2048, "tie_word_embeddings": true
-    });
-    Config::from_json(json.as_object().unwrap().clone()).unwrap()
-}
+/// Derivative of the loss by a response's log-probability. A loss computes it in a handful of operations a pair; a
+/// constant stands for it, so that a shared prompt and a prompt a response do the same.
+const COEFFICIENT: f64 = 0.01;
 
-fn dataset(prompt: usize, response: usize, shared: bool) -> Dataset {
-    let options = Options { task: Task::Sft, max_length: None, truncation: Truncation::KeepStart };
-    let mut builder = Dataset::builder(&options);
-    let tokens =
-        |n: usize, seed: usize| (0..n).map(|i| ((i * 97 + seed * 1009) % 40_000) as u32).collect::<Vec<_>>();
-    for row in 0..2 {
-        let (p, a, b) = (tokens(prompt, row), tokens(response, row + 10), tokens(response, row + 20));
-        if shared {
-            builder.push(row + 1, &p, &[&a, &b]).unwrap();
-        } else {
-            builder.push(row + 1, &p, &[&a]).unwrap();
-            builder.push(row + 1, &p, &[&b]).unwrap();
-        }
+fn dataset(case: &Case) -> Dataset {
+    let tokens = |n, seed| indices(n, case.config.vocab, seed);
+    let prompt = tokens(case.pair.prompt, 1);
+    let (chosen, rejected) = (tokens(case.pair.response, 2), tokens(case.pair.response, 3));
+    let task = if case.shared { Task::Preference } else { Task::Sft };
+    let mut builder =
+        Dataset::builder(&Options { task, max_length: None, truncation: Truncation::KeepStart });
+    if case.shared {
+        builder.push(1, &prompt, &[&chosen, &rejected]).unwrap();
+    } else {
+        builder.push(1, &prompt, &[&chosen]).unwrap();
+        builder.push(1, &prompt, &[&rejected]).unwrap();
     }
     builder.finish().unwrap()
 }
 
-fn step(c: &mut Criterion) {
-    let cpu = Cpu::<f32>::new(0);
-    let config = config();
-    let manifest = Model::manifest(&config);
-    let mut normals = values(1 << 20, 1).into_iter().cycle();
-    let weights = manifest.init(&cpu, &config, || f64::from(normals.next().unwrap_or(0.5))).unwrap();
-    let mut grads = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
-    let mut group = c.benchmark_group("step");
-    group.sample_size(10);
-    group.throughput(Throughput::Elements(2));
-    for (prompt, response) in [(64, 128), (256, 64)] {
-        for shared in [true, false] {
-            let ds = dataset(prompt, response, shared);
-            let room = Room::plan(&ds, 4, 0, config.vocab);
-            let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
-            let all: Vec<u32> = (0..ds.len() as u32).collect();
-            let name = if shared { "shared prompt" } else { "prompt per response" };
-            group.bench_function(BenchmarkId::new(name, format!("{prompt}+2x{response}")), |b| {
-                b.iter(|| engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.01)));
-            });
-        }
-    }
-    group.finish();
+/// Everything that a step of `case` works on, made once; calling the result makes a step.
+fn prepare<'b>(cpu: &'b Cpu, case: &Case) -> Box<dyn FnMut() + 'b> {
+    let manifest = Model::manifest(&case.config);
+    let mut noise = values(1 << 20, 4).into_iter().cycle();
+    let normal = || noise.next().map_or(0.0, f64::from);
+    let mut weights = manifest.init(cpu, &case.config, normal).unwrap();
+    let mut grads = manifest.alloc::<Cpu, f32>(cpu).unwrap();
+    let adamw = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+    let parameters = manifest.iter().into_iter().map(|shape| (shape.len(), shape.decays()));
+    let mut optimizer = Optimizer::new(cpu, adamw, parameters).unwrap();
+    let data = dataset(case);
+    let all: Vec<u32> = (0..data.len() as u32).collect();
+    let room = Room::plan(&data, data.len(), 0, case.config.vocab);
+    let mut engine = Engine::new(cpu, &case.config, room, Keep::All).unwrap();
+    Box::new(move || {
+        grads.iter_mut().into_iter().for_each(|g| cpu.zero(g));
+        engine.accumulate(&weights, &mut grads, &data, &all, |_, _, coefs| coefs.fill(COEFFICIENT));
+        let norm = square_sums(cpu, &grads.iter()).iter().sum::<f64>().sqrt();
+        optimizer.step(cpu, weights.iter_mut(), grads.iter(), 1e-7, clip_scale(norm, 1.0));
+    })
 }
 
-criterion_group!(benches, step);
+fn steps(c: &mut Criterion) {
+    for case in cases(cores()) {
+        let mut group = c.benchmark_group(case.series.name());
+        // The least that criterion takes: a step is long, and one iteration warms it up.
+        group.sample_size(10).sampling_mode(SamplingMode::Flat).nresamples(2000);
+        group.warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+        group.throughput(Throughput::Elements(case.flops() as u64));
+        let cpu = Cpu::new(case.threads);
+        let mut step = None;
+        group.bench_function(BenchmarkId::new(case.variant(), case.pair), |b| {
+            b.iter(step.get_or_insert_with(|| prepare(&cpu, &case)));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(name = benches; config = Criterion::default().without_plots(); targets = steps);
 criterion_main!(benches);

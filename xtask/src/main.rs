@@ -1,12 +1,15 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
+mod bench;
+
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
-  bench [...]     the criterion benchmarks
+  bench [--quick] [FILTER]
+                  the criterion benchmarks, in one table
   check           formatting, clippy and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
@@ -16,7 +19,12 @@ fn command(args: &[&str], rest: &[String]) -> Command {
 }
 
 fn cargo(args: &[&str], rest: &[String]) -> Result<(), u8> {
-    match command(args, rest).status() {
+    start(&mut command(args, rest))
+}
+
+/// Waits for a command; the error is its exit code.
+fn start(command: &mut Command) -> Result<(), u8> {
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
         Err(e) => {
@@ -44,7 +52,7 @@ fn main() -> ExitCode {
     };
     let result = match name.as_str() {
         "train" | "generate" => duel(&name),
-        "bench" => cargo(&["bench", "--package", "duel-benches"], &rest),
+        "bench" => bench::run(&rest),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
             .and_then(|()| cargo(&["test", "--workspace"], &[])),

@@ -1,0 +1,189 @@
+//! Whole optimizer steps: which ones are measured, and the arithmetic that they cannot avoid.
+
+use crate::models::{self, GPT2, SMOLLM2};
+use crate::pair::Pair;
+use crate::verb::PAIR;
+use duel_model::Config;
+
+/// What a group of steps shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// The whole model.
+    Whole,
+    /// Longer prompts and responses, of one length.
+    Tokens,
+    /// Larger vocabularies.
+    Vocabulary,
+    /// Longer prompts for the same responses, shared and not.
+    Prompt,
+    /// More threads.
+    Threads,
+}
+
+impl Series {
+    /// As tables show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Series::Whole => "step",
+            Series::Tokens => "tokens",
+            Series::Vocabulary => "vocabulary",
+            Series::Prompt => "prompt",
+            Series::Threads => "threads",
+        }
+    }
+}
+
+/// One optimizer step on one pair: gradients set to zero, loss and gradients, their norm, and AdamW.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// What it is measured for.
+    pub series: Series,
+    /// The model's name.
+    pub model: &'static str,
+    /// The model.
+    pub config: Config,
+    /// The pair.
+    pub pair: Pair,
+    /// Whether both responses share one computation of the prompt, or each carries a prompt of its own.
+    pub shared: bool,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Case {
+    /// The model, with what was changed of it and of the run.
+    pub fn variant(&self) -> String {
+        let mut text = self.model.to_owned();
+        if self.series != Series::Whole {
+            text += &format!(", {} layers, vocabulary {}", self.config.layers, self.config.vocab);
+        }
+        if self.series == Series::Threads {
+            text += &format!(", {} thread(s)", self.threads);
+        }
+        if !self.shared {
+            text += ", a prompt a response";
+        }
+        text
+    }
+
+    /// Floating-point operations that the step must make: products and attention, forward and backward, the prompt
+    /// once. The same for both ways of [`Case::shared`], so that the rate that follows from it compares them.
+    ///
+    /// For `P` pairs of prompt `p` and responses `c` and `j`:
+    ///
+    /// ```text
+    /// 6·Nb·P·(p + c + j) + 6·Nh·P·(c + j) + 3.5·a·P·[p²/2 + p·(c + j) + (c² + j²)/2]
+    /// ```
+    ///
+    /// `Nb` are the weights of the layers' matrices and `Nh = vocab · width` those of the head, each used in three
+    /// products of two operations (forward, and the gradients of input and weight: the 6·N·D rule of Kaplan et al.,
+    /// 2020, arXiv:2001.08361, section 2.1, for the rows that each is used on). `a = 4 · layers · heads · head_dim` are
+    /// the operations of the forward attention for one visible pair of rows; the backward makes 2.5 times as many
+    /// (Dao, 2023, arXiv:2307.08691, section 4.1), and half of each square is visible.
+    pub fn flops(&self) -> f64 {
+        let c = &self.config;
+        let (prompt, response) = (self.pair.prompt as f64, self.pair.response as f64);
+        let head_weights = (c.vocab * c.width) as f64;
+        let attention = (4 * c.layers * c.heads.q_width()) as f64;
+        let visible = prompt * prompt / 2.0 + prompt * 2.0 * response + response * response;
+        6.0 * block_weights(c) as f64 * (prompt + 2.0 * response)
+            + 6.0 * head_weights * 2.0 * response
+            + 3.5 * attention * visible
+    }
+
+    /// The case that this one is to be compared with, and what it is called.
+    pub fn against(&self) -> Option<(Case, String)> {
+        match self.series {
+            Series::Prompt if self.shared && self.pair.prompt > 0 => {
+                Some((Case { shared: false, ..self.clone() }, "a prompt a response".into()))
+            }
+            Series::Threads if self.threads > 1 => {
+                Some((Case { threads: 1, ..self.clone() }, "one thread".into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Weights of the layers' matrices.
+fn block_weights(c: &Config) -> usize {
+    let up_outputs = if c.mlp == duel_model::Mlp::SwiGlu { 2 } else { 1 };
+    let attention = c.heads.qkv_width() * c.width + c.width * c.heads.q_width();
+    c.layers * (attention + (up_outputs + 1) * c.mlp_width * c.width)
+}
+
+/// Every step that is measured on a machine of `cores` cores.
+pub fn cases(cores: usize) -> Vec<Case> {
+    let whole = |model, config| Case {
+        series: Series::Whole,
+        model,
+        config,
+        pair: PAIR,
+        shared: true,
+        threads: cores,
+    };
+    let cut = |series, vocab, prompt, response| {
+        let pair = Pair { prompt, response };
+        Case { series, pair, ..whole(SMOLLM2, models::six_layers(vocab)) }
+    };
+    let vocab = models::smollm2().vocab;
+    let mut all = vec![whole(SMOLLM2, models::smollm2()), whole(GPT2, models::gpt2())];
+    all.extend([64, 128, 256, 512, 1024].map(|n| cut(Series::Tokens, vocab, n, n)));
+    all.extend([8, 16, 32, 64, 128].map(|k| cut(Series::Vocabulary, k * 1024, 128, 128)));
+    for prompt in [0, 128, 256, 512, 1024] {
+        let shared = cut(Series::Prompt, vocab, prompt, 128);
+        let alone = shared.against().map(|(case, _)| case);
+        all.push(shared);
+        all.extend(alone);
+    }
+    let powers = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < cores);
+    all.extend(
+        powers.chain([cores]).map(|threads| Case { threads, ..cut(Series::Threads, vocab, 256, 128) }),
+    );
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verb::{Work, step_calls};
+
+    /// The formula against the verbs that a step calls, each with its own count. The formula takes half of each square
+    /// as visible, which leaves out half of the diagonal.
+    #[test]
+    fn the_formula_is_the_sum_of_the_verbs() {
+        for case in cases(2).iter().filter(|c| c.shared) {
+            let flops = |call: &crate::verb::Call| match call.verb.work() {
+                Work::Flops(n) => n as f64 * call.in_step,
+                Work::Bytes(_) => 0.0,
+            };
+            let verbs: f64 = step_calls(case.model, &case.config, case.pair).iter().map(flops).sum();
+            let width = (case.config.layers * case.config.heads.q_width()) as f64;
+            let diagonals = 3.5 * 4.0 * width * case.pair.rows() as f64 / 2.0;
+            assert_eq!(case.flops() + diagonals, verbs, "{} {}", case.variant(), case.pair);
+        }
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own() {
+        let all = cases(6);
+        let mut names: Vec<_> =
+            all.iter().map(|c| (c.series.name(), c.variant(), c.pair.to_string())).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        assert_eq!(
+            all.iter().filter(|c| c.series == Series::Threads).map(|c| c.threads).collect::<Vec<_>>(),
+            [1, 2, 4, 6]
+        );
+    }
+
+    /// Parameter counts of the published models.
+    #[test]
+    fn the_shapes_are_the_models() {
+        let parameters = |c: &Config| duel_model::Model::manifest(c).parameters();
+        assert_eq!(parameters(&models::smollm2()), 134_515_008);
+        assert_eq!(parameters(&models::gpt2()), 124_439_808);
+        assert_eq!(parameters(&models::qwen3()), 596_049_920);
+    }
+}

@@ -1,0 +1,340 @@
+//! Every verb of the backend at a model's shapes: how often a step calls it, and the work that one call must do.
+//!
+//! Work is the least that any implementation does. Products and attention are counted in floating-point operations,
+//! a multiply-add as two; all others in bytes, every matrix operand read once and every matrix result written once.
+//! Vectors (one value a row or a column), token ids and row numbers are left out: they are below one percent.
+
+use crate::models::{self, GPT2, QWEN3, SMOLLM2};
+use crate::pair::Pair;
+use duel_backend::{Gemm, Heads, Norm};
+use duel_model::{Config, Mlp, Model, NormKind};
+use std::fmt;
+
+/// The pair that all verbs are measured at, and the whole step too: 1024 rows, 512 of which the head scores.
+pub const PAIR: Pair = Pair { prompt: 512, response: 256 };
+
+/// Sequences that are decoded together, and the tokens that each has in the cache: larger than last-level caches.
+const DECODED: (usize, usize) = (64, 768);
+
+/// What one call must do at least; it decides the ceiling that the verb is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Floating-point operations.
+    Flops(u64),
+    /// Bytes to and from memory.
+    Bytes(u64),
+}
+
+/// One verb of [`duel_backend::Backend`] with its dimensions, which are called as the backend calls them.
+#[expect(missing_docs, reason = "the backend documents the dimensions of its verbs")]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verb {
+    /// `gemm`, with or without the bias and the residual that the model adds.
+    Gemm { dims: Gemm, bias: bool, residual: bool },
+    /// `gemm_dx`.
+    GemmDx(Gemm),
+    /// `gemm_dw`.
+    GemmDw(Gemm),
+    /// `bias_dw`.
+    BiasDw(Gemm),
+    /// `embed`, with learned positions or without.
+    Embed { pair: Pair, vocab: usize, width: usize, learned: bool },
+    /// `embed_bw`, as [`Verb::Embed`].
+    EmbedBw { pair: Pair, vocab: usize, width: usize, learned: bool },
+    /// `rmsnorm`.
+    RmsNorm(Norm),
+    /// `rmsnorm_bw`.
+    RmsNormBw(Norm),
+    /// `layernorm`.
+    LayerNorm(Norm),
+    /// `layernorm_bw`.
+    LayerNormBw(Norm),
+    /// `qk_norm`.
+    QkNorm { rows: usize, heads: Heads },
+    /// `qk_norm_bw`.
+    QkNormBw { rows: usize, heads: Heads },
+    /// `rope`; its inverse is the same work.
+    Rope { pair: Pair, heads: Heads },
+    /// `attention`.
+    Attention { pair: Pair, heads: Heads },
+    /// `attention_bw`.
+    AttentionBw { pair: Pair, heads: Heads },
+    /// `attention_cached` of one query a sequence.
+    AttentionCached { sequences: usize, tokens: usize, heads: Heads },
+    /// `kv_store`.
+    KvStore { rows: usize, heads: Heads },
+    /// `swiglu`.
+    SwiGlu { rows: usize, width: usize },
+    /// `swiglu_bw`.
+    SwiGluBw { rows: usize, width: usize },
+    /// `gelu`.
+    Gelu { rows: usize, width: usize },
+    /// `gelu_bw`.
+    GeluBw { rows: usize, width: usize },
+    /// `gather` of `rows` of the pair's rows.
+    Gather { pair: Pair, rows: usize, width: usize },
+    /// `scatter_add`.
+    ScatterAdd { pair: Pair, rows: usize, width: usize },
+    /// `logprob`.
+    LogProb { rows: usize, vocab: usize },
+    /// `logprob_bw`.
+    LogProbBw { rows: usize, vocab: usize },
+    /// `adamw` of a parameter of this many elements.
+    AdamW(usize),
+    /// `rmsprop`.
+    Rmsprop(usize),
+    /// `sumsq`.
+    SumSq(usize),
+    /// `copy`.
+    Copy(usize),
+    /// `zero`.
+    Zero(usize),
+}
+
+impl Verb {
+    /// The method of the backend that it is.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Gemm { .. } => "gemm",
+            Verb::GemmDx(_) => "gemm_dx",
+            Verb::GemmDw(_) => "gemm_dw",
+            Verb::BiasDw(_) => "bias_dw",
+            Verb::Embed { .. } => "embed",
+            Verb::EmbedBw { .. } => "embed_bw",
+            Verb::RmsNorm(_) => "rmsnorm",
+            Verb::RmsNormBw(_) => "rmsnorm_bw",
+            Verb::LayerNorm(_) => "layernorm",
+            Verb::LayerNormBw(_) => "layernorm_bw",
+            Verb::QkNorm { .. } => "qk_norm",
+            Verb::QkNormBw { .. } => "qk_norm_bw",
+            Verb::Rope { .. } => "rope",
+            Verb::Attention { .. } => "attention",
+            Verb::AttentionBw { .. } => "attention_bw",
+            Verb::AttentionCached { .. } => "attention_cached",
+            Verb::KvStore { .. } => "kv_store",
+            Verb::SwiGlu { .. } => "swiglu",
+            Verb::SwiGluBw { .. } => "swiglu_bw",
+            Verb::Gelu { .. } => "gelu",
+            Verb::GeluBw { .. } => "gelu_bw",
+            Verb::Gather { .. } => "gather",
+            Verb::ScatterAdd { .. } => "scatter_add",
+            Verb::LogProb { .. } => "logprob",
+            Verb::LogProbBw { .. } => "logprob_bw",
+            Verb::AdamW(_) => "adamw",
+            Verb::Rmsprop(_) => "rmsprop",
+            Verb::SumSq(_) => "sumsq",
+            Verb::Copy(_) => "copy",
+            Verb::Zero(_) => "zero",
+        }
+    }
+
+    /// Whether it is one of the three matrix products.
+    pub fn is_product(self) -> bool {
+        matches!(self, Verb::Gemm { .. } | Verb::GemmDx(_) | Verb::GemmDw(_))
+    }
+
+    /// The work of one call. A result that is added to (`+=`) is read and written.
+    pub fn work(self) -> Work {
+        match self {
+            // Additions of a bias or a residual are not counted.
+            Verb::Gemm { dims, .. } | Verb::GemmDx(dims) | Verb::GemmDw(dims) => {
+                Work::Flops(2 * (dims.m * dims.n * dims.k) as u64)
+            }
+            // Two products of head_dim multiply-adds for each visible pair: scores, and values weighted.
+            Verb::Attention { pair, heads } => Work::Flops((4 * pair.visible() * heads.q_width()) as u64),
+            // Five: the scores again, and the gradients of weights, values, keys and queries.
+            Verb::AttentionBw { pair, heads } => Work::Flops((10 * pair.visible() * heads.q_width()) as u64),
+            _ => Work::Bytes((size_of::<f32>() * self.elements()) as u64),
+        }
+    }
+
+    /// Elements that a verb bound by memory reads and writes.
+    fn elements(self) -> usize {
+        match self {
+            Verb::Gemm { .. } | Verb::GemmDx(_) | Verb::GemmDw(_) => 0,
+            Verb::Attention { .. } | Verb::AttentionBw { .. } => 0,
+            Verb::BiasDw(d) => d.m * d.n,
+            Verb::Embed { pair, width, learned, .. } => (2 + usize::from(learned)) * pair.rows() * width,
+            Verb::EmbedBw { pair, width, learned, .. } => {
+                (3 + 2 * usize::from(learned)) * pair.rows() * width
+            }
+            Verb::RmsNorm(d) | Verb::LayerNorm(d) => 2 * d.rows * d.width,
+            Verb::RmsNormBw(d) | Verb::LayerNormBw(d) => 4 * d.rows * d.width,
+            Verb::QkNorm { rows, heads } => 2 * rows * heads.qkv_width(),
+            Verb::QkNormBw { rows, heads } => 3 * rows * (heads.q_width() + heads.kv_width()),
+            Verb::Rope { pair, heads } => {
+                2 * pair.rows() * (heads.q_width() + heads.kv_width()) + pair.positions() * heads.head_dim
+            }
+            Verb::AttentionCached { sequences, tokens, heads } => {
+                2 * sequences * (tokens * heads.kv_width() + heads.q_width())
+            }
+            Verb::KvStore { rows, heads } => 4 * rows * heads.kv_width(),
+            Verb::SwiGlu { rows, width } => 3 * rows * width,
+            Verb::SwiGluBw { rows, width } => 5 * rows * width,
+            Verb::Gelu { rows, width } => 2 * rows * width,
+            Verb::GeluBw { rows, width } => 3 * rows * width,
+            Verb::Gather { rows, width, .. } => 2 * rows * width,
+            Verb::ScatterAdd { rows, width, .. } => 3 * rows * width,
+            Verb::LogProb { rows, vocab } => rows * vocab,
+            Verb::LogProbBw { rows, vocab } => 2 * rows * vocab,
+            Verb::AdamW(n) => 7 * n,
+            Verb::Rmsprop(n) => 5 * n,
+            Verb::SumSq(n) | Verb::Zero(n) => n,
+            Verb::Copy(n) => 2 * n,
+        }
+    }
+}
+
+/// The dimensions, as tables show them.
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_heads = |h: Heads| format!("{}/{} heads of {}", h.heads, h.kv_heads, h.head_dim);
+        match *self {
+            Verb::Gemm { dims: Gemm { m, n, k }, .. }
+            | Verb::GemmDx(Gemm { m, n, k })
+            | Verb::GemmDw(Gemm { m, n, k }) => write!(f, "{m}x{n}x{k}"),
+            Verb::BiasDw(d) => write!(f, "{}x{}", d.m, d.n),
+            Verb::Embed { pair, width, .. } | Verb::EmbedBw { pair, width, .. } => {
+                write!(f, "{}x{width}", pair.rows())
+            }
+            Verb::RmsNorm(d) | Verb::RmsNormBw(d) | Verb::LayerNorm(d) | Verb::LayerNormBw(d) => {
+                write!(f, "{}x{}", d.rows, d.width)
+            }
+            Verb::QkNorm { rows, heads } | Verb::QkNormBw { rows, heads } | Verb::KvStore { rows, heads } => {
+                write!(f, "{rows} rows, {}", of_heads(heads))
+            }
+            Verb::Rope { pair, heads }
+            | Verb::Attention { pair, heads }
+            | Verb::AttentionBw { pair, heads } => {
+                write!(f, "{pair}, {}", of_heads(heads))
+            }
+            Verb::AttentionCached { sequences, tokens, heads } => {
+                write!(f, "{sequences} after {tokens}, {}", of_heads(heads))
+            }
+            Verb::SwiGlu { rows, width }
+            | Verb::SwiGluBw { rows, width }
+            | Verb::Gelu { rows, width }
+            | Verb::GeluBw { rows, width }
+            | Verb::Gather { rows, width, .. }
+            | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
+            Verb::LogProb { rows, vocab } | Verb::LogProbBw { rows, vocab } => write!(f, "{rows}x{vocab}"),
+            Verb::AdamW(n) | Verb::Rmsprop(n) | Verb::SumSq(n) | Verb::Copy(n) | Verb::Zero(n) => {
+                write!(f, "{n}")
+            }
+        }
+    }
+}
+
+/// A verb in a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The model.
+    pub model: &'static str,
+    /// The verb.
+    pub verb: Verb,
+    /// Which of the model's parts it computes, where there are several.
+    pub part: &'static str,
+    /// Calls in a step, such that calls times work is what the step does: a verb that runs over every parameter is
+    /// measured on the embedding, the largest, and counts as often as that goes into all of them. 0 is a verb that a
+    /// step of this model does not have.
+    pub in_step: f64,
+}
+
+impl Call {
+    /// The part and the dimensions.
+    pub fn shape(&self) -> String {
+        format!("{} {}", self.part, self.verb).trim_start().to_owned()
+    }
+}
+
+/// Every call that is measured.
+pub fn calls() -> Vec<Call> {
+    let mut all = step_calls(SMOLLM2, &models::smollm2(), PAIR);
+    all.extend(other_calls(SMOLLM2, &models::smollm2()));
+    all.extend(step_calls(GPT2, &models::gpt2(), PAIR));
+    all.extend(other_calls(GPT2, &models::gpt2()));
+    let (rows, heads) = (PAIR.rows(), models::qwen3().heads);
+    for verb in [Verb::QkNorm { rows, heads }, Verb::QkNormBw { rows, heads }] {
+        all.push(Call { model: QWEN3, verb, part: "", in_step: 0.0 });
+    }
+    all
+}
+
+/// The verbs that generation and other configurations of the trainer call.
+fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
+    let (sequences, tokens) = DECODED;
+    let (heads, parameter) = (c.heads, c.vocab * c.width);
+    [
+        Verb::KvStore { rows: PAIR.prompt, heads },
+        Verb::AttentionCached { sequences, tokens, heads },
+        Verb::Rmsprop(parameter),
+        Verb::Copy(parameter),
+    ]
+    .map(|verb| Call { model, verb, part: "", in_step: 0.0 })
+    .into()
+}
+
+/// The calls of one optimizer step on `pair` with everything kept for the backward pass, AdamW, and the head's rows
+/// in one chunk. `crates/model/src/graph.rs` and `crates/loss/src/head.rs` make them.
+pub fn step_calls(model: &'static str, c: &Config, pair: Pair) -> Vec<Call> {
+    let mut all = Vec::new();
+    let mut push = |in_step: f64, part, verb| all.push(Call { model, verb, part, in_step });
+    let (rows, scored, layers) = (pair.rows(), 2 * pair.response, c.layers as f64);
+    let (width, vocab, heads) = (c.width, c.vocab, c.heads);
+
+    let up_width = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
+    let parts = [
+        ("qkv", heads.qkv_width(), width, c.qkv_bias, false),
+        ("out", width, heads.q_width(), c.out_bias, true),
+        ("up", up_width, width, c.mlp_bias, false),
+        ("down", width, c.mlp_width, c.mlp_bias, true),
+    ];
+    for (part, n, k, bias, residual) in parts {
+        let dims = Gemm { m: rows, n, k };
+        push(layers, part, Verb::Gemm { dims, bias, residual });
+        push(layers, part, Verb::GemmDx(dims));
+        push(layers, part, Verb::GemmDw(dims));
+        if bias {
+            push(layers, part, Verb::BiasDw(dims));
+        }
+    }
+    let dims = Gemm { m: scored, n: vocab, k: width };
+    push(1.0, "head", Verb::Gemm { dims, bias: false, residual: false });
+    push(1.0, "head", Verb::GemmDx(dims));
+    push(1.0, "head", Verb::GemmDw(dims));
+
+    push(layers, "", Verb::Attention { pair, heads });
+    push(layers, "", Verb::AttentionBw { pair, heads });
+    if c.rope.is_some() {
+        push(2.0 * layers, "", Verb::Rope { pair, heads });
+    }
+    // Two norms a layer, which the backward computes again, and the last one, which it does not.
+    let norm = Norm { rows, width, eps: c.eps };
+    let (forward, backward) = match c.norm {
+        NormKind::Rms => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
+        NormKind::Layer => (Verb::LayerNorm(norm), Verb::LayerNormBw(norm)),
+    };
+    push(4.0 * layers + 1.0, "", forward);
+    push(2.0 * layers + 1.0, "", backward);
+    let (forward, backward) = match (rows, c.mlp_width, c.mlp) {
+        (rows, width, Mlp::SwiGlu) => (Verb::SwiGlu { rows, width }, Verb::SwiGluBw { rows, width }),
+        (rows, width, Mlp::Gelu) => (Verb::Gelu { rows, width }, Verb::GeluBw { rows, width }),
+    };
+    push(2.0 * layers, "", forward);
+    push(layers, "", backward);
+    let learned = c.rope.is_none();
+    push(1.0, "", Verb::Embed { pair, vocab, width, learned });
+    push(1.0, "", Verb::EmbedBw { pair, vocab, width, learned });
+
+    push(1.0, "", Verb::Gather { pair, rows: scored, width });
+    push(1.0, "", Verb::LogProb { rows: scored, vocab });
+    push(1.0, "", Verb::LogProbBw { rows: scored, vocab });
+    push(1.0, "", Verb::ScatterAdd { pair, rows: scored, width });
+
+    let parameter = vocab * width;
+    let times = Model::manifest(c).parameters() as f64 / parameter as f64;
+    push(times, "", Verb::Zero(parameter));
+    push(times, "", Verb::SumSq(parameter));
+    push(times, "", Verb::AdamW(parameter));
+    all
+}

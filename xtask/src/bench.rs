@@ -1,0 +1,41 @@
+//! `cargo xtask bench`: criterion's benchmarks, then the table of what they measured.
+
+use crate::{command, start};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const USAGE: &str = "cargo xtask bench [--quick] [FILTER]";
+
+/// Runs the benchmarks whose name contains the filter (all without one), and prints and keeps the results.
+pub fn run(args: &[String]) -> Result<(), u8> {
+    let (flags, filters): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| a.starts_with('-'));
+    if flags.iter().any(|f| *f != "--quick") || filters.len() > 1 {
+        eprintln!("{USAGE}");
+        return Err(2);
+    }
+    let extent = match (filters.is_empty(), flags.is_empty()) {
+        (false, _) => "filtered",
+        (true, false) => "quick",
+        (true, true) => "full",
+    };
+    let dir = criterion_dir();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let bench = |targets: &[&str], rest: &[String]| {
+        let mut cargo = command(&["bench", "--package", "duel-benches"], &[]);
+        start(cargo.args(targets).arg("--").args(rest).env("CRITERION_HOME", &dir))
+    };
+    // Every share is one of a ceiling of the same run: no filter keeps those out, and they are never measured quickly.
+    bench(&["--bench", "ceiling"], &[])?;
+    bench(&["--bench", "verbs", "--bench", "step"], args)?;
+    let report =
+        ["run", "--quiet", "--profile", "bench", "--package", "duel-benches", "--bin", "report", "--"];
+    start(command(&report, &[]).arg(&dir).args([&since.to_string(), extent]))
+}
+
+/// Where criterion keeps its estimates; told to it and to the report alike, which cargo starts in different folders.
+fn criterion_dir() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    let dir = target.join("criterion");
+    std::path::absolute(&dir).unwrap_or(dir)
+}
