@@ -3,14 +3,14 @@
 //! A task holds the scores of [`BLOCK`] query rows of one head at a time: memory grows with the length, not with
 //! its square, and of the scores only the log-sum-exp of each row is kept for the backward.
 
-use crate::gemm::{HasKernel, Init, Operand, Shape, gemm};
+use crate::gemm::{Band, HasKernel, Init, Operand, PANEL, Shape, gemm_band};
 use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
 use duel_backend::{Heads, Segment};
 
-/// Query rows whose scores are held at a time.
-const BLOCK: usize = 128;
+/// Query rows whose scores are held at a time: whole panels of every kernel.
+const BLOCK: usize = 96;
 
 simd! {
     /// `p = exp(scale · s - max)` over the row, unnormalised; returns the sum and the log-sum-exp of `scale · s`.
@@ -112,7 +112,13 @@ impl Block {
     fn visible(self, i: usize) -> usize {
         self.segment.prefix_len + self.from + i + 1
     }
-    /// `out[rows, keys] = x · y(first row of a run)ᵀ`, run beside run.
+    /// The runs with their places among the keys, and how far the causal mask reaches: the segment's own keys are seen
+    /// up to this many places beyond the query's number in the block.
+    fn places(self) -> impl Iterator<Item = (usize, usize, usize, Option<usize>)> {
+        let [(prefix, before), (own, n)] = self.runs;
+        [(prefix, before, 0, None), (own, n, before, Some(self.from))].into_iter().filter(|place| place.1 > 0)
+    }
+    /// `out[rows, keys] = x · y(first row of a run)ᵀ`, run beside run; undefined where masked.
     fn scores<'a, S: HasKernel, R: Real<Acc = S>>(
         self,
         serial: &Pool,
@@ -121,14 +127,16 @@ impl Block {
         k: usize,
         y: impl Fn(usize) -> Operand<'a, R>,
     ) {
-        let mut at = 0;
-        for (row, n) in self.runs {
-            if n > 0 {
-                let shape = Shape { m: self.rows(), n, k, ldc: self.keys() };
-                gemm(serial, shape, &mut out[at..], x, y(row), Init::Zero);
-            }
-            at += n;
+        for (row, n, at, edge) in self.places() {
+            let shape = Shape { m: self.rows(), n, k, ldc: self.keys() };
+            let band = edge.map_or(Band::Full, |edge| Band::Result { edge });
+            gemm_band(serial, shape, band, &mut out[at..], x, y(row), Init::Zero);
         }
+    }
+    /// Zeros behind the visible part of a row, as far as products of its block look.
+    fn mask<S: Scalar>(masked: &mut [S]) {
+        let n = PANEL.min(masked.len());
+        masked[..n].fill(S::ZERO);
     }
     /// `out[rows, width] = weights[rows, keys] · y`, run after run.
     fn weighted<'a, S: HasKernel, R: Real<Acc = S>>(
@@ -139,15 +147,31 @@ impl Block {
         width: usize,
         y: impl Fn(usize) -> Operand<'a, R>,
     ) {
-        let (mut at, mut init) = (0, Init::Zero);
-        for (row, k) in self.runs {
-            if k > 0 {
-                let w = Operand { data: &weights[at..], rs: self.keys(), cs: 1 };
-                let shape = Shape { m: self.rows(), n: width, k, ldc: width };
-                gemm(serial, shape, out, w, transposed(y(row)), init);
-                init = Init::Keep;
-            }
-            at += k;
+        let mut init = Init::Zero;
+        for (row, k, at, edge) in self.places() {
+            let w = Operand { data: &weights[at..], rs: self.keys(), cs: 1 };
+            let shape = Shape { m: self.rows(), n: width, k, ldc: width };
+            let band = edge.map_or(Band::Full, |edge| Band::Left { edge });
+            gemm_band(serial, shape, band, out, w, transposed(y(row)), init);
+            init = Init::Keep;
+        }
+    }
+    /// `out(first row of a run)[keys, width] += weights[rows, keys]ᵀ · y[rows, width]`, for the keys of every run.
+    fn collect<S: HasKernel, R: Real<Acc = S>>(
+        self,
+        serial: &Pool,
+        out: &mut [S],
+        first: usize,
+        weights: &[S],
+        width: usize,
+        y: Operand<R>,
+    ) {
+        for (row, n, at, edge) in self.places() {
+            let w = transposed(Operand { data: &weights[at..], rs: self.keys(), cs: 1 });
+            let shape = Shape { m: n, n: width, k: self.rows(), ldc: width };
+            let band = edge.map_or(Band::Full, |edge| Band::LeftTransposed { edge });
+            let out = &mut out[(row - first) * width..];
+            gemm_band(serial, shape, band, out, w, transposed(y), Init::Keep);
         }
     }
 }
@@ -197,7 +221,7 @@ pub fn forward<R: Real>(
             for i in 0..m {
                 let (seen, masked) = s[i * keys..][..keys].split_at_mut(b.visible(i));
                 let (total, row_lse) = softmax_row(seen, scale);
-                masked.fill(R::Acc::ZERO);
+                Block::mask(masked);
                 totals[i] = total;
                 // SAFETY: row and head belong to this task only, inside lse as asserted.
                 unsafe {
@@ -230,8 +254,8 @@ fn groups(segments: &[Segment]) -> impl Iterator<Item = Group<'_>> {
     })
 }
 
-/// One task a group and key/value head: it owns the gradients of those keys and values, and of the queries that
-/// read them, so every sum has one fixed order.
+/// One task a group and query head: it owns the gradient of those queries, and sums its share of the gradients of the
+/// keys and values that they read. The shares of the query heads that read one key/value head are added up in order.
 pub fn backward<R: Real>(
     pool: &Pool,
     dqkv: &mut [R],
@@ -254,72 +278,70 @@ pub fn backward<R: Real>(
     let rows = segments.last().map_or(0, |s| s.start + s.len);
     assert!(dqkv.len() >= rows * width, "output shorter than the rows");
     let dqkv = SyncPtr::new(dqkv);
-    let write = |row: usize, head: usize, x: &[R::Acc]| {
-        // SAFETY: the row lies in dqkv (asserted), and the calling task owns that row and head.
-        let out = unsafe { std::slice::from_raw_parts_mut(dqkv.at(row * width + head * hd), hd) };
-        scaled(out, x, R::Acc::ONE);
+    let place = |row: usize, head: usize| {
+        // SAFETY: the row lies in dqkv (asserted), and each task below owns the rows and heads that it asks for.
+        unsafe { std::slice::from_raw_parts_mut(dqkv.at(row * width + head * hd), hd) }
     };
     let serial = Pool::new(1);
     let groups: Vec<Group> = groups(segments).collect();
-    pool.tasks(groups.len() * d.kv_heads, |task| {
-        let (group, kv) = (&groups[task / d.kv_heads], task % d.kv_heads);
-        let (k_head, v_head) = (heads + kv, heads + d.kv_heads + kv);
-        let longest = group.segments.iter().map(|s| s.prefix_len + s.len).max().unwrap_or(0);
-        let most = BLOCK.min(group.rows);
-        R::Acc::with_scratch(|scratch| {
-            let sizes = [group.rows * hd, group.rows * hd, most * longest, most * longest, most * hd];
-            let [dk, dv, p, dp, dq] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+    R::Acc::with_shared(|shared| {
+        // For each query head the gradients of keys, then of values, of all rows.
+        let share = rows * hd;
+        let [shares] = take(shared, &[2 * heads * share]).try_into().unwrap_or_else(|_| unreachable!());
+        let shares_at = SyncPtr::new(shares);
+        pool.tasks(groups.len() * heads, |task| {
+            let (group, h) = (&groups[task / heads], task % heads);
+            let (k_head, v_head) = (heads + h / d.ratio(), heads + d.kv_heads + h / d.ratio());
+            let longest = group.segments.iter().map(|s| s.prefix_len + s.len).max().unwrap_or(0);
+            let most = BLOCK.min(group.rows);
+            let own = |values: usize| {
+                let at = (2 * h + values) * share + group.start * hd;
+                // SAFETY: head h's two shares of this group's rows, inside `shares`, are this task's alone.
+                unsafe { std::slice::from_raw_parts_mut(shares_at.at(at), group.rows * hd) }
+            };
+            let (dk, dv) = (own(0), own(1));
             dk.fill(R::Acc::ZERO);
             dv.fill(R::Acc::ZERO);
-            for b in group.segments.iter().flat_map(|&s| Block::of(s)) {
-                let (m, keys) = (b.rows(), b.keys());
-                for h in kv * d.ratio()..(kv + 1) * d.ratio() {
-                    b.scores(&serial, p, c.head(h, b.row(0)), hd, |row| c.head(k_head, row));
-                    b.scores(&serial, dp, g.head(h, b.row(0)), hd, |row| c.head(v_head, row));
+            R::Acc::with_scratch(|scratch| {
+                let sizes = [most * longest, most * longest, most * hd];
+                let [p, dp, dq] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+                for b in group.segments.iter().flat_map(|&s| Block::of(s)) {
+                    let (m, keys) = (b.rows(), b.keys());
+                    let (q, do_) = (c.head(h, b.row(0)), g.head(h, b.row(0)));
+                    b.scores(&serial, p, q, hd, |row| c.head(k_head, row));
+                    b.scores(&serial, dp, do_, hd, |row| c.head(v_head, row));
                     for i in 0..m {
                         let delta = dot(g.vector(h, b.row(i)), out.vector(h, b.row(i)));
                         let (seen, masked) = p[i * keys..][..keys].split_at_mut(b.visible(i));
                         let (dseen, dmasked) = dp[i * keys..][..keys].split_at_mut(b.visible(i));
                         probabilities(seen, scale, lse[b.row(i) * heads + h]);
                         score_grad(dseen, seen, delta, scale);
-                        masked.fill(R::Acc::ZERO);
-                        dmasked.fill(R::Acc::ZERO);
+                        Block::mask(masked);
+                        Block::mask(dmasked);
                     }
                     b.weighted(&serial, dq, dp, hd, |row| c.head(k_head, row));
                     for i in 0..m {
-                        write(b.row(i), h, &dq[i * hd..][..hd]);
+                        scaled(place(b.row(i), h), &dq[i * hd..][..hd], R::Acc::ONE);
                     }
-                    let mut at = 0;
-                    for (row, n) in b.runs {
-                        if n > 0 {
-                            let shape = Shape { m: n, n: hd, k: m, ldc: hd };
-                            let column = |x| transposed(Operand { data: x, rs: keys, cs: 1 });
-                            let place = (row - group.start) * hd;
-                            let (q, do_) = (c.head(h, b.row(0)), g.head(h, b.row(0)));
-                            gemm(
-                                &serial,
-                                shape,
-                                &mut dk[place..],
-                                column(&dp[at..]),
-                                transposed(q),
-                                Init::Keep,
-                            );
-                            gemm(
-                                &serial,
-                                shape,
-                                &mut dv[place..],
-                                column(&p[at..]),
-                                transposed(do_),
-                                Init::Keep,
-                            );
-                        }
-                        at += n;
-                    }
+                    b.collect(&serial, dk, group.start, dp, hd, q);
+                    b.collect(&serial, dv, group.start, p, hd, do_);
                 }
-            }
-            for i in 0..group.rows {
-                write(group.start + i, k_head, &dk[i * hd..][..hd]);
-                write(group.start + i, v_head, &dv[i * hd..][..hd]);
+            });
+        });
+        pool.ranges(rows, 1, usize::MAX, |range| {
+            for (row, kv) in range.flat_map(|row| (0..d.kv_heads).map(move |kv| (row, kv))) {
+                for (values, head) in [(0, heads + kv), (1, heads + d.kv_heads + kv)] {
+                    let share_of = |h: usize| {
+                        let at = (2 * h + values) * share + row * hd;
+                        // SAFETY: inside `shares`; the tasks that wrote there are done, and this row is one task's.
+                        unsafe { std::slice::from_raw_parts_mut(shares_at.at(at), hd) }
+                    };
+                    let sum = share_of(kv * d.ratio());
+                    for h in kv * d.ratio() + 1..(kv + 1) * d.ratio() {
+                        axpy(sum, R::Acc::ONE, share_of(h));
+                    }
+                    scaled(place(row, head), sum, R::Acc::ONE);
+                }
             }
         });
     });

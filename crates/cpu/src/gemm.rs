@@ -7,6 +7,7 @@ use crate::real::{Lift, Pack, Real, Scalar};
 use crate::simd::{Isa, isa};
 use crate::sync::{Pool, SyncPtr};
 use std::any::TypeId;
+use std::ops::Range;
 
 /// Largest depth of a packed block. A deep block reads and writes the result seldom; its panels still stream from the
 /// L2 cache faster than the kernel uses them up.
@@ -54,6 +55,42 @@ pub struct Shape {
     pub n: usize,
     pub k: usize,
     pub ldc: usize,
+}
+
+/// Largest width of a micro-panel. What a [`Band`] leaves out is left out by whole panels, so that zeros are needed this
+/// far beyond its edge.
+pub const PANEL: usize = 32;
+
+/// What of a product is needed, where causal masks leave a triangle out.
+#[derive(Clone, Copy)]
+pub enum Band {
+    /// All of it.
+    Full,
+    /// Of the result, the elements with `j <= i + edge`; what the others hold is undefined.
+    Result { edge: usize },
+    /// `a[i, p]` is zero for `p > i + edge`; from [`PANEL`] further on it need not be.
+    Left { edge: usize },
+    /// `a[i, p]` is zero for `i > p + edge`; from [`PANEL`] further on it need not be.
+    LeftTransposed { edge: usize },
+}
+
+impl Band {
+    /// Whether the tile of rows up to `last_row` and columns from `col` on has an element that is needed.
+    fn needs(self, last_row: usize, col: usize) -> bool {
+        match self {
+            Band::Result { edge } => col <= last_row + edge,
+            _ => true,
+        }
+    }
+
+    /// The depths within `from..to` that the rows `first..=last` are not all zero at.
+    fn depths(self, first: usize, last: usize, from: usize, to: usize) -> Range<usize> {
+        match self {
+            Band::Full | Band::Result { .. } => from..to,
+            Band::Left { edge } => from..to.min(last + edge + 1).max(from),
+            Band::LeftTransposed { edge } => from.max(first.saturating_sub(edge)).min(to)..to,
+        }
+    }
 }
 
 /// Where a micro-kernel puts its tile: `out = base + (bias + sums)`, row `i` at `out + i * ld`. A null `base` or `bias`
@@ -359,6 +396,24 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
+    gemm_band(pool, shape, Band::Full, c, a, b, init);
+}
+
+/// As [`gemm`], of the part that `band` says.
+pub fn gemm_band<S, A, B, C>(
+    pool: &Pool,
+    shape: Shape,
+    band: Band,
+    c: &mut [C],
+    a: Operand<A>,
+    b: Operand<B>,
+    init: Init<C>,
+) where
+    S: HasKernel,
+    A: Lift<S>,
+    B: Lift<S>,
+    C: Real<Acc = S>,
+{
     let Shape { m, n, k, ldc } = shape;
     if m == 0 || n == 0 {
         return;
@@ -376,12 +431,12 @@ where
     if m >= n {
         pool.ranges(m, kernel.mr, parts, |rows| {
             // SAFETY: this thread writes rows `rows` of c only, inside c as asserted above.
-            unsafe { block(&kernel, shape, rows, 0..n, c, a, b, init) };
+            unsafe { block(&kernel, shape, band, rows, 0..n, c, a, b, init) };
         });
     } else {
         pool.ranges(n, kernel.nr, parts, |cols| {
             // SAFETY: this thread writes columns `cols` of c only, inside c as asserted above.
-            unsafe { block(&kernel, shape, 0..m, cols, c, a, b, init) };
+            unsafe { block(&kernel, shape, band, 0..m, cols, c, a, b, init) };
         });
     }
 }
@@ -393,8 +448,9 @@ where
 unsafe fn block<S, A, B, C>(
     kernel: &Kernel<S>,
     shape: Shape,
-    rows: std::ops::Range<usize>,
-    cols: std::ops::Range<usize>,
+    band: Band,
+    rows: Range<usize>,
+    cols: Range<usize>,
     c: SyncPtr<C>,
     a: Operand<A>,
     b: Operand<B>,
@@ -429,6 +485,10 @@ unsafe fn block<S, A, B, C>(
                         for ir in (0..nrows).step_by(mr) {
                             let height = mr.min(nrows - ir);
                             let (row, col) = (ic + ir, jc + jr);
+                            if !band.needs(row + height - 1, col) {
+                                continue;
+                            }
+                            let depths = band.depths(row, row + height - 1, pc, pc + kc);
                             let whole = height == mr && width == nr;
                             // SAFETY: the caller owns this part of c; the operands of init are asserted to be as large.
                             let direct = unsafe { direct(c, shape, row, col, init) }.filter(|_| whole);
@@ -443,9 +503,9 @@ unsafe fn block<S, A, B, C>(
                             // tile, and the one aside holds mr * nr.
                             unsafe {
                                 (kernel.run)(
-                                    kc,
-                                    packed_a.as_ptr().add(ir * kc),
-                                    packed_b.as_ptr().add(jr * kc),
+                                    depths.len(),
+                                    packed_a.as_ptr().add(ir * kc + (depths.start - pc) * mr),
+                                    packed_b.as_ptr().add(jr * kc + (depths.start - pc) * nr),
                                     direct.unwrap_or(aside),
                                 );
                             }

@@ -36,6 +36,9 @@ pub trait Scalar:
     fn with_pack<T>(f: impl FnOnce(&mut Pack<Self>) -> T) -> T;
     /// This thread's scratch of the attention kernels (apart from the packing buffers, which they use).
     fn with_scratch<T>(f: impl FnOnce(&mut Vec<Self>) -> T) -> T;
+    /// Scratch that the calling thread shares with the tasks it starts, which have their own by
+    /// [`Scalar::with_scratch`].
+    fn with_shared<T>(f: impl FnOnce(&mut Vec<Self>) -> T) -> T;
 }
 
 /// Packed panels of the two operands of a matrix product; grow once, then stay.
@@ -112,6 +115,8 @@ thread_local! {
     static PACK32: RefCell<Pack<f32>> = RefCell::default();
     static SCRATCH64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
     static SCRATCH32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SHARED64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    static SHARED32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Scalar for f64 {
@@ -143,6 +148,9 @@ impl Scalar for f64 {
     }
     fn with_scratch<T>(f: impl FnOnce(&mut Vec<f64>) -> T) -> T {
         SCRATCH64.with_borrow_mut(f)
+    }
+    fn with_shared<T>(f: impl FnOnce(&mut Vec<f64>) -> T) -> T {
+        SHARED64.with_borrow_mut(f)
     }
 }
 
@@ -194,6 +202,9 @@ impl Scalar for f32 {
     }
     fn with_scratch<T>(f: impl FnOnce(&mut Vec<f32>) -> T) -> T {
         SCRATCH32.with_borrow_mut(f)
+    }
+    fn with_shared<T>(f: impl FnOnce(&mut Vec<f32>) -> T) -> T {
+        SHARED32.with_borrow_mut(f)
     }
 }
 
