@@ -130,16 +130,22 @@ pub fn cases(cores: usize) -> Vec<Case> {
     let mut all = vec![whole(SMOLLM2, models::smollm2()), whole(GPT2, models::gpt2())];
     all.extend([64, 128, 256, 512, 1024].map(|n| cut(Series::Tokens, vocab, n, n)));
     all.extend([8, 16, 32, 64, 128].map(|k| cut(Series::Vocabulary, k * 1024, 128, 128)));
+    // What is quoted of a prompt, four responses long, and of threads is measured on the whole model.
+    let uncut = |series, prompt, response| {
+        let pair = Pair { prompt, response };
+        Case { series, pair, ..whole(SMOLLM2, models::smollm2()) }
+    };
     for prompt in [0, 128, 256, 512, 1024] {
-        let shared = cut(Series::Prompt, vocab, prompt, 128);
+        let shared = match prompt {
+            512 => uncut(Series::Prompt, prompt, 128),
+            _ => cut(Series::Prompt, vocab, prompt, 128),
+        };
         let alone = shared.against().map(|(case, _)| case);
         all.push(shared);
         all.extend(alone);
     }
     let powers = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < cores);
-    all.extend(
-        powers.chain([cores]).map(|threads| Case { threads, ..cut(Series::Threads, vocab, 256, 128) }),
-    );
+    all.extend(powers.chain([cores]).map(|threads| Case { threads, ..uncut(Series::Threads, 256, 128) }));
     all
 }
 

@@ -79,30 +79,8 @@ const GELU_SCALE: f64 = 2.0 * 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
 
 simd! {
-    /// One part of the AdamW update; see [`adamw`].
-    pub fn adamw_part<P: AdamwPart>(part: P) {
-        part.update();
-    }
-}
-
-/// A part of the parameters with its moments and gradient.
-pub trait AdamwPart {
-    /// Updates it; inlined into each instruction set's clone.
-    fn update(self);
-}
-
-struct AdamwSlices<'a, R: Real> {
-    w: &'a mut [R],
-    m: &'a mut [R::Acc],
-    v: &'a mut [R::Acc],
-    g: &'a [R::Acc],
-    h: AdamW,
-}
-
-impl<R: Real> AdamwPart for AdamwSlices<'_, R> {
-    #[inline(always)]
-    fn update(self) {
-        let AdamwSlices { w, m, v, g, h } = self;
+    /// One part of the AdamW update.
+    pub fn adamw_part<R: Real>(w: &mut [R], m: &mut [R::Acc], v: &mut [R::Acc], g: &[R::Acc], h: AdamW) {
         let one = R::Acc::ONE;
         let (b1, b2, eps) = (R::Acc::of(h.beta1), R::Acc::of(h.beta2), R::Acc::of(h.eps));
         let (c1, c2) = (R::Acc::of(1.0 - h.beta1), R::Acc::of(1.0 - h.beta2));
@@ -116,6 +94,18 @@ impl<R: Real> AdamwPart for AdamwSlices<'_, R> {
             *v = b2 * *v + c2 * g * g;
             let denominator = v.sqrt() * inv_root + eps;
             *w = R::down(w.up() * keep - step_size * *m / denominator);
+        }
+    }
+
+    /// One part of the RMSprop update.
+    pub fn rmsprop_part<R: Real>(w: &mut [R], v: &mut [R::Acc], g: &[R::Acc], h: Rmsprop) {
+        let (alpha, eps, lr) = (R::Acc::of(h.alpha), R::Acc::of(h.eps), R::Acc::of(h.lr));
+        let beta = R::Acc::of(1.0 - h.alpha);
+        let (scale, decay) = (R::Acc::of(h.grad_scale), R::Acc::of(h.weight_decay));
+        for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
+            let g = *g * scale + decay * w.up();
+            *v = alpha * *v + beta * g * g;
+            *w = R::down(w.up() - lr * g / (v.sqrt() + eps));
         }
     }
 }
@@ -134,7 +124,7 @@ pub fn adamw<R: Real>(pool: &Pool, w: &mut [R], m: &mut [R::Acc], v: &mut [R::Ac
             )
         };
         let g = &g[from..][..w.len()];
-        adamw_part(AdamwSlices::<R> { w, m, v, g, h });
+        adamw_part::<R>(w, m, v, g, h);
     });
 }
 
@@ -142,13 +132,12 @@ pub fn adamw<R: Real>(pool: &Pool, w: &mut [R], m: &mut [R::Acc], v: &mut [R::Ac
 pub fn rmsprop<R: Real>(pool: &Pool, w: &mut [R], v: &mut [R::Acc], g: &[R::Acc], h: Rmsprop) {
     let n = w.len();
     assert!(v.len() == n && g.len() == n, "mean square and gradient have the weights' length");
-    let (alpha, eps, lr) = (R::Acc::of(h.alpha), R::Acc::of(h.eps), R::Acc::of(h.lr));
-    let beta = R::Acc::of(1.0 - h.alpha);
-    let (scale, decay) = (R::Acc::of(h.grad_scale), R::Acc::of(h.weight_decay));
-    pool.rows2(w, 1, v, 1, n, |i, w, v| {
-        let g = g[i] * scale + decay * w[0].up();
-        v[0] = alpha * v[0] + beta * g * g;
-        w[0] = R::down(w[0].up() - lr * g / (v[0].sqrt() + eps));
+    let v = SyncPtr::new(v);
+    pool.parts(w, n, |from, w| {
+        // SAFETY: `parts` gives disjoint ranges inside 0..n, which v has (asserted).
+        let v = unsafe { std::slice::from_raw_parts_mut(v.at(from), w.len()) };
+        let g = &g[from..][..w.len()];
+        rmsprop_part::<R>(w, v, g, h);
     });
 }
 
