@@ -105,7 +105,7 @@ fn heads() -> impl Strategy<Value = Heads> {
 
 /// Around the edges of the micro-kernels, and beyond the depth of a packed block.
 fn extent() -> impl Strategy<Value = usize> {
-    prop_oneof![8 => 1usize..36, 1 => 255usize..260]
+    prop_oneof![8 => 1usize..36, 1 => 255usize..260, 1 => 767usize..772]
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
 use duel_backend::{Heads, Segment};
 
-/// Query rows whose scores are held at a time: whole panels of every kernel.
+/// Query rows whose scores are held at a time: a multiple of every kernel's rows.
 const BLOCK: usize = 96;
 
 simd! {
@@ -192,6 +192,18 @@ fn take<'a, S: Scalar>(scratch: &'a mut Vec<S>, sizes: &[usize]) -> Vec<&'a mut 
         .collect()
 }
 
+/// Number of rows, which the segments tile in order: no two tasks then meet.
+fn tiled(segments: &[Segment]) -> usize {
+    segments.iter().fold(0, |rows, s| {
+        let before = s.prefix_start + s.prefix_len <= s.start;
+        assert!(
+            s.start == rows && (s.prefix_len == 0 || before),
+            "segments must tile the rows behind their prefixes"
+        );
+        rows + s.len
+    })
+}
+
 pub fn forward<R: Real>(
     pool: &Pool,
     o: &mut [R],
@@ -205,7 +217,7 @@ pub fn forward<R: Real>(
     let (hd, heads) = (d.head_dim, d.heads);
     let scale = R::Acc::of(d.scale());
     let c = Columns { data: qkv, width: d.qkv_width(), head_dim: hd };
-    let rows = segments.last().map_or(0, |s| s.start + s.len);
+    let rows = tiled(segments);
     assert!(o.len() >= rows * d.q_width() && lse.len() >= rows * heads, "output shorter than the rows");
     let (o, lse) = (SyncPtr::new(o), SyncPtr::new(lse));
     let serial = Pool::new(1);
@@ -275,7 +287,7 @@ pub fn backward<R: Real>(
         Columns { data: dout, width: d.q_width(), head_dim: hd },
         Columns { data: o, width: d.q_width(), head_dim: hd },
     );
-    let rows = segments.last().map_or(0, |s| s.start + s.len);
+    let rows = tiled(segments);
     assert!(dqkv.len() >= rows * width, "output shorter than the rows");
     let dqkv = SyncPtr::new(dqkv);
     let place = |row: usize, head: usize| {

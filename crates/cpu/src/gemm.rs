@@ -9,7 +9,8 @@ use crate::sync::{Pool, SyncPtr};
 use std::any::TypeId;
 use std::ops::Range;
 
-/// Largest depth of a packed block. A deep block reads and writes the result seldom; its panels still stream from the
+/// Largest depth of a packed block. With it the order of sums changes, and so do the bits of a result: whoever keeps
+/// results on disk must then tell them apart. A deep block reads and writes the result seldom; its panels still stream from the
 /// L2 cache faster than the kernel uses them up.
 const KC: usize = 768;
 /// Columns of a packed block of `b`.
@@ -57,8 +58,8 @@ pub struct Shape {
     pub ldc: usize,
 }
 
-/// Largest width of a micro-panel. What a [`Band`] leaves out is left out by whole panels, so that zeros are needed this
-/// far beyond its edge.
+/// No kernel has more rows. What a [`Band`] leaves out is left out by whole panels of rows, so that zeros are needed up to
+/// this far beyond its edge.
 pub const PANEL: usize = 32;
 
 /// What of a product is needed, where causal masks leave a triangle out.
@@ -426,6 +427,7 @@ pub fn gemm_band<S, A, B, C>(
         assert!(residual.is_none_or(|x| x.len() >= m * n) && ldc == n, "residual too short");
     }
     let kernel = S::kernel();
+    assert!(kernel.mr <= PANEL, "a band's zeros must cover a panel");
     let c = SyncPtr::new(c);
     let parts = if m * n * k < 1 << 16 { 1 } else { usize::MAX };
     if m >= n {
@@ -490,8 +492,11 @@ unsafe fn block<S, A, B, C>(
                             }
                             let depths = band.depths(row, row + height - 1, pc, pc + kc);
                             let whole = height == mr && width == nr;
-                            // SAFETY: the caller owns this part of c; the operands of init are asserted to be as large.
-                            let direct = unsafe { direct(c, shape, row, col, init) }.filter(|_| whole);
+                            let in_place = match whole {
+                                // SAFETY: the whole tile is in the caller's part of c, and in init (asserted).
+                                true => unsafe { direct(c, shape, row, col, init) },
+                                false => None,
+                            };
                             let aside = Dest {
                                 out: tile.as_mut_ptr(),
                                 ld: nr,
@@ -506,10 +511,10 @@ unsafe fn block<S, A, B, C>(
                                     depths.len(),
                                     packed_a.as_ptr().add(ir * kc + (depths.start - pc) * mr),
                                     packed_b.as_ptr().add(jr * kc + (depths.start - pc) * nr),
-                                    direct.unwrap_or(aside),
+                                    in_place.unwrap_or(aside),
                                 );
                             }
-                            if direct.is_some() {
+                            if in_place.is_some() {
                                 continue;
                             }
                             for i in 0..height {
@@ -740,9 +745,15 @@ mod tests {
     {
         for threads in [1, 3] {
             let pool = Pool::new(threads);
-            for (m, n, k) in
-                [(1, 1, 1), (1, 70, 33), (2, 5, 300), (13, 33, 7), (60, 130, 257), (250, 40, 600), (5, 9, 0)]
-            {
+            for (m, n, k) in [
+                (1, 1, 1),
+                (1, 70, 33),
+                (2, 5, 300),
+                (13, 33, 7),
+                (60, 130, KC + 1),
+                (250, 40, 2 * KC + 9),
+                (5, 9, 0),
+            ] {
                 for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
                     let a: Vec<R> = (0..m * k).map(|i| R::from_f64(value(i))).collect();
                     let b: Vec<R> = (0..n * k).map(|i| R::from_f64(value(i + 7))).collect();
@@ -791,7 +802,7 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_the_other_rows() {
-        let (n, k) = (75, 530);
+        let (n, k) = (75, 2 * KC + 30);
         let a: Vec<f32> = (0..40 * k).map(|i| value(i) as f32).collect();
         let b: Vec<f32> = (0..n * k).map(|i| value(i + 11) as f32).collect();
         let run = |m: usize, threads| {
@@ -804,6 +815,62 @@ mod tests {
         for (m, threads) in [(1, 1), (3, 1), (17, 2), (39, 3)] {
             assert_eq!(run(m, threads), all[..m * n]);
         }
+    }
+
+    /// Each band against the triple loop over what it keeps, with NaN wherever the band says that nothing is read.
+    #[test]
+    fn bands_leave_out_what_they_say() {
+        fn check<S: HasKernel>() {
+            let pool = Pool::new(1);
+            let nan = S::of(f64::NAN);
+            for (m, n, k) in [(1, 1, 1), (40, 100, 70), (97, 300, 130), (200, 64, 2 * KC + 9)] {
+                for edge in [0, 5, 96] {
+                    let b: Vec<S> = (0..n * k).map(|i| S::of(value(i + 7))).collect();
+                    let of_b = Operand { data: &b, rs: k, cs: 1 };
+                    let bands = [Band::Result { edge }, Band::Left { edge }, Band::LeftTransposed { edge }];
+                    for band in bands {
+                        let kept = |i: usize, p: usize| match band {
+                            Band::Left { .. } => p <= i + edge,
+                            Band::LeftTransposed { .. } => i <= p + edge,
+                            _ => true,
+                        };
+                        // Behind the zeros that a panel may look at, nothing may be read.
+                        let hidden = |i: usize, p: usize| match band {
+                            Band::Left { .. } => p > i + edge + PANEL,
+                            Band::LeftTransposed { .. } => i > p + edge + PANEL,
+                            _ => false,
+                        };
+                        let element = |i: usize, p: usize| match (kept(i, p), hidden(i, p)) {
+                            (true, _) => S::of(value(i * k + p)),
+                            (false, true) => nan,
+                            (false, false) => S::ZERO,
+                        };
+                        let a: Vec<S> = (0..m * k).map(|at| element(at / k, at % k)).collect();
+                        let mut c = vec![nan; m * n];
+                        let shape = Shape { m, n, k, ldc: n };
+                        let of_a = Operand { data: &a, rs: k, cs: 1 };
+                        gemm_band(&pool, shape, band, &mut c, of_a, of_b, Init::Zero);
+                        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                            if matches!(band, Band::Result { .. }) && j > i + edge {
+                                continue;
+                            }
+                            let products = (0..k)
+                                .filter(|&p| kept(i, p))
+                                .map(|p| a[i * k + p].to_f64() * b[j * k + p].to_f64());
+                            let (want, size) = products.fold((0.0, 0.0), |(w, s), x| (w + x, s + x.abs()));
+                            let bound = (k + 3) as f64 * size * S::EPSILON;
+                            let got = c[i * n + j].to_f64();
+                            assert!(
+                                (got - want).abs() <= bound,
+                                "({m},{n},{k}) edge {edge} at ({i},{j}): {got} not {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        check::<f64>();
+        check::<f32>();
     }
 
     /// Every kernel that this machine can run, not only the one it would choose, against the plain sum, and its

@@ -219,17 +219,20 @@ pub fn qk_norm_bw<R: Real>(
 /// Sum of squares in f64, in blocks whose order does not depend on the threads.
 pub fn sumsq<S: Scalar>(pool: &Pool, x: &[S]) -> f64 {
     const BLOCK: usize = 1 << 14;
-    let mut partial = vec![0.0f64; x.len().div_ceil(BLOCK)];
-    let out = SyncPtr::new(&mut partial);
-    pool.tasks(partial.len(), |b| {
-        let block = &x[b * BLOCK..x.len().min((b + 1) * BLOCK)];
-        let s = block_sumsq(block);
-        // SAFETY: each task writes its own element of `partial`.
-        unsafe {
-            *out.at(b) = s;
-        }
-    });
-    partial.iter().sum()
+    let blocks = x.len().div_ceil(BLOCK);
+    f64::with_shared(|partial| {
+        partial.resize(partial.len().max(blocks), 0.0);
+        let out = SyncPtr::new(partial);
+        pool.tasks(blocks, |b| {
+            let block = &x[b * BLOCK..x.len().min((b + 1) * BLOCK)];
+            let s = block_sumsq(block);
+            // SAFETY: each task writes its own element of `partial`.
+            unsafe {
+                *out.at(b) = s;
+            }
+        });
+        partial[..blocks].iter().sum()
+    })
 }
 
 simd! {

@@ -2,8 +2,9 @@
 
 use duel_backend::Float;
 use half::bf16;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use std::thread::LocalKey;
 
 /// A type that sums are taken in. All methods must inline into the SIMD clones of the kernels.
 pub trait Scalar:
@@ -115,8 +116,17 @@ thread_local! {
     static PACK32: RefCell<Pack<f32>> = RefCell::default();
     static SCRATCH64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
     static SCRATCH32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static SHARED64: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
-    static SHARED32: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SHARED64: Cell<Vec<f64>> = const { Cell::new(Vec::new()) };
+    static SHARED32: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Takes the buffer out while `f` runs: a thread that waits for its tasks may start other work, which then finds
+/// an empty one.
+fn lent<S, T>(cell: &'static LocalKey<Cell<Vec<S>>>, f: impl FnOnce(&mut Vec<S>) -> T) -> T {
+    let mut buffer = cell.take();
+    let result = f(&mut buffer);
+    cell.set(buffer);
+    result
 }
 
 impl Scalar for f64 {
@@ -150,7 +160,7 @@ impl Scalar for f64 {
         SCRATCH64.with_borrow_mut(f)
     }
     fn with_shared<T>(f: impl FnOnce(&mut Vec<f64>) -> T) -> T {
-        SHARED64.with_borrow_mut(f)
+        lent(&SHARED64, f)
     }
 }
 
@@ -204,7 +214,7 @@ impl Scalar for f32 {
         SCRATCH32.with_borrow_mut(f)
     }
     fn with_shared<T>(f: impl FnOnce(&mut Vec<f32>) -> T) -> T {
-        SHARED32.with_borrow_mut(f)
+        lent(&SHARED32, f)
     }
 }
 

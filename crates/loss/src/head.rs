@@ -252,6 +252,7 @@ impl<B: Backend> Head<B> {
     ) -> Vec<ResponseStats> {
         let mut stats = vec![ResponseStats::default(); targets.responses()];
         let mut coefs = vec![0.0; targets.responses()];
+        let mut again = Vec::new();
         b.zero(dhidden);
         for chunk in targets.chunks(self.capacity) {
             let rows = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
@@ -264,10 +265,10 @@ impl<B: Backend> Head<B> {
                 let responses = targets.groups[group].clone();
                 objective(group, &stats[responses.clone()], &mut coefs[responses]);
             }
-            // The last part's logits are still there; the others come back for their gradients.
+            // From the last part, whose logits are still there; the others come back for their gradients.
             for (i, part) in parts.iter().enumerate().rev() {
                 if i + 1 < parts.len() {
-                    let mut again = vec![ResponseStats::default(); stats.len()];
+                    again.resize(stats.len(), ResponseStats::default());
                     self.logits(b, w.into(), hidden, targets, part.clone(), &mut again);
                 }
                 self.gradients(b, w, dw, dhidden, targets, part.clone(), &coefs);

@@ -177,12 +177,12 @@ fn norm_bw<B: Backend>(
     dy: &Real<B>,
     x: &Real<B>,
     stats: &Acc<B>,
-    w: &Norm<Real<B>>,
+    w: &Norm<Weight<'_, B>>,
     d: NormDims,
 ) {
     match &mut g.bias {
-        None => b.rmsnorm_bw(dx, &mut g.weight, dy, x, stats, &w.weight, d),
-        Some(db) => b.layernorm_bw(dx, &mut g.weight, db, dy, x, stats, &w.weight, d),
+        None => b.rmsnorm_bw(dx, &mut g.weight, dy, x, stats, w.weight.real(), d),
+        Some(db) => b.layernorm_bw(dx, &mut g.weight, db, dy, x, stats, w.weight.real(), d),
     }
 }
 
@@ -277,8 +277,7 @@ fn layer_forward<B: Backend>(
 fn layer_backward<B: Backend>(
     b: &B,
     c: &Config,
-    w: &Layer<Real<B>>,
-    view: &Layer<Weight<'_, B>>,
+    w: &Layer<Weight<'_, B>>,
     grad: &mut Layer<Acc<B>>,
     x: &Real<B>,
     s: &mut Saved<B>,
@@ -290,28 +289,28 @@ fn layer_backward<B: Backend>(
     let d = dims(c, rows);
     activate(b, c, act, &s.up, rows);
     linear_dw(b, &mut grad.down, &g.stream, act, d.down);
-    b.gemm_dx(&mut g.act, &g.stream, &w.down.weight, d.down);
+    b.gemm_dx(&mut g.act, &g.stream, w.down.weight.real(), d.down);
     match c.mlp {
         Mlp::SwiGlu => b.swiglu_bw(&mut g.up, &g.act, &s.up, rows, c.mlp_width),
         Mlp::Gelu => b.gelu_bw(&mut g.up, &g.act, &s.up, rows * c.mlp_width),
     }
-    norm(b, normed, &mut s.mlp_stats, &s.middle, &view.mlp_norm, d.norm);
+    norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
     linear_dw(b, &mut grad.up, &g.up, normed, d.up);
-    b.gemm_dx(&mut g.normed, &g.up, &w.up.weight, d.up);
+    b.gemm_dx(&mut g.normed, &g.up, w.up.weight.real(), d.up);
     norm_bw(b, &mut g.stream, &mut grad.mlp_norm, &g.normed, &s.middle, &s.mlp_stats, &w.mlp_norm, d.norm);
 
     linear_dw(b, &mut grad.out, &g.stream, &s.attended, d.out);
-    b.gemm_dx(&mut g.attended, &g.stream, &w.out.weight, d.out);
+    b.gemm_dx(&mut g.attended, &g.stream, w.out.weight.real(), d.out);
     b.attention_bw(&mut g.qkv, &g.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads);
     if c.rope.is_some() {
         b.rope(&mut g.qkv, rope, &layout.positions, rows, true, c.heads);
     }
     if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, &mut grad.qk_norm) {
-        b.qk_norm_bw(&mut g.qkv, dwq, dwk, raw, rstd, wq, wk, rows, c.heads);
+        b.qk_norm_bw(&mut g.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), rows, c.heads);
     }
-    norm(b, normed, &mut s.attn_stats, x, &view.attn_norm, d.norm);
+    norm(b, normed, &mut s.attn_stats, x, &w.attn_norm, d.norm);
     linear_dw(b, &mut grad.qkv, &g.qkv, normed, d.qkv);
-    b.gemm_dx(&mut g.normed, &g.qkv, &w.qkv.weight, d.qkv);
+    b.gemm_dx(&mut g.normed, &g.qkv, w.qkv.weight.real(), d.qkv);
     norm_bw(b, &mut g.stream, &mut grad.attn_norm, &g.normed, x, &s.attn_stats, &w.attn_norm, d.norm);
 }
 
@@ -370,6 +369,7 @@ pub fn backward<B: Backend>(
         panic!("these activations were allocated for forward passes only")
     };
     let kept = a.saved.len();
+    let w = w.view();
     b.zero(&mut g.stream);
     let last = &a.residuals[w.layers.len()];
     norm_bw(
@@ -382,15 +382,14 @@ pub fn backward<B: Backend>(
         &w.norm,
         dims(c, layout.rows).norm,
     );
-    let view = w.view();
-    for (l, (layer, view)) in w.layers.iter().zip(&view.layers).enumerate().rev() {
+    for (l, layer) in w.layers.iter().enumerate().rev() {
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
             let scratch = (&mut a.normed, &mut a.act, &a.rope);
-            layer_forward(b, c, view, x, None, saved, scratch, layout, None);
+            layer_forward(b, c, layer, x, None, saved, scratch, layout, None);
         }
         let scratch = (&mut a.normed, &mut a.act, &a.rope);
-        layer_backward(b, c, layer, view, &mut grads.layers[l], x, saved, g, scratch, layout);
+        layer_backward(b, c, layer, &mut grads.layers[l], x, saved, g, scratch, layout);
     }
     b.embed_bw(&mut grads.embed, grads.positions.as_mut(), &g.stream, layout, c.width);
 }

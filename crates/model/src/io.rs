@@ -116,11 +116,12 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
 /// # Errors
 /// As [`load`].
 pub fn load_frozen<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Frozen<B>> {
+    let positions = Model::manifest(config).positions;
     let parameters = read_all(dir, config, |shape, host: &[B::Real]| {
         let narrow = |x: &B::Real| bf16::from_f32(x.to_f32());
         let exact = |x: &B::Real| narrow(x).to_f64() == x.to_f64();
         // The table of positions is added to rows, and vectors are too short to matter.
-        let matrix = !shape.vector && !shape.pieces[0].name.ends_with("wpe.weight");
+        let matrix = !shape.vector && positions.as_ref() != Some(shape);
         if b.reads_bf16() && matrix && host.iter().all(exact) {
             let narrow: Vec<bf16> = host.iter().map(narrow).collect();
             return Ok(Stored::Bf16(upload(b, &narrow)?));
@@ -225,8 +226,11 @@ impl<B: Backend> View for &Outgoing<'_, B> {
         }
         let size = size_of::<B::Real>();
         let at = |r: usize, c: usize| &bytes[(r * cols + c) * size..][..size];
-        let turned = (0..cols).flat_map(|c| (0..self.rows).flat_map(move |r| at(r, c)).copied());
-        turned.collect()
+        let mut turned = Vec::with_capacity(bytes.len());
+        for (c, r) in (0..cols).flat_map(|c| (0..self.rows).map(move |r| (c, r))) {
+            turned.extend_from_slice(at(r, c));
+        }
+        turned.into()
     }
     fn data_len(&self) -> usize {
         self.rows * self.shape.cols * size_of::<B::Real>()

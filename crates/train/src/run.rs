@@ -217,13 +217,14 @@ impl<B: Backend> Run<'_, B> {
         Ok(Outcome::Done { last, seconds })
     }
 
-    /// Speed of this process's part of the run, by the names that Hugging Face's trainer gives it.
+    /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the seconds
+    /// of the reference pass beside them.
     fn results(&self, samples: usize, seconds: f64, steps: u64) -> Value {
         json!({
             "train_runtime": seconds,
             "train_samples": samples,
-            "train_samples_per_second": samples as f64 / seconds,
-            "train_steps_per_second": steps as f64 / seconds,
+            "train_samples_per_second": samples as f64 / seconds.max(f64::MIN_POSITIVE),
+            "train_steps_per_second": steps as f64 / seconds.max(f64::MIN_POSITIVE),
             "reference_runtime": self.reference.as_ref().map_or(0.0, |r| r.runtime),
         })
     }
