@@ -1,5 +1,7 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
+mod kernels;
+
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
@@ -7,6 +9,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
   bench [...]     the criterion benchmarks
+  kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   check           formatting, clippy and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
@@ -44,6 +47,10 @@ fn main() -> ExitCode {
     };
     let result = match name.as_str() {
         "train" | "generate" => duel(&name),
+        "kernels" => kernels::run(&rest).map_err(|message| {
+            eprintln!("{message}");
+            1
+        }),
         "bench" => cargo(&["bench", "--package", "duel-benches"], &rest),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
