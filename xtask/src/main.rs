@@ -1,6 +1,7 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
 mod bench;
+mod kernels;
 
 use std::process::{Command, ExitCode};
 
@@ -10,6 +11,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   generate [...]  duel generate
   bench [--quick] [FILTER]
                   the criterion benchmarks, in one table
+  kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   check           formatting, clippy and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
@@ -53,6 +55,10 @@ fn main() -> ExitCode {
     let result = match name.as_str() {
         "train" | "generate" => duel(&name),
         "bench" => bench::run(&rest),
+        "kernels" => kernels::run(&rest).map_err(|message| {
+            eprintln!("{message}");
+            1
+        }),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
             .and_then(|()| cargo(&["test", "--workspace"], &[])),

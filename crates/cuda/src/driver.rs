@@ -1,0 +1,85 @@
+use duel_backend::Result;
+use duel_kernels::sys::{TensorMap, TensorMapSpec};
+use std::ffi::c_void;
+
+/// What launch code needs to know about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Compute capability, ten times the major number plus the minor one: 80, 90, 120.
+    pub compute_capability: u32,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Dynamic shared memory that one block can have, in bytes.
+    pub max_shared: usize,
+}
+
+/// How many blocks run, and how many threads and how much shared memory each has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks along x, y and z.
+    pub blocks: [u32; 3],
+    /// Threads of a block along x, y and z.
+    pub threads: [u32; 3],
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// `blocks` along x of `threads` along x each, without shared memory.
+    pub fn linear(blocks: usize, threads: u32) -> Self {
+        Grid::plane([blocks, 1], [threads, 1])
+    }
+
+    /// `blocks` along x and y of `threads` along x and y each, without shared memory.
+    ///
+    /// # Panics
+    /// When a number of blocks does not fit into 32 bits.
+    pub fn plane(blocks: [usize; 2], threads: [u32; 2]) -> Self {
+        let blocks = blocks.map(|n| u32::try_from(n).expect("the number of blocks fits into 32 bits"));
+        Grid { blocks: [blocks[0], blocks[1], 1], threads: [threads[0], threads[1], 1], shared: 0 }
+    }
+
+    /// The same with so many bytes of shared memory a block.
+    pub fn with_shared(self, shared: usize) -> Self {
+        Grid { shared, ..self }
+    }
+}
+
+/// A device that holds memory and runs kernels by name: a GPU, or its emulation.
+///
+/// Work is done in the order of the calls, but a call may return before its work is done. What goes wrong in
+/// between is kept and reported by the next [`Driver::finish`] or [`Driver::download`].
+pub trait Driver: 'static {
+    /// Device memory. Freed when dropped, after the work that was started before.
+    type Memory: 'static;
+
+    /// One line for people: the name of the device.
+    fn describe(&self) -> String;
+    /// What launch code needs to know.
+    fn properties(&self) -> Properties;
+    /// Zeroed memory, aligned to 256 bytes. Fails when there is no room.
+    fn alloc(&self, bytes: usize) -> Result<Self::Memory>;
+    /// Device address of the first byte.
+    fn address(&self, memory: &Self::Memory) -> u64;
+    /// Copies `src` to `dst[offset..]`; offsets count bytes. The caller has checked the range.
+    fn upload(&self, dst: &mut Self::Memory, offset: usize, src: &[u8]);
+    /// Copies `src[offset..]` to `dst`, after all earlier work, and reports what went wrong in that.
+    fn download(&self, dst: &mut [u8], src: &Self::Memory, offset: usize) -> Result<()>;
+    /// Copies the first `bytes` bytes.
+    fn copy(&self, dst: &mut Self::Memory, src: &Self::Memory, bytes: usize);
+    /// Sets the first `bytes` bytes to zero.
+    fn zero(&self, memory: &mut Self::Memory, bytes: usize);
+    /// A tensor map for TMA.
+    ///
+    /// # Panics
+    /// When the device would refuse it.
+    fn tensor_map(&self, spec: &TensorMapSpec) -> TensorMap;
+    /// Starts a kernel; `arguments` point to its parameters, which are read before this returns.
+    ///
+    /// # Safety
+    /// The arguments are what the kernel of this name takes, in number, type and order, and the addresses in them lead
+    /// to live memory as large as the kernel's own description says for their sizes.
+    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]);
+    /// Waits for all work and reports what went wrong in it.
+    fn finish(&self) -> Result<()>;
+}

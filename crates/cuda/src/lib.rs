@@ -1,0 +1,409 @@
+#![doc = include_str!("../README.md")]
+
+mod attention;
+mod driver;
+mod head;
+mod linear;
+mod memory;
+mod norm;
+mod optimizer;
+mod pointwise;
+mod preference;
+mod reduce;
+
+use duel_backend::{AdamW, Backend, Element, Float, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight};
+use duel_kernels::sys::TensorMap;
+use half::bf16;
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::marker::PhantomData;
+
+pub use driver::{Driver, Grid, Properties};
+pub use duel_kernels::sys;
+pub use memory::Buffer;
+pub use optimizer::Rounding;
+pub use preference::{PairLoss, PreferenceObjective, PreferenceOut, ResponseGroups};
+
+/// What weights and activations can be stored in.
+pub trait CudaReal: Float {
+    /// The one of two kernels that works on this type.
+    fn kernel(f32: &'static str, bf16: &'static str) -> &'static str;
+}
+
+impl CudaReal for f32 {
+    fn kernel(f32: &'static str, _: &'static str) -> &'static str {
+        f32
+    }
+}
+
+impl CudaReal for bf16 {
+    fn kernel(_: &'static str, bf16: &'static str) -> &'static str {
+        bf16
+    }
+}
+
+/// Name of an operation's kernel for a type: `kernel!(R, "gelu")` is `"gelu_f32"` or `"gelu_bf16"`.
+macro_rules! kernel {
+    ($real:ty, $operation:literal) => {
+        <$real as $crate::CudaReal>::kernel(concat!($operation, "_f32"), concat!($operation, "_bf16"))
+    };
+}
+use kernel;
+
+/// The CUDA backend on a driver `D`, with weights and activations stored as `R`; sums, statistics and gradients of
+/// weights are `f32`.
+pub struct Cuda<D: Driver, R> {
+    driver: D,
+    properties: Properties,
+    /// Memory for what one verb passes from kernel to kernel; grows to the largest need and stays.
+    scratch: RefCell<Option<Buffer<D::Memory, u8>>>,
+    tile_lists: RefCell<attention::TileLists<D>>,
+    rounding: Cell<Rounding>,
+    real: PhantomData<R>,
+}
+
+/// A buffer on the CUDA backend.
+pub(crate) type Buf<D, T> = Buffer<<D as Driver>::Memory, T>;
+
+impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// The backend on a device.
+    pub fn new(driver: D) -> Self {
+        let properties = driver.properties();
+        Cuda {
+            driver,
+            properties,
+            scratch: RefCell::new(None),
+            tile_lists: RefCell::default(),
+            rounding: Cell::default(),
+            real: PhantomData,
+        }
+    }
+
+    /// The device.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Starts a kernel of one params struct.
+    ///
+    /// # Safety
+    /// `params` is the struct that the kernel of this name takes; its addresses are of live buffers that are as large
+    /// as the kernel needs for the sizes in it.
+    pub(crate) unsafe fn launch<P>(&self, kernel: &'static str, grid: Grid, params: &P) {
+        // SAFETY: the caller's promise; without tensor maps the struct is the only argument.
+        unsafe { self.launch_with_maps(kernel, grid, &[], params) };
+    }
+
+    /// Starts a kernel of tensor maps and, after them, one params struct.
+    ///
+    /// # Safety
+    /// As [`Cuda::launch`]; the maps are those that the kernel takes, in order, of live buffers.
+    pub(crate) unsafe fn launch_with_maps<P>(
+        &self,
+        kernel: &'static str,
+        grid: Grid,
+        maps: &[&TensorMap],
+        params: &P,
+    ) {
+        let mut arguments: Vec<*const c_void> = maps.iter().map(|&m| std::ptr::from_ref(m).cast()).collect();
+        arguments.push(std::ptr::from_ref(params).cast());
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.launch(kernel, grid, &arguments) };
+    }
+
+    /// Blocks that keep every multiprocessor busy in a kernel that strides over its work, but no more than `work`.
+    pub(crate) fn blocks_for(&self, work: usize) -> usize {
+        work.clamp(1, 8 * self.properties.multiprocessors as usize)
+    }
+}
+
+impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
+    type Real = R;
+    type Acc = f32;
+    type Buf<T: Element> = Buffer<D::Memory, T>;
+
+    fn describe(&self) -> String {
+        format!("{}, {:?}", self.driver.describe(), R::DTYPE)
+    }
+
+    fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>> {
+        self.alloc_buffer(len)
+    }
+
+    fn len<T: Element>(&self, buf: &Buf<D, T>) -> usize {
+        buf.len()
+    }
+
+    fn upload<T: Element>(&self, dst: &mut Buf<D, T>, offset: usize, src: &[T]) {
+        self.upload_buffer(dst, offset, src);
+    }
+
+    fn download<T: Element>(&self, dst: &mut [T], src: &Buf<D, T>, offset: usize) {
+        self.download_buffer(dst, src, offset);
+    }
+
+    fn copy<T: Element>(&self, dst: &mut Buf<D, T>, src: &Buf<D, T>, len: usize) {
+        self.copy_buffer(dst, src, len);
+    }
+
+    fn zero<T: Element>(&self, buf: &mut Buf<D, T>) {
+        self.zero_buffer(buf);
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.driver.finish()
+    }
+
+    fn gemm<'w>(
+        &self,
+        y: &mut Buf<D, R>,
+        x: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
+        bias: Option<&Buf<D, R>>,
+        residual: Option<&Buf<D, R>>,
+        dims: Gemm,
+    ) {
+        self.launch_gemm(y, x, w.into().real(), bias, residual, dims);
+    }
+
+    fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims: Gemm) {
+        self.launch_gemm_dx(dx, dy, w, dims);
+    }
+
+    fn gemm_dw(&self, dw: &mut Buf<D, f32>, dy: &Buf<D, R>, x: &Buf<D, R>, dims: Gemm) {
+        self.launch_gemm_dw(dw, dy, x, dims);
+    }
+
+    fn bias_dw(&self, db: &mut Buf<D, f32>, dy: &Buf<D, R>, dims: Gemm) {
+        self.launch_bias_dw(db, dy, dims);
+    }
+
+    fn embed<'w>(
+        &self,
+        y: &mut Buf<D, R>,
+        table: impl Into<Weight<'w, Self>>,
+        pos_table: Option<&Buf<D, R>>,
+        layout: &Layout<Self>,
+        width: usize,
+    ) {
+        self.launch_embed(y, table.into().real(), pos_table, layout, width);
+    }
+
+    fn embed_bw(
+        &self,
+        dtable: &mut Buf<D, f32>,
+        dpos_table: Option<&mut Buf<D, f32>>,
+        dy: &Buf<D, R>,
+        layout: &Layout<Self>,
+        width: usize,
+    ) {
+        self.launch_embed_bw(dtable, dpos_table, dy, layout, width);
+    }
+
+    fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
+        self.launch_rmsnorm(y, rstd, x, w, dims);
+    }
+
+    fn rmsnorm_bw(
+        &self,
+        dx: &mut Buf<D, R>,
+        dw: &mut Buf<D, f32>,
+        dy: &Buf<D, R>,
+        x: &Buf<D, R>,
+        rstd: &Buf<D, f32>,
+        w: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        self.launch_rmsnorm_bw(dx, dw, dy, x, rstd, w, dims);
+    }
+
+    fn layernorm(
+        &self,
+        y: &mut Buf<D, R>,
+        stats: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        w: &Buf<D, R>,
+        b: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        self.launch_layernorm(y, stats, x, w, b, dims);
+    }
+
+    fn layernorm_bw(
+        &self,
+        dx: &mut Buf<D, R>,
+        dw: &mut Buf<D, f32>,
+        db: &mut Buf<D, f32>,
+        dy: &Buf<D, R>,
+        x: &Buf<D, R>,
+        stats: &Buf<D, f32>,
+        w: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        self.launch_layernorm_bw(dx, dw, db, dy, x, stats, w, dims);
+    }
+
+    fn qk_norm(
+        &self,
+        y: &mut Buf<D, R>,
+        rstd: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        wq: &Buf<D, R>,
+        wk: &Buf<D, R>,
+        rows: usize,
+        eps: f64,
+        dims: Heads,
+    ) {
+        self.launch_qk_norm(y, rstd, x, wq, wk, rows, eps, dims);
+    }
+
+    fn qk_norm_bw(
+        &self,
+        dqkv: &mut Buf<D, R>,
+        dwq: &mut Buf<D, f32>,
+        dwk: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        rstd: &Buf<D, f32>,
+        wq: &Buf<D, R>,
+        wk: &Buf<D, R>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        self.launch_qk_norm_bw(dqkv, dwq, dwk, x, rstd, wq, wk, rows, dims);
+    }
+
+    fn rope(
+        &self,
+        qkv: &mut Buf<D, R>,
+        table: &Buf<D, f32>,
+        positions: &Buf<D, u32>,
+        rows: usize,
+        inverse: bool,
+        dims: Heads,
+    ) {
+        self.launch_rope(qkv, table, positions, rows, inverse, dims);
+    }
+
+    fn attention(
+        &self,
+        o: &mut Buf<D, R>,
+        lse: &mut Buf<D, f32>,
+        qkv: &Buf<D, R>,
+        layout: &Layout<Self>,
+        dims: Heads,
+    ) {
+        self.launch_attention(o, lse, qkv, layout, dims);
+    }
+
+    fn attention_bw(
+        &self,
+        dqkv: &mut Buf<D, R>,
+        dout: &Buf<D, R>,
+        o: &Buf<D, R>,
+        lse: &Buf<D, f32>,
+        qkv: &Buf<D, R>,
+        layout: &Layout<Self>,
+        dims: Heads,
+    ) {
+        self.launch_attention_bw(dqkv, dout, o, lse, qkv, layout, dims);
+    }
+
+    fn kv_store(
+        &self,
+        keys: &mut Buf<D, R>,
+        values: &mut Buf<D, R>,
+        qkv: &Buf<D, R>,
+        slots: &Buf<D, u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        self.launch_kv_store(keys, values, qkv, slots, rows, dims);
+    }
+
+    fn attention_cached(
+        &self,
+        o: &mut Buf<D, R>,
+        qkv: &Buf<D, R>,
+        keys: &Buf<D, R>,
+        values: &Buf<D, R>,
+        bases: &Buf<D, u32>,
+        lens: &Buf<D, u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        self.launch_attention_cached(o, qkv, keys, values, bases, lens, rows, dims);
+    }
+
+    fn swiglu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
+        self.launch_swiglu(y, x, rows, width);
+    }
+
+    fn swiglu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
+        self.launch_swiglu_bw(dx, dy, x, rows, width);
+    }
+
+    fn gelu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize) {
+        self.launch_gelu(y, x, len);
+    }
+
+    fn gelu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, len: usize) {
+        self.launch_gelu_bw(dx, dy, x, len);
+    }
+
+    fn gather(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, index: &Buf<D, u32>, rows: usize, width: usize) {
+        self.launch_gather(y, x, index, rows, width);
+    }
+
+    fn scatter_add(
+        &self,
+        dx: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        index: &Buf<D, u32>,
+        rows: usize,
+        width: usize,
+    ) {
+        self.launch_scatter_add(dx, dy, index, rows, width);
+    }
+
+    fn logprob(
+        &self,
+        out: RowStats<'_, Self>,
+        logits: &Buf<D, R>,
+        targets: &Buf<D, u32>,
+        rows: usize,
+        vocab: usize,
+    ) {
+        self.launch_logprob(out, logits, targets, rows, vocab);
+    }
+
+    fn logprob_bw(
+        &self,
+        logits: &mut Buf<D, R>,
+        lse: &Buf<D, f32>,
+        coef: &Buf<D, f32>,
+        targets: &Buf<D, u32>,
+        rows: usize,
+        vocab: usize,
+    ) {
+        self.launch_logprob_bw(logits, lse, coef, targets, rows, vocab);
+    }
+
+    fn adamw(
+        &self,
+        w: &mut Buf<D, R>,
+        m: &mut Buf<D, f32>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        hyper: AdamW,
+    ) {
+        self.launch_adamw(w, m, v, g, None, hyper);
+    }
+
+    fn rmsprop(&self, w: &mut Buf<D, R>, v: &mut Buf<D, f32>, g: &Buf<D, f32>, hyper: Rmsprop) {
+        self.launch_rmsprop(w, v, g, None, hyper);
+    }
+
+    fn sumsq(&self, x: &Buf<D, f32>) -> f64 {
+        self.launch_sumsq(x)
+    }
+}

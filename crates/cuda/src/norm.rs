@@ -1,0 +1,253 @@
+//! Launches of the norms.
+
+use crate::pointwise::{elements_a_thread, narrow, team_grid};
+use crate::reduce::rows_a_block;
+use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
+use duel_backend::{Heads, Norm};
+use duel_kernels::sys;
+
+/// Threads of a block: NORM_THREADS of norm.cu.
+const THREADS: usize = 256;
+/// Shared memory for the sums of a row: a float for each warp of a block.
+const ROW_SUMS: usize = THREADS / 32 * size_of::<f32>();
+
+/// Where a backward kernel puts its sums over rows, and how it is launched.
+struct RowsOfBlocks {
+    /// A row of sums for every block.
+    partials: *mut f32,
+    /// Room for the blocks' running sums, or null where they are in shared memory.
+    sums: *mut f32,
+    /// Rows of a block.
+    rows: u32,
+    grid: Grid,
+}
+
+/// A grid of a team for every row.
+fn forward_grid<R>(rows: usize, width: usize) -> Grid {
+    team_grid::<R>(rows, width).with_shared(ROW_SUMS)
+}
+
+impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to `dw`.
+    fn sum_over_rows<const N: usize>(
+        &self,
+        dw: [&mut Buf<D, f32>; N],
+        rows: usize,
+        width: usize,
+        launch: impl FnOnce(RowsOfBlocks),
+    ) {
+        let rows_a_block = rows_a_block(rows);
+        let parts = rows.div_ceil(rows_a_block);
+        let count = elements_a_thread::<R>(width);
+        let grid = team_grid::<R>(1, width);
+        // As ColumnSums in norm.cu lays them out.
+        let packs = width.div_ceil(grid.threads[0] as usize * count);
+        let block_bytes = N * packs * count * (THREADS + 32 / count) * size_of::<f32>();
+        let in_shared = ROW_SUMS + block_bytes <= self.properties.max_shared;
+        let shared = if in_shared { ROW_SUMS + block_bytes } else { ROW_SUMS };
+        let partials_bytes = N * parts * width * size_of::<f32>();
+        let scratch = partials_bytes + if in_shared { 0 } else { parts * block_bytes };
+        self.with_scratch(scratch, |address| {
+            let partials: *mut f32 = address.cast();
+            let after = address.wrapping_byte_add(partials_bytes).cast();
+            launch(RowsOfBlocks {
+                partials,
+                sums: if in_shared { std::ptr::null_mut() } else { after },
+                rows: narrow(rows_a_block),
+                grid: Grid { blocks: [narrow(parts), 1, 1], ..grid }.with_shared(shared),
+            });
+            self.add_partials(dw, partials, parts, width);
+        });
+    }
+
+    pub(crate) fn launch_rmsnorm(
+        &self,
+        y: &mut Buf<D, R>,
+        rstd: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        w: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        let Norm { rows, width, eps } = dims;
+        if rows == 0 {
+            return;
+        }
+        let params = sys::RmsnormParams {
+            y: self.write(y, rows * width),
+            rstd: self.write(rstd, rows).cast(),
+            x: self.read(x, rows * width),
+            w: self.read(w, width),
+            rows: narrow(rows),
+            width: narrow(width),
+            eps: eps as f32,
+        };
+        // SAFETY: the kernel takes RmsnormParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "rmsnorm"), forward_grid::<R>(rows, width), &params) };
+    }
+
+    pub(crate) fn launch_rmsnorm_bw(
+        &self,
+        dx: &mut Buf<D, R>,
+        dw: &mut Buf<D, f32>,
+        dy: &Buf<D, R>,
+        x: &Buf<D, R>,
+        rstd: &Buf<D, f32>,
+        w: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        let Norm { rows, width, .. } = dims;
+        if rows * width == 0 {
+            return;
+        }
+        self.sum_over_rows([dw], rows, width, |blocks| {
+            let params = sys::RmsnormBwParams {
+                dx: self.write(dx, rows * width),
+                partials: blocks.partials,
+                sums: blocks.sums,
+                dy: self.read(dy, rows * width),
+                x: self.read(x, rows * width),
+                rstd: self.read(rstd, rows).cast(),
+                w: self.read(w, width),
+                rows: narrow(rows),
+                width: narrow(width),
+                rows_a_block: blocks.rows,
+            };
+            // SAFETY: the kernel takes RmsnormBwParams; `write` and `read` checked the buffers against its shapes, and
+            // `sum_over_rows` made room for its sums.
+            unsafe { self.launch(kernel!(R, "rmsnorm_bw"), blocks.grid, &params) };
+        });
+    }
+
+    pub(crate) fn launch_layernorm(
+        &self,
+        y: &mut Buf<D, R>,
+        stats: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        w: &Buf<D, R>,
+        b: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        let Norm { rows, width, eps } = dims;
+        if rows == 0 {
+            return;
+        }
+        let params = sys::LayernormParams {
+            y: self.write(y, rows * width),
+            stats: self.write(stats, 2 * rows).cast(),
+            x: self.read(x, rows * width),
+            w: self.read(w, width),
+            b: self.read(b, width),
+            rows: narrow(rows),
+            width: narrow(width),
+            eps: eps as f32,
+        };
+        // SAFETY: the kernel takes LayernormParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "layernorm"), forward_grid::<R>(rows, width), &params) };
+    }
+
+    pub(crate) fn launch_layernorm_bw(
+        &self,
+        dx: &mut Buf<D, R>,
+        dw: &mut Buf<D, f32>,
+        db: &mut Buf<D, f32>,
+        dy: &Buf<D, R>,
+        x: &Buf<D, R>,
+        stats: &Buf<D, f32>,
+        w: &Buf<D, R>,
+        dims: Norm,
+    ) {
+        let Norm { rows, width, .. } = dims;
+        if rows * width == 0 {
+            return;
+        }
+        self.sum_over_rows([dw, db], rows, width, |blocks| {
+            let params = sys::LayernormBwParams {
+                dx: self.write(dx, rows * width),
+                partials: blocks.partials,
+                sums: blocks.sums,
+                dy: self.read(dy, rows * width),
+                x: self.read(x, rows * width),
+                stats: self.read(stats, 2 * rows).cast(),
+                w: self.read(w, width),
+                rows: narrow(rows),
+                width: narrow(width),
+                rows_a_block: blocks.rows,
+            };
+            // SAFETY: the kernel takes LayernormBwParams; `write` and `read` checked the buffers against its shapes,
+            // and `sum_over_rows` made room for its sums.
+            unsafe { self.launch(kernel!(R, "layernorm_bw"), blocks.grid, &params) };
+        });
+    }
+
+    pub(crate) fn launch_qk_norm(
+        &self,
+        y: &mut Buf<D, R>,
+        rstd: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        wq: &Buf<D, R>,
+        wk: &Buf<D, R>,
+        rows: usize,
+        eps: f64,
+        dims: Heads,
+    ) {
+        let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
+        if len == 0 {
+            return;
+        }
+        let params = sys::QkNormParams {
+            y: self.write(y, len),
+            rstd: self.write(rstd, rows * normed).cast(),
+            x: self.read(x, len),
+            wq: self.read(wq, dims.head_dim),
+            wk: self.read(wk, dims.head_dim),
+            rows: narrow(rows),
+            heads: narrow(dims.heads),
+            kv_heads: narrow(dims.kv_heads),
+            head_dim: narrow(dims.head_dim),
+            eps: eps as f32,
+        };
+        let heads = rows * (normed + dims.kv_heads);
+        narrow(heads); // the kernel counts them
+        let grid = forward_grid::<R>(heads, dims.head_dim);
+        // SAFETY: the kernel takes QkNormParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "qk_norm"), grid, &params) };
+    }
+
+    pub(crate) fn launch_qk_norm_bw(
+        &self,
+        dqkv: &mut Buf<D, R>,
+        dwq: &mut Buf<D, f32>,
+        dwk: &mut Buf<D, f32>,
+        x: &Buf<D, R>,
+        rstd: &Buf<D, f32>,
+        wq: &Buf<D, R>,
+        wk: &Buf<D, R>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
+        if len == 0 {
+            return;
+        }
+        narrow(rows * normed); // the kernel counts them
+        self.sum_over_rows([dwq, dwk], rows, dims.head_dim, |blocks| {
+            let params = sys::QkNormBwParams {
+                dqkv: self.write(dqkv, len),
+                partials: blocks.partials,
+                sums: blocks.sums,
+                x: self.read(x, len),
+                rstd: self.read(rstd, rows * normed).cast(),
+                wq: self.read(wq, dims.head_dim),
+                wk: self.read(wk, dims.head_dim),
+                rows: narrow(rows),
+                heads: narrow(dims.heads),
+                kv_heads: narrow(dims.kv_heads),
+                head_dim: narrow(dims.head_dim),
+                rows_a_block: blocks.rows,
+            };
+            // SAFETY: the kernel takes QkNormBwParams; `write` and `read` checked the buffers against its shapes, and
+            // `sum_over_rows` made room for its sums.
+            unsafe { self.launch(kernel!(R, "qk_norm_bw"), blocks.grid, &params) };
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! Launches of the optimizers.
+
+use crate::{Buf, Cuda, CudaReal, Driver, kernel};
+use duel_backend::{AdamW, Rmsprop};
+use duel_kernels::sys;
+
+/// How an optimizer step rounds weights to bf16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the nearest; an update of less than half a unit in the last place is lost.
+    #[default]
+    Nearest,
+    /// Up or down at random, right in the mean. Equal seeds and steps give equal bits: each step needs its own number.
+    /// An element's bits depend on its place in its buffer, so two buffers of one step share them.
+    Stochastic {
+        /// Of the run.
+        seed: u64,
+        /// Number of the step.
+        step: u64,
+    },
+}
+
+/// The finaliser of SplitMix64 (Steele et al., 2014).
+fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+impl Rounding {
+    /// Flag and key for the kernels.
+    fn params(self) -> (u32, u64) {
+        match self {
+            Rounding::Nearest => (0, 0),
+            Rounding::Stochastic { seed, step } => (1, mix(mix(seed).wrapping_add(step))),
+        }
+    }
+}
+
+impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// How the optimizer steps from here on round weights that are stored as bf16.
+    pub fn set_rounding(&self, rounding: Rounding) {
+        self.rounding.set(rounding);
+    }
+
+    /// `adamw` with one more factor on the gradient, `clip[0]`, that is read on the device when the step runs.
+    ///
+    /// # Panics
+    /// When the moments and the gradient do not have the weights' length, or `clip` has none.
+    pub fn adamw_clipped(
+        &self,
+        w: &mut Buf<D, R>,
+        m: &mut Buf<D, f32>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        clip: &Buf<D, f32>,
+        hyper: AdamW,
+    ) {
+        self.launch_adamw(w, m, v, g, Some(clip), hyper);
+    }
+
+    /// `rmsprop` with one more factor on the gradient, `clip[0]`, that is read on the device when the step runs.
+    ///
+    /// # Panics
+    /// When the mean square and the gradient do not have the weights' length, or `clip` has none.
+    pub fn rmsprop_clipped(
+        &self,
+        w: &mut Buf<D, R>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        clip: &Buf<D, f32>,
+        hyper: Rmsprop,
+    ) {
+        self.launch_rmsprop(w, v, g, Some(clip), hyper);
+    }
+
+    fn address_of_clip(&self, clip: Option<&Buf<D, f32>>) -> *const f32 {
+        clip.map_or(std::ptr::null(), |clip| self.read(clip, 1).cast())
+    }
+
+    pub(crate) fn launch_adamw(
+        &self,
+        w: &mut Buf<D, R>,
+        m: &mut Buf<D, f32>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        clip: Option<&Buf<D, f32>>,
+        hyper: AdamW,
+    ) {
+        let n = w.len();
+        assert!(
+            m.len() == n && v.len() == n && g.len() == n,
+            "moments and gradient have the weights' length"
+        );
+        if n == 0 {
+            return;
+        }
+        let AdamW { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = hyper;
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        let (stochastic, random_key) = self.rounding.get().params();
+        let params = sys::AdamwParams {
+            w: self.write(w, n),
+            m: self.write(m, n).cast(),
+            v: self.write(v, n).cast(),
+            g: self.read(g, n).cast(),
+            clip: self.address_of_clip(clip),
+            len: n as u64,
+            random_key,
+            grad_scale: grad_scale as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            eps: eps as f32,
+            step_size: (lr / correction(beta1)) as f32,
+            inverse_root: correction(beta2).sqrt().recip() as f32,
+            keep: (1.0 - lr * weight_decay) as f32,
+            stochastic,
+        };
+        // SAFETY: the kernel takes AdamwParams; `write` and `read` checked the buffers against its length.
+        unsafe { self.launch(kernel!(R, "adamw"), self.flat_grid(n), &params) };
+    }
+
+    pub(crate) fn launch_rmsprop(
+        &self,
+        w: &mut Buf<D, R>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        clip: Option<&Buf<D, f32>>,
+        hyper: Rmsprop,
+    ) {
+        let n = w.len();
+        assert!(v.len() == n && g.len() == n, "mean square and gradient have the weights' length");
+        if n == 0 {
+            return;
+        }
+        let Rmsprop { lr, alpha, eps, weight_decay, grad_scale } = hyper;
+        let (stochastic, random_key) = self.rounding.get().params();
+        let params = sys::RmspropParams {
+            w: self.write(w, n),
+            v: self.write(v, n).cast(),
+            g: self.read(g, n).cast(),
+            clip: self.address_of_clip(clip),
+            len: n as u64,
+            random_key,
+            grad_scale: grad_scale as f32,
+            alpha: alpha as f32,
+            one_minus_alpha: (1.0 - alpha) as f32,
+            eps: eps as f32,
+            lr: lr as f32,
+            weight_decay: weight_decay as f32,
+            stochastic,
+        };
+        // SAFETY: the kernel takes RmspropParams; `write` and `read` checked the buffers against its length.
+        unsafe { self.launch(kernel!(R, "rmsprop"), self.flat_grid(n), &params) };
+    }
+}

@@ -1,0 +1,207 @@
+// Log-softmax of the head's logits at a target, with statistics, and its backward in place. Verbs: logprob,
+// logprob_bw.
+//
+//   p = softmax(logits[row]),  lse = ln sum e^logit,  logp = logit[target] - lse
+//   entropy = -sum p ln p,  mean_logit = sum logit / vocab,  hit = 1 where logit[target] is the largest
+//   backward: logits = coef (onehot(target) - p)
+//
+// The forward reads a row once. With t the largest logit so far it keeps S = sum e^(x - t) and
+// W = sum (x - t) e^(x - t) (online softmax: Milakov & Gimelshein, 2018); when t grows by d, W becomes
+// e^-d (W - d S) and S becomes e^-d S.
+// Then lse = t + ln S and entropy = ln S - W / S: nothing large cancels.
+//
+// Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn; where a row is
+// no whole number of 16 bytes, single elements that lie a block's width apart. Which thread has which element depends
+// on the vocabulary alone. Bound by memory: forward one read of the logits, backward a read and a write; one
+// exponential each.
+#include "common.cuh"
+
+constexpr unsigned LOGPROB_THREADS = 512;
+
+// e^x below this is nothing beside the largest term, which is 1; it keeps infinite distances out of the products.
+constexpr float FARTHEST = -100.0f;
+DEVICE float limit(float distance) { return distance < FARTHEST ? FARTHEST : distance; } // a NaN stays one
+
+// The elements of a row that one thread has in a sweep of the block over it: LANES of them.
+template <class Real, bool wide> struct Sweep {
+    const unsigned first;
+    const unsigned step;
+
+    DEVICE explicit Sweep(unsigned sweep)
+        : first(sweep * blockDim.x * LANES<Real> + threadIdx.x * (wide ? LANES<Real> : 1)),
+          step(wide ? 1 : blockDim.x) {}
+
+    DEVICE bool inside(unsigned i, unsigned vocab) const { return (wide ? first : first + i * step) < vocab; }
+
+    DEVICE void load_from(float (&v)[LANES<Real>], const Real *row, unsigned vocab) const {
+        if constexpr (wide) {
+            if (first < vocab) {
+                load(v, row + first);
+            }
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < LANES<Real>; i++) {
+                if (inside(i, vocab)) {
+                    v[i] = to_float(row[first + i * step]);
+                }
+            }
+        }
+    }
+
+    DEVICE void store_to(Real *row, const float (&v)[LANES<Real>], unsigned vocab) const {
+        if constexpr (wide) {
+            if (first < vocab) {
+                store(row + first, v);
+            }
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < LANES<Real>; i++) {
+                if (inside(i, vocab)) {
+                    row[first + i * step] = from_float<Real>(v[i]);
+                }
+            }
+        }
+    }
+};
+
+template <class Real> DEVICE unsigned sweeps_of(unsigned vocab) {
+    return (vocab + blockDim.x * LANES<Real> - 1) / (blockDim.x * LANES<Real>);
+}
+
+// What is known of the logits seen so far.
+struct Softmax {
+    float top;
+    float sum;      // S
+    float weighted; // W
+    float mean;     // their share in the mean
+
+    // Measures from a larger `top` on.
+    DEVICE void raise(float to) {
+        const float distance = limit(top - to);
+        const float factor = expf(distance);
+        weighted = factor * (weighted + distance * sum);
+        sum *= factor;
+        top = to;
+    }
+
+    DEVICE void add(const Softmax &other) {
+        Softmax more = other;
+        const float highest = fmaxf(top, other.top);
+        raise(highest);
+        more.raise(highest);
+        sum += more.sum;
+        weighted += more.weighted;
+        mean += more.mean;
+    }
+};
+
+template <class Real, bool wide>
+DEVICE void absorb(Softmax &s, const float (&x)[LANES<Real>], const Sweep<Real, wide> &sweep, unsigned vocab,
+                   float share) {
+    float highest = s.top;
+#pragma unroll
+    for (unsigned i = 0; i < LANES<Real>; i++) {
+        if (sweep.inside(i, vocab)) {
+            highest = fmaxf(highest, x[i]);
+        }
+    }
+    if (highest > s.top) {
+        s.raise(highest);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < LANES<Real>; i++) {
+        if (sweep.inside(i, vocab)) {
+            const float distance = limit(x[i] - s.top);
+            const float e = expf(distance);
+            s.sum += e;
+            s.weighted = fmaf(e, distance, s.weighted);
+            s.mean = fmaf(x[i], share, s.mean); // not divided at the end: the sum of large logits may overflow
+        }
+    }
+}
+
+// The states of a block's threads joined, in an order that depends on their number alone. Right in thread 0.
+DEVICE Softmax join(Softmax s, Softmax *scratch) {
+#pragma unroll
+    for (unsigned lanes = 16; lanes; lanes /= 2) {
+        s.add({__shfl_xor_sync(0xffffffffu, s.top, lanes), __shfl_xor_sync(0xffffffffu, s.sum, lanes),
+               __shfl_xor_sync(0xffffffffu, s.weighted, lanes), __shfl_xor_sync(0xffffffffu, s.mean, lanes)});
+    }
+    if (threadIdx.x % 32 == 0) {
+        scratch[threadIdx.x / 32] = s;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (unsigned warp = 1; warp < blockDim.x / 32; warp++) {
+            s.add(scratch[warp]);
+        }
+    }
+    return s;
+}
+
+template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p, Softmax *scratch) {
+    const Real *row = static_cast<const Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.vocab;
+    const float share = 1.0f / static_cast<float>(p.vocab);
+    Softmax s = {to_float(row[0]), 0.0f, 0.0f, 0.0f};
+    for (unsigned i = 0; i < sweeps_of<Real>(p.vocab); i++) {
+        const Sweep<Real, wide> sweep(i);
+        float x[LANES<Real>];
+        sweep.load_from(x, row, p.vocab);
+        absorb(s, x, sweep, p.vocab, share);
+    }
+    s = join(s, scratch);
+    if (threadIdx.x == 0) {
+        const float target = to_float(row[p.targets[blockIdx.x]]);
+        const float rest = logf(s.sum);
+        const float lse = s.top + rest;
+        p.logp[blockIdx.x] = target - lse;
+        p.lse[blockIdx.x] = lse;
+        p.entropy[blockIdx.x] = rest - s.weighted / s.sum;
+        p.mean_logit[blockIdx.x] = s.mean;
+        p.hit[blockIdx.x] = target >= s.top ? 1.0f : 0.0f;
+    }
+}
+
+template <class Real> DEVICE void logprob(const LogprobParams &p) {
+    DYN_SMEM(shared);
+    Softmax *scratch = reinterpret_cast<Softmax *>(shared);
+    if (vectorised<Real>(p.vocab, p.logits)) {
+        logprob_row<Real, true>(p, scratch);
+    } else {
+        logprob_row<Real, false>(p, scratch);
+    }
+}
+
+template <class Real, bool wide> DEVICE void logprob_bw_row(const LogprobBwParams &p) {
+    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.vocab;
+    const float lse = p.lse[blockIdx.x];
+    const float coef = p.coef[blockIdx.x];
+    const unsigned target = p.targets[blockIdx.x];
+    for (unsigned i = 0; i < sweeps_of<Real>(p.vocab); i++) {
+        const Sweep<Real, wide> sweep(i);
+        float x[LANES<Real>];
+        sweep.load_from(x, row, p.vocab);
+#pragma unroll
+        for (unsigned j = 0; j < LANES<Real>; j++) {
+            if (sweep.inside(j, p.vocab)) {
+                const float probability = expf(x[j] - lse);
+                // From 1 - p and not from 1 and p apart: near 1 they would cancel twice.
+                x[j] = sweep.first + j * sweep.step == target ? coef * (1.0f - probability) : -coef * probability;
+            }
+        }
+        sweep.store_to(row, x, p.vocab);
+    }
+}
+
+template <class Real> DEVICE void logprob_bw(const LogprobBwParams &p) {
+    if (vectorised<Real>(p.vocab, p.logits)) {
+        logprob_bw_row<Real, true>(p);
+    } else {
+        logprob_bw_row<Real, false>(p);
+    }
+}
+
+EXPORT_KERNEL(logprob_f32, (LOGPROB_THREADS), LogprobParams, logprob<float>);
+EXPORT_KERNEL(logprob_bf16, (LOGPROB_THREADS), LogprobParams, logprob<bf16>);
+EXPORT_KERNEL(logprob_bw_f32, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<float>);
+EXPORT_KERNEL(logprob_bw_bf16, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<bf16>);

@@ -1,0 +1,249 @@
+//! The host emulation as a driver.
+
+use duel_backend::{Error, Result};
+use duel_cuda::{Driver, Grid, Properties, sys};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+
+// In simt.cpp; the structs are those of params.h.
+unsafe extern "C" {
+    fn duel_simt_launch(
+        options: *const sys::SimtOptions,
+        name: *const c_char,
+        grid: *const c_uint,
+        block: *const c_uint,
+        shared: usize,
+        arguments: *const *const c_void,
+        error: *mut c_char,
+        error_bytes: usize,
+    ) -> c_int;
+    fn duel_simt_tensor_map(
+        map: *mut sys::TensorMap,
+        spec: *const sys::TensorMapSpec,
+        error: *mut c_char,
+        error_bytes: usize,
+    ) -> c_int;
+    fn duel_simt_kernels(
+        visit: extern "C" fn(context: *mut c_void, name: *const c_char, max_threads: c_uint),
+        context: *mut c_void,
+    );
+}
+
+/// Longest message of the emulation.
+const ERROR_BYTES: usize = 4096;
+
+/// The order in which the threads of a block take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Upwards.
+    Forward,
+    /// Downwards, and blocks last to first.
+    Reverse,
+    /// At random, from this seed; blocks too, and copies complete in any order.
+    Random(u64),
+}
+
+/// When an asynchronous copy or matrix instruction happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// As late as the programming model allows: a missing wait or an early release shows.
+    Lazy,
+    /// At once.
+    Eager,
+}
+
+/// How a launch runs on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Whose turn it is.
+    pub order: Order,
+    /// When copies happen.
+    pub copies: Copies,
+    /// OS threads that share the blocks.
+    pub os_threads: u32,
+}
+
+impl Schedule {
+    /// One OS thread.
+    pub const fn new(order: Order, copies: Copies) -> Self {
+        Schedule { order, copies, os_threads: 1 }
+    }
+
+    /// The schedules that a conformance test runs: their results must not differ in a single bit.
+    pub const ALL: [Schedule; 5] = [
+        Schedule::new(Order::Forward, Copies::Lazy),
+        Schedule::new(Order::Reverse, Copies::Lazy),
+        Schedule::new(Order::Random(1), Copies::Lazy),
+        Schedule { os_threads: 2, ..Schedule::new(Order::Random(2), Copies::Lazy) },
+        Schedule::new(Order::Forward, Copies::Eager),
+    ];
+
+    fn options(self) -> sys::SimtOptions {
+        let (order, seed) = match self.order {
+            Order::Forward => (0, 0),
+            Order::Reverse => (1, 0),
+            Order::Random(seed) => (2, seed),
+        };
+        let eager_copies = u32::from(self.copies == Copies::Eager);
+        sys::SimtOptions { seed, order, eager_copies, os_threads: self.os_threads }
+    }
+}
+
+/// 256 aligned bytes, as device memory is.
+#[derive(Clone, Copy)]
+#[repr(align(256))]
+struct Chunk(#[expect(dead_code, reason = "it is read and written as bytes of the whole")] [u8; 256]);
+
+/// Host memory that plays device memory.
+pub struct Memory(Vec<Chunk>);
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: a chunk is 256 initialised bytes without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(self.0.as_slice())) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and any bytes are a chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of_val(self.0.as_slice())) }
+    }
+}
+
+/// Runs kernels on the host, one fiber a CUDA thread. A launch is done when the call returns; its error is kept until
+/// someone asks.
+pub struct Emulation {
+    schedule: Schedule,
+    compute_capability: u32,
+    variant: Option<&'static str>,
+    error: RefCell<Option<String>>,
+}
+
+impl Emulation {
+    /// With a schedule, as a device of compute capability 9.0.
+    pub fn new(schedule: Schedule) -> Self {
+        Emulation { schedule, compute_capability: 90, variant: None, error: RefCell::new(None) }
+    }
+
+    /// The same as a device of another compute capability (80 for 8.0), so that launch code chooses other kernels.
+    pub fn with_compute_capability(self, compute_capability: u32) -> Self {
+        Emulation { compute_capability, ..self }
+    }
+
+    /// The same with a planted bug: kernels that the build compiled with it take the place of the right ones.
+    pub fn with_plant(self, plant: &'static str) -> Self {
+        Emulation { variant: Some(plant), ..self }
+    }
+
+    /// Name under which a kernel is registered: that of the planted variant if there is one.
+    fn registered_name(&self, kernel: &str) -> String {
+        let Some(variant) = self.variant else { return kernel.into() };
+        let planted = format!("{kernel}@{variant}");
+        if Self::kernels().iter().any(|(name, _)| *name == planted) { planted } else { kernel.into() }
+    }
+
+    /// Names and launch bounds of the kernels that are compiled in, sorted; those of the tests end in `@test`, those with
+    /// a planted bug in its name after an `@`.
+    pub fn kernels() -> Vec<(String, u32)> {
+        extern "C" fn visit(context: *mut c_void, name: *const c_char, max_threads: c_uint) {
+            // SAFETY: the context is the vector below, which nobody else uses during the call, and names are C
+            // strings of the kernel text.
+            let (all, name) = unsafe { (&mut *context.cast::<Vec<(String, u32)>>(), CStr::from_ptr(name)) };
+            all.push((name.to_string_lossy().into_owned(), max_threads));
+        }
+        let mut all = Vec::new();
+        // SAFETY: `visit` is called with the context during this call only.
+        unsafe { duel_simt_kernels(visit, (&raw mut all).cast()) };
+        all.sort();
+        all
+    }
+
+    fn take_error(&self) -> Result<()> {
+        self.error.borrow_mut().take().map_or(Ok(()), |e| Err(Error::Device(e)))
+    }
+}
+
+/// Calls `f` with room for a message and gives the message when `f` says that there is one.
+fn message_of(f: impl FnOnce(*mut c_char, usize) -> c_int) -> Option<String> {
+    let mut text = [0u8; ERROR_BYTES];
+    let failed = f(text.as_mut_ptr().cast(), ERROR_BYTES) != 0;
+    let text = CStr::from_bytes_until_nul(&text).expect("a message ends with a zero");
+    failed.then(|| text.to_string_lossy().into_owned())
+}
+
+impl Driver for Emulation {
+    type Memory = Memory;
+
+    fn describe(&self) -> String {
+        format!("host emulation of compute capability {}, {:?}", self.compute_capability, self.schedule)
+    }
+
+    fn properties(&self) -> Properties {
+        // Few multiprocessors: kernels that stride over their work do so for small sizes too.
+        Properties { compute_capability: self.compute_capability, multiprocessors: 2, max_shared: 227 << 10 }
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Memory> {
+        let chunks = bytes.div_ceil(size_of::<Chunk>());
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(chunks).map_err(|_| Error::OutOfMemory { bytes })?;
+        memory.resize(chunks, Chunk([0; 256]));
+        Ok(Memory(memory))
+    }
+
+    fn address(&self, memory: &Memory) -> u64 {
+        memory.0.as_ptr() as u64
+    }
+
+    fn upload(&self, dst: &mut Memory, offset: usize, src: &[u8]) {
+        dst.bytes_mut()[offset..offset + src.len()].copy_from_slice(src);
+    }
+
+    fn download(&self, dst: &mut [u8], src: &Memory, offset: usize) -> Result<()> {
+        dst.copy_from_slice(&src.bytes()[offset..offset + dst.len()]);
+        self.take_error()
+    }
+
+    fn copy(&self, dst: &mut Memory, src: &Memory, bytes: usize) {
+        dst.bytes_mut()[..bytes].copy_from_slice(&src.bytes()[..bytes]);
+    }
+
+    fn zero(&self, memory: &mut Memory, bytes: usize) {
+        memory.bytes_mut()[..bytes].fill(0);
+    }
+
+    fn tensor_map(&self, spec: &sys::TensorMapSpec) -> sys::TensorMap {
+        let mut map = sys::TensorMap { opaque: [0; 16] };
+        // SAFETY: both structs and the room for a message live through the call.
+        let refused =
+            message_of(|error, bytes| unsafe { duel_simt_tensor_map(&mut map, spec, error, bytes) });
+        if let Some(message) = refused {
+            panic!("{message}");
+        }
+        map
+    }
+
+    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]) {
+        let name = CString::new(self.registered_name(kernel)).expect("a kernel's name has no zero in it");
+        let options = self.schedule.options();
+        // SAFETY: the caller promises that the arguments are the kernel's; everything else lives through the call.
+        let failed = message_of(|error, bytes| unsafe {
+            duel_simt_launch(
+                &options,
+                name.as_ptr(),
+                grid.blocks.as_ptr(),
+                grid.threads.as_ptr(),
+                grid.shared,
+                arguments.as_ptr(),
+                error,
+                bytes,
+            )
+        });
+        if let Some(message) = failed {
+            self.error.borrow_mut().get_or_insert(message);
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.take_error()
+    }
+}

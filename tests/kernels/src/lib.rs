@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod compare;
+mod emulation;
+pub mod plants;
+pub mod suite;
+
+pub use compare::{Bench, Devices, Operation, check};
+pub use emulation::{Copies, Emulation, Memory, Order, Schedule};
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a closure says when it panics.
+pub fn message_of_panic(f: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+    let text = payload.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default())
+}
+
+/// The emulation under every schedule.
+pub struct Emulated;
+
+impl Devices for Emulated {
+    type Driver = Emulation;
+    fn devices(&self) -> Vec<Emulation> {
+        // What a sanitizer finds hardly depends on the schedule, and it is slow.
+        let sanitized = cfg!(any(sanitized = "address", sanitized = "thread"));
+        let schedules = if sanitized { &Schedule::ALL[..1] } else { &Schedule::ALL[..] };
+        schedules.iter().copied().map(Emulation::new).collect()
+    }
+}

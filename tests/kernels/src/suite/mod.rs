@@ -1,0 +1,61 @@
+//! The conformance suite: a function an operation, over the shapes where kernels go wrong.
+//!
+//! Each takes the devices to run on; [`conformance!`](crate::conformance) makes a test of every one.
+
+mod attention;
+mod gather;
+mod head;
+mod linear;
+mod norm;
+mod optimizer;
+mod pointwise;
+mod preference;
+mod reduce;
+
+use crate::{Devices, Operation, check};
+use half::bf16;
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+pub use attention::{attention, attention_cached, attention_of_random_layouts, attention_rows};
+pub use gather::{embed, gather, gather_random};
+pub use head::{logprob, logprob_random};
+pub use linear::{gemm, gemm_parts, gemm_random, gemm_rows, gemm_wide};
+pub use norm::{layernorm, norm_random, qk_norm, rmsnorm};
+pub use optimizer::{clipped_steps, optimizers, stochastic_rounding};
+pub use pointwise::{gelu, rope, swiglu};
+pub use preference::{head_chunk, preference};
+pub use reduce::{bias_dw, sumsq};
+
+/// Checks an operation in f32 and in bf16.
+fn check_both(devices: &impl Devices, operation: &impl Operation) {
+    check::<f32>(devices, operation);
+    check::<bf16>(devices, operation);
+}
+
+/// Runs `test` on random values of a strategy, the same ones every time.
+fn for_random<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let done = TestRunner::new_with_rng(config, random).run(&strategy, |value| {
+        test(value);
+        Ok(())
+    });
+    done.unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// A test of every function of the suite, on the devices of an expression.
+#[macro_export]
+macro_rules! conformance {
+    ($devices:expr) => {
+        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_parts, gemm_random, gemm_rows, gemm_wide, head_chunk, layernorm, logprob, logprob_random, norm_random, optimizers, preference, qk_norm, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
+    };
+    ($devices:expr; $($operation:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $operation() {
+                $crate::suite::$operation(&$devices);
+            }
+        )*
+    };
+}

@@ -1,0 +1,172 @@
+//! Norms.
+
+use super::check_both;
+use crate::{Bench, Devices, Operation, check};
+use duel_backend::{Backend, Heads, Norm};
+
+const EPS: f64 = 1e-5;
+
+/// Rows and widths where norms go wrong: one row and one column; odd widths; rows that share a block and one more; rows
+/// of several warps; longer than the registers of a block hold, in 16-byte accesses (8200) and in single ones (1031);
+/// so many rows that a block sums more than the fewest; numbers whose squares are near the end of the range.
+const SHAPES: [(usize, usize, f64); 11] = [
+    (1, 1, 1.0),
+    (3, 10, 2.0),
+    (9, 64, 2.0),
+    (33, 64, 2.0),
+    (17, 576, 2.0),
+    (18, 768, 2.0),
+    (3, 1031, 2.0),
+    (3, 4096, 2.0),
+    (2, 8200, 2.0),
+    (2100, 8, 2.0),
+    (2, 96, 1e15),
+];
+
+struct Rmsnorm {
+    dims: Norm,
+    scale: f64,
+}
+
+impl Operation for Rmsnorm {
+    fn name(&self) -> String {
+        format!("rmsnorm {} x {}, inputs to {:e}", self.dims.rows, self.dims.width, self.scale)
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let Norm { rows, width, .. } = self.dims;
+        let x = bench.real(b, rows * width, self.scale);
+        let w = bench.real(b, width, 1.0);
+        let dy = bench.real(b, rows * width, 1.0);
+        let mut dx = bench.real(b, rows * width, 1.0 / self.scale);
+        let mut dw = bench.acc(b, width, 1.0);
+        let mut y = bench.output(b, rows * width);
+        let mut rstd = bench.output(b, rows);
+        b.rmsnorm(&mut y, &mut rstd, &x, &w, self.dims);
+        b.rmsnorm_bw(&mut dx, &mut dw, &dy, &x, &rstd, &w, self.dims);
+        bench.done(b, "y", &y, width);
+        bench.done(b, "rstd", &rstd, 1);
+        bench.changed(b, "dx", &dx, width);
+        bench.changed(b, "dw", &dw, width);
+    }
+}
+
+/// `rmsnorm` and its backward.
+pub fn rmsnorm(devices: &impl Devices) {
+    for (rows, width, scale) in SHAPES {
+        check_both(devices, &Rmsnorm { dims: Norm { rows, width, eps: EPS }, scale });
+    }
+}
+
+struct Layernorm {
+    dims: Norm,
+    scale: f64,
+    /// Added to every input: the mean.
+    offset: f64,
+}
+
+impl Operation for Layernorm {
+    fn name(&self) -> String {
+        let Layernorm { dims: Norm { rows, width, .. }, scale, offset } = *self;
+        format!("layernorm {rows} x {width}, inputs {offset} to {scale:e}")
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let Norm { rows, width, .. } = self.dims;
+        let values = bench.random().vec(rows * width);
+        let x = bench.real_of(b, values.into_iter().map(|x| x * self.scale + self.offset).collect());
+        let w = bench.real(b, width, 1.0);
+        let bias = bench.real(b, width, 1.0);
+        let dy = bench.real(b, rows * width, 1.0);
+        let mut dx = bench.real(b, rows * width, 1.0 / self.scale);
+        let mut dw = bench.acc(b, width, 1.0);
+        let mut db = bench.acc(b, width, 1.0);
+        let mut y = bench.output(b, rows * width);
+        let mut stats = bench.output(b, 2 * rows);
+        b.layernorm(&mut y, &mut stats, &x, &w, &bias, self.dims);
+        b.layernorm_bw(&mut dx, &mut dw, &mut db, &dy, &x, &stats, &w, self.dims);
+        bench.done(b, "y", &y, width);
+        bench.done(b, "stats", &stats, 2);
+        bench.changed(b, "dx", &dx, width);
+        bench.changed(b, "dw", &dw, width);
+        bench.changed(b, "db", &db, width);
+    }
+}
+
+/// `layernorm` and its backward.
+pub fn layernorm(devices: &impl Devices) {
+    for (rows, width, scale) in SHAPES {
+        check_both(devices, &Layernorm { dims: Norm { rows, width, eps: EPS }, scale, offset: 0.0 });
+    }
+    let far = Layernorm { dims: Norm { rows: 3, width: 200, eps: EPS }, scale: 2.0, offset: 100.0 };
+    check_both(devices, &far);
+    // Running sums that shared memory has no room for.
+    let wide = Layernorm { dims: Norm { rows: 2, width: 30_008, eps: EPS }, scale: 2.0, offset: 0.0 };
+    check::<f32>(devices, &wide);
+}
+
+struct QkNorm {
+    rows: usize,
+    heads: Heads,
+    scale: f64,
+}
+
+impl Operation for QkNorm {
+    fn name(&self) -> String {
+        format!("qk_norm {} x {:?}, inputs to {:e}", self.rows, self.heads, self.scale)
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let QkNorm { rows, heads, scale } = *self;
+        let (width, normed) = (heads.qkv_width(), heads.heads + heads.kv_heads);
+        let x = bench.real(b, rows * width, scale);
+        let wq = bench.real(b, heads.head_dim, 1.0);
+        let wk = bench.real(b, heads.head_dim, 1.0);
+        let mut dqkv = bench.real(b, rows * width, 1.0);
+        let mut dwq = bench.acc(b, heads.head_dim, 1.0);
+        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
+        let mut y = bench.output(b, rows * width);
+        let mut rstd = bench.output(b, rows * normed);
+        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, heads);
+        b.qk_norm_bw(&mut dqkv, &mut dwq, &mut dwk, &x, &rstd, &wq, &wk, rows, heads);
+        bench.done(b, "y", &y, heads.head_dim);
+        bench.done(b, "rstd", &rstd, 1);
+        bench.changed(b, "dqkv", &dqkv, heads.head_dim);
+        bench.changed(b, "dwq", &dwq, heads.head_dim);
+        bench.changed(b, "dwk", &dwk, heads.head_dim);
+    }
+}
+
+/// `qk_norm` and its backward.
+pub fn qk_norm(devices: &impl Devices) {
+    // One of everything, as many keys as queries, odd head widths, the usual ones, more than a block of rows.
+    for (rows, heads, kv_heads, head_dim, scale) in [
+        (1, 1, 1, 1, 1.0),
+        (3, 2, 2, 10, 2.0),
+        (9, 3, 1, 40, 2.0),
+        (5, 4, 2, 64, 2.0),
+        (17, 8, 2, 128, 2.0),
+        (2, 3, 1, 256, 2.0),
+        (300, 2, 1, 8, 2.0),
+        (2, 2, 1, 64, 1e15),
+    ] {
+        check_both(devices, &QkNorm { rows, heads: Heads { heads, kv_heads, head_dim }, scale });
+    }
+}
+
+/// All norms at random shapes.
+pub fn norm_random(devices: &impl Devices) {
+    super::for_random(6, (1usize..40, 1usize..600), |(rows, width)| {
+        let dims = Norm { rows, width, eps: EPS };
+        check_both(devices, &Rmsnorm { dims, scale: 3.0 });
+        check_both(devices, &Layernorm { dims, scale: 3.0, offset: 1.0 });
+    });
+    super::for_random(
+        4,
+        (1usize..30, 1usize..4, 1usize..4, 1usize..80),
+        |(rows, ratio, kv_heads, head_dim)| {
+            let heads = Heads { heads: ratio * kv_heads, kv_heads, head_dim };
+            check_both(devices, &QkNorm { rows, heads, scale: 3.0 });
+        },
+    );
+}

@@ -1,0 +1,285 @@
+//! Whole DPO steps, composed of the kernels on the host emulation, against `Cpu<f32>` and `Cpu<f64>` by the precision
+//! rule: whatever the kernels get right alone, they must also get right together.
+
+use duel_backend::{Acc, Backend, Float, Real};
+use duel_cpu::Cpu;
+use duel_cuda::Cuda;
+use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
+use duel_loss::{Head, Preference, ResponseStats, Score};
+use duel_model::{Config, Family, Keep, Model};
+use duel_optim::{Algorithm, Optimizer, clip_scale, square_sums};
+use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
+use half::bf16;
+
+const BETA: f64 = 0.1;
+const MAX_NORM: f64 = 1.0;
+const RATE: f64 = 1e-3;
+
+/// Roundings in `f32` that a result may always be off by, as in the conformance suite.
+const FLOOR: f64 = 3.0 * f32::EPSILON as f64;
+
+/// A model, its micro-batches, and what the reference model says of them.
+struct Run {
+    case: Case,
+    batches: Vec<Batch>,
+    /// The reference's log-probabilities are the policy's less this a token of the first response of a group, twice
+    /// this of the second, and so on. 0 is the first step of a training run.
+    drift: f64,
+}
+
+/// What a step gives.
+struct Outcome {
+    loss: f64,
+    /// Summed log-probability of every response.
+    logps: Vec<f64>,
+    grads: Vec<Vec<f64>>,
+    updated: Updated,
+}
+
+/// What an update gives.
+struct Updated {
+    /// Of the gradient, before the clip.
+    norm: f64,
+    weights: Vec<Vec<f64>>,
+}
+
+impl Run {
+    fn new(case: Case, groups: &[Group], drift: f64) -> Self {
+        let batches = groups.chunks(2).map(Batch::packed).collect();
+        Run { case, batches, drift }
+    }
+
+    fn rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0)
+    }
+
+    /// Pairs of all groups.
+    fn pairs(&self) -> f64 {
+        let groups = self.batches.iter().flat_map(|batch| &batch.scored);
+        groups.map(|g| g.len() * (g.len() - 1) / 2).sum::<usize>() as f64
+    }
+
+    fn head<B: Backend>(&self, b: &B) -> Head<B> {
+        let Config { width, vocab, .. } = self.case.config;
+        Head::new(b, width, vocab, 64).expect("room for a test")
+    }
+
+    /// Summed log-probability of every response: the forward alone.
+    fn score<B: Backend>(&self, b: &B) -> Vec<f64> {
+        let weights = self.case.upload(b);
+        let mut a = activations(b, &self.case.config, self.rows(), Keep::Nothing);
+        let mut head = self.head(b);
+        let mut logps = Vec::new();
+        for batch in &self.batches {
+            duel_model::forward(b, &self.case.config, &weights, &batch.layout(b), &mut a);
+            let stats = head.score(b, weights.head(), &a.hidden, &batch.targets());
+            logps.extend(stats.iter().map(|s| s.logp));
+        }
+        logps
+    }
+
+    /// A reference pass, a forward and backward of every micro-batch, a clip and an update.
+    fn step<B: Backend>(&self, b: &B) -> Outcome {
+        let reference = self.score(b);
+        let config = &self.case.config;
+        let weights = self.case.upload(b);
+        let mut grads = self.case.manifest().alloc::<B, B::Acc>(b).expect("room for a test");
+        let mut a = activations(b, config, self.rows(), Keep::All);
+        let mut head = self.head(b);
+        let (mut loss, mut logps) = (0.0, Vec::new());
+        for batch in &self.batches {
+            let mut first = logps.len();
+            let objective = |stats: &[ResponseStats], coefs: &mut [f64]| {
+                let score = |i: usize| Score {
+                    logp: stats[i].logp,
+                    reference: reference[first + i] - self.drift * ((i + 1) * stats[i].tokens) as f64,
+                    tokens: stats[i].tokens,
+                };
+                coefs.fill(0.0);
+                for chosen in 0..stats.len() {
+                    for rejected in chosen + 1..stats.len() {
+                        let kind = Preference::Sigmoid { label_smoothing: 0.0 };
+                        let pair = kind.pair(BETA, score(chosen), score(rejected));
+                        loss += pair.value / self.pairs();
+                        coefs[chosen] += pair.d_chosen / self.pairs();
+                        coefs[rejected] += pair.d_rejected / self.pairs();
+                    }
+                }
+                first += stats.len();
+            };
+            let stats = step(b, config, &weights, &mut grads, &mut a, &mut head, batch, objective);
+            logps.extend(stats.iter().map(|s| s.logp));
+        }
+        let updated = self.update(b, weights, &grads);
+        b.finish().unwrap_or_else(|e| panic!("{e}"));
+        Outcome { loss, logps, grads: all::<B, B::Acc>(b, &grads), updated }
+    }
+
+    /// A clip and an update by these gradients.
+    fn update<B: Backend>(&self, b: &B, mut weights: Model<Real<B>>, grads: &Model<Acc<B>>) -> Updated {
+        let norm = square_sums(b, &grads.iter()).iter().sum::<f64>().sqrt();
+        let parameters = self.case.manifest();
+        let parameters = parameters.iter().into_iter().map(|s| (s.len(), s.decays()));
+        let adamw = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let mut optimizer = Optimizer::new(b, adamw, parameters).expect("room for a test");
+        optimizer.step(b, weights.iter_mut(), grads.iter(), RATE, clip_scale(norm, MAX_NORM));
+        Updated { norm, weights: all::<B, B::Real>(b, &weights) }
+    }
+
+    /// The same by gradients of another backend.
+    fn update_by<B: Backend>(&self, b: &B, grads: &[Vec<f64>]) -> Updated {
+        let mut on_device = self.case.manifest().alloc::<B, B::Acc>(b).expect("room for a test");
+        for (buf, grad) in on_device.iter_mut().into_iter().zip(grads) {
+            let grad: Vec<B::Acc> = grad.iter().map(|&g| B::Acc::from_f64(g)).collect();
+            b.upload(buf, 0, &grad);
+        }
+        self.update(b, self.case.upload(b), &on_device)
+    }
+}
+
+/// Every parameter on the host.
+fn all<B: Backend, T: Float>(b: &B, model: &Model<B::Buf<T>>) -> Vec<Vec<f64>> {
+    model.iter().into_iter().map(|buf| host::<B, T>(b, buf)).collect()
+}
+
+/// Checks that `got` is as near to `right` as the precision rule asks, `naive` being the same in the same precision.
+fn check(what: &str, got: &[f64], naive: &[f64], right: &[f64]) {
+    let (error, excused) = (distance(got, right), distance(naive, right));
+    assert!(
+        error <= 2.0 * excused + FLOOR,
+        "{what}: relative error {error:.3e}, that of Cpu<f32> is {excused:.3e}"
+    );
+}
+
+fn emulation(order: Order) -> Cuda<Emulation, f32> {
+    Cuda::new(Emulation::new(Schedule { os_threads: 2, ..Schedule::new(order, Copies::Lazy) }))
+}
+
+/// One step on the emulation, compared; the same again in another schedule must be the same bits.
+fn check_step(run: &Run) {
+    let right = run.step(&Cpu::<f64>::new(2));
+    let naive = run.step(&Cpu::<f32>::new(2));
+    let got = run.step(&emulation(Order::Forward));
+    if run.drift == 0.0 {
+        // The policy is the reference: every log-ratio is exactly 0.
+        assert_eq!(got.loss, naive.loss, "the loss of the first step");
+        assert!(
+            (got.loss - std::f64::consts::LN_2).abs() <= 4.0 * f64::EPSILON,
+            "the loss of the first step"
+        );
+    }
+    check("log-probabilities", &got.logps, &naive.logps, &right.logps);
+    // The loss changes by at most BETA for each unit of a log-probability.
+    let rounding = BETA * FLOOR * norm(&right.logps);
+    let (error, excused) = ((got.loss - right.loss).abs(), (naive.loss - right.loss).abs());
+    assert!(error <= 2.0 * excused + rounding, "loss: error {error:.3e}, that of Cpu<f32> is {excused:.3e}");
+    for (i, name) in run.case.names().iter().enumerate() {
+        check(&format!("gradient of {name}"), &got.grads[i], &naive.grads[i], &right.grads[i]);
+    }
+    // The update by the same gradients: AdamW's first step turns a gradient that is nearly 0 by its sign.
+    let (right, naive) =
+        (run.update_by(&Cpu::<f64>::new(2), &got.grads), run.update_by(&Cpu::<f32>::new(2), &got.grads));
+    check("gradient norm", &[got.updated.norm], &[naive.norm], &[right.norm]);
+    for (i, name) in run.case.names().iter().enumerate() {
+        let (got, naive, right) = (&got.updated.weights[i], &naive.weights[i], &right.weights[i]);
+        check(&format!("updated {name}"), got, naive, right);
+    }
+}
+
+/// Groups of pairs and of a ranking, one of them without a prompt.
+fn random_groups(vocab: usize) -> Vec<Group> {
+    let mut random = Random(11);
+    let mut groups = vec![
+        random.group(vocab, 3..9, 2, 2..9),
+        random.group(vocab, 3..9, 3, 1..6),
+        random.group(vocab, 3..9, 2, 4..9),
+    ];
+    groups[1].prompt.clear();
+    groups
+}
+
+fn check_random_model(family: Family) {
+    let config = tiny(family);
+    let groups = random_groups(config.vocab);
+    for drift in [0.0, 0.2] {
+        check_step(&Run::new(Case::new(config.clone(), 17), &groups, drift));
+    }
+}
+
+#[test]
+fn a_step_of_a_llama() {
+    check_random_model(Family::Llama);
+}
+
+#[test]
+fn a_step_of_a_qwen2() {
+    check_random_model(Family::Qwen2);
+}
+
+#[test]
+fn a_step_of_a_qwen3() {
+    check_random_model(Family::Qwen3);
+}
+
+#[test]
+fn a_step_of_a_gpt2() {
+    check_random_model(Family::Gpt2);
+}
+
+/// The order in which the emulation lets threads run changes no bit of a step.
+#[test]
+fn a_step_is_reproducible() {
+    let config = tiny(Family::Llama);
+    let run = Run::new(Case::new(config.clone(), 17), &random_groups(config.vocab), 0.2);
+    let first = run.step(&emulation(Order::Forward));
+    for order in [Order::Reverse, Order::Random(5)] {
+        let again = run.step(&emulation(order));
+        assert_eq!((again.loss, again.logps), (first.loss, first.logps.clone()), "{order:?}");
+        assert!(again.grads == first.grads, "{order:?}");
+        assert!(again.updated.weights == first.updated.weights, "{order:?}");
+    }
+}
+
+/// stories260k on the shortest pairs of the shared data, where that is there.
+fn stories(pairs: usize) -> Option<Run> {
+    let folder = shared_data("models/stories260k")?;
+    let rows = shared_data("preference/rasbt_polite_pairs.jsonl")?;
+    let config = Config::from_dir(&folder).expect("a config");
+    let cpu = Cpu::<f32>::new(1);
+    let weights = duel_model::load(&cpu, &folder, &config).expect("weights");
+    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let tokenizer = Tokenizer::from_dir(&folder).expect("a tokenizer");
+    let dataset = Dataset::load(&rows, &tokenizer, &options).expect("rows");
+    let mut groups: Vec<Group> = dataset
+        .groups()
+        .map(|g| Group { prompt: g.prompt.to_vec(), responses: g.responses().map(<[u32]>::to_vec).collect() })
+        .collect();
+    groups.sort_by_key(|g| g.prompt.len() + g.responses.iter().map(Vec::len).sum::<usize>());
+    groups.truncate(pairs);
+    let case = Case { config, weights: all::<_, f32>(&cpu, &weights) };
+    Some(Run::new(case, &groups, 0.0))
+}
+
+#[test]
+fn a_step_of_stories260k() {
+    if let Some(run) = stories(3) {
+        check_step(&run);
+    }
+}
+
+/// The forward alone in bf16: as near to the same weights in double precision as `Cpu<bf16>` is.
+#[test]
+fn scores_of_stories260k_in_bf16() {
+    let Some(mut run) = stories(2) else { return };
+    for w in run.case.weights.iter_mut().flatten() {
+        *w = bf16::from_f64(*w).to_f64();
+    }
+    let right = run.score(&Cpu::<f64>::new(2));
+    let naive = run.score(&Cpu::<bf16>::new(2));
+    for compute_capability in [80, 90] {
+        let driver = Emulation::new(Schedule::new(Order::Forward, Copies::Lazy));
+        let b = Cuda::<_, bf16>::new(driver.with_compute_capability(compute_capability));
+        check(&b.describe(), &run.score(&b), &naive, &right);
+    }
+}

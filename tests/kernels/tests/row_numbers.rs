@@ -1,0 +1,44 @@
+//! A row number outside its table is an error of the device, not a read or write of someone else's memory.
+
+use duel_backend::{Backend, Heads};
+use duel_cuda::Cuda;
+use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
+
+type Device = Cuda<Emulation, f32>;
+const WIDTH: usize = 8;
+
+/// Runs `verb` with a table of 5 rows and the row numbers 0, 4 and 5, and checks its error.
+fn check(verb: impl FnOnce(&Device, &mut <Device as Backend>::Buf<f32>, &<Device as Backend>::Buf<u32>)) {
+    let b = Device::new(Emulation::new(Schedule::new(Order::Forward, Copies::Lazy)));
+    let mut table = b.alloc(5 * WIDTH).expect("room for a test");
+    let mut index = b.alloc(3).expect("room for a test");
+    b.upload(&mut index, 0, &[0, 4, 5]);
+    verb(&b, &mut table, &index);
+    let error = b.finish().expect_err("row 5 is not there").to_string();
+    assert!(error.contains("row 5 of a table of 5 rows"), "{error}");
+}
+
+#[test]
+fn gather() {
+    check(|b, table, index| {
+        let mut y = b.alloc(3 * WIDTH).expect("room for a test");
+        b.gather(&mut y, table, index, 3, WIDTH);
+    });
+}
+
+#[test]
+fn scatter_add() {
+    check(|b, table, index| {
+        let dy = b.alloc(3 * WIDTH).expect("room for a test");
+        b.scatter_add(table, &dy, index, 3, WIDTH);
+    });
+}
+
+#[test]
+fn rope() {
+    check(|b, table, index| {
+        let heads = Heads { heads: 1, kv_heads: 1, head_dim: WIDTH };
+        let mut qkv = b.alloc(3 * heads.qkv_width()).expect("room for a test");
+        b.rope(&mut qkv, table, index, 3, false, heads);
+    });
+}
