@@ -391,3 +391,90 @@ pub fn cached<R: Real>(
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(n: usize, step: f64) -> Vec<f64> {
+        (0..n).map(|i| (i as f64 * step).sin()).collect()
+    }
+
+    /// Softmax attention and its gradient, one pair of rows after the other.
+    fn plain(qkv: &[f64], dout: &[f64], segments: &[Segment], d: Heads) -> (Vec<f64>, Vec<f64>) {
+        let (hd, width) = (d.head_dim, d.qkv_width());
+        let rows = tiled(segments);
+        let (mut o, mut dqkv) = (vec![0.0; rows * d.q_width()], vec![0.0; rows * width]);
+        for s in segments {
+            for (row, h) in (s.start..s.start + s.len).flat_map(|row| (0..d.heads).map(move |h| (row, h))) {
+                let prefix = s.prefix_start..s.prefix_start + s.prefix_len;
+                let keys: Vec<usize> = prefix.chain(s.start..=row).collect();
+                let kv = d.heads + h / d.ratio();
+                let at = |row: usize, head: usize| row * width + head * hd;
+                let product = |a: usize, b: usize| (0..hd).map(|c| qkv[a + c] * qkv[b + c]).sum::<f64>();
+                let scores: Vec<f64> =
+                    keys.iter().map(|&k| d.scale() * product(at(row, h), at(k, kv))).collect();
+                let total: f64 = scores.iter().map(|s| s.exp()).sum();
+                let p: Vec<f64> = scores.iter().map(|s| s.exp() / total).collect();
+                let own = (row * d.heads + h) * hd;
+                let grad = &dout[own..][..hd];
+                let dp: Vec<f64> = keys
+                    .iter()
+                    .map(|&k| (0..hd).map(|c| grad[c] * qkv[at(k, kv + d.kv_heads) + c]).sum())
+                    .collect();
+                let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+                for ((&k, &p), &dp) in keys.iter().zip(&p).zip(&dp) {
+                    let ds = p * (dp - delta) * d.scale();
+                    for c in 0..hd {
+                        o[own + c] += p * qkv[at(k, kv + d.kv_heads) + c];
+                        dqkv[at(row, h) + c] += ds * qkv[at(k, kv) + c];
+                        dqkv[at(k, kv) + c] += ds * qkv[at(row, h) + c];
+                        dqkv[at(k, kv + d.kv_heads) + c] += p * grad[c];
+                    }
+                }
+            }
+        }
+        (o, dqkv)
+    }
+
+    /// Around the edges of a block of queries, with and without a prefix, on scratch full of NaN: what the masks hide
+    /// is never read.
+    #[test]
+    fn blocks_match_the_plain_sums() {
+        let d = Heads { heads: 4, kv_heads: 2, head_dim: 8 };
+        for prefix in [0, 1, BLOCK + 4] {
+            for len in [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 8] {
+                let mut segments = vec![Segment { start: 0, len: prefix, prefix_start: 0, prefix_len: 0 }];
+                for (start, len) in [(prefix, len), (prefix + len, 3)] {
+                    segments.push(Segment { start, len, prefix_start: 0, prefix_len: prefix });
+                }
+                let rows = tiled(&segments);
+                let (qkv, dout) = (wave(rows * d.qkv_width(), 0.7), wave(rows * d.q_width(), 1.3));
+                let (want_o, want_dqkv) = plain(&qkv, &dout, &segments, d);
+                for threads in [1, 2] {
+                    let poison = |buffer: &mut Vec<f64>| {
+                        buffer.clear();
+                        buffer.resize(1 << 20, f64::NAN);
+                    };
+                    f64::with_scratch(poison);
+                    f64::with_shared(poison);
+                    let pool = Pool::new(threads);
+                    let (mut o, mut lse) = (vec![f64::NAN; want_o.len()], vec![f64::NAN; rows * d.heads]);
+                    let mut dqkv = vec![f64::NAN; want_dqkv.len()];
+                    forward(&pool, &mut o, &mut lse, &qkv, &segments, d);
+                    backward(&pool, &mut dqkv, &dout, &o, &lse, &qkv, &segments, d);
+                    // Sums of at most `rows` products of numbers below 1, some ten roundings each.
+                    let bound = 10.0 * rows as f64 * f64::EPSILON;
+                    for (what, got, want) in [("o", &o, &want_o), ("dqkv", &dqkv, &want_dqkv)] {
+                        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                            assert!(
+                                (g - w).abs() <= bound * w.abs().max(1.0),
+                                "{prefix}+{len} {what}[{i}]: {g} not {w}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

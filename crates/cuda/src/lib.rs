@@ -11,7 +11,9 @@ mod pointwise;
 mod preference;
 mod reduce;
 
-use duel_backend::{AdamW, Backend, Element, Float, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight};
+use duel_backend::{
+    AdamW, Backend, Element, Float, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight,
+};
 use duel_kernels::sys::TensorMap;
 use half::bf16;
 use std::cell::{Cell, RefCell};
