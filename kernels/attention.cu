@@ -765,6 +765,7 @@ template <class Real, unsigned count> DEVICE void attention_cached_of(const Atte
     const Real *keys = static_cast<const Real *>(p.keys) + base;
     const Real *values = static_cast<const Real *>(p.values) + base;
     const unsigned len = p.lens[row];
+    check_row(p.bases[row] + max(len, 1u) - 1, p.cache_rows);
     const unsigned team = threadIdx.x / TEAM;
     const unsigned lane = threadIdx.x % TEAM;
     const float scale_log2 = p.scale * LOG2_E;
@@ -864,6 +865,7 @@ template <class Real, unsigned count> DEVICE void kv_store_columns(const KvStore
     const size_t width = p.q_width + 2 * static_cast<size_t>(p.kv_width);
     for (unsigned row = blockIdx.y; row < p.rows; row += gridDim.y) {
         const Real *from = static_cast<const Real *>(p.qkv) + row * width + p.q_width;
+        check_row(p.slots[row], p.cache_rows);
         const size_t to = p.slots[row] * static_cast<size_t>(p.kv_width);
         for (unsigned column = (blockIdx.x * STORE_THREADS + threadIdx.x) * count; column < 2 * p.kv_width;
              column += gridDim.x * STORE_THREADS * count) {

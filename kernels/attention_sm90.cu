@@ -205,6 +205,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
         wgmma_commit();
         wgmma_wait<0>();
         keys.release(0);
+        wgmma_results(s);
         hide(s, 0, row);
         softmax.add(s, correction, scale_log2);
         left_operands<KEYS>(weights, s);
@@ -219,10 +220,12 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
             wgmma_commit();
             wgmma_wait<1>();
             keys.release(step);
+            wgmma_results(s);
             hide(s, step, row);
             softmax.add(s, correction, scale_log2);
             wgmma_wait<0>();
             values.release(step - 1);
+            wgmma_results(o);
             scale_rows(o, correction);
             left_operands<KEYS>(weights, s);
         }
@@ -232,6 +235,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
         wgmma_commit();
         wgmma_wait<0>();
         values.release(count - 1);
+        wgmma_results(o);
 
         float factor[2], lse[2];
         softmax.finish(factor, lse, p.scale);
@@ -322,6 +326,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
             row_products<HD, KEYS>(ds, do_rows, k_tile + TILE_BYTES);
             wgmma_commit();
             wgmma_wait<1>();
+            wgmma_results(s);
             const unsigned first = steps.first(step);
             if (first + KEYS > steps.visible_end(step, warp_row)) {
                 hide_columns(s, first, steps.visible_end(step, row), steps.visible_end(step, row + 8));
@@ -331,6 +336,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
                 s[i] = probability(s[i], stats[i / 2 % 2].x, p.scale);
             }
             wgmma_wait<0>();
+            wgmma_results(ds);
 #pragma unroll
             for (unsigned i = 0; i < KEYS / 2; i++) {
                 ds[i] = s[i] * (ds[i] - stats[i / 2 % 2].y);
@@ -341,6 +347,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
             wgmma_commit();
             wgmma_wait<0>();
             ring.release(step);
+            wgmma_results(dq);
         }
         // The warpgroup's queries have been read: their place takes the result.
         bar_sync(1 + group, WARPGROUP);
@@ -446,6 +453,7 @@ template <unsigned HD, unsigned GROUPS, unsigned QUERIES> struct BackwardKv {
             row_products<HD, QUERIES>(ds, v_rows, queries + TILE_BYTES);
             wgmma_commit();
             wgmma_wait<1>();
+            wgmma_results(s);
             const unsigned first = first_query(step);
             if (first < warp_row + 16) {
                 hide_earlier_columns(s, first, row);
@@ -460,6 +468,7 @@ template <unsigned HD, unsigned GROUPS, unsigned QUERIES> struct BackwardKv {
             weighted_rows<HD, QUERIES>(dv, p_weights, queries + TILE_BYTES);
             wgmma_commit();
             wgmma_wait<1>(); // dp
+            wgmma_results(ds);
 #pragma unroll
             for (unsigned i = 0; i < QUERIES / 2; i++) {
                 const float4 pair = pairs[i / 4 * 4];
@@ -471,6 +480,8 @@ template <unsigned HD, unsigned GROUPS, unsigned QUERIES> struct BackwardKv {
             wgmma_commit();
             wgmma_wait<0>();
             ring.release(step);
+            wgmma_results(dk);
+            wgmma_results(dv);
         }
         // The warpgroup's keys and values have been read: their places take the results.
         bar_sync(1 + group, WARPGROUP);

@@ -148,6 +148,7 @@ template <Product product> DEVICE void multiply_tiles(const LinearParams &p, con
             }
         }
         wgmma_wait<0>();
+        wgmma_results(sum);
         if (step > first) {
             release(step - 1);
         }

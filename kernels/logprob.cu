@@ -151,6 +151,7 @@ template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p,
     }
     s = join(s, scratch);
     if (threadIdx.x == 0) {
+        check_row(p.targets[blockIdx.x], p.vocab);
         const float target = to_float(row[p.targets[blockIdx.x]]);
         const float rest = logf(s.sum);
         const float lse = s.top + rest;

@@ -425,6 +425,7 @@ typedef struct AttentionCachedParams {
     unsigned heads;
     unsigned kv_heads;
     unsigned head_dim;
+    unsigned cache_rows; /* capacity */
     float scale; /* 1 / sqrt(head_dim) */
 } AttentionCachedParams;
 
@@ -437,6 +438,7 @@ typedef struct KvStoreParams {
     unsigned rows;
     unsigned q_width;  /* heads * head_dim */
     unsigned kv_width; /* kv_heads * head_dim */
+    unsigned cache_rows; /* capacity */
 } KvStoreParams;
 
 #endif

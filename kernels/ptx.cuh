@@ -474,6 +474,17 @@ template <int pending> DEVICE void wgmma_wait(PLACE_ONLY) {
 #endif
 }
 
+// Ties what wgmma wrote to this place, right after the wait for it: the compiler sees no link between the two, and could
+// move what is computed from these registers before the wait.
+template <unsigned count> DEVICE void wgmma_results([[maybe_unused]] float (&x)[count]) {
+#ifdef __CUDACC__
+#pragma unroll
+    for (unsigned i = 0; i < count; i++) {
+        asm volatile("" : "+f"(x[i])::"memory");
+    }
+#endif
+}
+
 // Gives registers back to the multiprocessor or takes more, for every warp of a warpgroup: a multiple of 8
 // in 24..256.
 template <int registers> DEVICE void decrease_registers() {

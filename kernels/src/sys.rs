@@ -833,11 +833,12 @@ pub struct AttentionCachedParams {
     pub heads: core::ffi::c_uint,
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
+    pub cache_rows: core::ffi::c_uint,
     pub scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionCachedParams"][::core::mem::size_of::<AttentionCachedParams>() - 64usize];
+    ["Size of AttentionCachedParams"][::core::mem::size_of::<AttentionCachedParams>() - 72usize];
     ["Alignment of AttentionCachedParams"][::core::mem::align_of::<AttentionCachedParams>() - 8usize];
     ["Offset of field: AttentionCachedParams::o"][::core::mem::offset_of!(AttentionCachedParams, o) - 0usize];
     ["Offset of field: AttentionCachedParams::qkv"]
@@ -856,8 +857,10 @@ const _: () = {
         [::core::mem::offset_of!(AttentionCachedParams, kv_heads) - 52usize];
     ["Offset of field: AttentionCachedParams::head_dim"]
         [::core::mem::offset_of!(AttentionCachedParams, head_dim) - 56usize];
+    ["Offset of field: AttentionCachedParams::cache_rows"]
+        [::core::mem::offset_of!(AttentionCachedParams, cache_rows) - 60usize];
     ["Offset of field: AttentionCachedParams::scale"]
-        [::core::mem::offset_of!(AttentionCachedParams, scale) - 60usize];
+        [::core::mem::offset_of!(AttentionCachedParams, scale) - 64usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -869,6 +872,7 @@ pub struct KvStoreParams {
     pub rows: core::ffi::c_uint,
     pub q_width: core::ffi::c_uint,
     pub kv_width: core::ffi::c_uint,
+    pub cache_rows: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -881,4 +885,6 @@ const _: () = {
     ["Offset of field: KvStoreParams::rows"][::core::mem::offset_of!(KvStoreParams, rows) - 32usize];
     ["Offset of field: KvStoreParams::q_width"][::core::mem::offset_of!(KvStoreParams, q_width) - 36usize];
     ["Offset of field: KvStoreParams::kv_width"][::core::mem::offset_of!(KvStoreParams, kv_width) - 40usize];
+    ["Offset of field: KvStoreParams::cache_rows"]
+        [::core::mem::offset_of!(KvStoreParams, cache_rows) - 44usize];
 };

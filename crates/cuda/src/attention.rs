@@ -2,7 +2,7 @@
 
 use crate::pointwise::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Dtype, Heads, Layout, Segment};
+use duel_backend::{Backend, Dtype, Heads, Layout, Segment};
 use duel_kernels::{KERNELS, sys};
 use std::cmp::Reverse;
 use std::ffi::c_void;
@@ -362,23 +362,24 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             return;
         }
         assert!(dims.head_dim <= 256, "attention with heads of width {}, over 256", dims.head_dim);
+        let cache_rows = self.len(keys).min(self.len(values)) / dims.kv_width();
         let params = sys::AttentionCachedParams {
             o: self.write(o, rows * dims.q_width()),
             qkv: self.read(qkv, rows * dims.qkv_width()),
-            // How many of their rows are used is known on the device only.
-            keys: self.read(keys, 0),
-            values: self.read(values, 0),
+            keys: self.read(keys, cache_rows * dims.kv_width()),
+            values: self.read(values, cache_rows * dims.kv_width()),
             bases: self.read(bases, rows).cast(),
             lens: self.read(lens, rows).cast(),
             heads: narrow(dims.heads),
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
+            cache_rows: narrow(cache_rows),
             scale: dims.scale() as f32,
         };
         let shared = CACHED_TEAMS * (2 + dims.head_dim) * size_of::<f32>();
         let grid = Grid::linear(rows * dims.heads, CACHED_THREADS).with_shared(shared);
-        // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, and by the verb's
-        // contract bases and lens name rows of the caches.
+        // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks that
+        // bases and lens name rows of the caches.
         unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };
     }
 
@@ -394,18 +395,18 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if rows == 0 {
             return;
         }
+        let cache_rows = self.len(keys).min(self.len(values)) / dims.kv_width();
         let params = sys::KvStoreParams {
-            // How many of their rows are used is known on the device only.
-            keys: self.write(keys, 0),
-            values: self.write(values, 0),
+            keys: self.write(keys, cache_rows * dims.kv_width()),
+            values: self.write(values, cache_rows * dims.kv_width()),
             qkv: self.read(qkv, rows * dims.qkv_width()),
             slots: self.read(slots, rows).cast(),
             rows: narrow(rows),
             q_width: narrow(dims.q_width()),
             kv_width: narrow(dims.kv_width()),
+            cache_rows: narrow(cache_rows),
         };
-        // SAFETY: the kernel takes KvStoreParams; `write` and `read` checked the buffers, and by the verb's contract
-        // slots name rows of the caches.
+        // SAFETY: the kernel takes KvStoreParams; `write` and `read` checked the buffers, the kernel checks the slots.
         unsafe { self.launch(kernel!(R, "kv_store"), self.rows_grid(rows, 2 * dims.kv_width()), &params) };
     }
 }

@@ -66,7 +66,7 @@ impl Variant {
         let [rows, columns, depth] = product.shape(dims);
         let is_f32 = size_of::<R>() == size_of::<f32>();
         let wide_rows = |along, other: usize| if along { depth % 8 == 0 } else { other.is_multiple_of(8) };
-        let tma_reads_it = wide_rows(along_depth[0], rows) && wide_rows(along_depth[1], columns);
+        let tma_reads_it = depth > 0 && wide_rows(along_depth[0], rows) && wide_rows(along_depth[1], columns);
         if !is_f32 && compute_capability == 90 && tma_reads_it && columns >= SM90_COLUMNS {
             let kernel = match product {
                 Product::Forward => "gemm_sm90",

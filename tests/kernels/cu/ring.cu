@@ -49,13 +49,17 @@ DEVICE void consume(float (&sum)[32], unsigned char *stages, unsigned long long 
         unsigned char *left = stages + stage * STAGE_BYTES;
         unsigned char *right = left + TILE_BYTES;
         mbar_wait(&full[stage], step / STAGES % 2);
+        unsigned a[TILE / 16][4];
+        if (through_registers) {
+            for (unsigned k = 0; k < TILE; k += 16) {
+                load_left(a[k / 16], left, k);
+            }
+        }
         wgmma_fence();
         for (unsigned k = 0; k < TILE; k += 16) {
             const unsigned long long b = smem_descriptor(right + k * 128, 0, 1024);
             if (through_registers) {
-                unsigned a[4];
-                load_left(a, left, k);
-                wgmma_bf16<64, true>(sum, a, b, true);
+                wgmma_bf16<64, true>(sum, a[k / 16], b, true);
             } else {
                 wgmma_bf16<64, false, true>(sum, smem_descriptor(left + k * 2, 0, 1024), b, true);
             }
@@ -63,6 +67,7 @@ DEVICE void consume(float (&sum)[32], unsigned char *stages, unsigned long long 
         wgmma_commit();
         wgmma_wait<0>();
         mbar_arrive(&empty[stage]);
+        wgmma_results(sum);
     }
 }
 

@@ -35,6 +35,29 @@ fn scatter_add() {
 }
 
 #[test]
+fn kv_store() {
+    check(|b, keys, slots| {
+        let heads = Heads { heads: 1, kv_heads: 1, head_dim: WIDTH };
+        let mut values = b.alloc(5 * WIDTH).expect("room for a test");
+        let qkv = b.alloc(3 * heads.qkv_width()).expect("room for a test");
+        b.kv_store(keys, &mut values, &qkv, slots, 3, heads);
+    });
+}
+
+#[test]
+fn attention_cached() {
+    check(|b, keys, bases| {
+        let heads = Heads { heads: 1, kv_heads: 1, head_dim: WIDTH };
+        let (mut o, values) =
+            (b.alloc(3 * WIDTH).expect("room for a test"), b.alloc(5 * WIDTH).expect("room for a test"));
+        let qkv = b.alloc(3 * heads.qkv_width()).expect("room for a test");
+        let mut lens = b.alloc(3).expect("room for a test");
+        b.upload(&mut lens, 0, &[1, 1, 1]);
+        b.attention_cached(&mut o, &qkv, keys, &values, bases, &lens, 3, heads);
+    });
+}
+
+#[test]
 fn rope() {
     check(|b, table, index| {
         let heads = Heads { heads: 1, kv_heads: 1, head_dim: WIDTH };

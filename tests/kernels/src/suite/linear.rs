@@ -68,6 +68,10 @@ pub fn gemm_wide(devices: &impl Devices) {
     products(devices, [70, 200, 584], [false, false], 1.0);
     products(devices, [264, 776, 520], [false, true], 1.0);
     products(devices, [600, 24, 520], [false, false], 1.0);
+    // Nothing to sum, and more tiles than blocks walk over in one band.
+    products(devices, [3, 512, 0], [false, false], 1.0);
+    products(devices, [2100, 136, 8], [false, false], 1.0);
+    products(devices, [2100, 520, 8], [false, false], 1.0);
 }
 
 /// Weight gradients whose rows are summed in several parts, and sums that are long in every direction.
