@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
+mod cache;
+mod device;
 mod driver;
 mod head;
 mod linear;
 mod memory;
 mod norm;
+mod nvrtc;
 mod optimizer;
 mod pointwise;
 mod preference;
@@ -20,9 +23,11 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 
+pub use device::{Device, DeviceMemory};
 pub use driver::{Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use memory::Buffer;
+pub use nvrtc::{compile, version as nvrtc_version};
 pub use optimizer::Rounding;
 pub use preference::{PairLoss, PreferenceObjective, PreferenceOut, ResponseGroups};
 

@@ -19,6 +19,10 @@ pub trait Devices {
     type Driver: Driver;
     /// One driver for each way of running; their results must be bitwise equal.
     fn devices(&self) -> Vec<Self::Driver>;
+    /// Why nothing can run here, if so: the tests of [`conformance!`](crate::conformance) are then skipped.
+    fn absent(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A verb, or several in a row, at a shape.

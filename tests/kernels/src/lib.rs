@@ -8,6 +8,7 @@ pub mod suite;
 pub use compare::{Bench, Devices, Operation, check};
 pub use emulation::{Copies, Emulation, Memory, Order, Schedule};
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a closure says when it panics.
@@ -15,6 +16,16 @@ pub fn message_of_panic(f: impl FnOnce()) -> Option<String> {
     let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
     let text = payload.downcast_ref::<String>().cloned();
     Some(text.or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default())
+}
+
+/// Says on standard error that a test is skipped, and why.
+///
+/// # Panics
+/// When the environment variable `required` is set: where it is, nothing may be skipped.
+pub fn skip(test: &str, reason: &str, required: &str) {
+    assert!(std::env::var_os(required).is_none(), "{required} is set, but {test} cannot run: {reason}");
+    // Not eprintln: the test harness would keep that to itself.
+    drop(writeln!(std::io::stderr(), "SKIPPED {test}: {reason}"));
 }
 
 /// The emulation under every schedule.

@@ -54,7 +54,11 @@ macro_rules! conformance {
         $(
             #[test]
             fn $operation() {
-                $crate::suite::$operation(&$devices);
+                let devices = $devices;
+                match $crate::Devices::absent(&devices) {
+                    None => $crate::suite::$operation(&devices),
+                    Some(reason) => $crate::skip(stringify!($operation), &reason, "REQUIRE_CUDA"),
+                }
             }
         )*
     };
