@@ -557,7 +557,7 @@ template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_plain
         const float total = team_sum(sum[i]);
         factor[i] = 1.0f / total;
         if (query < tile.end && x == 0) {
-            p.lse[static_cast<size_t>(query) * p.heads + head] = mul_rn(top[i], p.scale) + logf(total);
+            p.lse[static_cast<size_t>(query) * p.heads + head] = multiply_rounded(top[i], p.scale) + logf(total);
         }
     }
     store_plain(static_cast<Real *>(p.o) + at.q, static_cast<size_t>(p.heads) * p.head_dim, tile.first, tile.end,

@@ -110,14 +110,14 @@ struct OnlineSoftmax {
         for (unsigned h = 0; h < 2; h++) {
             const float total = quad_sum(sum[h] HERE);
             factor[h] = 1.0f / total;
-            lse[h] = mul_rn(top[h], scale) + logf(total);
+            lse[h] = multiply_rounded(top[h], scale) + logf(total);
         }
     }
 };
 
 // exp(scale s - lse). The product is rounded as it is in lse, so that at any magnitude a row with one key gives 1.
 DEVICE float probability(float s, float lse, float scale) {
-    return exp2_approx((mul_rn(s, scale) - lse) * LOG2_E);
+    return exp2_approx((multiply_rounded(s, scale) - lse) * LOG2_E);
 }
 
 // Log-sum-exp and delta of a query row; a row from `end` on gets such that its probabilities are 0.

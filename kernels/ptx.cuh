@@ -114,17 +114,6 @@ DEVICE unsigned smem_address(const void *at PLACE) {
 
 DEVICE float bf16_to_float(bf16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
 
-// x * y rounded on its own: never fused with an addition that follows.
-DEVICE float mul_rn(float x, float y) {
-#ifdef __CUDACC__
-    return __fmul_rn(x, y);
-#else
-    float product = x * y;
-    asm("" : "+x"(product)); // what the compiler cannot see it cannot fuse
-    return product;
-#endif
-}
-
 // Rounds to nearest even; a NaN stays one.
 DEVICE bf16 float_to_bf16(float x) {
 #ifdef __CUDACC__
