@@ -94,13 +94,6 @@ template <class T> DEVICE T warp_sum(T x PLACE) {
     }
     return x;
 }
-DEVICE float warp_max(float x PLACE) {
-#pragma unroll
-    for (unsigned lanes = 16; lanes; lanes /= 2) {
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes HERE));
-    }
-    return x;
-}
 
 // The threads of one row, its team: blockDim.x of them, a power of two from 8 on; blockDim.y rows share a block of
 // whole warps. `scratch` is shared memory with one T for each warp of the block.

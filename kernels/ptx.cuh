@@ -76,31 +76,6 @@ DEVICE void store_16(void *at, uint4 value PLACE) {
     *static_cast<uint4 *>(at) = value;
 }
 
-// 16 bytes that this kernel reads once and never writes: kept out of L1.
-DEVICE uint4 load_16_streaming(const void *at PLACE) {
-#ifdef __CUDACC__
-    uint4 value;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-        : "l"(at));
-    return value;
-#else
-    return load_16(at HERE);
-#endif
-}
-
-// 16 bytes that nobody reads soon.
-DEVICE void store_16_streaming(void *at, uint4 value PLACE) {
-#ifdef __CUDACC__
-    asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};"
-                 :
-                 : "l"(at), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
-                 : "memory");
-#else
-    store_16(at, value HERE);
-#endif
-}
-
 // 32-bit address of shared memory, as instructions and descriptors want it.
 DEVICE unsigned smem_address(const void *at PLACE) {
 #ifdef __CUDACC__
@@ -167,20 +142,8 @@ DEVICE float exp2_approx(float x) {
 // Fragments: with g = lane / 4 and t = 2 * (lane % 4), a register holds two neighbouring bf16, the lower half
 // first.
 
-// One, two or four 8x8 matrices of bf16 from shared memory. Lane 8i + r gives the address of row r of matrix
-// i (16 bytes, aligned); register i of a lane is row g, columns t and t + 1 of matrix i; transposed, column
-// and row change places.
-DEVICE void ldmatrix_x2(unsigned (&r)[2], const void *row PLACE) {
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(smem_address(row))
-                 : "memory");
-#else
-    simt::ldmatrix(r, 2, row, false, place);
-#endif
-}
-
+// Four 8x8 matrices of bf16 from shared memory. Lane 8i + r gives the address of row r of matrix i (16 bytes, aligned);
+// register i of a lane is row g, columns t and t + 1 of matrix i; transposed, column and row change places.
 DEVICE void ldmatrix_x4(unsigned (&r)[4], const void *row PLACE) {
 #ifdef __CUDACC__
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -189,17 +152,6 @@ DEVICE void ldmatrix_x4(unsigned (&r)[4], const void *row PLACE) {
                  : "memory");
 #else
     simt::ldmatrix(r, 4, row, false, place);
-#endif
-}
-
-DEVICE void ldmatrix_x2_trans(unsigned (&r)[2], const void *row PLACE) {
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(smem_address(row))
-                 : "memory");
-#else
-    simt::ldmatrix(r, 2, row, true, place);
 #endif
 }
 

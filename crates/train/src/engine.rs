@@ -112,11 +112,11 @@ impl<'b, B: Backend> Engine<'b, B> {
         indices: &[u32],
         mut each: impl FnMut(usize) -> bool,
     ) -> Vec<ResponseStats> {
+        let head = *weights.view().head();
         let mut all = Vec::new();
         for micro in Self::micro_batches(ds, indices, self.room.rows) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
-            let head = *weights.view().head();
             all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets));
             if !each(micro.len()) {
                 break;
