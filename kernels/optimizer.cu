@@ -12,8 +12,11 @@
 // a step. The bits are a function of the key and of the element's number, whatever the launch: element i takes bits
 // 16 (i mod 4) on of mix(key + (i / 4 + 1) GOLDEN), the generator SplitMix64 (Steele et al., 2014) at a counter.
 //
+// Where there is a master, it is the weight that is updated, and w becomes its rounding to nearest.
+//
 // Grid: 256 threads a block stride over the elements, 16 bytes of weights each. Bound by memory: AdamW reads 3 floats
-// and a weight and writes 2 floats and a weight for each element (28 bytes in float, 24 in bf16), RMSprop 20 and 16.
+// and a weight and writes 2 floats and a weight for each element (28 bytes in float, 24 in bf16, 30 in bf16 with a
+// master, of which w itself is only written), RMSprop 20, 16 and 22.
 #include "common.cuh"
 
 constexpr unsigned OPTIMIZER_THREADS = 256;
@@ -32,10 +35,25 @@ DEVICE float round_at_random(float x, unsigned random) {
     return finite ? __uint_as_float((bits + random) & 0xffff0000u) : x;
 }
 
+// The weights of the elements from `at` on: the master's where there is one.
+template <unsigned count, class Real>
+DEVICE void load_weights(float (&v)[count], const Real *w, const float *master, unsigned long long at) {
+    if (master) {
+        load(v, master + at);
+    } else {
+        load(v, w + at);
+    }
+}
+
 // Writes the weights of the elements from `at` on.
 template <unsigned count, class Real>
-DEVICE void store_weights(Real *w, float (&v)[count], unsigned long long at, unsigned stochastic,
+DEVICE void store_weights(Real *w, float *master, float (&v)[count], unsigned long long at, unsigned stochastic,
                           unsigned long long key) {
+    if (master) {
+        store(master + at, v);
+        store(w + at, v);
+        return;
+    }
     if constexpr (sizeof(Real) == 2) {
         if (stochastic) {
             unsigned long long word = 0;
@@ -57,7 +75,7 @@ DEVICE float gradient_scale(float grad_scale, const float *clip) { return clip ?
 template <class Real, unsigned count>
 DEVICE void adamw_at(const AdamwParams &p, unsigned long long at, float scale) {
     float w[count], m[count], v[count], g[count];
-    load(w, static_cast<const Real *>(p.w) + at);
+    load_weights(w, static_cast<const Real *>(p.w), p.master, at);
     load(m, p.m + at);
     load(v, p.v + at);
     load(g, p.g + at);
@@ -70,13 +88,13 @@ DEVICE void adamw_at(const AdamwParams &p, unsigned long long at, float scale) {
     }
     store(p.m + at, m);
     store(p.v + at, v);
-    store_weights(static_cast<Real *>(p.w), w, at, p.stochastic, p.random_key);
+    store_weights(static_cast<Real *>(p.w), p.master, w, at, p.stochastic, p.random_key);
 }
 
 template <class Real> DEVICE void adamw(const AdamwParams &p) {
     const float scale = gradient_scale(p.grad_scale, p.clip);
     for_each_pack<Real>(
-        p.len, vectorised<Real>(0, p.w, p.m, p.v, p.g),
+        p.len, vectorised<Real>(0, p.w, p.master, p.m, p.v, p.g),
         [&](unsigned long long at) { adamw_at<Real, LANES<Real>>(p, at, scale); },
         [&](unsigned long long at) { adamw_at<Real, 1>(p, at, scale); });
 }
@@ -84,7 +102,7 @@ template <class Real> DEVICE void adamw(const AdamwParams &p) {
 template <class Real, unsigned count>
 DEVICE void rmsprop_at(const RmspropParams &p, unsigned long long at, float scale) {
     float w[count], v[count], g[count];
-    load(w, static_cast<const Real *>(p.w) + at);
+    load_weights(w, static_cast<const Real *>(p.w), p.master, at);
     load(v, p.v + at);
     load(g, p.g + at);
 #pragma unroll
@@ -94,13 +112,13 @@ DEVICE void rmsprop_at(const RmspropParams &p, unsigned long long at, float scal
         w[i] -= p.lr * g[i] / (sqrtf(v[i]) + p.eps);
     }
     store(p.v + at, v);
-    store_weights(static_cast<Real *>(p.w), w, at, p.stochastic, p.random_key);
+    store_weights(static_cast<Real *>(p.w), p.master, w, at, p.stochastic, p.random_key);
 }
 
 template <class Real> DEVICE void rmsprop(const RmspropParams &p) {
     const float scale = gradient_scale(p.grad_scale, p.clip);
     for_each_pack<Real>(
-        p.len, vectorised<Real>(0, p.w, p.v, p.g),
+        p.len, vectorised<Real>(0, p.w, p.master, p.v, p.g),
         [&](unsigned long long at) { rmsprop_at<Real, LANES<Real>>(p, at, scale); },
         [&](unsigned long long at) { rmsprop_at<Real, 1>(p, at, scale); });
 }

@@ -214,6 +214,7 @@ typedef struct RopeParams {
 /* adamw: w[len] in place with its moments m[len], v[len] from g[len]; see optimizer.cu for the equations. */
 typedef struct AdamwParams {
     void *w;
+    float *master; /* [len]: the weights themselves, of which w is the rounding to nearest; or null */
     float *m;
     float *v;
     const float *g;
@@ -235,6 +236,7 @@ typedef struct AdamwParams {
 /* rmsprop: w[len] in place with its mean square v[len] from g[len]. */
 typedef struct RmspropParams {
     void *w;
+    float *master; /* as in AdamwParams */
     float *v;
     const float *g;
     const float *clip; /* as in AdamwParams */

@@ -9,7 +9,7 @@ use duel_benches::{cores, indices, values};
 use duel_cpu::Cpu;
 use duel_data::{Dataset, Options, Task, Truncation};
 use duel_model::{Keep, Model};
-use duel_optim::{Algorithm, Optimizer, clip_scale, square_sums};
+use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_train::engine::{Engine, Room};
 use std::time::Duration;
 
@@ -45,12 +45,12 @@ fn prepare<'b>(cpu: &'b Cpu, case: &Case) -> Box<dyn FnMut() + 'b> {
     let mut optimizer = Optimizer::new(cpu, adamw, parameters).unwrap();
     let data = dataset(case);
     let all: Vec<u32> = (0..data.len() as u32).collect();
-    let room = Room::plan(&data, data.len(), 0, case.config.vocab);
+    let room = Room::plan(cpu, &data, data.len(), 0, case.config.vocab);
     let mut engine = Engine::new(cpu, &case.config, room, Keep::All).unwrap();
     Box::new(move || {
         grads.iter_mut().into_iter().for_each(|g| cpu.zero(g));
-        engine.accumulate(&weights, &mut grads, &data, &all, |_, _, coefs| coefs.fill(COEFFICIENT));
-        let norm = square_sums(cpu, &grads.iter()).iter().sum::<f64>().sqrt();
+        engine.accumulate(&weights, &mut grads, &data, &all, |_, _, coefs| coefs.fill(COEFFICIENT)).unwrap();
+        let norm = cpu.square_sums(&grads.iter()).unwrap().iter().sum::<f64>().sqrt();
         optimizer.step(cpu, weights.iter_mut(), grads.iter(), 1e-7, clip_scale(norm, 1.0));
     })
 }

@@ -190,17 +190,17 @@ fn prepare<'b>(cpu: &'b Cpu, verb: Verb) -> Run<'b> {
             let (beta1, beta2) = (0.9, 0.999);
             let hyper =
                 AdamW { lr: 1e-6, beta1, beta2, eps: 1e-8, weight_decay: 0.01, step: 9, grad_scale: 1.0 };
-            Box::new(move || cpu.adamw(&mut w, &mut m, &mut v, &g, hyper))
+            Box::new(move || cpu.adamw(&mut w, None, &mut m, &mut v, &g, hyper))
         }
         Verb::Rmsprop(n) => {
             let (mut w, g, mut v) = (new.values(n), new.values(n), vec![0.0; n]);
             let hyper = Rmsprop { lr: 1e-6, alpha: 0.99, eps: 1e-8, weight_decay: 0.01, grad_scale: 1.0 };
-            Box::new(move || cpu.rmsprop(&mut w, &mut v, &g, hyper))
+            Box::new(move || cpu.rmsprop(&mut w, None, &mut v, &g, hyper))
         }
         Verb::SumSq(n) => {
             let x = new.values(n);
             Box::new(move || {
-                black_box(cpu.sumsq(&x));
+                black_box(cpu.square_sums(&[&x])).unwrap();
             })
         }
         Verb::Copy(n) => {

@@ -83,7 +83,7 @@ pub enum Verb {
     AdamW(usize),
     /// `rmsprop`.
     Rmsprop(usize),
-    /// `sumsq`.
+    /// `square_sums` of one buffer.
     SumSq(usize),
     /// `copy`.
     Copy(usize),
@@ -122,7 +122,7 @@ impl Verb {
             Verb::LogProbBw { .. } => "logprob_bw",
             Verb::AdamW(_) => "adamw",
             Verb::Rmsprop(_) => "rmsprop",
-            Verb::SumSq(_) => "sumsq",
+            Verb::SumSq(_) => "square_sums",
             Verb::Copy(_) => "copy",
             Verb::Zero(_) => "zero",
         }

@@ -406,6 +406,7 @@ const _: () = {
 #[derive(Debug, Copy, Clone)]
 pub struct AdamwParams {
     pub w: *mut core::ffi::c_void,
+    pub master: *mut f32,
     pub m: *mut f32,
     pub v: *mut f32,
     pub g: *const f32,
@@ -425,33 +426,35 @@ pub struct AdamwParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AdamwParams"][::core::mem::size_of::<AdamwParams>() - 96usize];
+    ["Size of AdamwParams"][::core::mem::size_of::<AdamwParams>() - 104usize];
     ["Alignment of AdamwParams"][::core::mem::align_of::<AdamwParams>() - 8usize];
     ["Offset of field: AdamwParams::w"][::core::mem::offset_of!(AdamwParams, w) - 0usize];
-    ["Offset of field: AdamwParams::m"][::core::mem::offset_of!(AdamwParams, m) - 8usize];
-    ["Offset of field: AdamwParams::v"][::core::mem::offset_of!(AdamwParams, v) - 16usize];
-    ["Offset of field: AdamwParams::g"][::core::mem::offset_of!(AdamwParams, g) - 24usize];
-    ["Offset of field: AdamwParams::clip"][::core::mem::offset_of!(AdamwParams, clip) - 32usize];
-    ["Offset of field: AdamwParams::len"][::core::mem::offset_of!(AdamwParams, len) - 40usize];
-    ["Offset of field: AdamwParams::random_key"][::core::mem::offset_of!(AdamwParams, random_key) - 48usize];
-    ["Offset of field: AdamwParams::grad_scale"][::core::mem::offset_of!(AdamwParams, grad_scale) - 56usize];
-    ["Offset of field: AdamwParams::beta1"][::core::mem::offset_of!(AdamwParams, beta1) - 60usize];
-    ["Offset of field: AdamwParams::beta2"][::core::mem::offset_of!(AdamwParams, beta2) - 64usize];
+    ["Offset of field: AdamwParams::master"][::core::mem::offset_of!(AdamwParams, master) - 8usize];
+    ["Offset of field: AdamwParams::m"][::core::mem::offset_of!(AdamwParams, m) - 16usize];
+    ["Offset of field: AdamwParams::v"][::core::mem::offset_of!(AdamwParams, v) - 24usize];
+    ["Offset of field: AdamwParams::g"][::core::mem::offset_of!(AdamwParams, g) - 32usize];
+    ["Offset of field: AdamwParams::clip"][::core::mem::offset_of!(AdamwParams, clip) - 40usize];
+    ["Offset of field: AdamwParams::len"][::core::mem::offset_of!(AdamwParams, len) - 48usize];
+    ["Offset of field: AdamwParams::random_key"][::core::mem::offset_of!(AdamwParams, random_key) - 56usize];
+    ["Offset of field: AdamwParams::grad_scale"][::core::mem::offset_of!(AdamwParams, grad_scale) - 64usize];
+    ["Offset of field: AdamwParams::beta1"][::core::mem::offset_of!(AdamwParams, beta1) - 68usize];
+    ["Offset of field: AdamwParams::beta2"][::core::mem::offset_of!(AdamwParams, beta2) - 72usize];
     ["Offset of field: AdamwParams::one_minus_beta1"]
-        [::core::mem::offset_of!(AdamwParams, one_minus_beta1) - 68usize];
+        [::core::mem::offset_of!(AdamwParams, one_minus_beta1) - 76usize];
     ["Offset of field: AdamwParams::one_minus_beta2"]
-        [::core::mem::offset_of!(AdamwParams, one_minus_beta2) - 72usize];
-    ["Offset of field: AdamwParams::eps"][::core::mem::offset_of!(AdamwParams, eps) - 76usize];
-    ["Offset of field: AdamwParams::step_size"][::core::mem::offset_of!(AdamwParams, step_size) - 80usize];
+        [::core::mem::offset_of!(AdamwParams, one_minus_beta2) - 80usize];
+    ["Offset of field: AdamwParams::eps"][::core::mem::offset_of!(AdamwParams, eps) - 84usize];
+    ["Offset of field: AdamwParams::step_size"][::core::mem::offset_of!(AdamwParams, step_size) - 88usize];
     ["Offset of field: AdamwParams::inverse_root"]
-        [::core::mem::offset_of!(AdamwParams, inverse_root) - 84usize];
-    ["Offset of field: AdamwParams::keep"][::core::mem::offset_of!(AdamwParams, keep) - 88usize];
-    ["Offset of field: AdamwParams::stochastic"][::core::mem::offset_of!(AdamwParams, stochastic) - 92usize];
+        [::core::mem::offset_of!(AdamwParams, inverse_root) - 92usize];
+    ["Offset of field: AdamwParams::keep"][::core::mem::offset_of!(AdamwParams, keep) - 96usize];
+    ["Offset of field: AdamwParams::stochastic"][::core::mem::offset_of!(AdamwParams, stochastic) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RmspropParams {
     pub w: *mut core::ffi::c_void,
+    pub master: *mut f32,
     pub v: *mut f32,
     pub g: *const f32,
     pub clip: *const f32,
@@ -467,26 +470,27 @@ pub struct RmspropParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RmspropParams"][::core::mem::size_of::<RmspropParams>() - 80usize];
+    ["Size of RmspropParams"][::core::mem::size_of::<RmspropParams>() - 88usize];
     ["Alignment of RmspropParams"][::core::mem::align_of::<RmspropParams>() - 8usize];
     ["Offset of field: RmspropParams::w"][::core::mem::offset_of!(RmspropParams, w) - 0usize];
-    ["Offset of field: RmspropParams::v"][::core::mem::offset_of!(RmspropParams, v) - 8usize];
-    ["Offset of field: RmspropParams::g"][::core::mem::offset_of!(RmspropParams, g) - 16usize];
-    ["Offset of field: RmspropParams::clip"][::core::mem::offset_of!(RmspropParams, clip) - 24usize];
-    ["Offset of field: RmspropParams::len"][::core::mem::offset_of!(RmspropParams, len) - 32usize];
+    ["Offset of field: RmspropParams::master"][::core::mem::offset_of!(RmspropParams, master) - 8usize];
+    ["Offset of field: RmspropParams::v"][::core::mem::offset_of!(RmspropParams, v) - 16usize];
+    ["Offset of field: RmspropParams::g"][::core::mem::offset_of!(RmspropParams, g) - 24usize];
+    ["Offset of field: RmspropParams::clip"][::core::mem::offset_of!(RmspropParams, clip) - 32usize];
+    ["Offset of field: RmspropParams::len"][::core::mem::offset_of!(RmspropParams, len) - 40usize];
     ["Offset of field: RmspropParams::random_key"]
-        [::core::mem::offset_of!(RmspropParams, random_key) - 40usize];
+        [::core::mem::offset_of!(RmspropParams, random_key) - 48usize];
     ["Offset of field: RmspropParams::grad_scale"]
-        [::core::mem::offset_of!(RmspropParams, grad_scale) - 48usize];
-    ["Offset of field: RmspropParams::alpha"][::core::mem::offset_of!(RmspropParams, alpha) - 52usize];
+        [::core::mem::offset_of!(RmspropParams, grad_scale) - 56usize];
+    ["Offset of field: RmspropParams::alpha"][::core::mem::offset_of!(RmspropParams, alpha) - 60usize];
     ["Offset of field: RmspropParams::one_minus_alpha"]
-        [::core::mem::offset_of!(RmspropParams, one_minus_alpha) - 56usize];
-    ["Offset of field: RmspropParams::eps"][::core::mem::offset_of!(RmspropParams, eps) - 60usize];
-    ["Offset of field: RmspropParams::lr"][::core::mem::offset_of!(RmspropParams, lr) - 64usize];
+        [::core::mem::offset_of!(RmspropParams, one_minus_alpha) - 64usize];
+    ["Offset of field: RmspropParams::eps"][::core::mem::offset_of!(RmspropParams, eps) - 68usize];
+    ["Offset of field: RmspropParams::lr"][::core::mem::offset_of!(RmspropParams, lr) - 72usize];
     ["Offset of field: RmspropParams::weight_decay"]
-        [::core::mem::offset_of!(RmspropParams, weight_decay) - 68usize];
+        [::core::mem::offset_of!(RmspropParams, weight_decay) - 76usize];
     ["Offset of field: RmspropParams::stochastic"]
-        [::core::mem::offset_of!(RmspropParams, stochastic) - 72usize];
+        [::core::mem::offset_of!(RmspropParams, stochastic) - 80usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

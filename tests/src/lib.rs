@@ -344,7 +344,7 @@ impl Case {
         let mut a = activations(b, &self.config, layout.rows, Keep::Nothing);
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
         let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
-        let stats = head.score(b, weights.head(), &a.hidden, &targets);
+        let stats = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
         let (mut loss, mut first) = (0.0, 0);
         for group in &batch.scored {
             let stats = &stats[first..first + group.len()];
@@ -397,6 +397,7 @@ pub fn step<B: Backend>(
     let stats = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, |_, stats, coefs| {
         objective(stats, coefs);
     });
+    let stats = stats.expect("the device works");
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
 }
@@ -417,7 +418,7 @@ pub fn logits<B: Backend>(
 /// A buffer on the host; widening is exact, so equal numbers are equal bits.
 pub fn host<B: Backend, T: Float>(b: &B, buf: &B::Buf<T>) -> Vec<f64> {
     let mut host = vec![T::default(); b.len(buf)];
-    b.download(&mut host, buf, 0);
+    b.download(&mut host, buf, 0).expect("the device works");
     host.into_iter().map(T::to_f64).collect()
 }
 

@@ -49,7 +49,7 @@ fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
     let mut a = activations(b, c, tokens.len(), Keep::Nothing);
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut head = Head::new(b, c.width, c.vocab, tokens.len()).unwrap();
-    head.score(b, w.head(), &a.hidden, &targets).iter().map(|s| s.logp).collect()
+    head.score(b, w.head(), &a.hidden, &targets).unwrap().iter().map(|s| s.logp).collect()
 }
 
 /// Logits of every row of a text.
@@ -172,7 +172,7 @@ fn greedy(b: &Device, c: &Config, w: &Model<Real<Device>>, prompts: &[&[u32]], n
     let how = Sampling { max_new_tokens: n, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     let longest = prompts.iter().map(|p| p.len() + n).max().unwrap();
     let mut generator = Generator::new(b, c, prompts.len(), longest).unwrap();
-    generator.generate(b, c, w, prompts, how, &[])
+    generator.generate(b, c, w, prompts, how, &[]).unwrap()
 }
 
 /// Continuations, logits and log-probabilities of a trained model; all prompts are decoded together.

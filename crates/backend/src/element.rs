@@ -1,7 +1,7 @@
 use half::bf16;
 
 /// Type of a buffer's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE double.
     F64,

@@ -8,6 +8,8 @@ pub enum Error {
         /// What was asked for, in bytes.
         bytes: usize,
     },
+    /// There is no such device, or it cannot be used; why, and what would help.
+    NoDevice(String),
     /// The device failed; what it said.
     Device(String),
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Error {
                  micro_batch_tokens, or set gradient_checkpointing",
                 *bytes as f64 / 1e9
             ),
+            Error::NoDevice(why) => f.write_str(why),
             Error::Device(what) => write!(f, "the device failed: {what}"),
         }
     }

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod device;
 mod dims;
 mod element;
 mod error;
 mod layout;
 
+pub use device::{Memory, Portions};
 pub use dims::{AdamW, Gemm, Heads, Norm, Rmsprop};
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};
@@ -92,9 +94,22 @@ pub trait Backend: Sized + 'static {
     fn reads_bf16(&self) -> bool {
         false
     }
+    /// How much work a pass should be given to run at full speed.
+    fn portions(&self) -> Portions {
+        Portions::default()
+    }
+    /// Whether the first pass of a size has more to do than the later ones (compile kernels, get scratch memory), so
+    /// that a trainer should make one of the largest before the first step: what fails then fails early.
+    fn rehearses(&self) -> bool {
+        false
+    }
 
     // ---- memory -----------------------------------------------------------------------------------------
 
+    /// What is known about the device's memory.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
     /// A zeroed buffer of `len` elements. Fails when the device has no room for it: memory is had here, not when it is
     /// first used.
     fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>>;
@@ -102,8 +117,8 @@ pub trait Backend: Sized + 'static {
     fn len<T: Element>(&self, buf: &Self::Buf<T>) -> usize;
     /// Copies `src` from the host into `dst[offset..]`.
     fn upload<T: Element>(&self, dst: &mut Self::Buf<T>, offset: usize, src: &[T]);
-    /// Copies `src[offset..offset + dst.len()]` to the host, after all earlier verbs.
-    fn download<T: Element>(&self, dst: &mut [T], src: &Self::Buf<T>, offset: usize);
+    /// Copies `src[offset..offset + dst.len()]` to the host, after all earlier verbs. Fails when one of those did.
+    fn download<T: Element>(&self, dst: &mut [T], src: &Self::Buf<T>, offset: usize) -> Result<()>;
     /// The buffer's bytes, little-endian, where it lies in the host's memory and can be read without a copy.
     fn host_bytes<'a, T: Element>(&self, _buf: &'a Self::Buf<T>) -> Option<&'a [u8]> {
         None
@@ -114,6 +129,17 @@ pub trait Backend: Sized + 'static {
     fn zero<T: Element>(&self, buf: &mut Self::Buf<T>);
     /// Waits for everything that was started and reports what went wrong in it.
     fn finish(&self) -> Result<()>;
+
+    // ---- repetition -------------------------------------------------------------------------------------
+
+    /// What a device keeps of work that repeats; see [`Backend::repeat`]. Empty at first.
+    type Recording: Default + 'static;
+    /// Does `work`, which may be calls of verbs alone: no allocation, upload, download or wait. With a recording that
+    /// is not empty any more, a device may do the same work as before without asking `work`. Every use of a recording
+    /// must therefore bring the same verbs on the same buffers with the same dims; what is in the buffers may change.
+    fn repeat(&self, _recording: &mut Self::Recording, work: impl FnOnce()) {
+        work();
+    }
 
     // ---- matrix products: y = x wᵀ ----------------------------------------------------------------------
 
@@ -290,6 +316,34 @@ pub trait Backend: Sized + 'static {
     fn gelu(&self, y: &mut Real<Self>, x: &Real<Self>, len: usize);
     /// Backward of [`Backend::gelu`].
     fn gelu_bw(&self, dx: &mut Real<Self>, dy: &Real<Self>, x: &Real<Self>, len: usize);
+    /// A product and the GELU of it: `x[m,n] = a[m,k] · w[n,k]ᵀ + bias[n]` and `y = gelu(x)`. One verb, because a device
+    /// may apply the activation before the product leaves its registers.
+    fn gemm_gelu<'w>(
+        &self,
+        y: &mut Real<Self>,
+        x: &mut Real<Self>,
+        a: &Real<Self>,
+        w: impl Into<Weight<'w, Self>>,
+        bias: Option<&Real<Self>>,
+        dims: Gemm,
+    ) {
+        self.gemm(x, a, w, bias, None, dims);
+        self.gelu(y, x, dims.m * dims.n);
+    }
+    /// Backward of a product whose input was a GELU: `dx = gelu_bw(dy[m,n] · w[n,k], x[m,k])`. `dact[m,k]` is room for
+    /// the gradient between the two; what it holds afterwards is not said.
+    fn gemm_dx_gelu(
+        &self,
+        dx: &mut Real<Self>,
+        dact: &mut Real<Self>,
+        dy: &Real<Self>,
+        w: &Real<Self>,
+        x: &Real<Self>,
+        dims: Gemm,
+    ) {
+        self.gemm_dx(dact, dy, w, dims);
+        self.gelu_bw(dx, dact, x, dims.m * dims.k);
+    }
 
     // ---- head -------------------------------------------------------------------------------------------
 
@@ -326,10 +380,27 @@ pub trait Backend: Sized + 'static {
 
     // ---- optimizer --------------------------------------------------------------------------------------
 
-    /// AdamW (Loshchilov & Hutter, 2019), one fused pass; `m`, `v` are the moments.
-    fn adamw(&self, w: &mut Real<Self>, m: &mut Acc<Self>, v: &mut Acc<Self>, g: &Acc<Self>, hyper: AdamW);
-    /// RMSprop (Tieleman & Hinton, 2012), uncentred, without momentum; `v` is the mean square.
-    fn rmsprop(&self, w: &mut Real<Self>, v: &mut Acc<Self>, g: &Acc<Self>, hyper: Rmsprop);
-    /// Sum of squares, in `f64` and in a fixed order. Waits for the device.
-    fn sumsq(&self, x: &Acc<Self>) -> f64;
+    /// AdamW (Loshchilov & Hutter, 2019), one fused pass; `m`, `v` are the moments. Where there is a `master`, it is the
+    /// weights that are updated, in the precision of sums, and `w` becomes its rounding.
+    fn adamw(
+        &self,
+        w: &mut Real<Self>,
+        master: Option<&mut Acc<Self>>,
+        m: &mut Acc<Self>,
+        v: &mut Acc<Self>,
+        g: &Acc<Self>,
+        hyper: AdamW,
+    );
+    /// RMSprop (Tieleman & Hinton, 2012), uncentred, without momentum; `v` is the mean square, `master` as in
+    /// [`Backend::adamw`].
+    fn rmsprop(
+        &self,
+        w: &mut Real<Self>,
+        master: Option<&mut Acc<Self>>,
+        v: &mut Acc<Self>,
+        g: &Acc<Self>,
+        hyper: Rmsprop,
+    );
+    /// Sum of squares of each buffer, in `f64` and in a fixed order. Waits for the device.
+    fn square_sums(&self, xs: &[&Acc<Self>]) -> Result<Vec<f64>>;
 }

@@ -10,7 +10,7 @@ mod simd;
 mod sync;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight,
+    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Memory, Norm, Result, Rmsprop, RowStats, Weight,
 };
 use gemm::{HasKernel, Init, Operand, Shape};
 pub use real::{Real, Scalar};
@@ -101,8 +101,13 @@ where
         dst[offset..offset + src.len()].copy_from_slice(src);
     }
 
-    fn download<T: Element>(&self, dst: &mut [T], src: &Vec<T>, offset: usize) {
+    fn memory(&self) -> Memory {
+        Memory { free: available_memory(), peak: None }
+    }
+
+    fn download<T: Element>(&self, dst: &mut [T], src: &Vec<T>, offset: usize) -> Result<()> {
         dst.copy_from_slice(&src[offset..offset + dst.len()]);
+        Ok(())
     }
 
     fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
@@ -121,6 +126,8 @@ where
     fn finish(&self) -> Result<()> {
         Ok(())
     }
+
+    type Recording = ();
 
     fn gemm<'w>(
         &self,
@@ -367,15 +374,49 @@ where
         head::logprob_bw(&self.pool, logits, lse, coef, targets, rows, vocab);
     }
 
-    fn adamw(&self, w: &mut Vec<R>, m: &mut Vec<R::Acc>, v: &mut Vec<R::Acc>, g: &Vec<R::Acc>, hyper: AdamW) {
-        pointwise::adamw(&self.pool, w, m, v, g, hyper);
+    fn adamw(
+        &self,
+        w: &mut Vec<R>,
+        master: Option<&mut Vec<R::Acc>>,
+        m: &mut Vec<R::Acc>,
+        v: &mut Vec<R::Acc>,
+        g: &Vec<R::Acc>,
+        hyper: AdamW,
+    ) {
+        match master {
+            None => pointwise::adamw(&self.pool, w, m, v, g, hyper),
+            Some(master) => {
+                pointwise::adamw(&self.pool, master, m, v, g, hyper);
+                pointwise::round(&self.pool, w, master);
+            }
+        }
     }
 
-    fn rmsprop(&self, w: &mut Vec<R>, v: &mut Vec<R::Acc>, g: &Vec<R::Acc>, hyper: Rmsprop) {
-        pointwise::rmsprop(&self.pool, w, v, g, hyper);
+    fn rmsprop(
+        &self,
+        w: &mut Vec<R>,
+        master: Option<&mut Vec<R::Acc>>,
+        v: &mut Vec<R::Acc>,
+        g: &Vec<R::Acc>,
+        hyper: Rmsprop,
+    ) {
+        match master {
+            None => pointwise::rmsprop(&self.pool, w, v, g, hyper),
+            Some(master) => {
+                pointwise::rmsprop(&self.pool, master, v, g, hyper);
+                pointwise::round(&self.pool, w, master);
+            }
+        }
     }
 
-    fn sumsq(&self, x: &Vec<R::Acc>) -> f64 {
-        norm::sumsq(&self.pool, x)
+    fn square_sums(&self, xs: &[&Vec<R::Acc>]) -> Result<Vec<f64>> {
+        Ok(xs.iter().map(|x| norm::sumsq(&self.pool, x)).collect())
     }
+}
+
+/// Bytes of memory that the system could give, where it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

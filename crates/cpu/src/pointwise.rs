@@ -141,6 +141,16 @@ pub fn rmsprop<R: Real>(pool: &Pool, w: &mut [R], v: &mut [R::Acc], g: &[R::Acc]
     });
 }
 
+/// `w = master`, rounded to what it is stored in.
+pub fn round<R: Real>(pool: &Pool, w: &mut [R], master: &[R::Acc]) {
+    assert_eq!(w.len(), master.len(), "a master of every weight");
+    let n = w.len();
+    pool.parts(w, n, |from, w| {
+        let len = w.len();
+        w.iter_mut().zip(&master[from..][..len]).for_each(|(w, &x)| *w = R::down(x));
+    });
+}
+
 /// `dst[index[r]] += src[r]`, rows in order; each task owns a slab of columns.
 fn scatter<T: Send, R: Real>(
     pool: &Pool,

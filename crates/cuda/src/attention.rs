@@ -1,119 +1,13 @@
 //! Launches of attention: which kernels, and the lists of tiles that they work on.
 
 use crate::pointwise::narrow;
+use crate::variants::{Attention, Tiled, WIDEST_HEAD, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Backend, Dtype, Heads, Layout, Segment};
-use duel_kernels::{KERNELS, sys};
+use duel_backend::{Backend, Heads, Layout, Segment};
+use duel_kernels::sys;
 use std::cmp::Reverse;
 use std::ffi::c_void;
 use std::ops::Range;
-
-/// A kernel that takes one tile of a list at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tiled {
-    kernel: &'static str,
-    /// Rows of a tile.
-    rows: usize,
-}
-
-const fn tiled(kernel: &'static str, rows: usize) -> Tiled {
-    Tiled { kernel, rows }
-}
-
-/// The kernels of one kind of attention.
-struct Family {
-    dtype: Dtype,
-    /// Whether it runs on a device of this compute capability.
-    runs_on: fn(u32) -> bool,
-    /// Whether it takes heads of this width.
-    takes: fn(usize) -> bool,
-    /// Whether its kernels read through tensor maps.
-    tensor_maps: bool,
-    forward: Tiled,
-    /// Gradients of queries, by tiles of queries.
-    queries: Tiled,
-    /// Gradients of keys and values, by tiles of keys.
-    keys: Tiled,
-}
-
-/// Every family; the first that fits is taken.
-const FAMILIES: &[Family] = &[
-    Family {
-        dtype: Dtype::Bf16,
-        runs_on: |capability| capability == 90,
-        takes: |head_dim| head_dim == 64,
-        tensor_maps: true,
-        forward: tiled("attention_bf16_hd64_sm90", 192),
-        queries: tiled("attention_bw_q_bf16_hd64_sm90", 128),
-        keys: tiled("attention_bw_kv_bf16_hd64_sm90", 128),
-    },
-    Family {
-        dtype: Dtype::Bf16,
-        runs_on: |capability| capability == 90,
-        takes: |head_dim| head_dim == 128,
-        tensor_maps: true,
-        forward: tiled("attention_bf16_hd128_sm90", 128),
-        queries: tiled("attention_bw_q_bf16_hd128_sm90", 128),
-        keys: tiled("attention_bw_kv_bf16_hd128_sm90", 128),
-    },
-    Family {
-        dtype: Dtype::Bf16,
-        runs_on: |_| true,
-        takes: |head_dim| head_dim <= 64 && head_dim.is_multiple_of(8),
-        tensor_maps: false,
-        forward: tiled("attention_bf16_hd64", 128),
-        queries: tiled("attention_bw_q_bf16_hd64", 128),
-        keys: tiled("attention_bw_kv_bf16_hd64", 128),
-    },
-    Family {
-        dtype: Dtype::Bf16,
-        runs_on: |_| true,
-        takes: |head_dim| head_dim <= 128 && head_dim.is_multiple_of(8),
-        tensor_maps: false,
-        forward: tiled("attention_bf16_hd128", 128),
-        queries: tiled("attention_bw_q_bf16_hd128", 64),
-        keys: tiled("attention_bw_kv_bf16_hd128", 64),
-    },
-    Family {
-        dtype: Dtype::Bf16,
-        runs_on: |_| true,
-        takes: |head_dim| head_dim <= 256,
-        tensor_maps: false,
-        forward: tiled("attention_bf16_hd256", 16),
-        queries: tiled("attention_bw_q_bf16_hd256", 16),
-        keys: tiled("attention_bw_kv_bf16_hd256", 16),
-    },
-    Family {
-        dtype: Dtype::F32,
-        runs_on: |_| true,
-        takes: |head_dim| head_dim <= 128,
-        tensor_maps: false,
-        forward: tiled("attention_f32_hd128", 32),
-        queries: tiled("attention_bw_q_f32_hd128", 32),
-        keys: tiled("attention_bw_kv_f32_hd128", 32),
-    },
-    Family {
-        dtype: Dtype::F32,
-        runs_on: |_| true,
-        takes: |head_dim| head_dim <= 256,
-        tensor_maps: false,
-        forward: tiled("attention_f32_hd256", 16),
-        queries: tiled("attention_bw_q_f32_hd256", 16),
-        keys: tiled("attention_bw_kv_f32_hd256", 16),
-    },
-];
-
-impl Family {
-    /// # Panics
-    /// When heads are wider than any kernel takes.
-    fn of(dtype: Dtype, capability: u32, head_dim: usize) -> &'static Family {
-        let fits = |f: &&Family| f.dtype == dtype && (f.runs_on)(capability) && (f.takes)(head_dim);
-        FAMILIES
-            .iter()
-            .find(fits)
-            .unwrap_or_else(|| panic!("attention with heads of width {head_dim}, over 256"))
-    }
-}
 
 /// Columns and rows of a tensor map's tile: 128 bytes, as wide as the swizzle.
 const MAP_TILE: u32 = 64;
@@ -195,12 +89,9 @@ struct DeviceList {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    fn attention_family(&self, dims: Heads) -> &'static Family {
-        Family::of(R::DTYPE, self.properties.compute_capability, dims.head_dim)
-    }
-
-    /// The tiles of the forward, of the gradients of queries and of those of keys.
-    fn tile_lists(&self, segments: &[Segment], family: &Family) -> [DeviceList; 3] {
+    /// The tiles of the forward, of the gradients of queries and of those of keys; none where the device has no room
+    /// for them, which is kept as a failure.
+    fn tile_lists(&self, segments: &[Segment], family: &Attention) -> Option<[DeviceList; 3]> {
         let mut known = self.tile_lists.borrow_mut();
         let rows = [family.forward.rows, family.queries.rows, family.keys.rows];
         if known.words.is_none() || known.rows != rows || known.segments != segments {
@@ -216,27 +107,30 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             words.extend(tiles.iter().flat_map(|t| [t.first, t.end, t.query_end]));
             if known.words.as_ref().is_none_or(|w| w.len() < words.len()) {
                 known.words = None; // before more is asked for
-                let room = words.len().next_power_of_two();
-                known.words = Some(self.alloc_buffer(room).expect("room for the tiles of attention"));
+                match self.alloc_buffer(words.len().next_power_of_two()) {
+                    Ok(buffer) => known.words = Some(buffer),
+                    Err(error) => {
+                        self.keep_failure(error);
+                        return None;
+                    }
+                }
             }
-            let buffer = known.words.as_mut().expect("it was made above");
-            self.upload_buffer(buffer, 0, &words);
+            self.upload_buffer(known.words.as_mut()?, 0, &words);
             known.segments = segments.to_vec();
             known.rows = rows;
             known.lists = lists;
         }
-        let buffer = known.words.as_ref().expect("it was made above");
-        known.lists.map(|list| DeviceList {
+        let buffer = known.words.as_ref()?;
+        Some(known.lists.map(|list| DeviceList {
             address: self.read(buffer, buffer.len()).wrapping_byte_add(list.offset * size_of::<u32>()),
             count: list.count,
-        })
+        }))
     }
 
     /// A block for each tile and head.
     fn tile_grid(kernel: Tiled, tiles: usize, heads: usize) -> Grid {
-        let of_table =
-            KERNELS.iter().find(|k| k.name == kernel.kernel).expect("the kernel is in the table of kernels");
-        Grid::linear(tiles * heads, of_table.threads).with_shared(of_table.shared as usize)
+        let (threads, shared) = launch_of(kernel.kernel);
+        Grid::linear(tiles * heads, threads).with_shared(shared)
     }
 
     /// A tensor map of `rows` rows of `width` elements.
@@ -264,8 +158,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if rows == 0 {
             return;
         }
-        let family = self.attention_family(dims);
-        let [tiles, ..] = self.tile_lists(&layout.segments, family);
+        let family = self.variants.attention(dims.head_dim);
+        let Some([tiles, ..]) = self.tile_lists(&layout.segments, family) else { return };
         let params = sys::AttentionParams {
             o: self.write(o, rows * dims.q_width()),
             lse: self.write(lse, rows * dims.heads).cast(),
@@ -302,8 +196,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if rows == 0 {
             return;
         }
-        let family = self.attention_family(dims);
-        let [_, query_tiles, key_tiles] = self.tile_lists(&layout.segments, family);
+        let family = self.variants.attention(dims.head_dim);
+        let Some([_, query_tiles, key_tiles]) = self.tile_lists(&layout.segments, family) else { return };
         let teams = rows * dims.heads;
         self.with_scratch(2 * teams * size_of::<f32>(), |stats| {
             let params = sys::AttentionBwParams {
@@ -361,7 +255,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if rows == 0 {
             return;
         }
-        assert!(dims.head_dim <= 256, "attention with heads of width {}, over 256", dims.head_dim);
+        assert!(dims.head_dim <= WIDEST_HEAD, "attention with heads of width {}, over 256", dims.head_dim);
         let cache_rows = self.len(keys).min(self.len(values)) / dims.kv_width();
         let params = sys::AttentionCachedParams {
             o: self.write(o, rows * dims.q_width()),

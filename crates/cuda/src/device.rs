@@ -1,16 +1,20 @@
 //! A GPU as a driver.
 
-use crate::{Driver, Grid, Properties, cache, nvrtc};
+use crate::library::{CublasLt, LibraryProduct, Refusal};
+use crate::memory::Buffer;
+use crate::staging::Staging;
+use crate::{Argument, Driver, Grid, Properties, cache, libraries, nvrtc};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
-use duel_backend::{Error, Result};
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr};
+use duel_backend::{Element, Error, Memory, Result};
 use duel_kernels::sys::{TensorMap, TensorMapSpec};
 use duel_kernels::{KERNELS, SOURCES};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The least compute capability that the kernels run on.
@@ -18,12 +22,36 @@ const LEAST_CAPABILITY: u32 = 80;
 /// Dynamic shared memory that a block can have without asking for more, in bytes.
 const SHARED_UNASKED: usize = 48 << 10;
 
+/// Most parameters of a kernel: tensor maps and its struct.
+const MOST_ARGUMENTS: usize = 4;
+
+/// How a [`Device`] works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder for compiled kernels; without one every process compiles those that it uses. By default `duel/kernels` in
+    /// the user's cache folder (`XDG_CACHE_HOME`, or `.cache` in `HOME`).
+    pub cache: Option<PathBuf>,
+    /// Whether cuBLASLt makes the matrix products, where it is there. By default it does, unless the environment has
+    /// `DUEL_CUBLASLT=0`.
+    pub cublaslt: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cache: cache::default_folder(|name| std::env::var_os(name)),
+            cublaslt: std::env::var_os("DUEL_CUBLASLT").is_none_or(|value| value != "0"),
+        }
+    }
+}
+
 /// An NVIDIA GPU of compute capability 8.0 or more: its memory, and one stream on which everything happens in order.
 ///
 /// NVRTC compiles the kernels of a source for exactly this device when the first of them is launched; the machine code is
-/// kept on disk. Nothing of CUDA is linked: libcuda and libnvrtc are looked for when a device is opened.
+/// kept on disk. Nothing of CUDA is linked: libcuda, libnvrtc and libcublasLt are looked for when a device is opened.
 ///
-/// An upload and a download wait for all work before them; everything else returns when it is queued.
+/// A download waits for all work before it; everything else returns when it is queued, an upload too: what it copies
+/// goes through pinned memory first.
 pub struct Device {
     name: String,
     properties: Properties,
@@ -32,15 +60,53 @@ pub struct Device {
     functions: RefCell<HashMap<&'static str, Function>>,
     /// By the name of the source.
     modules: RefCell<HashMap<&'static str, Module>>,
+    /// cuBLASLt, or why it is not used.
+    library: std::result::Result<CublasLt, String>,
+    staging: RefCell<Staging>,
+    usage: Rc<Usage>,
     /// What went wrong first since that was last asked for.
-    error: RefCell<Option<String>>,
+    error: RefCell<Option<Error>>,
     last_kernel: Cell<&'static str>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
 
+/// Bytes that a device has given, now and at most.
+#[derive(Default)]
+struct Usage {
+    now: Cell<u64>,
+    peak: Cell<u64>,
+}
+
 /// Memory of a [`Device`].
-pub struct DeviceMemory(CudaSlice<u8>);
+pub struct DeviceMemory {
+    /// Taken by [`Buffer::into_slice`], which alone leaves nothing.
+    slice: Option<CudaSlice<u8>>,
+    address: u64,
+    usage: Rc<Usage>,
+}
+
+impl DeviceMemory {
+    fn new(slice: CudaSlice<u8>, stream: &CudaStream, usage: &Rc<Usage>) -> Self {
+        usage.now.set(usage.now.get() + slice.len() as u64);
+        usage.peak.set(usage.peak.get().max(usage.now.get()));
+        let (address, _) = slice.device_ptr(stream);
+        DeviceMemory { slice: Some(slice), address, usage: usage.clone() }
+    }
+
+    /// The slice, which is then nobody's here.
+    fn take(&mut self) -> Option<CudaSlice<u8>> {
+        let slice = self.slice.take()?;
+        self.usage.now.set(self.usage.now.get() - slice.len() as u64);
+        Some(slice)
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
 
 /// Machine code on the device.
 struct Module {
@@ -78,6 +144,14 @@ fn failed(what: &str, error: DriverError) -> Error {
     Error::Device(format!("{what}: {}", explain(error)))
 }
 
+/// An error of a call that asks for so much memory.
+fn failed_to_give(bytes: usize, error: DriverError) -> Error {
+    match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::OutOfMemory { bytes },
+        _ => failed(&format!("{bytes} bytes of memory"), error),
+    }
+}
+
 /// # Errors
 /// When a library is missing: names all that are, and where they were looked for.
 fn check_libraries() -> Result<()> {
@@ -90,11 +164,8 @@ fn check_libraries() -> Result<()> {
                 .to_string(),
         );
     }
-    match nvrtc::load() {
-        Err(Error::Device(what)) => missing.push(what),
-        other => other?,
-    }
-    if missing.is_empty() { Ok(()) } else { Err(Error::Device(missing.join("; "))) }
+    missing.extend(libraries::NVRTC.load().err().map(|e| e.to_string()));
+    if missing.is_empty() { Ok(()) } else { Err(Error::NoDevice(missing.join("; "))) }
 }
 
 /// Why `cuInit` failed, with what to look at.
@@ -108,7 +179,7 @@ fn explain_init(error: DriverError) -> Error {
         }
         _ => "the NVIDIA driver does not start",
     };
-    failed(hint, error)
+    Error::NoDevice(format!("{hint}: {}", explain(error)))
 }
 
 /// # Errors
@@ -118,7 +189,7 @@ fn check_versions(driver: i32, [major, minor]: [i32; 2]) -> Result<()> {
     if driver / 1000 >= major {
         return Ok(());
     }
-    Err(Error::Device(format!(
+    Err(Error::NoDevice(format!(
         "the driver is of CUDA {}.{}, and libnvrtc of CUDA {major}.{minor}: a newer driver is needed",
         driver / 1000,
         driver % 1000 / 10
@@ -131,7 +202,7 @@ fn check_capability(name: &str, capability: u32) -> Result<()> {
     if capability >= LEAST_CAPABILITY {
         return Ok(());
     }
-    Err(Error::Device(format!(
+    Err(Error::NoDevice(format!(
         "{name} is of compute capability {}.{}; the kernels need 8.0 or more",
         capability / 10,
         capability % 10
@@ -141,31 +212,43 @@ fn check_capability(name: &str, capability: u32) -> Result<()> {
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
 impl Device {
-    /// Opens a device by its number, counted from 0 as the driver counts those that it shows; compiled kernels are kept
-    /// in `duel/kernels` of the user's cache folder (`XDG_CACHE_HOME`, or `.cache` in `HOME`).
+    /// Opens a device by its number, counted from 0 as the driver counts those that it shows, with [`Settings::default`].
     ///
     /// # Errors
     /// When libcuda or libnvrtc is missing, when there is no such device, or when it is too old.
     pub fn open(number: usize) -> Result<Self> {
-        Self::with_cache(number, cache::default_folder(|name| std::env::var_os(name)))
+        Self::open_with(number, Settings::default())
     }
 
-    /// The same with another folder for compiled kernels; without one every process compiles those that it uses.
+    /// The same with other settings.
     ///
     /// # Errors
     /// As [`Device::open`].
-    pub fn with_cache(number: usize, cache: Option<PathBuf>) -> Result<Self> {
+    pub fn open_with(number: usize, settings: Settings) -> Result<Self> {
         check_libraries()?;
         let count = CudaContext::device_count().map_err(explain_init)?;
         if !usize::try_from(count).is_ok_and(|count| number < count) {
-            return Err(Error::Device(format!(
+            return Err(Error::NoDevice(format!(
                 "there is no device {number}: the NVIDIA driver shows {count}"
             )));
         }
-        check_versions(driver_version()?, nvrtc::version()?)?;
-
         let about = |e| failed(&format!("device {number} cannot be opened"), e);
         let context = CudaContext::new(number).map_err(about)?;
+        // SAFETY: all memory of this context is used on the one stream that follows, so no events need to order it.
+        unsafe { context.disable_event_tracking() };
+        Self::on_stream(context.new_stream().map_err(about)?, settings)
+    }
+
+    /// A device on the stream of a program that has its own context: all work is queued there, in the order of the calls.
+    ///
+    /// # Errors
+    /// When libnvrtc is missing, or when the device is too old.
+    pub fn on_stream(stream: Arc<CudaStream>, settings: Settings) -> Result<Self> {
+        check_libraries()?;
+        check_versions(driver_version()?, nvrtc::version()?)?;
+        let context = stream.context().clone();
+        let about = |e| failed("what the device is", e);
+        context.bind_to_thread().map_err(about)?;
         let name = context.name().map_err(about)?;
         let attribute = |which| context.attribute(which).map(|value| value.unsigned_abs()).map_err(about);
         let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
@@ -177,21 +260,78 @@ impl Device {
                 as usize,
         };
         check_capability(&name, properties.compute_capability)?;
-
-        // SAFETY: all memory of this context is used on the one stream that follows, so no events need to order it.
-        unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().map_err(about)?;
+        let library = match (settings.cublaslt, libraries::CUBLASLT.load()) {
+            (false, _) => Err("cuBLASLt is turned off".into()),
+            (true, Err(e)) => Err(e.to_string()),
+            (true, Ok(())) => CublasLt::new(&stream).map_err(|e| match e {
+                Refusal::Library(e) => format!("cuBLASLt does not start ({e})"),
+                Refusal::Driver(e) => format!("cuBLASLt gets no workspace ({})", explain(e)),
+            }),
+        };
         Ok(Device {
             name,
             properties,
-            cache,
+            cache: settings.cache,
             functions: RefCell::default(),
             modules: RefCell::default(),
+            library,
+            staging: RefCell::default(),
+            usage: Rc::default(),
             error: RefCell::default(),
             last_kernel: Cell::default(),
             stream,
             context,
         })
+    }
+
+    /// The stream that everything is queued on.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Seconds that `work` takes on the device, between two events on the stream, after all earlier work.
+    ///
+    /// # Errors
+    /// When something went wrong in it, or before it.
+    pub fn seconds(&self, work: impl FnOnce()) -> Result<f64> {
+        let about = |e| failed("an event", e);
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let begin = self.stream.record_event(timed).map_err(about)?;
+        work();
+        let end = self.stream.record_event(timed).map_err(about)?;
+        self.finish()?;
+        Ok(f64::from(begin.elapsed_ms(&end).map_err(about)?) * 1e-3)
+    }
+
+    /// Memory of a program's own as a buffer: no copy is made.
+    ///
+    /// # Panics
+    /// When it is of another stream than this device's, or of no element.
+    pub fn buffer<T: Element>(&self, slice: CudaSlice<T>) -> Buffer<DeviceMemory, T> {
+        assert!(Arc::ptr_eq(slice.stream(), &self.stream), "memory and device share one stream");
+        let len = slice.len();
+        assert!(len > 0, "a buffer of nothing has no memory");
+        let bytes = slice.num_bytes();
+        let address = slice.leak();
+        // SAFETY: the memory was leaked just now, is as long as that, and any bytes are bytes.
+        let slice = unsafe { self.stream.upgrade_device_ptr::<u8>(address, bytes) };
+        Buffer::of(DeviceMemory::new(slice, &self.stream, &self.usage), len)
+    }
+}
+
+impl<T: Element> Buffer<DeviceMemory, T> {
+    /// The memory as cudarc has it, for work on the same stream: no copy is made.
+    ///
+    /// # Panics
+    /// When the buffer is empty.
+    pub fn into_slice(self) -> CudaSlice<T> {
+        let len = self.len();
+        assert!(len > 0, "a buffer of nothing has no memory");
+        let slice = self.into_memory().take().expect("memory that was not taken before");
+        let stream = slice.stream().clone();
+        let address = slice.leak();
+        // SAFETY: the memory was leaked just now, holds as many elements, and every pattern of bytes is one.
+        unsafe { stream.upgrade_device_ptr::<T>(address, len) }
     }
 }
 
@@ -262,7 +402,10 @@ impl Device {
 
     /// # Safety
     /// As [`Driver::launch`].
-    unsafe fn start(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]) -> Result<()> {
+    unsafe fn start(&self, kernel: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        assert!(arguments.len() <= MOST_ARGUMENTS, "{kernel} has {} parameters", arguments.len());
+        let mut addresses = [std::ptr::null::<c_void>(); MOST_ARGUMENTS];
+        addresses.iter_mut().zip(arguments).for_each(|(address, argument)| *address = argument.address);
         let about = |e| failed(&format!("{kernel} in {grid:?}, or a kernel before it"), e);
         self.context.bind_to_thread().map_err(about)?;
         let function = self.function(kernel, grid.shared)?;
@@ -281,7 +424,7 @@ impl Device {
                 threads[2],
                 u32::try_from(grid.shared).unwrap_or(u32::MAX),
                 self.stream.cu_stream(),
-                arguments.as_ptr().cast_mut().cast(),
+                addresses.as_ptr().cast_mut().cast(),
                 std::ptr::null_mut(),
             )
         }
@@ -295,94 +438,161 @@ impl Device {
 impl Device {
     /// Keeps the first error until someone asks.
     fn keep(&self, done: Result<()>) {
-        if let Err(Error::Device(message)) = done {
-            self.error.borrow_mut().get_or_insert(message);
+        if let Err(error) = done {
+            self.error.borrow_mut().get_or_insert(error);
         }
     }
 
-    /// Waits for all work; what went wrong in it is not of a call but of the kernels.
-    fn wait(&self) {
-        let done = self.stream.synchronize().map_err(|e| {
-            let last = self.last_kernel.get();
-            failed(&format!("in {last} or a kernel before it (CUDA_LAUNCH_BLOCKING=1 tells which)"), e)
-        });
-        self.keep(done);
+    /// What an error at a point where the device was waited for says: it is not of a call but of the kernels.
+    fn of_kernels(&self, error: DriverError) -> Error {
+        let last = self.last_kernel.get();
+        failed(&format!("in {last} or a kernel before it (CUDA_LAUNCH_BLOCKING=1 tells which)"), error)
     }
+
+    fn take_error(&self) -> Result<()> {
+        self.error.borrow_mut().take().map_or(Ok(()), Err)
+    }
+}
+
+/// Work that repeats.
+#[derive(Default)]
+pub enum Recorded {
+    /// It was not done yet.
+    #[default]
+    Nothing,
+    /// It was done once: kernels are compiled, scratch memory is there.
+    Seen,
+    /// It is a graph, launched as a whole.
+    Graph(CudaGraph),
 }
 
 impl Driver for Device {
     type Memory = DeviceMemory;
+    type Recording = Recorded;
 
     fn describe(&self) -> String {
         let capability = self.properties.compute_capability;
-        format!("{}, compute capability {}.{}", self.name, capability / 10, capability % 10)
+        let products = match &self.library {
+            Ok(_) => {
+                let version = CublasLt::version();
+                format!("products by cuBLASLt {}.{}", version / 10_000, version % 10_000 / 100)
+            }
+            Err(why) => format!("products by duel's own kernels ({why})"),
+        };
+        format!("{}, compute capability {}.{}, {products}", self.name, capability / 10, capability % 10)
     }
 
     fn properties(&self) -> Properties {
         self.properties
     }
 
+    fn memory(&self) -> Memory {
+        let free = self.context.mem_get_info().ok().map(|(free, _)| free as u64);
+        Memory { free, peak: Some(self.usage.peak.get()) }
+    }
+
     fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {
         // The driver gives no address for nothing.
-        let memory = self.stream.alloc_zeros(bytes.max(1)).map_err(|e| match e.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::OutOfMemory { bytes },
-            _ => failed(&format!("{bytes} bytes of memory"), e),
-        })?;
-        Ok(DeviceMemory(memory))
+        let slice = self.stream.alloc_zeros(bytes.max(1)).map_err(|e| failed_to_give(bytes, e))?;
+        Ok(DeviceMemory::new(slice, &self.stream, &self.usage))
     }
 
     fn address(&self, memory: &DeviceMemory) -> u64 {
-        let (address, _no_event) = memory.0.device_ptr(&self.stream);
-        address
+        memory.address
     }
 
     fn upload(&self, dst: &mut DeviceMemory, offset: usize, src: &[u8]) {
         if src.is_empty() {
             return;
         }
-        let mut there = dst.0.slice_mut(offset..offset + src.len());
-        let done = self.stream.memcpy_htod(src, &mut there);
-        self.keep(done.map_err(|e| failed("an upload", e)));
-        // The driver may still be reading the caller's memory.
-        self.wait();
+        // SAFETY: the caller has checked the range.
+        let done =
+            unsafe { self.staging.borrow_mut().upload(&self.stream, dst.address + offset as u64, src) };
+        self.keep(done.map_err(|e| failed("an upload, or a kernel before it", e)));
     }
 
     fn download(&self, dst: &mut [u8], src: &DeviceMemory, offset: usize) -> Result<()> {
-        if !dst.is_empty() {
-            let there = src.0.slice(offset..offset + dst.len());
-            let done = self.stream.memcpy_dtoh(&there, dst);
-            self.keep(done.map_err(|e| failed("a download", e)));
-        }
-        self.finish()
+        // SAFETY: the caller has checked the range.
+        let done =
+            unsafe { self.staging.borrow_mut().download(&self.stream, dst, src.address + offset as u64) };
+        self.keep(done.map_err(|e| self.of_kernels(e)));
+        self.take_error()
     }
 
     fn copy(&self, dst: &mut DeviceMemory, src: &DeviceMemory, bytes: usize) {
-        if bytes > 0 {
-            let done = self.stream.memcpy_dtod(&src.0.slice(..bytes), &mut dst.0.slice_mut(..bytes));
-            self.keep(done.map_err(|e| failed("a copy", e)));
+        if bytes == 0 {
+            return;
         }
+        let stream = self.stream.cu_stream();
+        // SAFETY: the caller has checked both lengths; the stream is alive.
+        let done = unsafe { result::memcpy_dtod_async(dst.address, src.address, bytes, stream) };
+        self.keep(done.map_err(|e| failed("a copy", e)));
     }
 
     fn zero(&self, memory: &mut DeviceMemory, bytes: usize) {
-        if bytes > 0 {
-            let done = self.stream.memset_zeros(&mut memory.0.slice_mut(..bytes));
-            self.keep(done.map_err(|e| failed("setting memory to zero", e)));
+        if bytes == 0 {
+            return;
         }
+        // SAFETY: the caller has checked the length; the stream is alive.
+        let done = unsafe { result::memset_d8_async(memory.address, 0, bytes, self.stream.cu_stream()) };
+        self.keep(done.map_err(|e| failed("setting memory to zero", e)));
     }
 
     fn tensor_map(&self, spec: &TensorMapSpec) -> TensorMap {
         encode(spec).unwrap_or_else(|e| panic!("tensor map of {spec:?}: {e}"))
     }
 
-    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]) {
+    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[Argument]) {
         // SAFETY: the caller's promise.
         let done = unsafe { self.start(kernel, grid, arguments) };
         self.keep(done);
     }
 
+    unsafe fn library_product(&self, product: &LibraryProduct) -> bool {
+        let Ok(library) = &self.library else { return false };
+        // SAFETY: the caller's promise.
+        match unsafe { library.start(product, &self.stream) } {
+            Ok(done) => done,
+            Err(e) => {
+                let LibraryProduct { product, dims, .. } = product;
+                self.keep(Err(Error::Device(format!("cuBLASLt, {product:?} of {dims:?}: {e}"))));
+                true
+            }
+        }
+    }
+
+    fn repeat(&self, recording: &mut Recorded, work: impl FnOnce()) {
+        match recording {
+            Recorded::Nothing => {
+                work();
+                *recording = Recorded::Seen;
+            }
+            Recorded::Seen => {
+                let about = |e| failed("recording work that repeats", e);
+                let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                if let Err(e) = self.stream.begin_capture(mode) {
+                    return self.keep(Err(about(e)));
+                }
+                work();
+                match self.stream.end_capture(sys::CUgraphInstantiate_flags(0)) {
+                    Ok(Some(graph)) => {
+                        self.keep(graph.launch().map_err(about));
+                        *recording = Recorded::Graph(graph);
+                    }
+                    // Nothing was done, so nothing has to be repeated.
+                    Ok(None) => {}
+                    Err(e) => self.keep(Err(about(e))),
+                }
+            }
+            Recorded::Graph(graph) => {
+                self.keep(graph.launch().map_err(|e| failed("work that repeats", e)));
+            }
+        }
+    }
+
     fn finish(&self) -> Result<()> {
-        self.wait();
-        self.error.borrow_mut().take().map_or(Ok(()), |e| Err(Error::Device(e)))
+        self.keep(self.stream.synchronize().map_err(|e| self.of_kernels(e)));
+        self.take_error()
     }
 }
 

@@ -1,4 +1,5 @@
-use duel_backend::Result;
+use crate::library::LibraryProduct;
+use duel_backend::{Memory, Result};
 use duel_kernels::sys::{TensorMap, TensorMapSpec};
 use std::ffi::c_void;
 
@@ -45,6 +46,22 @@ impl Grid {
     }
 }
 
+/// One parameter of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Argument {
+    /// Where its value is.
+    pub address: *const c_void,
+    /// How large it is.
+    pub bytes: usize,
+}
+
+impl Argument {
+    /// The parameter whose value this is.
+    pub fn of<T>(value: &T) -> Self {
+        Argument { address: std::ptr::from_ref(value).cast(), bytes: size_of::<T>() }
+    }
+}
+
 /// A device that holds memory and runs kernels by name: a GPU, or its emulation.
 ///
 /// Work is done in the order of the calls, but a call may return before its work is done. What goes wrong in
@@ -57,6 +74,10 @@ pub trait Driver: 'static {
     fn describe(&self) -> String;
     /// What launch code needs to know.
     fn properties(&self) -> Properties;
+    /// What is known about its memory.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
     /// Zeroed memory, aligned to 256 bytes. Fails when there is no room.
     fn alloc(&self, bytes: usize) -> Result<Self::Memory>;
     /// Device address of the first byte.
@@ -79,7 +100,20 @@ pub trait Driver: 'static {
     /// # Safety
     /// The arguments are what the kernel of this name takes, in number, type and order, and the addresses in them lead
     /// to live memory as large as the kernel's own description says for their sizes.
-    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]);
+    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[Argument]);
+    /// Starts a matrix product by the vendor's library and returns `true`; or `false` where there is none, or where it
+    /// does not take this product: then the same is answered every time.
+    ///
+    /// # Safety
+    /// The addresses are of live buffers as large as [`LibraryProduct`] says.
+    unsafe fn library_product(&self, _product: &LibraryProduct) -> bool {
+        false
+    }
+    /// What it keeps of work that repeats; empty at first.
+    type Recording: Default + 'static;
+    /// Does `work`, which launches kernels, copies on the device and does nothing else here; with a recording that is
+    /// not empty any more perhaps without asking `work`, which would do the same on the same addresses.
+    fn repeat(&self, recording: &mut Self::Recording, work: impl FnOnce());
     /// Waits for all work and reports what went wrong in it.
     fn finish(&self) -> Result<()>;
 }

@@ -5,6 +5,8 @@ mod cache;
 mod device;
 mod driver;
 mod head;
+mod libraries;
+mod library;
 mod linear;
 mod memory;
 mod norm;
@@ -13,19 +15,23 @@ mod optimizer;
 mod pointwise;
 mod preference;
 mod reduce;
+mod staging;
+mod variants;
 
 use duel_backend::{
-    AdamW, Backend, Element, Float, Gemm, Heads, Layout, Norm, Result, Rmsprop, RowStats, Weight,
+    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Memory, Norm, Portions, Result, Rmsprop,
+    RowStats, Weight,
 };
 use duel_kernels::sys::TensorMap;
 use half::bf16;
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
 use std::marker::PhantomData;
+use variants::Variants;
 
-pub use device::{Device, DeviceMemory};
-pub use driver::{Driver, Grid, Properties};
+pub use device::{Device, DeviceMemory, Recorded, Settings};
+pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
+pub use library::{Epilogue, LibraryProduct, Product};
 pub use memory::Buffer;
 pub use nvrtc::{compile, version as nvrtc_version};
 pub use optimizer::Rounding;
@@ -64,9 +70,28 @@ pub struct Cuda<D: Driver, R> {
     properties: Properties,
     /// Memory for what one verb passes from kernel to kernel; grows to the largest need and stays.
     scratch: RefCell<Option<Buffer<D::Memory, u8>>>,
+    /// How often the scratch memory went to another place: what was recorded before points to the old one.
+    scratch_moves: Cell<u64>,
+    /// What failed in a verb first since that was last asked for.
+    failure: RefCell<Option<Error>>,
+    /// Whether the work of a repetition is being done.
+    repeating: Cell<bool>,
+    variants: Variants,
     tile_lists: RefCell<attention::TileLists<D>>,
     rounding: Cell<Rounding>,
     real: PhantomData<R>,
+}
+
+/// Work that repeats, as the driver keeps it, and where the scratch memory was then.
+pub struct Recording<D: Driver> {
+    scratch_moves: u64,
+    of_driver: D::Recording,
+}
+
+impl<D: Driver> Default for Recording<D> {
+    fn default() -> Self {
+        Recording { scratch_moves: 0, of_driver: D::Recording::default() }
+    }
 }
 
 /// A buffer on the CUDA backend.
@@ -80,6 +105,10 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             driver,
             properties,
             scratch: RefCell::new(None),
+            scratch_moves: Cell::default(),
+            failure: RefCell::default(),
+            repeating: Cell::default(),
+            variants: Variants::of(R::DTYPE, properties.compute_capability),
             tile_lists: RefCell::default(),
             rounding: Cell::default(),
             real: PhantomData,
@@ -112,10 +141,19 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         maps: &[&TensorMap],
         params: &P,
     ) {
-        let mut arguments: Vec<*const c_void> = maps.iter().map(|&m| std::ptr::from_ref(m).cast()).collect();
-        arguments.push(std::ptr::from_ref(params).cast());
+        let mut arguments: Vec<Argument> = maps.iter().map(|&m| Argument::of(m)).collect();
+        arguments.push(Argument::of(params));
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, &arguments) };
+    }
+
+    /// # Panics
+    /// In work that repeats, where only kernels may be launched.
+    pub(crate) fn check_outside_of_repetition(&self) {
+        assert!(
+            !self.repeating.get(),
+            "work that repeats allocates nothing, copies nothing from or to the host"
+        );
     }
 
     /// Blocks that keep every multiprocessor busy in a kernel that strides over its work, but no more than `work`.
@@ -129,8 +167,22 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     type Acc = f32;
     type Buf<T: Element> = Buffer<D::Memory, T>;
 
+    type Recording = Recording<D>;
+
     fn describe(&self) -> String {
         format!("{}, {:?}", self.driver.describe(), R::DTYPE)
+    }
+
+    fn portions(&self) -> Portions {
+        Portions { tokens: 8 << 10, logits_bytes: 1 << 30 }
+    }
+
+    fn rehearses(&self) -> bool {
+        true
+    }
+
+    fn memory(&self) -> Memory {
+        self.driver.memory()
     }
 
     fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>> {
@@ -145,8 +197,8 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         self.upload_buffer(dst, offset, src);
     }
 
-    fn download<T: Element>(&self, dst: &mut [T], src: &Buf<D, T>, offset: usize) {
-        self.download_buffer(dst, src, offset);
+    fn download<T: Element>(&self, dst: &mut [T], src: &Buf<D, T>, offset: usize) -> Result<()> {
+        self.download_buffer(dst, src, offset)
     }
 
     fn copy<T: Element>(&self, dst: &mut Buf<D, T>, src: &Buf<D, T>, len: usize) {
@@ -158,7 +210,23 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     }
 
     fn finish(&self) -> Result<()> {
-        self.driver.finish()
+        self.check_outside_of_repetition();
+        let done = self.driver.finish();
+        // What failed in a verb came before what that led to.
+        self.take_failure().and(done)
+    }
+
+    fn repeat(&self, recording: &mut Recording<D>, work: impl FnOnce()) {
+        if recording.scratch_moves != self.scratch_moves.get() {
+            *recording = Recording::default();
+        }
+        self.repeating.set(true);
+        self.driver.repeat(&mut recording.of_driver, work);
+        self.repeating.set(false);
+        if recording.scratch_moves != self.scratch_moves.get() {
+            // It grew in the first pass, which is over: the next one finds it in its place.
+            recording.scratch_moves = self.scratch_moves.get();
+        }
     }
 
     fn gemm<'w>(
@@ -395,22 +463,54 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         self.launch_logprob_bw(logits, lse, coef, targets, rows, vocab);
     }
 
+    fn gemm_gelu<'w>(
+        &self,
+        y: &mut Buf<D, R>,
+        x: &mut Buf<D, R>,
+        a: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
+        bias: Option<&Buf<D, R>>,
+        dims: Gemm,
+    ) {
+        self.launch_gemm_gelu(y, x, a, w.into().real(), bias, dims);
+    }
+
+    fn gemm_dx_gelu(
+        &self,
+        dx: &mut Buf<D, R>,
+        dact: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        w: &Buf<D, R>,
+        x: &Buf<D, R>,
+        dims: Gemm,
+    ) {
+        self.launch_gemm_dx_gelu(dx, dact, dy, w, x, dims);
+    }
+
     fn adamw(
         &self,
         w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
         m: &mut Buf<D, f32>,
         v: &mut Buf<D, f32>,
         g: &Buf<D, f32>,
         hyper: AdamW,
     ) {
-        self.launch_adamw(w, m, v, g, None, hyper);
+        self.launch_adamw(w, master, m, v, g, None, hyper);
     }
 
-    fn rmsprop(&self, w: &mut Buf<D, R>, v: &mut Buf<D, f32>, g: &Buf<D, f32>, hyper: Rmsprop) {
-        self.launch_rmsprop(w, v, g, None, hyper);
+    fn rmsprop(
+        &self,
+        w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        hyper: Rmsprop,
+    ) {
+        self.launch_rmsprop(w, master, v, g, None, hyper);
     }
 
-    fn sumsq(&self, x: &Buf<D, f32>) -> f64 {
-        self.launch_sumsq(x)
+    fn square_sums(&self, xs: &[&Buf<D, f32>]) -> Result<Vec<f64>> {
+        self.launch_square_sums(xs)
     }
 }

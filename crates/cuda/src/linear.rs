@@ -1,94 +1,19 @@
 //! Launches of matrix products.
 
+use crate::library::{Epilogue, LibraryProduct, Product};
 use crate::pointwise::narrow;
-use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
+use crate::variants::{Linear, launch_of};
+use crate::{Buf, Cuda, CudaReal, Driver, Grid};
 use duel_backend::Gemm;
 use duel_kernels::sys::{LinearParams, PartsSumParams, TensorMap, TensorMapSpec};
 use std::ffi::c_void;
 
 /// Parts of a weight gradient have a multiple of this many rows: f32 sums so many before it adds them to the rest.
 const PART_ROWS: usize = 256;
-/// Fewest columns of a result for which the wide tiles of sm_90 are used.
-const SM90_COLUMNS: usize = 512;
 /// Elements along the depth in a stage of the kernels for sm_90; a box of 64 bf16 is what its swizzle spans.
 const SM90_DEPTH: u32 = 64;
 
-/// The three products, as `out[rows, columns] = sum over depth of left(row, d) right(column, d)`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Product {
-    Forward,
-    InputGradient,
-    WeightGradient,
-}
-
-impl Product {
-    /// Whether neighbours in memory are neighbours along the depth, of the left and of the right operand.
-    fn along_depth(self) -> [bool; 2] {
-        match self {
-            Product::Forward => [true, true],
-            Product::InputGradient => [true, false],
-            Product::WeightGradient => [false, false],
-        }
-    }
-
-    /// Rows, columns and depth.
-    fn shape(self, Gemm { m, n, k }: Gemm) -> [usize; 3] {
-        match self {
-            Product::Forward => [m, n, k],
-            Product::InputGradient => [m, k, n],
-            Product::WeightGradient => [n, k, m],
-        }
-    }
-}
-
-/// A kernel of a product, and what it has to know of it to launch it.
-struct Variant {
-    kernel: &'static str,
-    threads: u32,
-    shared: usize,
-    /// Rows and columns of the result that a block computes at a time.
-    tile: [usize; 2],
-    /// Blocks that keep a large device busy. A constant, since the parts of a weight gradient follow from it, and with
-    /// them the order of its sum.
-    blocks: usize,
-    /// Whether it has tensor maps of its operands and as many blocks as there are multiprocessors.
-    tma: bool,
-}
-
-impl Variant {
-    /// The kernel for a product: linear_sm90.cu where the device, the precision, the operands and the width of the
-    /// result allow, else linear.cu.
-    ///
-    /// The rows of `x` and `y` have no say in it: a row's forward result must not depend on the others, and kernels
-    /// differ in how the hardware rounds.
-    fn of<R: CudaReal>(product: Product, compute_capability: u32, dims: Gemm) -> Self {
-        let along_depth = product.along_depth();
-        let [rows, columns, depth] = product.shape(dims);
-        let is_f32 = size_of::<R>() == size_of::<f32>();
-        let wide_rows = |along, other: usize| if along { depth % 8 == 0 } else { other.is_multiple_of(8) };
-        let tma_reads_it = depth > 0 && wide_rows(along_depth[0], rows) && wide_rows(along_depth[1], columns);
-        if !is_f32 && compute_capability == 90 && tma_reads_it && columns >= SM90_COLUMNS {
-            let kernel = match product {
-                Product::Forward => "gemm_sm90",
-                Product::InputGradient => "gemm_dx_sm90",
-                Product::WeightGradient => "gemm_dw_sm90",
-            };
-            // Four stages of both operands, and their barriers.
-            let shared = 4 * ((128 + 256) * SM90_DEPTH as usize * 2 + 2 * size_of::<u64>());
-            return Variant { kernel, threads: 384, shared, tile: [128, 256], blocks: 132, tma: true };
-        }
-        let kernel = match product {
-            Product::Forward => kernel!(R, "gemm"),
-            Product::InputGradient => kernel!(R, "gemm_dx"),
-            Product::WeightGradient => kernel!(R, "gemm_dw"),
-        };
-        // Stages in shared memory, with the padding of their rows: two of depth 16, or four of depth 32.
-        let elements_bf16 = along_depth.map(|along| if along { 128 * (32 + 8) } else { 32 * (128 + 8) });
-        let shared =
-            if is_f32 { 2 * 2 * 16 * (128 + 4) * 4 } else { 4 * elements_bf16.iter().sum::<usize>() * 2 };
-        Variant { kernel, threads: 256, shared, tile: [128, 128], blocks: 264, tma: false }
-    }
-
+impl Linear {
     fn tiles(&self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.tile[0]) * columns.div_ceil(self.tile[1])
     }
@@ -143,7 +68,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     unsafe fn launch_product(
         &self,
         product: Product,
-        variant: &Variant,
+        variant: &Linear,
         out: *mut c_void,
         operands: &Operands,
         part: usize,
@@ -164,24 +89,66 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             parts: narrow(parts),
         };
         let tiles = variant.tiles(rows, columns);
-        if variant.tma {
+        let (threads, shared) = launch_of(variant.kernel);
+        if variant.tensor_maps {
             let [left_along, right_along] = product.along_depth();
             let left = self.operand_map(operands.left, left_along, rows, depth, variant.tile[0]);
             let right = self.operand_map(operands.right, right_along, columns, depth, variant.tile[1]);
             let blocks = (tiles * parts).min(self.properties.multiprocessors as usize);
-            let grid = Grid::linear(blocks, variant.threads).with_shared(variant.shared);
+            let grid = Grid::linear(blocks, threads).with_shared(shared);
             // SAFETY: these kernels take the maps of both operands and LinearParams; the rest is the caller's promise.
             unsafe { self.launch_with_maps(variant.kernel, grid, &[&left, &right], &params) };
         } else {
-            let mut grid = Grid::linear(tiles, variant.threads).with_shared(variant.shared);
+            let mut grid = Grid::linear(tiles, threads).with_shared(shared);
             grid.blocks[2] = narrow(parts);
             // SAFETY: these kernels take LinearParams; the rest is the caller's promise.
             unsafe { self.launch(variant.kernel, grid, &params) };
         }
     }
 
-    fn variant(&self, product: Product, dims: Gemm) -> Variant {
-        Variant::of::<R>(product, self.properties.compute_capability, dims)
+    /// Starts a product by the vendor's library, if that takes it.
+    ///
+    /// # Safety
+    /// As for [`Cuda::launch_product`], without parts.
+    unsafe fn by_library(
+        &self,
+        product: Product,
+        epilogue: Epilogue,
+        out: *mut c_void,
+        operands: &Operands,
+        dims: Gemm,
+    ) -> bool {
+        if product.shape(dims)[2] == 0 {
+            return false; // a sum of nothing is no matrix product to a library
+        }
+        let product = LibraryProduct {
+            product,
+            dims,
+            dtype: R::DTYPE,
+            out,
+            left: operands.left,
+            right: operands.right,
+            bias: operands.bias,
+            residual: operands.residual,
+            epilogue,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.library_product(&product) }
+    }
+
+    fn operands_of_gemm(
+        &self,
+        x: &Buf<D, R>,
+        w: &Buf<D, R>,
+        bias: Option<&Buf<D, R>>,
+        residual: Option<&Buf<D, R>>,
+        Gemm { m, n, k }: Gemm,
+    ) -> Operands {
+        Operands {
+            bias: bias.map_or(std::ptr::null(), |b| self.read(b, n)),
+            residual: residual.map_or(std::ptr::null(), |r| self.read(r, m * n)),
+            ..Operands::new(self.read(x, m * k), self.read(w, n * k))
+        }
     }
 
     pub(crate) fn launch_gemm(
@@ -196,15 +163,37 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if m * n == 0 {
             return;
         }
-        let operands = Operands {
-            bias: bias.map_or(std::ptr::null(), |b| self.read(b, n)),
-            residual: residual.map_or(std::ptr::null(), |r| self.read(r, m * n)),
-            ..Operands::new(self.read(x, m * k), self.read(w, n * k))
-        };
-        let variant = self.variant(Product::Forward, dims);
+        let product = Product::Forward;
+        let operands = self.operands_of_gemm(x, w, bias, residual, dims);
         let y = self.write(y, m * n);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        unsafe { self.launch_product(Product::Forward, &variant, y, &operands, k, dims) };
+        unsafe {
+            if !self.by_library(product, Epilogue::None, y, &operands, dims) {
+                self.launch_product(product, self.variants.linear(product, dims), y, &operands, k, dims);
+            }
+        }
+    }
+
+    pub(crate) fn launch_gemm_gelu(
+        &self,
+        y: &mut Buf<D, R>,
+        x: &mut Buf<D, R>,
+        a: &Buf<D, R>,
+        w: &Buf<D, R>,
+        bias: Option<&Buf<D, R>>,
+        dims @ Gemm { m, n, .. }: Gemm,
+    ) {
+        if m * n == 0 {
+            return;
+        }
+        let operands = self.operands_of_gemm(a, w, bias, None, dims);
+        let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
+        // SAFETY: `write` and `read` checked the buffers against m, n and k.
+        if unsafe { self.by_library(Product::Forward, epilogue, self.write(y, m * n), &operands, dims) } {
+            return;
+        }
+        self.launch_gemm(x, a, w, bias, None, dims);
+        self.launch_gelu(y, x, m * n);
     }
 
     pub(crate) fn launch_gemm_dx(
@@ -217,11 +206,39 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if m * k == 0 {
             return;
         }
+        let product = Product::InputGradient;
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
-        let variant = self.variant(Product::InputGradient, dims);
         let dx = self.write(dx, m * k);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        unsafe { self.launch_product(Product::InputGradient, &variant, dx, &operands, n, dims) };
+        unsafe {
+            if !self.by_library(product, Epilogue::None, dx, &operands, dims) {
+                self.launch_product(product, self.variants.linear(product, dims), dx, &operands, n, dims);
+            }
+        }
+    }
+
+    pub(crate) fn launch_gemm_dx_gelu(
+        &self,
+        dx: &mut Buf<D, R>,
+        dact: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        w: &Buf<D, R>,
+        x: &Buf<D, R>,
+        dims @ Gemm { m, n, k }: Gemm,
+    ) {
+        if m * k == 0 {
+            return;
+        }
+        let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
+        let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
+        // SAFETY: `write` and `read` checked the buffers against m, n and k.
+        if unsafe {
+            self.by_library(Product::InputGradient, epilogue, self.write(dx, m * k), &operands, dims)
+        } {
+            return;
+        }
+        self.launch_gemm_dx(dact, dy, w, dims);
+        self.launch_gelu_bw(dx, dact, x, m * k);
     }
 
     pub(crate) fn launch_gemm_dw(
@@ -236,13 +253,17 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         }
         let product = Product::WeightGradient;
         let operands = Operands::new(self.read(dy, m * n), self.read(x, m * k));
-        let variant = self.variant(product, dims);
         let dw = self.write(dw, n * k);
+        // SAFETY: `write` and `read` checked the buffers against m, n and k.
+        if unsafe { self.by_library(product, Epilogue::None, dw, &operands, dims) } {
+            return;
+        }
+        let variant = self.variants.linear(product, dims);
         let part = variant.part(n, k, m);
         let parts = m.div_ceil(part);
         if parts == 1 {
             // SAFETY: `write` and `read` checked the buffers against m, n and k.
-            unsafe { self.launch_product(product, &variant, dw, &operands, part, dims) };
+            unsafe { self.launch_product(product, variant, dw, &operands, part, dims) };
             return;
         }
         self.with_scratch(parts * n * k * size_of::<f32>(), |scratch| {
@@ -252,7 +273,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             // SAFETY: the scratch has room for the results of all parts; the rest as above. The sum takes
             // PartsSumParams.
             unsafe {
-                self.launch_product(product, &variant, scratch, &operands, part, dims);
+                self.launch_product(product, variant, scratch, &operands, part, dims);
                 self.launch("gemm_dw_sum", grid, &sum);
             }
         });

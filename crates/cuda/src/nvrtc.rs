@@ -1,86 +1,19 @@
-//! NVRTC, the compiler of CUDA C++ that is a library: finds it and compiles the kernels for one device.
+//! NVRTC, the compiler of CUDA C++ that is a library: compiles the kernels for one device.
 
+use crate::libraries;
 use cudarc::nvrtc::sys::{self, nvrtcResult};
 use duel_backend::{Error, Result};
 use duel_kernels::{HEADERS, Source};
-use std::ffi::{CStr, CString, OsString, c_char, c_int};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::ffi::{CStr, CString, c_char, c_int};
 
 // ---- the library -----------------------------------------------------------------------------------------------------
-
-/// Where a wheel of CUDA 13 has its libraries, in site-packages.
-const OF_WHEEL: &str = "nvidia/cu13/lib";
-
-/// Folders to look for NVRTC in when it is not on the loader path; `variable` reads the environment.
-fn library_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    for root in ["DUEL_CUDA_ROOT", "CUDA_HOME"].iter().filter_map(|name| variable(name)) {
-        folders.extend(["lib64", "lib", OF_WHEEL].map(|inside| Path::new(&root).join(inside)));
-    }
-    if let Some(environment) = variable("VIRTUAL_ENV") {
-        let pythons = std::fs::read_dir(Path::new(&environment).join("lib")).into_iter().flatten().flatten();
-        let pythons = pythons.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
-        folders.extend(pythons.map(|python| python.path().join("site-packages").join(OF_WHEEL)));
-    }
-    folders
-}
-
-/// Loads the NVRTC of a folder, if there is one, for the rest of the process: from then on the loader finds it by name.
-fn preload(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let names: Vec<_> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    // NVRTC asks the loader for its builtins by name, so they come first.
-    for beginning in ["libnvrtc-builtins.so.13", "libnvrtc.so.13"] {
-        for name in names.iter().filter(|name| name.starts_with(beginning)) {
-            // SAFETY: the initialisers of NVIDIA's libraries ask nothing of who loads them, and they are never
-            // unloaded.
-            if let Ok(library) = unsafe { libloading::Library::new(folder.join(name)) } {
-                std::mem::forget(library);
-            }
-        }
-    }
-}
-
-/// Whether NVRTC is on the loader path, or already loaded.
-fn is_present() -> bool {
-    // SAFETY: loads the library by name; as in `preload`.
-    unsafe { sys::is_culib_present() }
-}
-
-fn find() -> std::result::Result<(), String> {
-    if is_present() {
-        return Ok(());
-    }
-    let folders = library_folders(|name| std::env::var_os(name));
-    folders.iter().for_each(|folder| preload(folder));
-    if is_present() {
-        return Ok(());
-    }
-    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    let looked = if folders.is_empty() { String::new() } else { format!(", nor in {}", folders.join(", ")) };
-    Err(format!(
-        "libnvrtc, the compiler of CUDA, is not on the loader path{looked}; it comes with the CUDA toolkit, or with `pip \
-         install --target DIR nvidia-cuda-nvrtc==13.0.88` and DUEL_CUDA_ROOT=DIR"
-    ))
-}
-
-/// Loads NVRTC: from the loader path, or else from the folders of `DUEL_CUDA_ROOT`, `CUDA_HOME` and `VIRTUAL_ENV`. Must
-/// have succeeded before any other call, because a function of an absent library panics.
-///
-/// # Errors
-/// When it is in none of these; says where it was looked for.
-pub(crate) fn load() -> Result<()> {
-    static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    FOUND.get_or_init(find).clone().map_err(Error::Device)
-}
 
 /// Major and minor version of the compiler, NVRTC. Needs no device.
 ///
 /// # Errors
 /// When there is no NVRTC; says where it was looked for.
 pub fn version() -> Result<[i32; 2]> {
-    load()?;
+    libraries::NVRTC.load()?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is loaded, and both numbers live through the call.
     let result = unsafe { sys::nvrtcVersion(&mut major, &mut minor) };
@@ -238,26 +171,5 @@ mod tests {
     #[test]
     fn compute_capability_9_0_is_compiled_with_its_own_instructions() {
         assert_eq!([80, 90, 120].map(architecture), ["sm_80", "sm_90a", "sm_120"]);
-    }
-
-    #[test]
-    fn the_compiler_is_looked_for_in_toolkits_and_in_wheels() {
-        let only = |wanted: &'static str| move |name: &str| (name == wanted).then(|| OsString::from("root"));
-        let of_root = ["root/lib64", "root/lib", "root/nvidia/cu13/lib"].map(PathBuf::from);
-        assert_eq!(library_folders(only("DUEL_CUDA_ROOT")), of_root);
-        assert_eq!(library_folders(only("CUDA_HOME")), of_root);
-        assert!(library_folders(|_| None).is_empty());
-    }
-
-    #[test]
-    fn the_site_packages_of_every_python_of_an_environment_are_looked_in() {
-        let environment = std::env::temp_dir().join(format!("duel-environment-{}", std::process::id()));
-        let python = environment.join("lib/python3.12");
-        std::fs::create_dir_all(&python).expect("the temporary folder can be written");
-        std::fs::create_dir_all(environment.join("lib/pkgconfig"))
-            .expect("the temporary folder can be written");
-        let found = library_folders(|name| (name == "VIRTUAL_ENV").then(|| environment.clone().into()));
-        std::fs::remove_dir_all(&environment).expect("the folder was just made");
-        assert_eq!(found, [python.join("site-packages/nvidia/cu13/lib")]);
     }
 }

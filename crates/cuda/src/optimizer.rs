@@ -4,7 +4,7 @@ use crate::{Buf, Cuda, CudaReal, Driver, kernel};
 use duel_backend::{AdamW, Rmsprop};
 use duel_kernels::sys;
 
-/// How an optimizer step rounds weights to bf16.
+/// How an optimizer step rounds weights to bf16 that have no master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// To the nearest; an update of less than half a unit in the last place is lost.
@@ -46,32 +46,41 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// `adamw` with one more factor on the gradient, `clip[0]`, that is read on the device when the step runs.
     ///
     /// # Panics
-    /// When the moments and the gradient do not have the weights' length, or `clip` has none.
+    /// When master, moments and gradient do not have the weights' length, or `clip` has none.
     pub fn adamw_clipped(
         &self,
         w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
         m: &mut Buf<D, f32>,
         v: &mut Buf<D, f32>,
         g: &Buf<D, f32>,
         clip: &Buf<D, f32>,
         hyper: AdamW,
     ) {
-        self.launch_adamw(w, m, v, g, Some(clip), hyper);
+        self.launch_adamw(w, master, m, v, g, Some(clip), hyper);
     }
 
     /// `rmsprop` with one more factor on the gradient, `clip[0]`, that is read on the device when the step runs.
     ///
     /// # Panics
-    /// When the mean square and the gradient do not have the weights' length, or `clip` has none.
+    /// When master, mean square and gradient do not have the weights' length, or `clip` has none.
     pub fn rmsprop_clipped(
         &self,
         w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
         v: &mut Buf<D, f32>,
         g: &Buf<D, f32>,
         clip: &Buf<D, f32>,
         hyper: Rmsprop,
     ) {
-        self.launch_rmsprop(w, v, g, Some(clip), hyper);
+        self.launch_rmsprop(w, master, v, g, Some(clip), hyper);
+    }
+
+    fn address_of_master(&self, master: Option<&mut Buf<D, f32>>, n: usize) -> *mut f32 {
+        master.map_or(std::ptr::null_mut(), |master| {
+            assert_eq!(master.len(), n, "a master of every weight");
+            self.write(master, n).cast()
+        })
     }
 
     fn address_of_clip(&self, clip: Option<&Buf<D, f32>>) -> *const f32 {
@@ -81,6 +90,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     pub(crate) fn launch_adamw(
         &self,
         w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
         m: &mut Buf<D, f32>,
         v: &mut Buf<D, f32>,
         g: &Buf<D, f32>,
@@ -100,6 +110,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         let (stochastic, random_key) = self.rounding.get().params();
         let params = sys::AdamwParams {
             w: self.write(w, n),
+            master: self.address_of_master(master, n),
             m: self.write(m, n).cast(),
             v: self.write(v, n).cast(),
             g: self.read(g, n).cast(),
@@ -124,6 +135,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     pub(crate) fn launch_rmsprop(
         &self,
         w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
         v: &mut Buf<D, f32>,
         g: &Buf<D, f32>,
         clip: Option<&Buf<D, f32>>,
@@ -138,6 +150,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         let (stochastic, random_key) = self.rounding.get().params();
         let params = sys::RmspropParams {
             w: self.write(w, n),
+            master: self.address_of_master(master, n),
             v: self.write(v, n).cast(),
             g: self.read(g, n).cast(),
             clip: self.address_of_clip(clip),

@@ -2,7 +2,7 @@
 
 use crate::pointwise::{elements_a_thread, narrow};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::Gemm;
+use duel_backend::{Gemm, Result};
 use duel_kernels::sys;
 
 /// Threads of a block: REDUCE_THREADS of reduce.cu.
@@ -76,11 +76,9 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         });
     }
 
-    /// Writes the sum of squares of `x` to `out`, a double on the device; with scratch of `squares_bytes`, of which
-    /// the first double stays free.
-    fn sum_squares(&self, out: *mut f64, x: &Buf<D, f32>, scratch: *mut f64) {
+    /// Writes the sum of squares of `x` to `out`, a double on the device, with `partials` of [`Cuda::squares_bytes`].
+    fn sum_squares(&self, out: *mut f64, x: &Buf<D, f32>, partials: *mut f64) {
         let blocks = x.len().div_ceil(SQUARES_A_BLOCK);
-        let partials = scratch.wrapping_add(1);
         if blocks > 0 {
             let params = sys::SumsqParams {
                 partials,
@@ -99,19 +97,25 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
 
     /// Scratch of [`Cuda::sum_squares`].
     fn squares_bytes(x: &Buf<D, f32>) -> usize {
-        (1 + x.len().div_ceil(SQUARES_A_BLOCK)) * size_of::<f64>()
+        x.len().div_ceil(SQUARES_A_BLOCK).max(1) * size_of::<f64>()
     }
 
-    pub(crate) fn launch_sumsq(&self, x: &Buf<D, f32>) -> f64 {
-        self.with_scratch(Self::squares_bytes(x), |address| {
-            self.sum_squares(address.cast(), x, address.cast());
+    pub(crate) fn launch_square_sums(&self, xs: &[&Buf<D, f32>]) -> Result<Vec<f64>> {
+        // The sums first, then what the longest needs: one wait serves them all.
+        let longest = xs.iter().map(|x| Self::squares_bytes(x)).max().unwrap_or(0);
+        let mut sums = vec![0.0; xs.len()];
+        let bytes = size_of_val(sums.as_slice());
+        self.with_scratch(bytes + longest, |address| {
+            let (sums, partials) = (address.cast::<f64>(), address.wrapping_byte_add(bytes).cast());
+            for (i, x) in xs.iter().enumerate() {
+                self.sum_squares(sums.wrapping_add(i), x, partials);
+            }
         });
-        let mut sum = [0.0];
-        self.download_scratch(&mut sum);
-        sum[0]
+        self.download_scratch(&mut sums)?;
+        Ok(sums)
     }
 
-    /// `sums[at] =` the sum of squares of `x`, as [`duel_backend::Backend::sumsq`], but left on the device.
+    /// `sums[at] =` the sum of squares of `x`, as [`duel_backend::Backend::square_sums`], but left on the device.
     ///
     /// # Panics
     /// When there is no `sums[at]`.

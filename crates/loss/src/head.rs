@@ -152,7 +152,7 @@ impl<B: Backend> Head<B> {
         targets: &Targets,
         range: Range<usize>,
         stats: &mut [ResponseStats],
-    ) {
+    ) -> Result<()> {
         let n = range.len();
         b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
         b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
@@ -168,10 +168,10 @@ impl<B: Backend> Head<B> {
         };
         b.logprob(out, &self.logits, &self.targets, n, self.vocab);
         let [logp, entropy, mean_logit, hit] = &mut self.host;
-        b.download(&mut logp[..n], &self.logp, 0);
-        b.download(&mut entropy[..n], &self.entropy, 0);
-        b.download(&mut mean_logit[..n], &self.mean_logit, 0);
-        b.download(&mut hit[..n], &self.hit, 0);
+        b.download(&mut logp[..n], &self.logp, 0)?;
+        b.download(&mut entropy[..n], &self.entropy, 0)?;
+        b.download(&mut mean_logit[..n], &self.mean_logit, 0)?;
+        b.download(&mut hit[..n], &self.hit, 0)?;
         let first = targets.responses.partition_point(|r| r.end <= range.start);
         for (response, rows) in targets.responses.iter().enumerate().skip(first) {
             if rows.start >= range.end {
@@ -187,6 +187,7 @@ impl<B: Backend> Head<B> {
                 s.hits += hit[i].to_f64();
             }
         }
+        Ok(())
     }
 
     fn dims(&self, rows: usize) -> Gemm {
@@ -219,27 +220,27 @@ impl<B: Backend> Head<B> {
         b.scatter_add(dhidden, &self.dhidden, &self.rows, n, self.width);
     }
 
-    /// Scores every response: the forward alone.
+    /// Scores every response: the forward alone. Fails when the device did.
     pub fn score<'w>(
         &mut self,
         b: &B,
         w: impl Into<Weight<'w, B>>,
         hidden: &Real<B>,
         targets: &Targets,
-    ) -> Vec<ResponseStats> {
+    ) -> Result<Vec<ResponseStats>> {
         let w = w.into();
         let mut stats = vec![ResponseStats::default(); targets.responses()];
         for from in (0..targets.len()).step_by(self.capacity) {
-            self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity), &mut stats);
+            self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity), &mut stats)?;
         }
-        stats
+        Ok(stats)
     }
 
     /// Scores every response, asks `objective(group, its responses, coefficients)` for the derivative of the loss
     /// by each response's summed log-probability, and takes the gradients: `dw +=`, `dhidden` overwritten.
     ///
     /// Of a group larger than the room for logits, all but the last part is computed twice, once for its sums and once
-    /// for its gradients.
+    /// for its gradients. Fails when the device did.
     pub fn loss(
         &mut self,
         b: &B,
@@ -249,7 +250,7 @@ impl<B: Backend> Head<B> {
         dhidden: &mut Real<B>,
         targets: &Targets,
         mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),
-    ) -> Vec<ResponseStats> {
+    ) -> Result<Vec<ResponseStats>> {
         let mut stats = vec![ResponseStats::default(); targets.responses()];
         let mut coefs = vec![0.0; targets.responses()];
         let mut again = Vec::new();
@@ -259,7 +260,7 @@ impl<B: Backend> Head<B> {
             let cut = |from: usize| from..rows.end.min(from + self.capacity);
             let parts: Vec<_> = rows.clone().step_by(self.capacity).map(cut).collect();
             for part in &parts {
-                self.logits(b, w.into(), hidden, targets, part.clone(), &mut stats);
+                self.logits(b, w.into(), hidden, targets, part.clone(), &mut stats)?;
             }
             for group in chunk {
                 let responses = targets.groups[group].clone();
@@ -269,12 +270,12 @@ impl<B: Backend> Head<B> {
             for (i, part) in parts.iter().enumerate().rev() {
                 if i + 1 < parts.len() {
                     again.resize(stats.len(), ResponseStats::default());
-                    self.logits(b, w.into(), hidden, targets, part.clone(), &mut again);
+                    self.logits(b, w.into(), hidden, targets, part.clone(), &mut again)?;
                 }
                 self.gradients(b, w, dw, dhidden, targets, part.clone(), &coefs);
             }
         }
-        stats
+        Ok(stats)
     }
 }
 
@@ -318,7 +319,7 @@ mod tests {
                 }
             });
             assert_eq!(stats, head.score(&b, &w, &hidden, &t));
-            (stats, dw, dh)
+            (stats.unwrap(), dw, dh)
         };
         let (stats, dw, dh) = run(100);
         for capacity in [1, 3, 4, 5] {

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::graph::{Activations, Attend, CacheRows, Keep, KeysValues, run};
 use crate::weights::{Model, Weights};
 use duel_backend::{Backend, Float, Gemm, Index, Layout, Real, Result, Weight};
+use std::collections::HashMap;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +66,7 @@ impl<B: Backend> Generator<B> {
     }
 
     /// Continues each prompt until a token of `stop` (which is kept), `max_new_tokens` or the room's end; returns
-    /// the new tokens.
+    /// the new tokens. Fails when the device did.
     ///
     /// # Panics
     /// With more prompts than the generator has room for, or a prompt that is empty or fills the room.
@@ -77,7 +78,7 @@ impl<B: Backend> Generator<B> {
         prompts: &[&[u32]],
         how: Sampling,
         stop: &[u32],
-    ) -> Vec<Vec<u32>> {
+    ) -> Result<Vec<Vec<u32>>> {
         assert!(prompts.len() <= self.batch, "more prompts than room");
         assert!(
             prompts.iter().all(|p| (1..self.max_len).contains(&p.len())),
@@ -100,14 +101,16 @@ impl<B: Backend> Generator<B> {
             })
             .collect();
         if how.max_new_tokens == 0 {
-            return out;
+            return Ok(out);
         }
         let w = w.view();
-        let mut host = vec![B::Real::default(); c.vocab];
+        let mut host = vec![B::Real::default(); self.batch * c.vocab];
+        // By number of rows: with the same weights and buffers that is all that a pass depends on.
+        let mut recordings: HashMap<usize, B::Recording> = HashMap::new();
         while !pending.is_empty() {
             let mut next = Vec::new();
             for rows in pending.chunks(self.max_rows) {
-                self.pass(b, c, &w, rows);
+                self.pass(b, c, &w, rows, recordings.entry(rows.len()).or_default());
                 let ends: Vec<u32> = (0..rows.len())
                     .filter(|&i| rows[i].position + 1 >= prompts[rows[i].sequence].len())
                     .map(|i| i as u32)
@@ -120,10 +123,10 @@ impl<B: Backend> Generator<B> {
                 b.gather(&mut self.gathered, hidden, &self.last, ends.len(), c.width);
                 let dims = Gemm { m: ends.len(), n: c.vocab, k: c.width };
                 b.gemm(&mut self.logits, &self.gathered, *w.head(), None, None, dims);
-                for (i, &end) in ends.iter().enumerate() {
+                b.download(&mut host[..ends.len() * c.vocab], &self.logits, 0)?;
+                for (logits, &end) in host.chunks(c.vocab).zip(&ends) {
                     let row = &rows[end as usize];
-                    b.download(&mut host, &self.logits, i * c.vocab);
-                    let token = choose(&host, how, &mut draws[row.sequence]);
+                    let token = choose(logits, how, &mut draws[row.sequence]);
                     let tokens = &mut out[row.sequence];
                     tokens.push(token);
                     let position = row.position + 1;
@@ -135,18 +138,27 @@ impl<B: Backend> Generator<B> {
             }
             pending = next;
         }
-        out
+        Ok(out)
     }
 
-    fn pass(&mut self, b: &B, c: &Config, w: &Model<Weight<'_, B>>, rows: &[Row]) {
+    fn pass(
+        &mut self,
+        b: &B,
+        c: &Config,
+        w: &Model<Weight<'_, B>>,
+        rows: &[Row],
+        recording: &mut B::Recording,
+    ) {
         let column = |f: &dyn Fn(&Row) -> usize| rows.iter().map(|r| f(r) as u32).collect::<Vec<u32>>();
         let base = |r: &Row| r.sequence * self.max_len;
         b.upload(&mut self.rows.slots, 0, &column(&|r| base(r) + r.position));
         b.upload(&mut self.rows.bases, 0, &column(&base));
         b.upload(&mut self.rows.lens, 0, &column(&|r| r.position + 1));
         self.layout.set_rows(b, &column(&|r| r.token as usize), &column(&|r| r.position));
-        let attend = Attend::Cached(&mut self.caches, &self.rows);
-        run(b, c, w, &self.layout, &mut self.activations, attend);
+        b.repeat(recording, || {
+            let attend = Attend::Cached(&mut self.caches, &self.rows);
+            run(b, c, w, &self.layout, &mut self.activations, attend);
+        });
     }
 }
 

@@ -205,10 +205,23 @@ fn linear_dw<B: Backend>(b: &B, g: &mut Linear<Acc<B>>, dy: &Real<B>, x: &Real<B
     }
 }
 
-fn activate<B: Backend>(b: &B, c: &Config, y: &mut Real<B>, x: &Real<B>, rows: usize) {
-    match c.mlp {
-        Mlp::SwiGlu => b.swiglu(y, x, rows, c.mlp_width),
-        Mlp::Gelu => b.gelu(y, x, rows * c.mlp_width),
+/// The first half of the feed-forward: `up`, and its activation where that is wanted too.
+fn expand<B: Backend>(
+    b: &B,
+    c: &Config,
+    act: Option<&mut Real<B>>,
+    up: &mut Real<B>,
+    x: &Real<B>,
+    w: &Linear<Weight<'_, B>>,
+    d: Gemm,
+) {
+    match (act, c.mlp) {
+        (None, _) => linear(b, up, x, w, None, d),
+        (Some(act), Mlp::Gelu) => b.gemm_gelu(act, up, x, w.weight, w.bias.map(Weight::real), d),
+        (Some(act), Mlp::SwiGlu) => {
+            linear(b, up, x, w, None, d);
+            b.swiglu(act, up, d.m, c.mlp_width);
+        }
     }
 }
 
@@ -266,10 +279,12 @@ fn layer_forward<B: Backend>(
     }
     linear(b, &mut s.middle, &s.attended, &w.out, Some(x), d.out);
     norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
-    linear(b, &mut s.up, normed, &w.up, None, d.up);
-    if let Some(y) = y {
-        activate(b, c, act, &s.up, rows);
-        linear(b, y, act, &w.down, Some(&s.middle), d.down);
+    match y {
+        None => expand(b, c, None, &mut s.up, normed, &w.up, d.up),
+        Some(y) => {
+            expand(b, c, Some(act), &mut s.up, normed, &w.up, d.up);
+            linear(b, y, act, &w.down, Some(&s.middle), d.down);
+        }
     }
 }
 
@@ -287,13 +302,19 @@ fn layer_backward<B: Backend>(
 ) {
     let rows = layout.rows;
     let d = dims(c, rows);
-    activate(b, c, act, &s.up, rows);
-    linear_dw(b, &mut grad.down, &g.stream, act, d.down);
-    b.gemm_dx(&mut g.act, &g.stream, w.down.weight.real(), d.down);
+    let down = w.down.weight.real();
     match c.mlp {
-        Mlp::SwiGlu => b.swiglu_bw(&mut g.up, &g.act, &s.up, rows, c.mlp_width),
-        Mlp::Gelu => b.gelu_bw(&mut g.up, &g.act, &s.up, rows * c.mlp_width),
+        Mlp::SwiGlu => {
+            b.swiglu(act, &s.up, rows, c.mlp_width);
+            b.gemm_dx(&mut g.act, &g.stream, down, d.down);
+            b.swiglu_bw(&mut g.up, &g.act, &s.up, rows, c.mlp_width);
+        }
+        Mlp::Gelu => {
+            b.gelu(act, &s.up, rows * c.mlp_width);
+            b.gemm_dx_gelu(&mut g.up, &mut g.act, &g.stream, down, &s.up, d.down);
+        }
     }
+    linear_dw(b, &mut grad.down, &g.stream, act, d.down);
     norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
     linear_dw(b, &mut grad.up, &g.up, normed, d.up);
     b.gemm_dx(&mut g.normed, &g.up, w.up.weight.real(), d.up);

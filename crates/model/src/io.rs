@@ -7,6 +7,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
@@ -111,6 +112,20 @@ pub fn load<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Model<Real
     read_all(dir, config, |_, host: &[B::Real]| upload(b, host))
 }
 
+/// The weights of a Hugging Face folder in the precision of sums, as a list in the order of [`Model::iter`]: masters for
+/// an optimizer.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_masters<B: Backend>(b: &B, dir: &Path, config: &Config) -> Result<Vec<Acc<B>>> {
+    let mut all = Vec::new();
+    read_all(dir, config, |_, host: &[B::Acc]| {
+        all.push(upload(b, host)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
 /// As [`load`], for a model that is only read.
 ///
 /// # Errors
@@ -197,9 +212,25 @@ fn read_all<R: Float, T>(
     })
 }
 
+/// What went wrong while the bytes of a file's tensors were made: safetensors asks for bytes alone.
+type Failure = Cell<Option<duel_backend::Error>>;
+
+/// Writes a file of tensors, of a device that may fail while it is read.
+fn write_tensors<'a, V: View + 'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, V)>,
+    metadata: Option<HashMap<String, String>>,
+    failure: &Failure,
+) -> Result<()> {
+    safetensors::serialize_to_file(tensors, metadata, path)
+        .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
+    failure.take().map_or(Ok(()), |e| Err(e.into()))
+}
+
 /// One tensor of a file to be written; its bytes are made when its turn comes, so that a model is never held twice.
 struct Outgoing<'a, B: Backend> {
     b: &'a B,
+    failure: &'a Failure,
     buf: &'a Real<B>,
     shape: &'a Shape,
     first: usize,
@@ -220,7 +251,8 @@ impl<B: Backend> View for &Outgoing<'_, B> {
     }
     fn data(&self) -> Cow<'_, [u8]> {
         let cols = self.shape.cols;
-        let bytes = bytes_of(self.b, self.buf, self.first * cols..(self.first + self.rows) * cols);
+        let range = self.first * cols..(self.first + self.rows) * cols;
+        let bytes = bytes_of(self.b, self.failure, self.buf, range);
         if !self.shape.transposed {
             return bytes;
         }
@@ -266,20 +298,19 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
     write_synced(&path, text.as_bytes())?;
 
     let manifest = Model::manifest(config);
+    let failure = &Failure::default();
     let mut tensors = Vec::new();
     for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
         let mut first = 0;
         for piece in &shape.pieces {
             let (rows, dims) = (piece.rows, dims(shape, piece.rows));
-            tensors.push((piece.name.as_str(), Outgoing { b, buf, shape, first, rows, dims }));
+            tensors.push((piece.name.as_str(), Outgoing { b, failure, buf, shape, first, rows, dims }));
             first += piece.rows;
         }
     }
     let path = dir.join("model.safetensors");
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let views = tensors.iter().map(|(name, t)| (*name, t));
-    safetensors::serialize_to_file(views, Some(metadata), &path)
-        .map_err(|e| Error::file(&path, format!("cannot be written ({e}); is the disk full?")))?;
+    write_tensors(&path, tensors.iter().map(|(name, t)| (*name, t)), Some(metadata), failure)?;
     // The safetensors crate writes for the owner alone; a model is for whoever may read its config.
     std::fs::metadata(dir.join("config.json"))
         .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
@@ -318,11 +349,16 @@ fn sync(path: &Path) -> Result<()> {
 }
 
 /// Elements that are copied from a device at a time.
-const STAGED: usize = 1 << 16;
+const STAGED: usize = 1 << 20;
 
 /// Elements `range` of a buffer as files hold them: borrowed where they lie in the host's memory anyway, so that
-/// saving a model needs no second copy of its largest tensor.
-fn bytes_of<'a, B: Backend, T: Float>(b: &B, buf: &'a B::Buf<T>, range: Range<usize>) -> Cow<'a, [u8]> {
+/// saving a model needs no second copy of its largest tensor. After a failure they are as many zeros.
+fn bytes_of<'a, B: Backend, T: Float>(
+    b: &B,
+    failure: &Failure,
+    buf: &'a B::Buf<T>,
+    range: Range<usize>,
+) -> Cow<'a, [u8]> {
     let size = size_of::<T>();
     if let Some(bytes) = b.host_bytes(buf) {
         return Cow::Borrowed(&bytes[range.start * size..range.end * size]);
@@ -331,7 +367,10 @@ fn bytes_of<'a, B: Backend, T: Float>(b: &B, buf: &'a B::Buf<T>, range: Range<us
     let mut staging = vec![T::default(); STAGED.min(range.len())];
     for from in range.clone().step_by(STAGED) {
         let part = &mut staging[..STAGED.min(range.end - from)];
-        b.download(part, buf, from);
+        if let Err(e) = b.download(part, buf, from) {
+            failure.set(Some(e));
+            return vec![0; range.len() * size].into();
+        }
         for x in part {
             match T::DTYPE {
                 duel_backend::Dtype::Bf16 => bytes.extend(bf16::from_f32(x.to_f32()).to_le_bytes()),
@@ -343,28 +382,31 @@ fn bytes_of<'a, B: Backend, T: Float>(b: &B, buf: &'a B::Buf<T>, range: Range<us
     bytes.into()
 }
 
-/// Name of the first tensor with a value that is not a finite number, if there is one.
+/// Name of the first tensor with a value that is not a finite number, if there is one. Fails when the device did.
 pub fn first_not_finite<B: Backend>(
     b: &B,
     manifest: &Model<Shape>,
     model: &Model<Real<B>>,
-) -> Option<String> {
+) -> Result<Option<String>> {
+    // Not an array: it is too large for a stack.
     let mut staging = Vec::new();
     staging.resize(STAGED, B::Real::default());
-    let bad = |(shape, buf): &(&Shape, &Real<B>)| {
-        (0..shape.len()).step_by(STAGED).any(|from| {
+    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
+        for from in (0..shape.len()).step_by(STAGED) {
             let part = &mut staging[..STAGED.min(shape.len() - from)];
-            b.download(part, buf, from);
-            part.iter().any(|x| !x.to_f64().is_finite())
-        })
-    };
-    let tensors = manifest.iter().into_iter().zip(model.iter());
-    tensors.into_iter().find(bad).map(|(shape, _)| shape.pieces[0].name.clone())
+            b.download(part, buf, from)?;
+            if part.iter().any(|x| !x.to_f64().is_finite()) {
+                return Ok(Some(shape.pieces[0].name.clone()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// A buffer as a tensor of one axis, in its own precision.
 struct Flat<'a, B: Backend> {
     b: &'a B,
+    failure: &'a Failure,
     buf: &'a Acc<B>,
     len: [usize; 1],
 }
@@ -377,19 +419,19 @@ impl<B: Backend> View for &Flat<'_, B> {
         &self.len
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        bytes_of(self.b, self.buf, 0..self.len[0])
+        bytes_of(self.b, self.failure, self.buf, 0..self.len[0])
     }
     fn data_len(&self) -> usize {
         self.len[0] * size_of::<B::Acc>()
     }
 }
 
-/// Writes buffers (moments) under the given names; they reach the disk before this returns.
-pub fn save_flat<B: Backend>(b: &B, path: &Path, buffers: &[(&str, &Acc<B>)]) -> Result<()> {
-    let flats: Vec<_> =
-        buffers.iter().map(|(name, buf)| (*name, Flat { b, buf: *buf, len: [b.len(buf)] })).collect();
-    safetensors::serialize_to_file(flats.iter().map(|(name, f)| (*name, f)), None, path)
-        .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
+/// Writes buffers (an optimizer's state) under the given names; they reach the disk before this returns.
+pub fn save_flat<B: Backend>(b: &B, path: &Path, buffers: &[(String, &Acc<B>)]) -> Result<()> {
+    let failure = &Failure::default();
+    let flat = |buf| Flat { b, failure, buf, len: [b.len(buf)] };
+    let flats: Vec<_> = buffers.iter().map(|(name, buf)| (name.as_str(), flat(*buf))).collect();
+    write_tensors(path, flats.iter().map(|(name, f)| (*name, f)), None, failure)?;
     sync(path)
 }
 
@@ -397,13 +439,13 @@ pub fn save_flat<B: Backend>(b: &B, path: &Path, buffers: &[(&str, &Acc<B>)]) ->
 ///
 /// # Errors
 /// The file is damaged, or a tensor is missing or of another length or precision.
-pub fn load_flat<B: Backend>(b: &B, path: &Path, buffers: Vec<(&str, &mut Acc<B>)>) -> Result<()> {
+pub fn load_flat<B: Backend>(b: &B, path: &Path, buffers: Vec<(String, &mut Acc<B>)>) -> Result<()> {
     let (_, bytes) = map(path.to_path_buf())?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::file(path, format!("is not a whole safetensors file ({e})")))?;
     for (name, buf) in buffers {
         let fail = |what| Error::file(path, format!("tensor `{name}` {what}"));
-        let view = tensors.tensor(name).map_err(|_| fail("is missing"))?;
+        let view = tensors.tensor(&name).map_err(|_| fail("is missing"))?;
         let want = if B::Acc::DTYPE == duel_backend::Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
         if view.dtype() != want || view.shape() != [b.len(buf)] {
             return Err(fail("has another length or precision than this run needs"));

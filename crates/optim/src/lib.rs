@@ -40,9 +40,10 @@ impl Algorithm {
     }
 }
 
-/// A parameter's moments, and whether weight decay is for it.
+/// A parameter's moments and master, and whether weight decay is for it.
 struct State<B: Backend> {
     moments: Vec<Acc<B>>,
+    master: Option<Acc<B>>,
     decays: bool,
 }
 
@@ -62,10 +63,27 @@ impl<B: Backend> Optimizer<B> {
     ) -> Result<Self> {
         let state = |(len, decays)| -> Result<State<B>> {
             let moments = (0..algorithm.moments()).map(|_| b.alloc(len)).collect::<Result<_>>()?;
-            Ok(State { moments, decays })
+            Ok(State { moments, master: None, decays })
         };
         let states = parameters.into_iter().map(state).collect::<Result<_>>()?;
         Ok(Optimizer { algorithm, steps: 0, states })
+    }
+
+    /// Whether weights are stored with fewer digits than sums: an update of less than their last digit would be lost
+    /// without masters.
+    pub fn needs_masters() -> bool {
+        size_of::<B::Real>() < size_of::<B::Acc>()
+    }
+
+    /// The same with a master of every parameter: its weights in the precision of sums, which the updates go to from
+    /// here on. The weights that [`Optimizer::step`] is given become their rounding.
+    ///
+    /// # Panics
+    /// When there are not as many masters as parameters.
+    pub fn with_masters(mut self, masters: Vec<Acc<B>>) -> Self {
+        assert_eq!(masters.len(), self.states.len(), "one master a parameter");
+        self.states.iter_mut().zip(masters).for_each(|(s, master)| s.master = Some(master));
+        self
     }
 
     /// Steps taken.
@@ -85,36 +103,43 @@ impl<B: Backend> Optimizer<B> {
         self.steps += 1;
         for ((w, g), s) in weights.into_iter().zip(grads).zip(&mut self.states) {
             let decay = |d: f64| if s.decays { d } else { 0.0 };
+            let master = s.master.as_mut();
             match (self.algorithm, s.moments.as_mut_slice()) {
                 (Algorithm::AdamW { beta1, beta2, eps, weight_decay }, [m, v]) => {
                     let weight_decay = decay(weight_decay);
                     let hyper = AdamW { lr, beta1, beta2, eps, weight_decay, step: self.steps, grad_scale };
-                    b.adamw(w, m, v, g, hyper);
+                    b.adamw(w, master, m, v, g, hyper);
                 }
                 (Algorithm::Rmsprop { alpha, eps, weight_decay }, [v]) => {
                     let weight_decay = decay(weight_decay);
-                    b.rmsprop(w, v, g, Rmsprop { lr, alpha, eps, weight_decay, grad_scale });
+                    b.rmsprop(w, master, v, g, Rmsprop { lr, alpha, eps, weight_decay, grad_scale });
                 }
                 _ => unreachable!("moments are allocated by the algorithm"),
             }
         }
     }
 
-    /// Every moment buffer, in a fixed order, for a checkpoint.
-    pub fn moments(&self) -> Vec<&Acc<B>> {
-        self.states.iter().flat_map(|s| &s.moments).collect()
+    /// Every buffer of the state by its name in a checkpoint, in a fixed order.
+    pub fn state(&self) -> Vec<(String, &Acc<B>)> {
+        let moments = self.states.iter().flat_map(|s| &s.moments);
+        let masters = self.states.iter().filter_map(|s| s.master.as_ref());
+        named("moment", moments).chain(named("master", masters)).collect()
     }
 
-    /// Continues from a checkpoint: as [`Optimizer::moments`], to write to, with the steps taken so far.
-    pub fn restore(&mut self, steps: u64) -> Vec<&mut Acc<B>> {
+    /// Continues from a checkpoint: as [`Optimizer::state`], to write to, with the steps taken so far.
+    pub fn restore(&mut self, steps: u64) -> Vec<(String, &mut Acc<B>)> {
         self.steps = steps;
-        self.states.iter_mut().flat_map(|s| &mut s.moments).collect()
+        let (mut moments, mut masters) = (Vec::new(), Vec::new());
+        for s in &mut self.states {
+            moments.extend(&mut s.moments);
+            masters.extend(&mut s.master);
+        }
+        named("moment", moments).chain(named("master", masters)).collect()
     }
 }
 
-/// Global L2 norm of the gradients, as each one's sum of squares so that a culprit can be named.
-pub fn square_sums<B: Backend>(b: &B, grads: &[&Acc<B>]) -> Vec<f64> {
-    grads.iter().map(|g| b.sumsq(g)).collect()
+fn named<T>(kind: &str, buffers: impl IntoIterator<Item = T>) -> impl Iterator<Item = (String, T)> {
+    buffers.into_iter().enumerate().map(move |(i, buf)| (format!("{kind}.{i}"), buf))
 }
 
 /// Factor that clips a gradient of norm `norm` to `max_norm` (0: never), as PyTorch computes it.
@@ -126,6 +151,7 @@ pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
 mod tests {
     use super::*;
     use duel_cpu::Cpu;
+    use half::bf16;
 
     /// Both rules against their textbook form, ten steps on a parabola.
     #[test]
@@ -162,12 +188,40 @@ mod tests {
         }
     }
 
+    /// With masters, bf16 weights follow the f32 run to their own rounding; without, they do not move at all, since each
+    /// update is less than half their last digit.
+    #[test]
+    fn masters_keep_what_bf16_would_lose() {
+        let (narrow, wide) = (Cpu::<bf16>::new(1), Cpu::<f32>::new(1));
+        let adam = Algorithm::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
+        let rms = Algorithm::Rmsprop { alpha: 0.9, eps: 1e-8, weight_decay: 0.0 };
+        for algorithm in [adam, rms] {
+            let start = [1.0f32, -2.0, 0.5];
+            let (mut exact, mut with) = (start.to_vec(), start.map(bf16::from_f32).to_vec());
+            let mut without = with.clone();
+            let parameters = [(3, false)];
+            let mut o = Optimizer::new(&wide, algorithm, parameters).unwrap();
+            let mut masters =
+                Optimizer::new(&narrow, algorithm, parameters).unwrap().with_masters(vec![start.to_vec()]);
+            let mut none = Optimizer::new(&narrow, algorithm, parameters).unwrap();
+            for _ in 0..50 {
+                let g = vec![1.0f32, -1.0, 1.0];
+                o.step(&wide, vec![&mut exact], vec![&g], 1e-4, 1.0);
+                masters.step(&narrow, vec![&mut with], vec![&g], 1e-4, 1.0);
+                none.step(&narrow, vec![&mut without], vec![&g], 1e-4, 1.0);
+            }
+            assert_eq!(with, exact.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
+            let (name, master) = masters.state().pop().unwrap();
+            assert_eq!((name.as_str(), master), ("master.0", &exact));
+            assert_ne!(with[0].to_f32(), 1.0);
+            assert_eq!(without, start.map(bf16::from_f32));
+        }
+    }
+
     #[test]
     fn clip() {
         assert_eq!(clip_scale(0.5, 1.0), 1.0);
         assert_eq!(clip_scale(100.0, 0.0), 1.0);
         assert!((clip_scale(4.0, 1.0) - 0.25).abs() < 1e-6);
-        let b = Cpu::<f32>::new(1);
-        assert_eq!(square_sums(&b, &[&vec![3.0, 4.0], &vec![f32::NAN]])[0], 25.0);
     }
 }

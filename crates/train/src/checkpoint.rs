@@ -26,10 +26,6 @@ pub struct State {
     pub window: (Vec<(String, f64)>, u64),
 }
 
-fn names<B: Backend>(optimizer: &Optimizer<B>) -> Vec<String> {
-    (0..optimizer.moments().len()).map(|i| format!("moment.{i}")).collect()
-}
-
 /// Name of the checkpoint folder of a step.
 pub fn folder(output_dir: &Path, step: u64) -> PathBuf {
     output_dir.join(format!("checkpoint-{step}"))
@@ -70,9 +66,7 @@ pub fn save<B: Backend>(
         fs::create_dir_all(&partial).map_err(failed)?;
         duel_model::save(b, &partial, model, weights)?;
         duel_model::copy_companions(&config.model, &partial)?;
-        let names = names(optimizer);
-        let moments: Vec<_> = names.iter().map(String::as_str).zip(optimizer.moments()).collect();
-        duel_model::save_flat(b, &partial.join(OPTIMIZER), &moments)?;
+        duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
         let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
         duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
         duel_model::write_synced(&partial.join(CONFIG), config.to_toml()?.as_bytes())?;
@@ -140,8 +134,7 @@ impl Checkpoint {
 
     /// Fills the optimizer's state.
     pub fn restore<B: Backend>(&self, b: &B, optimizer: &mut Optimizer<B>) -> Result<(), Error> {
-        let names = names(optimizer);
-        let moments = names.iter().map(String::as_str).zip(optimizer.restore(self.state.step)).collect();
-        Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), moments)?)
+        let state = optimizer.restore(self.state.step);
+        Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), state)?)
     }
 }

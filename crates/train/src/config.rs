@@ -131,13 +131,51 @@ choices! {
     ConstantWithWarmup = "constant_with_warmup",
 }
 
-choices! {
-    /// Where the arithmetic is done.
-    Device = "device", later &["cuda", "mps"],
-    /// The best device there is.
-    Auto = "auto",
+/// Where the arithmetic is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where one can be used, else the processor.
+    Auto,
     /// The processor.
-    Cpu = "cpu",
+    Cpu,
+    /// The GPU of this number, as the NVIDIA driver counts.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+    fn from_str(word: &str) -> Result<Self, Error> {
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+        match (word, word.strip_prefix("cuda:").and_then(number)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(number)) => Ok(Self::Cuda(number)),
+            _ => Err(wrong_choice("device", word, &["auto", "cpu", "cuda", "cuda:0"], &["mps"])),
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 choices! {
@@ -368,13 +406,17 @@ options! {
         report_to: ReportTo = ReportTo::None;
     }
     "Machine" {
-        /// Device: auto or cpu. [default: auto]
+        /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one. [default: auto]
         device: Device = Device::Auto;
+        /// Compute in bfloat16, with weights, gradients and moments kept in float32 beside; GPU only. none: on a GPU,
+        /// yes. [default: none]
+        bf16: Maybe<bool> [num_args = 0..=1, default_missing_value = "true"] = Maybe(None);
         /// Threads; 0: one per core. [default: 0]
         threads: usize = 0;
         /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default: false]
         gradient_checkpointing: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = false;
-        /// Tokens computed at once; 0: 768, or the longest group where that is longer. [default: 0]
+        /// Tokens computed at once; 0: 768 on the CPU, 8192 on a GPU, or the longest group where that is longer.
+        /// [default: 0]
         micro_batch_tokens: usize = 0;
         /// Folder for cached reference log-probabilities. [default: duel in $XDG_CACHE_HOME or ~/.cache]
         cache_dir: PathBuf = default_cache_dir();
@@ -418,10 +460,10 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
     (&["precompute_ref_batch_size"], "`micro_batch_tokens` sets the size of every pass"),
     (&["disable_dropout"], "there is no dropout"),
     (
-        &["bf16", "fp16", "tf32", "dtype", "bf16_full_eval", "fp16_full_eval", "half_precision_backend"],
-        "the arithmetic is in float32",
+        &["fp16", "tf32", "dtype", "bf16_full_eval", "fp16_full_eval", "half_precision_backend"],
+        "the arithmetic is in float32, or with `bf16` in bfloat16",
     ),
-    (&["load_in_8bit", "load_in_4bit"], "weights are float32"),
+    (&["load_in_8bit", "load_in_4bit"], "weights are float32 or bfloat16"),
     (&["ref_model"], "the reference is the model before the first step"),
     (&["completion_only_loss", "assistant_only_loss"], "the loss always covers the responses only"),
     (
@@ -743,6 +785,9 @@ impl Config {
                  computed once, before the first step; remove it",
             );
         }
+        if self.device == Device::Cpu && self.bf16.0 == Some(true) {
+            return wrong("`bf16 = true` needs a GPU: on the CPU the arithmetic is in float32; remove it");
+        }
         if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {
             return wrong("`warmup_steps` and `warmup_ratio` are both set; keep one");
         }
@@ -759,7 +804,7 @@ impl Config {
 
     /// Keys that this configuration makes meaningless, and why.
     fn unused(&self) -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
-        let rules: [(bool, &'static [&'static str], &'static str); 10] = [
+        let rules: [(bool, &'static [&'static str], &'static str); 11] = [
             (
                 self.method == Method::Sft,
                 &["beta", "loss_type", "label_smoothing", "ipo_reduction"],
@@ -786,6 +831,7 @@ impl Config {
                 "without `generate_during_eval`",
             ),
             (self.temperature == 0.0, &["top_k", "top_p"], "with `temperature = 0`"),
+            (matches!(self.device, Device::Cuda(_)), &["threads"], "on a GPU"),
         ];
         rules.into_iter().filter(|rule| rule.0).map(|(_, keys, reason)| (keys, reason))
     }
@@ -855,14 +901,13 @@ mod tests {
     #[test]
     fn help_names_every_choice() {
         let command = Cli::command();
-        let choices: [(&str, &[&str]); 8] = [
+        let choices: [(&str, &[&str]); 7] = [
             ("method", Method::WORDS),
             ("loss_type", LossType::WORDS),
             ("ipo_reduction", IpoReduction::WORDS),
             ("truncation_mode", TruncationMode::WORDS),
             ("optim", Optim::WORDS),
             ("lr_scheduler_type", Scheduler::WORDS),
-            ("device", Device::WORDS),
             ("report_to", ReportTo::WORDS),
         ];
         for (key, words) in choices {
@@ -870,6 +915,27 @@ mod tests {
             let help = arg.get_help().unwrap().to_string();
             words.iter().for_each(|word| assert!(help.contains(word), "{key}: {word}"));
         }
+    }
+
+    #[test]
+    fn devices() {
+        for (word, device) in [
+            ("auto", Device::Auto),
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:3", Device::Cuda(3)),
+        ] {
+            assert_eq!(resolve(&format!("device = '{word}'")).unwrap().device, device);
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for wrong in ["cuda:", "cuda:x", "cuda:-1", "cuda:+1", "gpu", "cuda0"] {
+            assert!(error(&format!("device = '{wrong}'")).contains("did you mean"), "{wrong}");
+        }
+        assert!(error("device = 'mps'").contains("is not supported yet"));
+        assert_eq!(cli(&["--bf16", "--device=cuda"]).bf16, Some(Maybe(Some(true))));
+        assert_eq!(resolve("bf16 = false").unwrap().bf16, Maybe(Some(false)));
+        assert!(error("bf16 = true\ndevice = 'cpu'").contains("needs a GPU"));
+        assert!(error("threads = 3\ndevice = 'cuda'").contains("`threads` has no effect on a GPU"));
     }
 
     #[test]
@@ -976,7 +1042,7 @@ mod tests {
     #[test]
     fn unsupported_trl_keys_and_values_are_named() {
         for key in
-            ["bf16", "use_peft", "lora_r", "sync_ref_model", "max_prompt_length", "deepspeed", "loss_weights"]
+            ["fp16", "use_peft", "lora_r", "sync_ref_model", "max_prompt_length", "deepspeed", "loss_weights"]
         {
             let expected = format!("`{key}` is not supported");
             assert!(error(&format!("{key} = true")).starts_with(&expected));

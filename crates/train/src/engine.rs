@@ -1,17 +1,10 @@
 //! Groups through the model: micro-batches packed without padding, scored or differentiated.
 
 use crate::Error;
-use duel_backend::{Acc, Backend, Layout, Real, Segment};
+use duel_backend::{Acc, Backend, Layout, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, ResponseStats, Targets};
 use duel_model::{Activations, Config, Keep, Model, Weights, backward, forward};
-
-/// Bytes of logits that exist at a time: enough rows that the product with the head runs at full speed.
-const LOGITS_BYTES: usize = 128 << 20;
-
-/// Tokens of a micro-batch where nothing else is asked for: more would hardly be faster, and activations take memory in
-/// proportion.
-const BUDGET: usize = 768;
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +20,17 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: [`BUDGET`], or the
-    /// largest group where that is larger).
-    pub fn plan(ds: &Dataset, batch: usize, budget: usize, vocab: usize) -> Room {
+    /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: as many as the
+    /// backend wants, or the largest group where that is larger).
+    pub fn plan<B: Backend>(b: &B, ds: &Dataset, batch: usize, budget: usize, vocab: usize) -> Room {
+        let Portions { tokens, logits_bytes } = b.portions();
         let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.first().copied().unwrap_or(0);
         let most = sizes.iter().take(batch).sum();
-        let budget = if budget == 0 { BUDGET } else { budget };
+        let budget = if budget == 0 { tokens } else { budget };
         let rows = budget.min(most).max(largest);
-        let logits = (LOGITS_BYTES / (4 * vocab)).clamp(64, rows.max(64));
+        let logits = (logits_bytes / (size_of::<B::Real>() * vocab)).clamp(64, rows.max(64));
         Room { budget: rows, rows, positions: ds.report().longest, logits }
     }
 
@@ -74,11 +68,12 @@ impl<'b, B: Backend> Engine<'b, B> {
         })
     }
 
-    /// Bytes that [`Engine::new`] allocates, in single precision.
+    /// Bytes that [`Engine::new`] allocates.
     pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
-        Activations::<B>::bytes(model, room.rows, keep, 4, 4)
-            + Head::<B>::bytes(model.width, model.vocab, room.logits, 4, 4)
-            + room.positions * model.heads.head_dim * 4
+        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+        Activations::<B>::bytes(model, room.rows, keep, real, acc)
+            + Head::<B>::bytes(model.width, model.vocab, room.logits, real, acc)
+            + room.positions * model.heads.head_dim * acc
     }
 
     /// Micro-batches of the groups `indices`, each a run of them.
@@ -103,31 +98,68 @@ impl<'b, B: Backend> Engine<'b, B> {
         }
     }
 
+    /// The micro-batch of the dataset that takes longest and most scratch memory: that of its largest groups.
+    fn largest(ds: &Dataset, budget: usize) -> Vec<u32> {
+        let mut all: Vec<u32> = (0..ds.len() as u32).collect();
+        let tokens = |i: u32| ds.group(i as usize).tokens();
+        all.sort_by_key(|&i| std::cmp::Reverse(tokens(i)));
+        let mut sum = 0;
+        // One group alone may be larger than the budget.
+        all.retain(|&i| {
+            let fits = sum == 0 || sum + tokens(i) <= budget;
+            sum += if fits { tokens(i) } else { 0 };
+            fits
+        });
+        all
+    }
+
+    /// Makes a pass of the largest micro-batch of a dataset with a gradient of zero: what the device has to do once is
+    /// done then, and what it cannot do at all fails. `grads` stay as they are.
+    ///
+    /// # Errors
+    /// The device failed, or has no room.
+    pub fn rehearse(
+        &mut self,
+        weights: &Model<Real<B>>,
+        grads: &mut Model<Acc<B>>,
+        ds: &Dataset,
+    ) -> Result<(), Error> {
+        let largest = Self::largest(ds, self.room.budget);
+        self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?;
+        Ok(self.b.finish()?)
+    }
+
     /// Scores every response of the groups `indices`, in order; `each` hears how many groups a micro-batch had, and
     /// stops the work by returning `false`.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn score(
         &mut self,
         weights: &impl Weights<B>,
         ds: &Dataset,
         indices: &[u32],
         mut each: impl FnMut(usize) -> bool,
-    ) -> Vec<ResponseStats> {
+    ) -> Result<Vec<ResponseStats>, Error> {
         let head = *weights.view().head();
         let mut all = Vec::new();
         for micro in Self::micro_batches(ds, indices, self.room.rows) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
-            all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets));
+            all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets)?);
             if !each(micro.len()) {
                 break;
             }
         }
-        all
+        Ok(all)
     }
 
     /// Adds the gradients of the groups `indices` to `grads`. `objective(group of the dataset, its responses,
     /// coefficients)` gives the derivative of the loss by each response's summed log-probability. Returns the
     /// responses' statistics, in order.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn accumulate(
         &mut self,
         weights: &Model<Real<B>>,
@@ -135,7 +167,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         ds: &Dataset,
         indices: &[u32],
         mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),
-    ) -> Vec<ResponseStats> {
+    ) -> Result<Vec<ResponseStats>, Error> {
         let mut all = Vec::new();
         for micro in Self::micro_batches(ds, indices, self.room.budget) {
             self.load(ds, micro);
@@ -149,10 +181,10 @@ impl<'b, B: Backend> Engine<'b, B> {
                 &mut a.dhidden,
                 &self.targets,
                 |group, stats, coefs| objective(micro[group] as usize, stats, coefs),
-            );
+            )?;
             backward(self.b, &self.model, weights, grads, &self.layout, a);
             all.extend(stats);
         }
-        all
+        Ok(all)
     }
 }

@@ -1,12 +1,16 @@
 //! The `duel` command.
 
 use clap::{Args, Parser, Subcommand};
+use duel_backend::Backend;
 use duel_cpu::Cpu;
+use duel_cuda::Cuda;
 use duel_data::{Message, Tokenizer};
 use duel_model::{Config as ModelConfig, Sampling};
-use duel_train::config::{Device, Options, normalize_args};
+use duel_train::config::{Config, Device, Maybe, Options, normalize_args};
+use duel_train::experiment::{self, Finding};
 use duel_train::sample::{sample, stop_tokens};
-use duel_train::{Error, Outcome, experiment, signal, train};
+use duel_train::{Error, Outcome, signal, train};
+use half::bf16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,7 +64,20 @@ struct Generate {
     /// Seed of the sampling
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Threads; 0: one per core
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// Where a command that has no other options of a run works.
+#[derive(Args)]
+struct Machine {
+    /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one
+    #[arg(long, default_value_t = Device::Auto)]
+    device: Device,
+    /// Compute in bfloat16; GPU only. none: on a GPU, yes
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none")]
+    bf16: Maybe<bool>,
+    /// Threads on the CPU; 0: one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
     threads: u16,
 }
@@ -76,23 +93,109 @@ fn main() -> ExitCode {
     })
 }
 
+// ---- devices ---------------------------------------------------------------------------------------------------------
+
+/// Work that any backend can do.
+trait Job: Send {
+    type Output: Send;
+    fn run<B: Backend>(self, b: &B) -> Result<Self::Output, Error>;
+}
+
+/// A device that is there, and what it computes in.
+enum Chosen {
+    Cpu(usize),
+    Gpu { number: usize, gpu: Box<duel_cuda::Device>, bf16: bool },
+}
+
+impl Chosen {
+    /// The one place where a device is chosen. `auto` says why it is the CPU where it is.
+    fn of(device: Device, bf16: Maybe<bool>, threads: usize) -> Result<Self, Error> {
+        let number = match device {
+            Device::Cpu => None,
+            Device::Auto => Some(0),
+            Device::Cuda(number) => Some(number),
+        };
+        let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
+            Some((number, Ok(gpu))) => {
+                return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.0.unwrap_or(true) });
+            }
+            Some((_, Err(e))) if device != Device::Auto => {
+                return Err(Error::new(format!("device {device}: {e}; give --device cpu to do without")));
+            }
+            Some((_, Err(e))) => format!("no GPU can be used: {e}"),
+            None => String::new(),
+        };
+        if bf16.0 == Some(true) {
+            let why = if why.is_empty() { "device is cpu" } else { &why };
+            return Err(Error::new(format!(
+                "bf16 needs a GPU, on the CPU the arithmetic is in float32; {why}; remove --bf16"
+            )));
+        }
+        if !why.is_empty() {
+            eprintln!("device auto: the CPU, since {why}");
+        }
+        Ok(Chosen::Cpu(threads))
+    }
+
+    fn run<J: Job>(self, job: J) -> Result<J::Output, Error> {
+        match self {
+            Chosen::Cpu(threads) => {
+                let cpu = Cpu::<f32>::new(threads);
+                cpu.install(|| job.run(&cpu))
+            }
+            Chosen::Gpu { gpu, bf16: true, .. } => job.run(&Cuda::<_, bf16>::new(*gpu)),
+            Chosen::Gpu { gpu, bf16: false, .. } => job.run(&Cuda::<_, f32>::new(*gpu)),
+        }
+    }
+}
+
+// ---- training --------------------------------------------------------------------------------------------------------
+
+struct Experiment;
+
+impl Job for Experiment {
+    type Output = Finding;
+    fn run<B: Backend>(self, b: &B) -> Result<Finding, Error> {
+        experiment::run(b, Path::new("runs/sentiment"), 42)
+    }
+}
+
+struct Training<'a>(&'a Config);
+
+impl Job for Training<'_> {
+    type Output = Outcome;
+    fn run<B: Backend>(self, b: &B) -> Result<Outcome, Error> {
+        train(b, self.0)
+    }
+}
+
+/// Whether nothing is said but where to work.
+fn is_experiment(options: &Options) -> bool {
+    let machine = Options {
+        device: options.device,
+        bf16: options.bf16.clone(),
+        threads: options.threads,
+        ..Options::default()
+    };
+    *options == machine
+}
+
 fn train_command(args: Train) -> Result<ExitCode, Error> {
     signal::listen();
-    if args.config.is_none() && args.options == Options::default() {
-        let cpu = Cpu::<f32>::new(0);
-        return cpu
-            .install(|| experiment::run(&cpu, Path::new("runs/sentiment"), 42))
-            .map(|_| ExitCode::SUCCESS);
+    if args.config.is_none() && is_experiment(&args.options) {
+        let Options { device, bf16, threads, .. } = args.options;
+        let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.unwrap_or(Maybe(None)));
+        return Chosen::of(device, bf16, threads.unwrap_or(0))?.run(Experiment).map(|_| ExitCode::SUCCESS);
     }
     let file = args.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
-    let config = args.options.or(file).resolve()?;
-    // The one place where a device is chosen.
-    let outcome = match config.device {
-        Device::Auto | Device::Cpu => {
-            let cpu = Cpu::<f32>::new(config.threads);
-            cpu.install(|| train(&cpu, &config))?
-        }
+    let mut config = args.options.or(file).resolve()?;
+    let chosen = Chosen::of(config.device, config.bf16.clone(), config.threads)?;
+    // What the run's folder says: the device that it is, not how it was found.
+    (config.device, config.threads) = match chosen {
+        Chosen::Cpu(threads) => (Device::Cpu, threads),
+        Chosen::Gpu { number, .. } => (Device::Cuda(number), 0),
     };
+    let outcome = chosen.run(Training(&config))?;
     match outcome {
         Outcome::Done { seconds, .. } => {
             eprintln!(
@@ -114,10 +217,29 @@ fn train_command(args: Train) -> Result<ExitCode, Error> {
     }
 }
 
+// ---- generation ------------------------------------------------------------------------------------------------------
+
+struct Generation<'a> {
+    folder: &'a Path,
+    model: ModelConfig,
+    prompt: Vec<u32>,
+    how: Sampling,
+    stop: Vec<u32>,
+}
+
+impl Job for Generation<'_> {
+    type Output = Vec<u32>;
+    fn run<B: Backend>(self, b: &B) -> Result<Vec<u32>, Error> {
+        let weights = duel_model::load_frozen(b, self.folder, &self.model)?;
+        let out = sample(b, &self.model, &weights, &[self.prompt], self.how, &self.stop, |_| {})?;
+        Ok(out.into_iter().flatten().collect())
+    }
+}
+
 fn generate_command(args: &Generate) -> Result<(), Error> {
     let tokenizer = Tokenizer::from_dir(&args.model)?;
     let model = ModelConfig::from_dir(&args.model)?;
-    let ids = if args.chat {
+    let prompt = if args.chat {
         let text = tokenizer.chat(&[Message::new("user", &args.prompt)], true)?;
         tokenizer.encode(&text, false)?
     } else {
@@ -133,11 +255,10 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
     if !(how.temperature >= 0.0 && how.top_p > 0.0 && how.top_p <= 1.0) {
         return Err(Error::new("--temperature must be 0 or above, --top-p above 0 and at most 1"));
     }
-    let cpu = Cpu::<f32>::new(args.threads.into());
-    let weights = duel_model::load_frozen(&cpu, &args.model, &model)?;
     let stop = stop_tokens(&args.model, &tokenizer);
-    let prompts = [ids];
-    let out = cpu.install(|| sample(&cpu, &model, &weights, &prompts, how, &stop, |_| {}))?;
-    println!("{}", tokenizer.decode(&out[0], true)?);
+    let machine = &args.machine;
+    let chosen = Chosen::of(machine.device, machine.bf16.clone(), machine.threads.into())?;
+    let out = chosen.run(Generation { folder: &args.model, model, prompt, how, stop })?;
+    println!("{}", tokenizer.decode(&out, true)?);
     Ok(())
 }

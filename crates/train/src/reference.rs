@@ -107,7 +107,7 @@ impl Reference {
         let stats = engine.score(weights, ds, &indices, |groups| {
             progress.advance(groups as u64);
             !signal::interrupted()
-        });
+        })?;
         drop(progress);
         if stats.len() < responses {
             return Err(Error::new(

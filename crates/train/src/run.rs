@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{Config, Method, Resume, Scheduler, TruncationMode};
+use crate::config::{Config, Maybe, Method, Resume, Scheduler, TruncationMode};
 use crate::engine::{Engine, Room};
 use crate::metrics::{self, MetricsWriter};
 use crate::objective::{Metrics, Objective};
@@ -11,10 +11,10 @@ use crate::progress::Progress;
 use crate::reference::{ModelId, Reference};
 use crate::sample::{sample, sequence_kl, stop_tokens};
 use crate::signal;
-use duel_backend::{Acc, Backend, Real};
+use duel_backend::{Acc, Backend, Dtype, Element, Real};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, order};
 use duel_model::{Config as ModelConfig, Frozen, Keep, Model, Sampling, Shape};
-use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale, square_sums};
+use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ pub enum Outcome {
 /// # Errors
 /// Anything that the user must put right, in one sentence; what was written before stays.
 pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
+    // What the backend computes in decides the bits, so the run's own configuration names it.
+    let config = &Config { bf16: Maybe(Some(B::Real::DTYPE == Dtype::Bf16)), ..config.clone() };
     let resume = checkpoint_to_resume(config)?;
     let checkpoint = resume.as_deref().map(|path| Checkpoint::open(path, config)).transpose()?;
     if checkpoint.is_none() {
@@ -55,7 +57,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let eval = config.eval_dataset.0.as_deref().map(load).transpose()?;
 
     let manifest = Model::manifest(&model);
-    let plan = |ds: &Dataset, batch| Room::plan(ds, batch, config.micro_batch_tokens, model.vocab);
+    let plan = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
     let train_room = plan(&ds, config.batch_size());
     let room = eval.iter().fold(train_room, |room, e| room.and(plan(e, config.per_device_eval_batch_size)));
     let keep = if config.gradient_checkpointing { Keep::Residuals } else { Keep::All };
@@ -97,15 +99,21 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     };
     let reference_weights =
         if keep_reference { Some(duel_model::load_frozen(b, &config.model, &model)?) } else { None };
-    let grads = manifest.alloc::<B, B::Acc>(b)?;
+    let mut grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, algorithm, shapes)?;
+    if Optimizer::<B>::needs_masters() {
+        optimizer = optimizer.with_masters(duel_model::load_masters(b, &config.model, &model)?);
+    }
     let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {
         weights = duel_model::load(b, &c.path, &model)?;
         c.restore(b, &mut optimizer)?;
         state = c.state.clone();
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
+    }
+    if b.rehearses() {
+        engine.rehearse(&weights, &mut grads, &ds)?;
     }
     prepare_output_dir(config)?;
     let resumed = checkpoint.as_ref().map(|_| state.step);
@@ -181,6 +189,7 @@ impl<B: Backend> Run<'_, B> {
         let mut last = Vec::new();
         let mut plan = EpochOrder::default();
         let mut samples = 0;
+        let mut seconds_of_steps = Vec::new();
         while self.state.step < total {
             if signal::interrupted() {
                 drop(progress);
@@ -189,7 +198,9 @@ impl<B: Backend> Run<'_, B> {
             let (epoch, at) =
                 (self.state.step / self.steps.per_epoch, self.state.step % self.steps.per_epoch);
             let batch = plan.batch(self.config, self.ds.len(), epoch, at);
+            let begun = Instant::now();
             let (metrics, norm, rate) = self.step(&batch)?;
+            seconds_of_steps.push(begun.elapsed().as_secs_f64());
             samples += batch.len();
             progress.step(batch.len() as u64, metrics.loss);
             self.remember(&metrics);
@@ -209,7 +220,7 @@ impl<B: Backend> Run<'_, B> {
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
-        let results = self.results(samples, seconds, total - first);
+        let results = self.results(samples, seconds, &seconds_of_steps);
         if self.saved != Some(total) {
             self.save()?;
         }
@@ -218,15 +229,20 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the seconds
-    /// of the reference pass beside them.
-    fn results(&self, samples: usize, seconds: f64, steps: u64) -> Value {
-        json!({
+    /// of the reference pass and of every step, and what the device says of its memory.
+    fn results(&self, samples: usize, seconds: f64, seconds_of_steps: &[f64]) -> Value {
+        let mut results = json!({
             "train_runtime": seconds,
             "train_samples": samples,
             "train_samples_per_second": samples as f64 / seconds.max(f64::MIN_POSITIVE),
-            "train_steps_per_second": steps as f64 / seconds.max(f64::MIN_POSITIVE),
+            "train_steps_per_second": seconds_of_steps.len() as f64 / seconds.max(f64::MIN_POSITIVE),
             "reference_runtime": self.reference.as_ref().map_or(0.0, |r| r.runtime),
-        })
+            "step_seconds": seconds_of_steps,
+        });
+        if let Some(peak) = self.engine.b.memory().peak {
+            results["peak_device_bytes"] = json!(peak);
+        }
+        results
     }
 
     /// One optimizer step on the groups `batch`.
@@ -238,12 +254,17 @@ impl<B: Backend> Run<'_, B> {
         let weight = self.objective.weight(&self.ds, batch);
         let mut metrics = Metrics::default();
         let (objective, reference) = (self.objective, self.reference.as_ref());
-        self.engine.accumulate(&self.weights, &mut self.grads, &self.ds, batch, |group, responses, coefs| {
-            let reference = reference.map_or(&[][..], |r| r.group(group));
-            objective.group(weight, responses, reference, &mut metrics, Some(coefs));
-        });
-        let squares = square_sums(b, &self.grads.iter());
-        b.finish()?;
+        self.engine.accumulate(
+            &self.weights,
+            &mut self.grads,
+            &self.ds,
+            batch,
+            |group, responses, coefs| {
+                let reference = reference.map_or(&[][..], |r| r.group(group));
+                objective.group(weight, responses, reference, &mut metrics, Some(coefs));
+            },
+        )?;
+        let squares = b.square_sums(&self.grads.iter())?;
         let norm = squares.iter().sum::<f64>().sqrt();
         if !norm.is_finite() || !metrics.loss.is_finite() {
             return Err(self.diverged(metrics.loss, &squares, batch));
@@ -310,7 +331,7 @@ impl<B: Backend> Run<'_, B> {
         let stats = self.engine.score(&self.weights, &eval.ds, &indices, |n| {
             bar.advance(n as u64);
             !signal::interrupted()
-        });
+        })?;
         drop(bar);
         if signal::interrupted() {
             // Half an evaluation is none; the loop saves next.
@@ -384,7 +405,7 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn save(&mut self) -> Result<(), Error> {
-        if let Some(tensor) = duel_model::first_not_finite(self.engine.b, &self.manifest, &self.weights) {
+        if let Some(tensor) = duel_model::first_not_finite(self.engine.b, &self.manifest, &self.weights)? {
             let kept = checkpoint::list(&self.config.output_dir).pop();
             return Err(Error::new(format!(
                 "step {} made `{tensor}` not finite, nothing was saved; lower learning_rate; {}",
@@ -584,13 +605,6 @@ fn prepare_output_dir(c: &Config) -> Result<(), Error> {
     Ok(duel_model::write_synced(&out.join("duel.toml"), config.to_toml()?.as_bytes())?)
 }
 
-/// Bytes of memory that the system could give, where it says so.
-fn available_memory() -> Option<f64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
-}
-
 /// The configured length, but no longer than the model can go.
 fn max_length(c: &Config, model: &ModelConfig) -> usize {
     match c.max_length.0 {
@@ -648,8 +662,10 @@ fn print_plan<B: Backend>(
     keep_reference: bool,
 ) {
     let n = manifest.parameters();
-    let copies = 2 + algorithm.moments() + usize::from(keep_reference);
-    let bytes = 4 * n * copies + Engine::<B>::bytes(model, room, keep);
+    let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+    let masters = usize::from(Optimizer::<B>::needs_masters());
+    let parameter = real * (1 + usize::from(keep_reference)) + acc * (1 + algorithm.moments() + masters);
+    let bytes = n * parameter + Engine::<B>::bytes(model, room, keep);
     eprintln!(
         "model {}: {:.2} M parameters, {:?}, {} layers of width {}",
         c.model.display(),
@@ -670,7 +686,7 @@ fn print_plan<B: Backend>(
         bytes as f64 / 1e9,
         b.describe()
     );
-    if let Some(free) = available_memory().filter(|free| bytes as f64 > *free) {
+    if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes as f64 > *free) {
         eprintln!(
             "      only {:.2} GB of memory are free: lower max_length, per_device_train_batch_size or \
              micro_batch_tokens, or set gradient_checkpointing",

@@ -54,7 +54,7 @@ pub fn sample<B: Backend>(
     for (i, batch) in prompts.chunks(BATCH).enumerate() {
         let prompts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
         let how = Sampling { seed: how.seed.wrapping_add((i as u64) << 32), ..how };
-        out.extend(generator.generate(b, model, weights, &prompts, how, stop));
+        out.extend(generator.generate(b, model, weights, &prompts, how, stop)?);
         each(batch.len());
         if signal::interrupted() {
             return Err(Error::new("stopped while sampling"));
@@ -80,9 +80,9 @@ pub fn sequence_kl<B: Backend>(
     }
     let ds = builder.finish()?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
-    let mut engine = Engine::new(b, model, Room::plan(&ds, BATCH, 0, model.vocab), Keep::Nothing)?;
-    let policy = engine.score(policy, &ds, &indices, |_| true);
-    let reference = engine.score(reference, &ds, &indices, |_| true);
+    let mut engine = Engine::new(b, model, Room::plan(b, &ds, BATCH, 0, model.vocab), Keep::Nothing)?;
+    let policy = engine.score(policy, &ds, &indices, |_| true)?;
+    let reference = engine.score(reference, &ds, &indices, |_| true)?;
     let total: f64 = policy.iter().zip(&reference).map(|(p, r)| p.logp - r.logp).sum();
     Ok(total / ds.len() as f64)
 }

@@ -1,9 +1,10 @@
 //! A step allocates no buffer: what it needs was allocated before the first one.
 
+use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_data::{Dataset, Options, Task, Truncation};
 use duel_model::{Config, Keep, Model};
-use duel_optim::{Algorithm, Optimizer, square_sums};
+use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -56,7 +57,7 @@ fn a_step_allocates_no_buffer() {
             })
             .unwrap();
         let mut grads = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
-        let room = Room::plan(&ds, ds.len(), 512, config.vocab);
+        let room = Room::plan(&cpu, &ds, ds.len(), 512, config.vocab);
         let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
         let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
@@ -64,10 +65,10 @@ fn a_step_allocates_no_buffer() {
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let mut step = || {
             for g in grads.iter_mut() {
-                duel_backend::Backend::zero(&cpu, g);
+                cpu.zero(g);
             }
-            let stats = engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1));
-            let norm: f64 = square_sums(&cpu, &grads.iter()).iter().sum();
+            let stats = engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1)).unwrap();
+            let norm: f64 = cpu.square_sums(&grads.iter()).unwrap().iter().sum();
             optimizer.step(&cpu, weights.iter_mut(), grads.iter(), 1e-4, 1.0);
             (stats, norm)
         };

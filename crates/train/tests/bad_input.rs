@@ -104,7 +104,7 @@ fn unknown_and_contradictory_keys_are_named() {
     };
     let error = toml("learning_rat = 1e-3");
     assert!(error.contains("run.toml: unknown key `learning_rat`; did you mean `learning_rate`?"), "{error}");
-    assert!(toml("seed = 1\nbf16 = true").contains("`bf16` is not supported"));
+    assert!(toml("seed = 1\nfp16 = true").contains("`fp16` is not supported"));
     assert!(toml("seed = \"x\"").contains("run.toml: `seed`"));
     let error = toml("seed = 1\nseed = ");
     assert!(error.contains("run.toml") && error.contains("line 2"), "{error}");

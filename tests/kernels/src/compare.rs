@@ -99,7 +99,7 @@ impl Bench {
     pub fn done<B: Backend, T: Float>(&mut self, b: &B, name: &'static str, buf: &B::Buf<T>, row: usize) {
         let n = b.len(buf) - SLACK;
         let mut slack = vec![T::default(); SLACK];
-        b.download(&mut slack, buf, n);
+        b.download(&mut slack, buf, n).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(slack.iter().all(|x| x.to_f64().is_nan()), "{name}: written past its end");
         self.push::<B, T>(b, name, buf, n, row);
     }
@@ -118,7 +118,7 @@ impl Bench {
         row: usize,
     ) {
         let mut host = vec![T::default(); n];
-        b.download(&mut host, buf, 0);
+        b.download(&mut host, buf, 0).unwrap_or_else(|e| panic!("{name}: {e}"));
         let values = host.into_iter().map(T::to_f64).collect();
         self.outputs.push(Output {
             name,

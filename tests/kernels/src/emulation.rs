@@ -1,8 +1,8 @@
 //! The host emulation as a driver.
 
 use duel_backend::{Error, Result};
-use duel_cuda::{Driver, Grid, Properties, sys};
-use std::cell::RefCell;
+use duel_cuda::{Argument, Driver, Grid, Properties, sys};
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 
 // In simt.cpp; the structs are those of params.h.
@@ -95,9 +95,24 @@ impl Schedule {
 struct Chunk(#[expect(dead_code, reason = "it is read and written as bytes of the whole")] [u8; 256]);
 
 /// Host memory that plays device memory.
+#[derive(Clone)]
 pub struct Memory(Vec<Chunk>);
 
 impl Memory {
+    /// A copy of an argument, aligned as any is.
+    ///
+    /// # Safety
+    /// It is there, as large as it says.
+    unsafe fn of(argument: Argument) -> Self {
+        let mut memory = Memory(vec![Chunk([0; 256]); argument.bytes.div_ceil(size_of::<Chunk>())]);
+        // SAFETY: the caller's promise, and the memory is at least as large; padding is copied as what it is.
+        unsafe {
+            let to = memory.0.as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(argument.address.cast::<u8>(), to, argument.bytes);
+        }
+        memory
+    }
+
     fn bytes(&self) -> &[u8] {
         // SAFETY: a chunk is 256 initialised bytes without padding.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(self.0.as_slice())) }
@@ -116,12 +131,45 @@ pub struct Emulation {
     compute_capability: u32,
     variant: Option<&'static str>,
     error: RefCell<Option<String>>,
+    /// Launches that are kept instead of run.
+    recorded: RefCell<Vec<Launch>>,
+    recording: Cell<bool>,
+}
+
+/// A launch that can be done again: what its arguments pointed to is kept with it.
+#[derive(Clone)]
+struct Launch {
+    kernel: &'static str,
+    grid: Grid,
+    arguments: Vec<Memory>,
+}
+
+/// The launches of a [`Recorded`].
+pub struct Launches(Vec<Launch>);
+
+/// Work that repeats: done once, then recorded, then only repeated, as a GPU does it.
+#[derive(Default)]
+pub enum Recorded {
+    /// It was not done yet.
+    #[default]
+    Nothing,
+    /// It was done once.
+    Seen,
+    /// Its launches.
+    Launches(Launches),
 }
 
 impl Emulation {
     /// With a schedule, as a device of compute capability 9.0.
     pub fn new(schedule: Schedule) -> Self {
-        Emulation { schedule, compute_capability: 90, variant: None, error: RefCell::new(None) }
+        Emulation {
+            schedule,
+            compute_capability: 90,
+            variant: None,
+            error: RefCell::default(),
+            recorded: RefCell::default(),
+            recording: Cell::default(),
+        }
     }
 
     /// The same as a device of another compute capability (80 for 8.0), so that launch code chooses other kernels.
@@ -155,6 +203,38 @@ impl Emulation {
         unsafe { duel_simt_kernels(visit, (&raw mut all).cast()) };
         all.sort();
         all
+    }
+
+    /// # Safety
+    /// As [`Driver::launch`], with the addresses of its arguments.
+    unsafe fn run(&self, kernel: &str, grid: Grid, arguments: &[*const c_void]) {
+        let name = CString::new(self.registered_name(kernel)).expect("a kernel's name has no zero in it");
+        let options = self.schedule.options();
+        // SAFETY: the caller promises that the arguments are the kernel's; everything else lives through the call.
+        let failed = message_of(|error, bytes| unsafe {
+            duel_simt_launch(
+                &options,
+                name.as_ptr(),
+                grid.blocks.as_ptr(),
+                grid.threads.as_ptr(),
+                grid.shared,
+                arguments.as_ptr(),
+                error,
+                bytes,
+            )
+        });
+        if let Some(message) = failed {
+            self.error.borrow_mut().get_or_insert(message);
+        }
+    }
+
+    fn run_again(&self, launches: &Launches) {
+        for Launch { kernel, grid, arguments } in &launches.0 {
+            let addresses: Vec<_> = arguments.iter().map(|memory| memory.0.as_ptr().cast()).collect();
+            // SAFETY: the arguments are copies of those of a launch whose caller made the promise, and who repeats work
+            // promises it again (`Backend::repeat`).
+            unsafe { self.run(kernel, *grid, &addresses) };
+        }
     }
 
     fn take_error(&self) -> Result<()> {
@@ -222,24 +302,35 @@ impl Driver for Emulation {
         map
     }
 
-    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[*const c_void]) {
-        let name = CString::new(self.registered_name(kernel)).expect("a kernel's name has no zero in it");
-        let options = self.schedule.options();
-        // SAFETY: the caller promises that the arguments are the kernel's; everything else lives through the call.
-        let failed = message_of(|error, bytes| unsafe {
-            duel_simt_launch(
-                &options,
-                name.as_ptr(),
-                grid.blocks.as_ptr(),
-                grid.threads.as_ptr(),
-                grid.shared,
-                arguments.as_ptr(),
-                error,
-                bytes,
-            )
-        });
-        if let Some(message) = failed {
-            self.error.borrow_mut().get_or_insert(message);
+    unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[Argument]) {
+        if self.recording.get() {
+            // SAFETY: the caller promises that each argument is there, as large as it says.
+            let kept = arguments.iter().map(|&argument| unsafe { Memory::of(argument) }).collect();
+            self.recorded.borrow_mut().push(Launch { kernel, grid, arguments: kept });
+            return;
+        }
+        let addresses: Vec<_> = arguments.iter().map(|argument| argument.address).collect();
+        // SAFETY: the caller's promise.
+        unsafe { self.run(kernel, grid, &addresses) };
+    }
+
+    type Recording = Recorded;
+
+    fn repeat(&self, recording: &mut Recorded, work: impl FnOnce()) {
+        match recording {
+            Recorded::Nothing => {
+                work();
+                *recording = Recorded::Seen;
+            }
+            Recorded::Seen => {
+                self.recording.set(true);
+                work();
+                self.recording.set(false);
+                let launches = Launches(self.recorded.take());
+                self.run_again(&launches);
+                *recording = Recorded::Launches(launches);
+            }
+            Recorded::Launches(launches) => self.run_again(launches),
         }
     }
 

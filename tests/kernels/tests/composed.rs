@@ -8,7 +8,7 @@ use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, Preference, ResponseStats, Score};
 use duel_model::{Config, Family, Keep, Model};
-use duel_optim::{Algorithm, Optimizer, clip_scale, square_sums};
+use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
 use half::bf16;
 
@@ -73,7 +73,7 @@ impl Run {
         let mut logps = Vec::new();
         for batch in &self.batches {
             duel_model::forward(b, &self.case.config, &weights, &batch.layout(b), &mut a);
-            let stats = head.score(b, weights.head(), &a.hidden, &batch.targets());
+            let stats = head.score(b, weights.head(), &a.hidden, &batch.targets()).expect("the device works");
             logps.extend(stats.iter().map(|s| s.logp));
         }
         logps
@@ -118,7 +118,8 @@ impl Run {
 
     /// A clip and an update by these gradients.
     fn update<B: Backend>(&self, b: &B, mut weights: Model<Real<B>>, grads: &Model<Acc<B>>) -> Updated {
-        let norm = square_sums(b, &grads.iter()).iter().sum::<f64>().sqrt();
+        let squares = b.square_sums(&grads.iter()).expect("the device works");
+        let norm = squares.iter().sum::<f64>().sqrt();
         let parameters = self.case.manifest();
         let parameters = parameters.iter().into_iter().map(|s| (s.len(), s.decays()));
         let adamw = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };

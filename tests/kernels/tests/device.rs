@@ -2,9 +2,10 @@
 //! kernels, which needs no GPU.
 
 use duel_backend::{Backend, Error};
-use duel_cuda::{Cuda, Device, Driver, Grid, compile, nvrtc_version, sys};
+use duel_cuda::{Cuda, Device, Driver, Grid, Settings, compile, nvrtc_version, sys};
 use duel_kernel_tests::{Devices, message_of_panic, skip};
 use duel_kernels::{KERNELS, SOURCES, Source, Target};
+use std::io::Write;
 use std::sync::OnceLock;
 
 struct Gpu;
@@ -29,7 +30,11 @@ impl Devices for Gpu {
                 std::mem::forget(device);
                 None
             }
-            Err(error) => Some(format!("no GPU ({error})")),
+            Err(error) => {
+                // In full once; every test that is skipped says that it is.
+                drop(writeln!(std::io::stderr(), "no GPU: {error}"));
+                Some("no GPU".into())
+            }
         };
         ABSENT.get_or_init(look).clone()
     }
@@ -110,15 +115,100 @@ fn tensor_maps_that_the_device_refuses_are_refused() {
 #[test]
 fn without_a_cache_kernels_are_compiled_and_run_all_the_same() {
     on_gpu("without_a_cache_kernels_are_compiled_and_run_all_the_same", |_| {
-        let device = Device::with_cache(0, None).expect("it could be opened before");
+        let settings = Settings { cache: None, ..Settings::default() };
+        let device = Device::open_with(0, settings).expect("it could be opened before");
         let cuda = Cuda::<_, f32>::new(device);
         let mut x = cuda.alloc(2).expect("room for a test");
         cuda.upload(&mut x, 0, &[0.0, 20.0]);
         let mut y = cuda.alloc(2).expect("room for a test");
         cuda.gelu(&mut y, &x, 2);
         let mut host = [9.0; 2];
-        cuda.download(&mut host, &y, 0);
+        cuda.download(&mut host, &y, 0).expect("nothing went wrong");
         assert_eq!(host, [0.0, 20.0]);
+    });
+}
+
+/// The products of duel's own kernels, on a device whose products are otherwise those of cuBLASLt.
+struct OwnProducts;
+
+impl Devices for OwnProducts {
+    type Driver = Device;
+
+    fn devices(&self) -> Vec<Device> {
+        let settings = Settings { cublaslt: false, ..Settings::default() };
+        vec![Device::open_with(0, settings).expect("it could be opened before")]
+    }
+
+    fn absent(&self) -> Option<String> {
+        Gpu.absent()
+    }
+}
+
+mod own_products {
+    duel_kernel_tests::conformance!(super::OwnProducts; gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide);
+}
+
+#[test]
+fn memory_of_a_program_of_its_own_is_used_where_it_is() {
+    on_gpu("memory_of_a_program_of_its_own_is_used_where_it_is", |device| {
+        let values = [1.0f32, -2.0, 3.0, 20.0];
+        let mut slice = device.stream().alloc_zeros::<f32>(4).expect("room for a test");
+        device.stream().memcpy_htod(&values, &mut slice).expect("it can be copied");
+        let x = device.buffer(slice);
+        let cuda = Cuda::<_, f32>::new(device);
+        let mut y = cuda.alloc(4).expect("room for a test");
+        cuda.copy(&mut y, &x, 4);
+        cuda.finish().expect("nothing went wrong");
+        let stream = cuda.driver().stream().clone();
+        assert_eq!(stream.clone_dtoh(&y.into_slice()), Ok(values.to_vec()));
+        drop(x);
+    });
+}
+
+#[test]
+fn uploads_do_not_wait_and_do_not_mix() {
+    on_gpu("uploads_do_not_wait_and_do_not_mix", |device| {
+        // More than both halves of the staging memory, small and large, the source overwritten at once.
+        let sizes = [1 << 10, 5 << 20, 9 << 20, 3, 20 << 20, 1 << 20];
+        let cuda = Cuda::<_, f32>::new(device);
+        let mut host: Vec<u32> = Vec::new();
+        let mut buffers = Vec::new();
+        for (i, bytes) in sizes.into_iter().enumerate() {
+            let len = bytes / 4 + 1;
+            host.clear();
+            host.extend((0..len).map(|j| (i * 1_000_003 + j) as u32));
+            let mut buf = cuda.alloc(len).expect("room for a test");
+            cuda.upload(&mut buf, 0, &host);
+            host.fill(0);
+            buffers.push(buf);
+        }
+        for (i, buf) in buffers.iter().enumerate() {
+            let mut back = vec![0u32; buf.len()];
+            cuda.download(&mut back, buf, 0).expect("nothing went wrong");
+            assert!(back.iter().enumerate().all(|(j, &x)| x == (i * 1_000_003 + j) as u32), "upload {i}");
+        }
+    });
+}
+
+#[test]
+fn time_is_taken_on_the_device() {
+    on_gpu("time_is_taken_on_the_device", |device| {
+        let cuda = Cuda::<_, f32>::new(device);
+        let mut x = cuda.alloc::<f32>(1 << 24).expect("room for a test");
+        let seconds = cuda.driver().seconds(|| cuda.zero(&mut x)).expect("nothing went wrong");
+        assert!((0.0..10.0).contains(&seconds), "{seconds}");
+    });
+}
+
+#[test]
+fn memory_is_counted() {
+    on_gpu("memory_is_counted", |device| {
+        let before = device.memory().peak.expect("a device counts");
+        let memory = device.alloc(3 << 20).expect("room for a test");
+        drop(memory);
+        drop(device.alloc(1 << 20));
+        assert_eq!(device.memory().peak, Some(before + (3 << 20)));
+        assert!(device.memory().free.is_some_and(|free| free > 0));
     });
 }
 

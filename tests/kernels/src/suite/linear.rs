@@ -39,6 +39,46 @@ impl Operation for Products {
     }
 }
 
+/// A product with its GELU, and the gradient through a GELU before a product.
+struct WithGelu {
+    dims: Gemm,
+    bias: bool,
+    scale: f64,
+}
+
+impl Operation for WithGelu {
+    fn name(&self) -> String {
+        let WithGelu { dims: Gemm { m, n, k }, bias, scale } = *self;
+        format!("gemm_gelu {m} x {n} x {k}, bias {bias}, inputs to {scale:e}")
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let dims @ Gemm { m, n, k } = self.dims;
+        let (a, w) = (bench.real(b, m * k, self.scale), bench.real(b, n * k, 1.0));
+        let bias = self.bias.then(|| bench.real(b, n, self.scale));
+        let (mut y, mut x) = (bench.output(b, m * n), bench.output(b, m * n));
+        b.gemm_gelu(&mut y, &mut x, &a, &w, bias.as_ref(), dims);
+        bench.done(b, "x", &x, n);
+        bench.done(b, "y", &y, n);
+        let (dy, input) = (bench.real(b, m * n, 1.0), bench.real(b, m * k, 3.0));
+        let (mut dx, mut dact) = (bench.output(b, m * k), bench.output::<B, B::Real>(b, m * k));
+        b.gemm_dx_gelu(&mut dx, &mut dact, &dy, &w, &input, dims);
+        bench.done(b, "dx", &dx, k);
+    }
+}
+
+/// `gemm_gelu` and `gemm_dx_gelu`.
+pub fn gemm_gelu(devices: &impl Devices) {
+    for ([m, n, k], bias, scale) in [
+        ([1, 1, 1], true, 1.0),
+        ([40, 136, 72], false, 1.0),
+        ([130, 512, 64], true, 0.5),
+        ([9, 7, 5], true, 2.0),
+    ] {
+        check_both(devices, &WithGelu { dims: Gemm { m, n, k }, bias, scale });
+    }
+}
+
 fn products(devices: &impl Devices, [m, n, k]: [usize; 3], more: [bool; 2], scale: f64) {
     let [bias, residual] = more;
     check_both(devices, &Products { dims: Gemm { m, n, k }, bias, residual, scale });

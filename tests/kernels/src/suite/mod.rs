@@ -11,6 +11,7 @@ mod optimizer;
 mod pointwise;
 mod preference;
 mod reduce;
+mod repetition;
 
 use crate::{Devices, Operation, check};
 use half::bf16;
@@ -20,12 +21,13 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 pub use attention::{attention, attention_cached, attention_of_random_layouts, attention_rows};
 pub use gather::{embed, gather, gather_random};
 pub use head::{logprob, logprob_random};
-pub use linear::{gemm, gemm_parts, gemm_random, gemm_rows, gemm_wide};
+pub use linear::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide};
 pub use norm::{layernorm, norm_random, qk_norm, rmsnorm};
 pub use optimizer::{clipped_steps, optimizers, stochastic_rounding};
 pub use pointwise::{gelu, rope, swiglu};
 pub use preference::{head_chunk, preference};
 pub use reduce::{bias_dw, sumsq};
+pub use repetition::repetition;
 
 /// Checks an operation in f32 and in bf16.
 fn check_both(devices: &impl Devices, operation: &impl Operation) {
@@ -48,7 +50,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
 #[macro_export]
 macro_rules! conformance {
     ($devices:expr) => {
-        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_parts, gemm_random, gemm_rows, gemm_wide, head_chunk, layernorm, logprob, logprob_random, norm_random, optimizers, preference, qk_norm, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
+        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide, head_chunk, layernorm, logprob, logprob_random, norm_random, optimizers, preference, qk_norm, repetition, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
     };
     ($devices:expr; $($operation:ident),* $(,)?) => {
         $(

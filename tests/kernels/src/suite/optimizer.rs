@@ -15,28 +15,40 @@ const RMSPROP: Rmsprop = Rmsprop { lr: 1e-2, alpha: 0.99, eps: 1e-8, weight_deca
 struct Steps {
     len: usize,
     scale: f64,
+    /// Whether the weights have masters.
+    masters: bool,
 }
 
 impl Operation for Steps {
     fn name(&self) -> String {
-        format!("three optimizer steps of {} weights, gradients to {:e}", self.len, self.scale)
+        let Steps { len, scale, masters } = self;
+        format!("three optimizer steps of {len} weights, gradients to {scale:e}, masters: {masters}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let Steps { len, scale } = *self;
+        let Steps { len, scale, masters } = *self;
         let zeros = || b.alloc::<B::Acc>(len).expect("room for a test");
         let (mut w, mut m, mut v) = (bench.real(b, len, 1.0), zeros(), zeros());
         let (mut rms_w, mut rms_v) = (bench.real(b, len, 1.0), zeros());
+        // Masters that the weights are no rounding of: only they may be updated.
+        let mut master = masters.then(|| [bench.acc(b, len, 1.0), bench.acc(b, len, 1.0)]);
         for step in 1..=3 {
             let g = bench.acc(b, len, scale);
-            b.adamw(&mut w, &mut m, &mut v, &g, AdamW { step, ..ADAMW });
-            b.rmsprop(&mut rms_w, &mut rms_v, &g, RMSPROP);
+            let [adam_master, rms_master] = match &mut master {
+                Some([adam, rms]) => [Some(adam), Some(rms)],
+                None => [None, None],
+            };
+            b.adamw(&mut w, adam_master, &mut m, &mut v, &g, AdamW { step, ..ADAMW });
+            b.rmsprop(&mut rms_w, rms_master, &mut rms_v, &g, RMSPROP);
         }
         bench.changed(b, "adamw w", &w, len);
         bench.changed(b, "adamw m", &m, len);
         bench.changed(b, "adamw v", &v, len);
         bench.changed(b, "rmsprop w", &rms_w, len);
         bench.changed(b, "rmsprop v", &rms_v, len);
+        for (name, master) in ["adamw master", "rmsprop master"].into_iter().zip(master.iter().flatten()) {
+            bench.changed(b, name, master, len);
+        }
     }
 }
 
@@ -45,7 +57,9 @@ pub fn optimizers(devices: &impl Devices) {
     // One weight, the rest after whole packs, more than the grid takes at once, gradients tiny and huge.
     for (len, scale) in [(1, 1.0), (7, 1.0), (8, 1.0), (1037, 1.0), (40_003, 1.0), (100, 1e-12), (100, 1e15)]
     {
-        check_both(devices, &Steps { len, scale });
+        for masters in [false, true] {
+            check_both(devices, &Steps { len, scale, masters });
+        }
     }
 }
 
@@ -68,7 +82,8 @@ pub fn clipped_steps(devices: &impl Devices) {
             let mut bench = Bench::new::<R>();
             let w = bench.real(&b, len, 1.0);
             let grads = [bench.acc(&b, len, 1.0), bench.acc(&b, 5, 1.0)];
-            let norm = grads.iter().map(|g| b.sumsq(g)).sum::<f64>().sqrt();
+            let squares = b.square_sums(&grads.each_ref()).expect("nothing went wrong");
+            let norm = squares.iter().sum::<f64>().sqrt();
             let expected = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
 
             let mut sums = upload(&b, &[f64::NAN; 2]);
@@ -78,7 +93,7 @@ pub fn clipped_steps(devices: &impl Devices) {
             }
             b.clip_scale(&mut clip, &sums, 2, max_norm);
             let mut got = [0.0f32];
-            b.download(&mut got, &clip, 0);
+            b.download(&mut got, &clip, 0).expect("nothing went wrong");
             assert_eq!(got[0], expected as f32, "clip of a norm of {norm} to {max_norm} on {}", b.describe());
 
             let run = |on_device: bool| {
@@ -89,12 +104,12 @@ pub fn clipped_steps(devices: &impl Devices) {
                 let g = &grads[0];
                 if on_device {
                     let (a, r) = (AdamW { grad_scale: 1.0, ..ADAMW }, Rmsprop { grad_scale: 1.0, ..RMSPROP });
-                    b.adamw_clipped(&mut adam, &mut m, &mut v, g, &clip, a);
-                    b.rmsprop_clipped(&mut rms, &mut rms_v, g, &clip, r);
+                    b.adamw_clipped(&mut adam, None, &mut m, &mut v, g, &clip, a);
+                    b.rmsprop_clipped(&mut rms, None, &mut rms_v, g, &clip, r);
                 } else {
                     let grad_scale = f64::from(got[0]);
-                    b.adamw(&mut adam, &mut m, &mut v, g, AdamW { grad_scale, ..ADAMW });
-                    b.rmsprop(&mut rms, &mut rms_v, g, Rmsprop { grad_scale, ..RMSPROP });
+                    b.adamw(&mut adam, None, &mut m, &mut v, g, AdamW { grad_scale, ..ADAMW });
+                    b.rmsprop(&mut rms, None, &mut rms_v, g, Rmsprop { grad_scale, ..RMSPROP });
                 }
                 [host(&b, &adam), host(&b, &rms), host(&b, &m), host(&b, &v), host(&b, &rms_v)]
             };
@@ -119,9 +134,9 @@ fn rounded_updates<D: Driver>(b: &Cuda<D, bf16>, len: usize, update: f64, roundi
     // Without memory the step of both rules is lr times the sign of the gradient.
     let adamw =
         AdamW { lr: update, beta1: 0.0, beta2: 0.0, eps: 0.0, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
-    b.adamw(&mut w, &mut m, &mut v, &g, adamw);
+    b.adamw(&mut w, None, &mut m, &mut v, &g, adamw);
     let rmsprop = Rmsprop { lr: update, alpha: 0.0, eps: 0.0, weight_decay: 0.0, grad_scale: 1.0 };
-    b.rmsprop(&mut rms_w, &mut rms_v, &g, rmsprop);
+    b.rmsprop(&mut rms_w, None, &mut rms_v, &g, rmsprop);
     let (w, rms_w): (Vec<f64>, Vec<f64>) = (host(b, &w), host(b, &rms_w));
     assert!(w[..len] == rms_w[..len], "both rules round alike on {}", b.describe());
     w

@@ -44,7 +44,7 @@ pub fn bias_dw(devices: &impl Devices) {
     }
 }
 
-/// `sumsq`: right to the last digits of a double, and the same bits on every device.
+/// `square_sums` of one buffer: right to the last digits of a double, and the same bits on every device.
 pub fn sumsq(devices: &impl Devices) {
     // Nothing, one number, the rest after whole packs, exactly a block, several blocks.
     for (len, scale) in [(0, 1.0), (1, 1.0), (7, 3.0), (1030, 1.0), (16384, 1.0), (50_001, 1e-3), (9, 1e30)] {
@@ -52,7 +52,7 @@ pub fn sumsq(devices: &impl Devices) {
         for driver in devices.devices() {
             let b = Cuda::<_, f32>::new(driver);
             let x = Bench::new::<f32>().acc(&b, len, scale);
-            let sum = b.sumsq(&x);
+            let sum = b.square_sums(&[&x]).expect("nothing went wrong")[0];
             let right: f64 = host(&b, &x).iter().map(|x: &f64| x * x).sum();
             // Both sums add up to n positive numbers one after the other: n roundings each, at most.
             let bound = 2.0 * len as f64 * f64::EPSILON / 2.0 * right;

@@ -1,7 +1,7 @@
 //! The kernels of `mistakes.cu`.
 
 use duel_backend::Error;
-use duel_cuda::{Driver, Grid};
+use duel_cuda::{Argument, Driver, Grid};
 use duel_kernel_tests::{Emulation, Schedule};
 use std::ffi::c_void;
 
@@ -26,7 +26,7 @@ pub fn run(kernel: &'static str, threads: u32, schedule: Schedule) -> Result<(),
     };
     let grid = Grid::linear(1, threads).with_shared(1024);
     // SAFETY: the kernels take MistakeParams and touch at most 512 bytes behind each pointer.
-    unsafe { driver.launch(kernel, grid, &[(&raw const params).cast()]) };
+    unsafe { driver.launch(kernel, grid, &[Argument::of(&params)]) };
     driver.finish().map_err(|e| match e {
         Error::Device(message) => message,
         other => panic!("{other}"),

@@ -1,7 +1,7 @@
 //! The matrix product of `ring.cu`.
 
 use duel_backend::Float;
-use duel_cuda::{Driver, Grid, sys};
+use duel_cuda::{Argument, Driver, Grid, sys};
 use duel_kernel_tests::{Emulation, Memory};
 use duel_tests::Random;
 use half::bf16;
@@ -71,12 +71,8 @@ impl Ring {
             through_registers: u32::from(through_registers),
         };
         let grid = Grid::plane([n.div_ceil(64), m.div_ceil(64)], [160, 1]).with_shared(3 * 16384 + 64);
-        let arguments = [
-            (&raw const map_a).cast(),
-            (&raw const map_b).cast(),
-            (&raw const map_c).cast(),
-            (&raw const params).cast(),
-        ];
+        let arguments =
+            [Argument::of(&map_a), Argument::of(&map_b), Argument::of(&map_c), Argument::of(&params)];
         // SAFETY: `ring` takes three tensor maps and RingParams, whose buffers are as large as m, n and k say.
         unsafe { driver.launch(kernel, grid, &arguments) };
         let mut c = vec![0; m * n * 4];

@@ -1,0 +1,270 @@
+//! Which kernels a device runs: the one place where its compute capability decides anything.
+
+use crate::library::Product;
+use duel_backend::{Dtype, Gemm};
+use duel_kernels::KERNELS;
+
+/// What a device must be for a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// Compute capability 8.0 or more.
+    Any,
+    /// Compute capability 9.0, with its own instructions.
+    Hopper,
+}
+
+impl Needs {
+    fn met(self, compute_capability: u32) -> bool {
+        self == Needs::Any || compute_capability == 90
+    }
+}
+
+/// An attention kernel that takes one tile of a list at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tiled {
+    pub kernel: &'static str,
+    /// Rows of a tile.
+    pub rows: usize,
+}
+
+const fn tiled(kernel: &'static str, rows: usize) -> Tiled {
+    Tiled { kernel, rows }
+}
+
+/// The attention kernels for one width of heads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Attention {
+    dtype: Dtype,
+    needs: Needs,
+    /// Widths of heads that it takes: multiples of the first number from that on up to the second.
+    widths: [usize; 2],
+    /// Whether its kernels read through tensor maps.
+    pub tensor_maps: bool,
+    pub forward: Tiled,
+    /// Gradients of queries, by tiles of queries.
+    pub queries: Tiled,
+    /// Gradients of keys and values, by tiles of keys.
+    pub keys: Tiled,
+}
+
+/// A kernel of a matrix product.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Linear {
+    dtype: Dtype,
+    needs: Needs,
+    pub product: Product,
+    /// Fewest columns of a result that it is worth it for.
+    least_columns: usize,
+    pub kernel: &'static str,
+    /// Rows and columns of the result that a block computes at a time.
+    pub tile: [usize; 2],
+    /// Blocks that keep a large device busy. A constant, since the parts of a weight gradient follow from it, and with
+    /// them the order of its sum.
+    pub blocks: usize,
+    /// Whether it has tensor maps of its operands and as many blocks as there are multiprocessors.
+    pub tensor_maps: bool,
+}
+
+/// Every attention; the first that fits is taken.
+const ATTENTION: &[Attention] = &[
+    Attention {
+        dtype: Dtype::Bf16,
+        needs: Needs::Hopper,
+        widths: [64, 64],
+        tensor_maps: true,
+        forward: tiled("attention_bf16_hd64_sm90", 192),
+        queries: tiled("attention_bw_q_bf16_hd64_sm90", 128),
+        keys: tiled("attention_bw_kv_bf16_hd64_sm90", 128),
+    },
+    Attention {
+        dtype: Dtype::Bf16,
+        needs: Needs::Hopper,
+        widths: [128, 128],
+        tensor_maps: true,
+        forward: tiled("attention_bf16_hd128_sm90", 128),
+        queries: tiled("attention_bw_q_bf16_hd128_sm90", 128),
+        keys: tiled("attention_bw_kv_bf16_hd128_sm90", 128),
+    },
+    Attention {
+        dtype: Dtype::Bf16,
+        needs: Needs::Any,
+        widths: [8, 64],
+        tensor_maps: false,
+        forward: tiled("attention_bf16_hd64", 128),
+        queries: tiled("attention_bw_q_bf16_hd64", 128),
+        keys: tiled("attention_bw_kv_bf16_hd64", 128),
+    },
+    Attention {
+        dtype: Dtype::Bf16,
+        needs: Needs::Any,
+        widths: [8, 128],
+        tensor_maps: false,
+        forward: tiled("attention_bf16_hd128", 128),
+        queries: tiled("attention_bw_q_bf16_hd128", 64),
+        keys: tiled("attention_bw_kv_bf16_hd128", 64),
+    },
+    Attention {
+        dtype: Dtype::Bf16,
+        needs: Needs::Any,
+        widths: [1, WIDEST_HEAD],
+        tensor_maps: false,
+        forward: tiled("attention_bf16_hd256", 16),
+        queries: tiled("attention_bw_q_bf16_hd256", 16),
+        keys: tiled("attention_bw_kv_bf16_hd256", 16),
+    },
+    Attention {
+        dtype: Dtype::F32,
+        needs: Needs::Any,
+        widths: [1, 128],
+        tensor_maps: false,
+        forward: tiled("attention_f32_hd128", 32),
+        queries: tiled("attention_bw_q_f32_hd128", 32),
+        keys: tiled("attention_bw_kv_f32_hd128", 32),
+    },
+    Attention {
+        dtype: Dtype::F32,
+        needs: Needs::Any,
+        widths: [1, WIDEST_HEAD],
+        tensor_maps: false,
+        forward: tiled("attention_f32_hd256", 16),
+        queries: tiled("attention_bw_q_f32_hd256", 16),
+        keys: tiled("attention_bw_kv_f32_hd256", 16),
+    },
+];
+
+/// Widest head that a kernel takes.
+pub(crate) const WIDEST_HEAD: usize = 256;
+
+const fn hopper(product: Product, kernel: &'static str) -> Linear {
+    Linear {
+        dtype: Dtype::Bf16,
+        needs: Needs::Hopper,
+        product,
+        least_columns: 512,
+        kernel,
+        tile: [128, 256],
+        blocks: 132,
+        tensor_maps: true,
+    }
+}
+
+const fn any(dtype: Dtype, product: Product, kernel: &'static str) -> Linear {
+    Linear {
+        dtype,
+        needs: Needs::Any,
+        product,
+        least_columns: 0,
+        kernel,
+        tile: [128, 128],
+        blocks: 264,
+        tensor_maps: false,
+    }
+}
+
+/// Every kernel of a matrix product, those of the layers and of the head alike; the first that fits is taken.
+const LINEAR: &[Linear] = &[
+    hopper(Product::Forward, "gemm_sm90"),
+    hopper(Product::InputGradient, "gemm_dx_sm90"),
+    hopper(Product::WeightGradient, "gemm_dw_sm90"),
+    any(Dtype::Bf16, Product::Forward, "gemm_bf16"),
+    any(Dtype::Bf16, Product::InputGradient, "gemm_dx_bf16"),
+    any(Dtype::Bf16, Product::WeightGradient, "gemm_dw_bf16"),
+    any(Dtype::F32, Product::Forward, "gemm_f32"),
+    any(Dtype::F32, Product::InputGradient, "gemm_dx_f32"),
+    any(Dtype::F32, Product::WeightGradient, "gemm_dw_f32"),
+];
+
+/// The variants that run on one device in one precision, chosen once.
+pub(crate) struct Variants {
+    attention: Vec<&'static Attention>,
+    linear: Vec<&'static Linear>,
+}
+
+impl Variants {
+    pub(crate) fn of(dtype: Dtype, compute_capability: u32) -> Self {
+        let runs = |d, needs: Needs| d == dtype && needs.met(compute_capability);
+        Variants {
+            attention: ATTENTION.iter().filter(|a| runs(a.dtype, a.needs)).collect(),
+            linear: LINEAR.iter().filter(|l| runs(l.dtype, l.needs)).collect(),
+        }
+    }
+
+    /// # Panics
+    /// When heads are wider than any kernel takes.
+    pub(crate) fn attention(&self, head_dim: usize) -> &'static Attention {
+        let takes = |a: &&&Attention| {
+            let [multiple, most] = a.widths;
+            head_dim <= most && head_dim.is_multiple_of(multiple)
+        };
+        let found = self.attention.iter().find(takes);
+        found.unwrap_or_else(|| panic!("attention with heads of width {head_dim}, over {WIDEST_HEAD}"))
+    }
+
+    /// The kernel for a product.
+    ///
+    /// The rows of `x` and `y` have no say in it: a row's forward result must not depend on the others, and kernels
+    /// differ in how the hardware rounds.
+    pub(crate) fn linear(&self, product: Product, dims: Gemm) -> &'static Linear {
+        let [rows, columns, depth] = product.shape(dims);
+        let along_depth = product.along_depth();
+        // A tensor map wants rows of whole 16 bytes.
+        let wide_rows = |along, other: usize| if along { depth % 8 == 0 } else { other.is_multiple_of(8) };
+        let maps = depth > 0 && wide_rows(along_depth[0], rows) && wide_rows(along_depth[1], columns);
+        let takes =
+            |l: &&&Linear| l.product == product && columns >= l.least_columns && (maps || !l.tensor_maps);
+        self.linear.iter().find(takes).expect("a kernel without conditions ends the table")
+    }
+}
+
+/// Threads of a block and its shared memory, as the table of kernels has them.
+pub(crate) fn launch_of(kernel: &str) -> (u32, usize) {
+    let entry = KERNELS.iter().find(|k| k.name == kernel).expect("the kernel is in the table of kernels");
+    (entry.threads, entry.shared as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duel_kernels::Target;
+
+    /// On every device each precision has an attention for every width of heads and a kernel for every product, and
+    /// they are kernels that such a device runs.
+    #[test]
+    fn every_device_has_every_variant() {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            for compute_capability in [80, 86, 90, 100, 120] {
+                let variants = Variants::of(dtype, compute_capability);
+                let check = |kernel: &str| {
+                    let entry = KERNELS.iter().find(|k| k.name == kernel).expect("it is in the table");
+                    assert!(entry.target == Target::Sm80 || compute_capability == 90, "{kernel}");
+                };
+                for head_dim in 1..=WIDEST_HEAD {
+                    let a = variants.attention(head_dim);
+                    [a.forward, a.queries, a.keys].iter().for_each(|tiled| check(tiled.kernel));
+                }
+                for product in [Product::Forward, Product::InputGradient, Product::WeightGradient] {
+                    for dims in [Gemm { m: 7, n: 2048, k: 2048 }, Gemm { m: 64, n: 9, k: 13 }] {
+                        check(variants.linear(product, dims).kernel);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hopper_has_its_own_kernels_where_tensor_maps_can_read() {
+        let kernel = |capability, n, k| {
+            Variants::of(Dtype::Bf16, capability).linear(Product::Forward, Gemm { m: 5, n, k }).kernel
+        };
+        assert_eq!(kernel(90, 512, 64), "gemm_sm90");
+        assert_eq!(kernel(80, 512, 64), "gemm_bf16");
+        assert_eq!(kernel(90, 504, 64), "gemm_bf16");
+        assert_eq!(kernel(90, 512, 60), "gemm_bf16");
+        let attention =
+            |capability, width| Variants::of(Dtype::Bf16, capability).attention(width).forward.kernel;
+        assert_eq!(attention(90, 64), "attention_bf16_hd64_sm90");
+        assert_eq!(attention(90, 72), "attention_bf16_hd128");
+        assert_eq!(attention(100, 64), "attention_bf16_hd64");
+        assert_eq!(attention(80, 100), "attention_bf16_hd256");
+    }
+}
