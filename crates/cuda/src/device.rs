@@ -152,9 +152,12 @@ fn failed_to_give(bytes: usize, error: DriverError) -> Error {
     }
 }
 
+/// Loads libcuda and libnvrtc. Every function of cudarc panics where its library is missing, so a program that calls any
+/// before it opens a [`Device`] asks here first.
+///
 /// # Errors
 /// When a library is missing: names all that are, and where they were looked for.
-fn check_libraries() -> Result<()> {
+pub fn load_libraries() -> Result<()> {
     // SAFETY: loads the driver's library by name; its initialisers ask nothing of who loads it.
     let driver = unsafe { sys::is_culib_present() };
     let mut missing = Vec::new();
@@ -225,7 +228,7 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn open_with(number: usize, settings: Settings) -> Result<Self> {
-        check_libraries()?;
+        load_libraries()?;
         let count = CudaContext::device_count().map_err(explain_init)?;
         if !usize::try_from(count).is_ok_and(|count| number < count) {
             return Err(Error::NoDevice(format!(
@@ -244,7 +247,7 @@ impl Device {
     /// # Errors
     /// When libnvrtc is missing, or when the device is too old.
     pub fn on_stream(stream: Arc<CudaStream>, settings: Settings) -> Result<Self> {
-        check_libraries()?;
+        load_libraries()?;
         check_versions(driver_version()?, nvrtc::version()?)?;
         let context = stream.context().clone();
         let about = |e| failed("what the device is", e);
@@ -338,7 +341,7 @@ impl<T: Element> Buffer<DeviceMemory, T> {
 /// The CUDA that the driver is of: `1000 * major + 10 * minor`.
 fn driver_version() -> Result<i32> {
     let mut version = 0;
-    // SAFETY: the library is present (`check_libraries`), and the number lives through the call.
+    // SAFETY: the library is present (`load_libraries`), and the number lives through the call.
     let done = unsafe { sys::cuDriverGetVersion(&mut version) };
     done.result().map_err(|e| failed("the version of the NVIDIA driver", e))?;
     Ok(version)

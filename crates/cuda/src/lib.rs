@@ -28,7 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use variants::Variants;
 
-pub use device::{Device, DeviceMemory, Recorded, Settings};
+pub use device::{Device, DeviceMemory, Recorded, Settings, load_libraries};
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use library::{Epilogue, LibraryProduct, Product};

@@ -119,7 +119,7 @@ impl Checkpoint {
         let state = serde_json::from_str(&text).map_err(|e| {
             Error::new(format!("{}: is damaged ({e}); use an earlier checkpoint", file.display()))
         })?;
-        let saved = Options::read(&path.join(CONFIG))?.resolve()?;
+        let saved = Options::read_whole(&path.join(CONFIG))?.resolve()?;
         let differences = config.differences(&saved)?;
         if !differences.is_empty() {
             let all: Vec<String> = differences.iter().map(ToString::to_string).collect();

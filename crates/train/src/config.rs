@@ -583,6 +583,22 @@ impl Options {
         Self::parse(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))
     }
 
+    /// Reads a file that [`Config::to_toml`] wrote, which has every key.
+    ///
+    /// # Errors
+    /// As [`Options::read`]; or a key is missing, because the file is cut off or of another version.
+    pub fn read_whole(path: &Path) -> Result<Self, Error> {
+        let options = Self::read(path)?;
+        let given = table(&options)?;
+        match KEYS.iter().find(|key| !given.contains_key(**key)) {
+            None => Ok(options),
+            Some(key) => Err(Error::new(format!(
+                "{}: `{key}` is missing: the file is damaged, or of another version of duel; use an earlier checkpoint",
+                path.display()
+            ))),
+        }
+    }
+
     /// Parses the text of a TOML file; the errors of [`Options::read`] without the file's name.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let table: toml::Table =

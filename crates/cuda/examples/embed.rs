@@ -1,0 +1,121 @@
+//! Attention and the preference head inside a program that has a CUDA context, a stream and buffers of its own: nothing
+//! of `duel-model` or `duel-train`.
+//!
+//!     cargo run --release --package duel-cuda --example embed
+//!
+//! The program packs one prompt with two responses, `[prompt | chosen | rejected]`, and wants the DPO loss of the pair
+//! and the gradient of its head's weights.
+
+use cudarc::driver::CudaContext;
+use duel_backend::{Backend, Error, Gemm, Heads, Layout, Result, RowStats, Segment};
+use duel_cuda::{Cuda, Device, PairLoss, PreferenceObjective, PreferenceOut, Settings};
+use half::bf16;
+use std::process::ExitCode;
+
+const HEADS: Heads = Heads { heads: 8, kv_heads: 2, head_dim: 64 };
+const VOCAB: usize = 32_000;
+const PROMPT: usize = 192;
+const CHOSEN: usize = 64;
+const REJECTED: usize = 48;
+const ROWS: usize = PROMPT + CHOSEN + REJECTED;
+
+/// Numbers in (-1, 1) that look random.
+fn noise(n: usize, seed: u32) -> Vec<bf16> {
+    let hash =
+        |i: usize| (i as u32 ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b).rotate_left(13);
+    (0..n)
+        .map(|i| bf16::from_f32(hash(i).wrapping_mul(0xc2b2_ae35) as f32 / u32::MAX as f32 * 2.0 - 1.0))
+        .collect()
+}
+
+fn of_cuda(e: cudarc::driver::DriverError) -> Error {
+    Error::Device(e.to_string())
+}
+
+fn run() -> Result<()> {
+    duel_cuda::load_libraries()?;
+
+    // What such a program has: a context, a stream, and memory with its queries, keys and values in it.
+    let context = CudaContext::new(0).map_err(of_cuda)?;
+    let stream = context.new_stream().map_err(of_cuda)?;
+    let qkv = stream.clone_htod(&noise(ROWS * HEADS.qkv_width(), 1)).map_err(of_cuda)?;
+
+    // duel on that stream, and that memory as a buffer, without a copy.
+    let cuda = Cuda::<_, bf16>::new(Device::on_stream(stream.clone(), Settings::default())?);
+    let qkv = cuda.driver().buffer(qkv);
+    println!("{}", cuda.describe());
+
+    // ---- attention: the prompt once, both responses see it ----
+    let width = HEADS.q_width();
+    let mut layout = Layout::new(&cuda, ROWS)?;
+    let response = |start, len| Segment { start, len, prefix_start: 0, prefix_len: PROMPT };
+    let prompt = Segment { start: 0, len: PROMPT, prefix_start: 0, prefix_len: 0 };
+    let tokens: Vec<u32> = (0..ROWS as u32).map(|i| i * 7919 % VOCAB as u32).collect();
+    layout.set(&cuda, &tokens, [prompt, response(PROMPT, CHOSEN), response(PROMPT + CHOSEN, REJECTED)]);
+    let (mut hidden, mut lse) = (cuda.alloc(ROWS * width)?, cuda.alloc(ROWS * HEADS.heads)?);
+    cuda.attention(&mut hidden, &mut lse, &qkv, &layout, HEADS);
+
+    // ---- the head, where a response token is predicted and nowhere else ----
+    let scored = CHOSEN + REJECTED;
+    let last_of_prompt = PROMPT as u32 - 1;
+    let before = |start: usize, len: usize| (start as u32..).take(len - 1);
+    let rows: Vec<u32> = std::iter::once(last_of_prompt)
+        .chain(before(PROMPT, CHOSEN))
+        .chain(std::iter::once(last_of_prompt))
+        .chain(before(PROMPT + CHOSEN, REJECTED))
+        .collect();
+    let (mut index, mut targets) = (cuda.alloc::<u32>(scored)?, cuda.alloc::<u32>(scored)?);
+    cuda.upload(&mut index, 0, &rows);
+    cuda.upload(&mut targets, 0, &tokens[PROMPT..]);
+    let mut w = cuda.alloc(VOCAB * width)?;
+    cuda.upload(&mut w, 0, &noise(VOCAB * width, 2));
+    let (mut x, mut logits) = (cuda.alloc(scored * width)?, cuda.alloc(scored * VOCAB)?);
+    let dims = Gemm { m: scored, n: VOCAB, k: width };
+    cuda.gather(&mut x, &hidden, &index, scored, width);
+    cuda.gemm(&mut logits, &x, &w, None, None, dims);
+    let mut stats = Vec::new();
+    for _ in 0..5 {
+        stats.push(cuda.alloc::<f32>(scored)?);
+    }
+    let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
+    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit };
+    cuda.logprob(of_rows, &logits, &targets, scored, VOCAB);
+
+    // ---- the loss on the device, and the gradient of the head ----
+    let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
+    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit };
+    let mut groups = cuda.response_groups(2, 1)?;
+    cuda.set_response_groups(&mut groups, &[0, CHOSEN as u32, scored as u32], &[0, 2]);
+    // The reference model's log-probabilities of both responses, which the program has from elsewhere.
+    let mut reference = cuda.alloc::<f64>(2)?;
+    cuda.upload(&mut reference, 0, &[-900.0, -700.0]);
+    let mut coef = cuda.alloc(scored)?;
+    let (mut sums, mut loss, mut rewards) = (cuda.alloc(8)?, cuda.alloc(2)?, cuda.alloc(2)?);
+    let out = PreferenceOut { coef: &mut coef, sums: &mut sums, loss: &mut loss, rewards: &mut rewards };
+    let objective =
+        PreferenceObjective { loss: PairLoss::Sigmoid { label_smoothing: 0.0 }, beta: 0.1, weight: 1.0 };
+    cuda.preference(out, &of_rows, &reference, &groups, objective);
+    cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, scored, VOCAB);
+    let mut dw = cuda.alloc::<f32>(VOCAB * width)?;
+    cuda.gemm_dw(&mut dw, &logits, &x, dims);
+
+    let (mut losses, mut margins) = ([0.0f64; 2], [0.0f64; 2]);
+    cuda.download(&mut losses, &loss, 0)?;
+    cuda.download(&mut margins, &rewards, 0)?;
+    println!("DPO loss {:.4}, reward margin {:.4}", losses.iter().sum::<f64>(), margins[0] - margins[1]);
+
+    // The gradient as the program's own memory, on its own stream.
+    let dw = stream.clone_dtoh(&dw.into_slice()).map_err(of_cuda)?;
+    println!("norm of the head's gradient {:.4}", dw.iter().map(|x| x * x).sum::<f32>().sqrt());
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
