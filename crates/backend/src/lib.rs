@@ -90,6 +90,8 @@ pub trait Backend: Sized + 'static {
 
     /// One line for people: what computes, with how many threads.
     fn describe(&self) -> String;
+    /// All that the bits of a result depend on besides its inputs: backends that say the same here compute the same.
+    fn identity(&self) -> String;
     /// Whether the verbs take [`Weight::Bf16`] beside the backend's own precision.
     fn reads_bf16(&self) -> bool {
         false

@@ -75,6 +75,11 @@ where
         format!("CPU, {} thread(s), {}, {:?}", self.threads(), instruction_set(), R::DTYPE)
     }
 
+    fn identity(&self) -> String {
+        // Not the threads, and not the instruction set: AVX2 and AVX-512 sum in one order.
+        format!("CPU, {:?}", R::DTYPE)
+    }
+
     fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
         let mut buf = Vec::new();
         buf.try_reserve_exact(len)

@@ -152,16 +152,20 @@ fn failed_to_give(bytes: usize, error: DriverError) -> Error {
     }
 }
 
+/// Whether there is an NVIDIA driver: libcuda is on the loader path.
+pub fn has_driver() -> bool {
+    // SAFETY: loads the driver's library by name; its initialisers ask nothing of who loads it.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Loads libcuda and libnvrtc. Every function of cudarc panics where its library is missing, so a program that calls any
 /// before it opens a [`Device`] asks here first.
 ///
 /// # Errors
 /// When a library is missing: names all that are, and where they were looked for.
 pub fn load_libraries() -> Result<()> {
-    // SAFETY: loads the driver's library by name; its initialisers ask nothing of who loads it.
-    let driver = unsafe { sys::is_culib_present() };
     let mut missing = Vec::new();
-    if !driver {
+    if !has_driver() {
         missing.push(
             "libcuda, which comes with the NVIDIA driver, is not on the loader path (LD_LIBRARY_PATH, ldconfig)"
                 .to_string(),
@@ -558,7 +562,9 @@ impl Driver for Device {
             Ok(done) => done,
             Err(e) => {
                 let LibraryProduct { product, dims, .. } = product;
-                self.keep(Err(Error::Device(format!("cuBLASLt, {product:?} of {dims:?}: {e}"))));
+                self.keep(Err(Error::Device(format!(
+                    "cuBLASLt, {product:?} of {dims:?}: {e}; DUEL_CUBLASLT=0 does without it"
+                ))));
                 true
             }
         }

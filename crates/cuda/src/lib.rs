@@ -28,7 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use variants::Variants;
 
-pub use device::{Device, DeviceMemory, Recorded, Settings, load_libraries};
+pub use device::{Device, DeviceMemory, Recorded, Settings, has_driver, load_libraries};
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use library::{Epilogue, LibraryProduct, Product};
@@ -171,6 +171,10 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
 
     fn describe(&self) -> String {
         format!("{}, {:?}", self.driver.describe(), R::DTYPE)
+    }
+
+    fn identity(&self) -> String {
+        self.describe()
     }
 
     fn portions(&self) -> Portions {

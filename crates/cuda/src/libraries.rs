@@ -120,7 +120,7 @@ impl Places {
         for list in [&mut toolkits, &mut packages] {
             list.retain(|folder| folder.is_dir());
             let mut seen = std::collections::HashSet::new();
-            list.retain(|folder| seen.insert(folder.clone()));
+            list.retain(|folder| seen.insert(folder.canonicalize().unwrap_or_else(|_| folder.clone())));
         }
         Places { toolkits, packages }
     }

@@ -124,6 +124,15 @@ impl Kind {
         Kind { product: p.product, n, k, dtype: p.dtype, bias, residual: !p.residual.is_null(), epilogue }
     }
 
+    /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
+    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`).
+    fn is_for_library(&self) -> bool {
+        use sys::cublasLtEpilogue_t as Code;
+        let plain = [Code::CUBLASLT_EPILOGUE_DEFAULT, Code::CUBLASLT_EPILOGUE_BIAS].contains(&self.epilogue);
+        let [_, columns, _] = self.product.shape(Gemm { m: TYPICAL_ROWS, n: self.n, k: self.k });
+        plain || columns % 8 == 0
+    }
+
     /// Whether the depth may be split: where it is the tokens that are summed over.
     fn may_split(&self) -> bool {
         self.product == Product::WeightGradient
@@ -218,7 +227,7 @@ impl CublasLt {
         if let Some(known) = self.chosen.borrow().get(&kind) {
             return Ok(*known);
         }
-        let chosen = self.choose(kind)?;
+        let chosen = if kind.is_for_library() { self.choose(kind)? } else { None };
         self.chosen.borrow_mut().insert(kind, chosen);
         Ok(chosen)
     }

@@ -122,6 +122,8 @@ impl Chosen {
             Some((_, Err(e))) if device != Device::Auto => {
                 return Err(Error::new(format!("device {device}: {e}; give --device cpu to do without")));
             }
+            // The common case deserves a short line.
+            Some(_) if !duel_cuda::has_driver() => "there is no NVIDIA driver".into(),
             Some((_, Err(e))) => format!("no GPU can be used: {e}"),
             None => String::new(),
         };

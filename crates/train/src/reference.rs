@@ -16,7 +16,7 @@ use std::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Part of the key: changes when the same inputs would give other numbers or another file.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 
 /// Name of the checksum in the file's metadata: the one damage that the format itself does not show is in the numbers.
 const CHECKSUM: &str = "xxh3";
@@ -54,8 +54,18 @@ impl ModelId {
 
     /// Identity of this model in the precision of `B` together with a dataset: its tokens and their grouping.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
+        self.hash(&format!("{:?}", B::Real::DTYPE), ds)
+    }
+
+    /// The same together with all that decides the bits that a backend gives: log-probabilities of another device are
+    /// near, but at the first step the policy must be the reference to the bit.
+    fn on<B: Backend>(&self, b: &B, ds: &Dataset) -> String {
+        self.hash(&b.identity(), ds)
+    }
+
+    fn hash(&self, computed: &str, ds: &Dataset) -> String {
         let mut hash = self.0.clone();
-        hash.update(format!("{:?}", B::Real::DTYPE).as_bytes());
+        hash.update(computed.as_bytes());
         for group in ds.groups() {
             for part in std::iter::once(group.prompt).chain(group.responses()) {
                 hash.update(&(part.len() as u64).to_le_bytes());
@@ -96,7 +106,7 @@ impl Reference {
             }))
             .collect();
         let responses = offsets.last().copied().unwrap_or(0);
-        let path = cache.join(format!("reference-{}.safetensors", id.with::<B>(ds)));
+        let path = cache.join(format!("reference-{}.safetensors", id.on(engine.b, ds)));
         if let Some(logps) = read(&path, responses) {
             eprintln!("reference log-probs of {responses} responses read from {}", path.display());
             return Ok(Reference { logps, offsets, runtime: 0.0 });

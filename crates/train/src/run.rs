@@ -114,6 +114,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     }
     if b.rehearses() {
         engine.rehearse(&weights, &mut grads, &ds)?;
+        if let Some(peak) = b.memory().peak {
+            eprintln!("      {:.2} GB in use after the largest micro-batch", peak as f64 / 1e9);
+        }
     }
     prepare_output_dir(config)?;
     let resumed = checkpoint.as_ref().map(|_| state.step);
