@@ -85,13 +85,12 @@ def library_folders():
     return folders
 
 
-def load(name, folders):
-    """A library and the folder it was found in, which is None on the loader's path; or why there is none."""
-    with contextlib.suppress(OSError):
-        return ctypes.CDLL(name), None
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(os.path.join(folder, name)), folder
+def load(names, folders):
+    """The first of some libraries and the folder it was found in, which is None on the loader's path."""
+    for folder in (None, *folders):
+        for name in names:
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(os.path.join(folder, name) if folder else name), folder
     looked = f", nor in {', '.join(folders)}" if folders else ""
     raise LookupError(f"not on the loader's path{looked}")
 
@@ -104,7 +103,7 @@ def tool(name):
 
 def driver(machine):
     """Fills in what the driver says about the first GPU."""
-    cuda, _ = load("libcuda.so.1", ["/usr/local/nvidia/lib64"])
+    cuda, _ = load(["libcuda.so.1"], [])
     code = cuda.cuInit(0)
     if code != 0:
         raise LookupError(f"libcuda.so.1 is there, but it cannot start: error {code}")
@@ -225,19 +224,21 @@ class Run:
         need("the NVIDIA driver", lambda: driver(machine))
         machine["driver"] = need("nvidia-smi, which comes with the driver", nvidia_smi)
         folders = library_folders()
-        names = ("libnvrtc.so.13", "libcublasLt.so.13")
-        found = {name: need(name, lambda name=name: load(name, folders)) for name in names}
+        found = {}
+        for name in ("libnvrtc", "libcublasLt"):
+            files = [f"{name}.so.{version}" for version in (13, 12)]
+            found[name] = need(" or ".join(files), lambda files=files: load(files, folders))
         # Our programs ask the loader for these by name.
         extra = [folder for _, folder in filter(None, found.values()) if folder]
         path = [*dict.fromkeys(extra), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         if path:
             self.binary_env["LD_LIBRARY_PATH"] = os.pathsep.join(path)
-        if found["libnvrtc.so.13"]:
+        if found["libnvrtc"]:
             major, minor = ctypes.c_int(), ctypes.c_int()
-            found["libnvrtc.so.13"][0].nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+            found["libnvrtc"][0].nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
             versions["nvrtc"] = f"{major.value}.{minor.value}"
-        if found["libcublasLt.so.13"]:
-            version = found["libcublasLt.so.13"][0].cublasLtGetVersion
+        if found["libcublasLt"]:
+            version = found["libcublasLt"][0].cublasLtGetVersion
             version.restype = ctypes.c_size_t
             versions["cublaslt"] = str(version())
         versions.update(need("PyTorch", lambda: pytorch(self.python_env)) or {})
