@@ -306,6 +306,8 @@ class Run:
             left = (end - time.monotonic()) / (len(SANITIZED) - number)
             outputs.append(self.process("sanitizer", command, env, left, log))
             done = conformance_results(outputs[-1])
+            if done["passed"] != len(tests):
+                self.failed("sanitizer", f"{name}: {done['passed']} of {len(tests)} tests passed")
             errors = sanitizer_errors(outputs[-1])
             if errors is None:
                 self.failed("sanitizer", f"{name} printed no summary")
