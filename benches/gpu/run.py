@@ -164,7 +164,6 @@ class Run:
     def __init__(self, a, scratch):
         self.a, self.scratch = a, scratch
         self.out = Path(a.out).resolve()
-        self.out.mkdir(parents=True, exist_ok=True)
         self.shares = {name: share for name, share in (QUICK if a.quick else FULL).items() if name in a.stages}
         self.end = time.monotonic() + sum((QUICK if a.quick else FULL).values())
         commit = ROOT / "VERSION"
@@ -192,6 +191,7 @@ class Run:
         self.binary_env = dict(os.environ)
 
     def write(self):
+        self.out.mkdir(parents=True, exist_ok=True)
         partial = self.out / "gpu.json.partial"
         partial.write_text(json.dumps(self.data, indent=1) + "\n")
         partial.rename(self.out / "gpu.json")
