@@ -27,8 +27,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from contest import duel_command, duel_results, offline, read_rows, steps, train_with_trl, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("default", "tuned")
@@ -52,29 +53,6 @@ def options():
     return p.parse_args()
 
 
-def read_rows(path, count):
-    text = Path(path).read_text(encoding="utf-8")
-    lines = (line for line in text.split("\n") if line.strip())
-    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
-    return [pair(row) for row in rows[:count]]
-
-
-def pair(row):
-    """A row as TRL takes it."""
-    if "conversations" not in row:
-        return {key: row[key] for key in ("prompt", "chosen", "rejected")}
-    roles = {"human": "user", "gpt": "assistant", "system": "system"}
-
-    def message(m):
-        return {"role": roles[m["from"]], "content": m["value"]}
-
-    return {
-        "prompt": [message(m) for m in row["conversations"]],
-        "chosen": [message(row["chosen"])],
-        "rejected": [message(row["rejected"])],
-    }
-
-
 def timed(command, log):
     """Runs a process to its end. Its peak memory is read from the kernel, which counts what this process has at the time
     as well: so the heavy libraries are imported in processes of their own."""
@@ -85,6 +63,10 @@ def timed(command, log):
     if process.returncode != 0:
         sys.exit(f"error: {command[0]} failed; the end of its output:\n" + Path(log).read_text()[-4000:])
     return usage.ru_maxrss * 1024
+
+
+def settings(a):
+    return {key: getattr(a, key) for key in ("batch_size", "max_length", "learning_rate", "beta")}
 
 
 def run_trl(a, work, model, rows, kind):
@@ -101,14 +83,8 @@ def run_duel(a, work, model, rows, kind):
     if kind == "default":
         for file in cache.glob("*"):
             file.unlink()
-    command = [str(a.duel), "train", "--model", str(model), "--dataset", str(rows), "--output-dir", str(out)]
-    command += ["--overwrite-output-dir", "--cache-dir", str(cache), "--shuffle", "false", "--num-train-epochs", "1"]
-    command += ["--per-device-train-batch-size", str(a.batch_size), "--max-length", str(a.max_length)]
-    command += ["--learning-rate", str(a.learning_rate), "--lr-scheduler-type", "constant", "--beta", str(a.beta)]
-    command += ["--max-grad-norm", "1", "--logging-steps", "1", "--save-steps", "0"]
-    peak = timed(command, work / f"duel-{kind}.log")
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    end = json.loads((out / "train_results.json").read_text())
+    peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a)), work / f"duel-{kind}.log")
+    end, records = duel_results(out)
     if kind == "tuned" and end["reference_runtime"] > 0:
         sys.exit("error: the tuned race found no cached reference log-probabilities")
     return {
@@ -121,62 +97,23 @@ def run_duel(a, work, model, rows, kind):
     }
 
 
-def steps(records):
-    keys = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
-    return [{key: record[key] for key in keys} for record in records if "loss" in record]
-
-
 def trl_worker(a):
-    """Trains once with TRL; the clock covers the training steps alone."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    offline()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
-    from datasets import Dataset
-    from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tuned = a.settings == "tuned"
-    times = []
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            self.start = time.perf_counter()
-
-        def on_step_end(self, *_, **__):
-            times.append(time.perf_counter() - self.start)
-
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    config = DPOConfig(
-        output_dir=a.trl_worker + ".out",
-        per_device_train_batch_size=a.batch_size,
-        max_length=a.max_length,
-        learning_rate=a.learning_rate,
-        beta=a.beta,
-        num_train_epochs=1,
-        logging_steps=1,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        gradient_checkpointing=not tuned,
-        precompute_ref_log_probs=tuned,
-        save_strategy="no",
-        report_to=[],
+    result = train_with_trl(
+        AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(a.model),
+        read_rows(a.rows, None),
+        a.trl_worker + ".out",
+        settings(a),
+        tuned=a.settings == "tuned",
         bf16=False,
         use_cpu=True,
-        disable_tqdm=True,
-        seed=0,
     )
-    trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32),
-        args=config,
-        train_dataset=Dataset.from_list(read_rows(a.rows, None)),
-        processing_class=tokenizer,
-        callbacks=[Clock()],
-    )
-    trainer._get_train_sampler = lambda *_, **__: SequentialSampler(trainer.train_dataset)
-    trainer.train()
-    result = {"seconds": sum(times), "pairs": len(trainer.train_dataset), "steps": steps(trainer.state.log_history)}
+    result["seconds"] = sum(result.pop("step_seconds"))
     Path(a.trl_worker).write_text(json.dumps(result))
 
 
@@ -230,7 +167,7 @@ def write(a, results, ratios):
         "machine": machine(),
         "versions": versions(),
         "rows": Path(a.rows).name,
-        "settings": {k: getattr(a, k) for k in ("count", "batch_size", "max_length", "learning_rate", "beta")},
+        "settings": {"count": a.count, **settings(a)},
         "ratios": ratios,
         "runs": results,
     }
@@ -250,7 +187,7 @@ def main():
         model, rows = work / "model", work / "rows.jsonl"
         command = [sys.executable, __file__, "--export", str(model), "--model", a.model, "--rows", a.rows]
         timed(command, work / "export.log")
-        rows.write_text("".join(json.dumps(row) + "\n" for row in read_rows(a.rows, a.count)))
+        write_rows(rows, read_rows(a.rows, a.count))
         results = []
         if "default" not in kinds:
             run_duel(a, work, model, rows, "default")  # fills the cache, untimed

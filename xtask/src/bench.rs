@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: criterion's benchmarks, then the table of what they measured.
 
 use crate::{command, start};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 const USAGE: &str = "cargo xtask bench [--quick] [FILTER]";
@@ -34,8 +34,6 @@ pub fn run(args: &[String]) -> Result<(), u8> {
 
 /// Where criterion keeps its estimates; told to it and to the report alike, which cargo starts in different folders.
 fn criterion_dir() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let dir = target.join("criterion");
+    let dir = crate::target_dir().join("criterion");
     std::path::absolute(&dir).unwrap_or(dir)
 }

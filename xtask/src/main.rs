@@ -2,7 +2,9 @@
 
 mod bench;
 mod kernels;
+mod pack;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
@@ -12,6 +14,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   bench [--quick] [FILTER]
                   the criterion benchmarks, in one table
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
+  gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   check           formatting, clippy and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
@@ -36,6 +39,18 @@ fn start(command: &mut Command) -> Result<(), u8> {
     }
 }
 
+/// Where cargo builds.
+fn target_dir() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}
+
+/// Says what is wrong; the exit code.
+fn report(message: String) -> u8 {
+    eprintln!("{message}");
+    1
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let name = args.next().unwrap_or_default();
@@ -55,10 +70,8 @@ fn main() -> ExitCode {
     let result = match name.as_str() {
         "train" | "generate" => duel(&name),
         "bench" => bench::run(&rest),
-        "kernels" => kernels::run(&rest).map_err(|message| {
-            eprintln!("{message}");
-            1
-        }),
+        "kernels" => kernels::run(&rest).map_err(report),
+        "gpu-pack" => pack::run(&rest).map_err(report),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
             .and_then(|()| cargo(&["test", "--workspace"], &[])),
