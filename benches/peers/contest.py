@@ -60,7 +60,7 @@ def duel_command(binary, model, rows, out, cache, settings, *options):
     command += ["--max-length", str(settings["max_length"])]
     command += ["--beta", str(settings["beta"])] if "beta" in settings else []
     command += ["--learning-rate", str(settings["learning_rate"]), "--lr-scheduler-type", "constant"]
-    command += ["--max-grad-norm", "1", "--logging-steps", "1", "--save-steps", "0"]
+    command += ["--max-grad-norm", "1", "--logging-steps", "1", "--save-strategy", "no"]
     return command + list(options)
 
 

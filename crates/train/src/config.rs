@@ -179,6 +179,15 @@ impl<'de> Deserialize<'de> for Device {
 }
 
 choices! {
+    /// When checkpoints are written.
+    SaveStrategy = "save_strategy", later &["epoch", "best"],
+    /// Every `save_steps`, and at the end.
+    Steps = "steps",
+    /// Never, but on Ctrl-C. The trained model is written all the same.
+    No = "no",
+}
+
+choices! {
     /// Where metrics go besides `metrics.jsonl`.
     ReportTo = "report_to",
     later &["all", "wandb", "tensorboard", "mlflow", "trackio", "comet_ml", "clearml", "neptune", "swanlab"],
@@ -384,6 +393,8 @@ options! {
         logging_steps: u64 = 10;
         /// Steps between evaluations; 0: only at the end. [default: 0]
         eval_steps: u64 = 0;
+        /// Write checkpoints: steps, or no, which leaves the trained model alone. [default: steps]
+        save_strategy: SaveStrategy = SaveStrategy::Steps;
         /// Steps between checkpoints; 0: only at the end. [default: 500]
         save_steps: u64 = 500;
         /// Checkpoints kept, older ones are deleted; none: all. [default: 2]
@@ -449,7 +460,6 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
     (&["max_prompt_length", "max_completion_length"], "use `max_length` with `truncation_mode`"),
     (&["logging_strategy"], "use `logging_steps`"),
     (&["eval_strategy", "do_eval"], "give `eval_dataset` and `eval_steps`"),
-    (&["save_strategy"], "use `save_steps`"),
     (&["use_cpu", "no_cuda"], "use `device = cpu`"),
     (&["label_smoothing_factor"], "use `label_smoothing`"),
     (
@@ -675,6 +685,7 @@ const FREE_ON_RESUME: &[&str] = &[
     "top_k",
     "top_p",
     "logging_steps",
+    "save_strategy",
     "save_steps",
     "save_total_limit",
     "report_to",
@@ -820,7 +831,7 @@ impl Config {
 
     /// Keys that this configuration makes meaningless, and why.
     fn unused(&self) -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
-        let rules: [(bool, &'static [&'static str], &'static str); 11] = [
+        let rules: [(bool, &'static [&'static str], &'static str); 12] = [
             (
                 self.method == Method::Sft,
                 &["beta", "loss_type", "label_smoothing", "ipo_reduction"],
@@ -848,6 +859,11 @@ impl Config {
             ),
             (self.temperature == 0.0, &["top_k", "top_p"], "with `temperature = 0`"),
             (matches!(self.device, Device::Cuda(_)), &["threads"], "on a GPU"),
+            (
+                self.save_strategy == SaveStrategy::No,
+                &["save_steps", "save_total_limit"],
+                "with `save_strategy = no`",
+            ),
         ];
         rules.into_iter().filter(|rule| rule.0).map(|(_, keys, reason)| (keys, reason))
     }
@@ -917,13 +933,14 @@ mod tests {
     #[test]
     fn help_names_every_choice() {
         let command = Cli::command();
-        let choices: [(&str, &[&str]); 7] = [
+        let choices: [(&str, &[&str]); 8] = [
             ("method", Method::WORDS),
             ("loss_type", LossType::WORDS),
             ("ipo_reduction", IpoReduction::WORDS),
             ("truncation_mode", TruncationMode::WORDS),
             ("optim", Optim::WORDS),
             ("lr_scheduler_type", Scheduler::WORDS),
+            ("save_strategy", SaveStrategy::WORDS),
             ("report_to", ReportTo::WORDS),
         ];
         for (key, words) in choices {

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{Config, Maybe, Method, Resume, Scheduler, TruncationMode};
+use crate::config::{Config, Maybe, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
 use crate::engine::{Engine, Room};
 use crate::metrics::{self, MetricsWriter};
 use crate::objective::{Metrics, Objective};
@@ -217,15 +217,17 @@ impl<B: Backend> Run<'_, B> {
             if self.eval.is_some() && (due(step, self.config.eval_steps) || step == total) {
                 last = self.evaluate(&mut progress)?;
             }
-            if due(step, self.config.save_steps) {
+            if self.config.save_strategy == SaveStrategy::Steps && due(step, self.config.save_steps) {
                 self.save()?;
             }
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
         let results = self.results(samples, seconds, &seconds_of_steps);
-        if self.saved != Some(total) {
-            self.save()?;
+        match self.config.save_strategy {
+            SaveStrategy::Steps if self.saved != Some(total) => self.save()?,
+            SaveStrategy::Steps => {}
+            SaveStrategy::No => self.check_finite()?,
         }
         self.finish(&results)?;
         Ok(Outcome::Done { last, seconds })
@@ -407,7 +409,8 @@ impl<B: Backend> Run<'_, B> {
         }
     }
 
-    fn save(&mut self) -> Result<(), Error> {
+    /// Nothing that is saved holds anything but numbers.
+    fn check_finite(&self) -> Result<(), Error> {
         if let Some(tensor) = duel_model::first_not_finite(self.engine.b, &self.manifest, &self.weights)? {
             let kept = checkpoint::list(&self.config.output_dir).pop();
             return Err(Error::new(format!(
@@ -419,6 +422,11 @@ impl<B: Backend> Run<'_, B> {
                 ))
             )));
         }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        self.check_finite()?;
         checkpoint::save(
             self.engine.b,
             self.config,
