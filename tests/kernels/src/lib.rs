@@ -6,7 +6,7 @@ pub mod plants;
 pub mod suite;
 
 pub use compare::{Bench, Devices, Operation, check};
-pub use emulation::{Copies, Emulation, Memory, Order, Schedule};
+pub use emulation::{Copies, Emulation, Memory, Order, Parameter, Schedule};
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
