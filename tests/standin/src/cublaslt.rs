@@ -25,6 +25,8 @@ const SUM_IN_FLOAT: u32 = 68; // CUBLAS_COMPUTE_32F
 const SUM_IN_FLOAT_PEDANTIC: u32 = 69;
 const R_32F: u32 = cudaDataType_t::CUDA_R_32F as u32;
 const R_16BF: u32 = cudaDataType_t::CUDA_R_16BF as u32;
+/// A type that nobody has set.
+const UNSET: u32 = u32::MAX;
 
 // ---- descriptions ----------------------------------------------------------------------------------------------------
 
@@ -575,6 +577,36 @@ extern "C" fn cublasLtMatmulAlgoCheck(
     status(run())
 }
 
+/// Whether there are algorithms for such sums, factors and matrices A, B, C and D.
+fn are_known(compute: u32, scale: u32, [a, b, c, d]: [u32; 4]) -> bool {
+    let plain = [SUM_IN_FLOAT, SUM_IN_FLOAT_PEDANTIC].contains(&compute) && scale == R_32F;
+    plain && a == b && c == d && [[R_32F, R_32F], [R_16BF, R_32F], [R_16BF, R_16BF]].contains(&[a, c])
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cublasLtMatmulAlgoGetIds(
+    library: usize,
+    compute: u32,
+    scale: u32,
+    a: u32,
+    b: u32,
+    c: u32,
+    d: u32,
+    wanted: i32,
+    ids: Out<i32>,
+    count: Out<i32>,
+) -> Status {
+    let run = || {
+        find(library, Kind::Library)?;
+        let wanted = usize::try_from(wanted).ok().filter(|&n| n > 0).ok_or(CUBLAS_STATUS_INVALID_VALUE)?;
+        let known = if are_known(compute, scale, [a, b, c, d]) { BLOCKS.len() } else { 0 };
+        let given = known.min(wanted);
+        let stored = (0..given).all(|id| ids.put_at(id, id as i32)) && count.put(given as i32);
+        if stored { Ok(()) } else { Err(CUBLAS_STATUS_INVALID_VALUE) }
+    };
+    status(run())
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn cublasLtMatmulAlgoInit(
     library: usize,
@@ -589,12 +621,7 @@ extern "C" fn cublasLtMatmulAlgoInit(
 ) -> Status {
     let run = || {
         find(library, Kind::Library)?;
-        let known = compute == SUM_IN_FLOAT
-            && scale == R_32F
-            && a == b
-            && c == d
-            && [a, c].iter().all(|kind| [R_32F, R_16BF].contains(kind));
-        if !known {
+        if !are_known(compute, scale, [a, b, c, d]) {
             return because(CUBLAS_STATUS_NOT_SUPPORTED, "an algorithm for other types");
         }
         let id = u32::try_from(id).ok().filter(|&id| (id as usize) < BLOCKS.len());
@@ -629,9 +656,9 @@ extern "C" fn cublasLtMatmulAlgoConfigGetAttribute(
     let run = || {
         let algorithm = Algorithm::unpack(&algo.get(0).ok_or(CUBLAS_STATUS_INVALID_VALUE)?)?;
         let size = config_size(attr).ok_or(CUBLAS_STATUS_INVALID_VALUE)?;
-        _ = written.put(size); // it may be left out
+        let said = written.put(size);
         if bytes == 0 {
-            return Ok(());
+            return if said { Ok(()) } else { Err(CUBLAS_STATUS_INVALID_VALUE) };
         }
         let stored = algorithm.config[attr as usize].to_le_bytes();
         if bytes == size && value.put(&stored[..size]) { Ok(()) } else { Err(CUBLAS_STATUS_INVALID_VALUE) }
@@ -709,17 +736,25 @@ extern "C" fn cublasLtMatmul(
             None | Some(0) => because(CUBLAS_STATUS_INVALID_VALUE, &format!("{attribute:?} is not set")),
             Some(at) => Ok(at),
         };
-        let kind = |attribute: Of| match product.word(attribute as u32) {
-            None => Ok(problem.d.kind),
-            Some(R_32F) => Ok(Type::F32),
-            Some(R_16BF) => Ok(Type::Bf16),
-            Some(other) => because(CUBLAS_STATUS_NOT_SUPPORTED, &format!("{attribute:?} {other}")),
+        // A bias and an auxiliary matrix have the type of D.
+        let as_stored = |attribute: Of| {
+            let stored = match problem.d.kind {
+                Type::F32 => R_32F,
+                Type::Bf16 => R_16BF,
+            };
+            match product.word(attribute as u32) {
+                Some(kind) if kind != stored && kind != UNSET => because(
+                    CUBLAS_STATUS_INVALID_VALUE,
+                    &format!("{attribute:?} is {kind}, the type of D {stored}"),
+                ),
+                _ => Ok(problem.d.kind),
+            }
         };
         let mut epilogue =
             Epilogue { gelu: problem.gelu, gelu_gradient: problem.gelu_gradient, ..Epilogue::default() };
         if problem.bias {
             let at = pointer(Of::CUBLASLT_MATMUL_DESC_BIAS_POINTER)?;
-            epilogue.bias = Some((at, kind(Of::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE)?));
+            epilogue.bias = Some((at, as_stored(Of::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE)?));
         }
         if problem.aux {
             let at = pointer(Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER)?;
@@ -730,7 +765,7 @@ extern "C" fn cublasLtMatmul(
                 );
             }
             let ld = product.long(Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD as u32).unwrap_or(0) as usize;
-            let kind = kind(Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE)?;
+            let kind = as_stored(Of::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE)?;
             epilogue.aux = Some(Matrix { at, ld, kind, ..problem.d });
         }
         let matmul = Matmul {

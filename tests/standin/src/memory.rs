@@ -10,8 +10,9 @@ const GUARD: usize = 256;
 const GUARD_BYTE: u8 = 0xa5;
 /// Fresh memory and freed memory are full of it: NaN as a float and as a bf16, and no row number.
 const JUNK: u8 = 0xff;
-/// Freed bytes that are kept, so that a late access is found.
+/// Freed bytes and blocks that are kept, so that a late access is found.
 const KEPT: usize = 64 << 20;
+const KEPT_BLOCKS: usize = 1024;
 
 /// One allocation.
 struct Block {
@@ -69,6 +70,7 @@ pub(crate) struct Memory {
     used: usize,
     /// Freed blocks, oldest first.
     freed: VecDeque<Block>,
+    freed_bytes: usize,
 }
 
 impl Memory {
@@ -96,11 +98,11 @@ impl Memory {
         self.used -= block.bytes;
         let held = block.guards_hold();
         block.whole().fill(JUNK);
+        self.freed_bytes += block.bytes;
         self.freed.push_back(block);
-        let mut kept: usize = self.freed.iter().map(|block| block.bytes).sum();
-        while kept > KEPT {
+        while self.freed_bytes > KEPT || self.freed.len() > KEPT_BLOCKS {
             let mut oldest = self.freed.pop_front().expect("something is kept");
-            kept -= oldest.bytes;
+            self.freed_bytes -= oldest.bytes;
             if oldest.whole().iter().any(|&byte| byte != JUNK) {
                 return Err(format!("a block at {:#x} was written after it was freed", oldest.address));
             }
@@ -167,6 +169,21 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_into_freed_memory_is_found_in_the_end() {
+        let mut memory = Memory::default();
+        let at = memory.alloc(10).expect("room for a test");
+        memory.free(at).expect("it is there");
+        // SAFETY: the block is kept for a while, and nobody else uses it.
+        unsafe { (at as *mut u8).write(0) };
+        let mut free_another = || {
+            let other = memory.alloc(10).expect("room for a test");
+            memory.free(other)
+        };
+        let message = (0..KEPT_BLOCKS).find_map(|_| free_another().err()).expect("the block is looked at");
+        assert!(message.contains("was written after it was freed"), "{message}");
+    }
 
     #[test]
     fn a_range_must_lie_in_one_block() {

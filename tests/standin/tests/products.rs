@@ -271,6 +271,8 @@ fn epilogues_are_right() {
         run(CUBLASLT_EPILOGUE_DGELU).expect("a known epilogue");
         let slope = |x: f64| (gelu(x + 1e-4) - gelu(x - 1e-4)) / 2e-4;
         assert_close(&read(&d), right.iter().zip(biased()).map(|(x, aux)| x * slope(aux)), 1e-4);
+        product.set(Of::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF).expect("a known attribute");
+        assert_eq!(run(CUBLASLT_EPILOGUE_BIAS), Err(CublasError(CUBLAS_STATUS_INVALID_VALUE)), "D is float");
         assert_eq!(run(CUBLASLT_EPILOGUE_RELU), Err(CublasError(CUBLAS_STATUS_NOT_SUPPORTED)));
     });
 }
