@@ -287,6 +287,20 @@ fn an_algorithm_can_be_built_and_checked() {
         // SAFETY: everything is alive and lives through the calls.
         unsafe {
             let kind = CUDA_R_32F;
+            let (mut ids, mut count) = ([-1; 8], 0);
+            let done = sys::cublasLtMatmulAlgoGetIds(
+                product.library,
+                sum,
+                kind,
+                kind,
+                kind,
+                kind,
+                kind,
+                8,
+                ids.as_mut_ptr(),
+                &mut count,
+            );
+            assert_eq!((done, count, ids[1]), (CUBLAS_STATUS_SUCCESS, 4, 1));
             let done =
                 sys::cublasLtMatmulAlgoInit(product.library, sum, kind, kind, kind, kind, kind, 1, &mut algo);
             assert_eq!(done, CUBLAS_STATUS_SUCCESS);
