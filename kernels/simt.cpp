@@ -1608,3 +1608,17 @@ extern "C" void duel_simt_kernels(void (*visit)(void *context, const char *name,
         visit(context, kernel.name, kernel.max_threads);
     }
 }
+
+// Calls `visit(context, type, bytes, align)` for every parameter of a kernel, in order. Returns 0, or 1 when
+// there is no such kernel.
+extern "C" int duel_simt_parameters(const char *name,
+                                    void (*visit)(void *context, const char *type, size_t bytes,
+                                                  size_t align),
+                                    void *context) {
+    const simt::Kernel *kernel = simt::find_kernel(name);
+    for (unsigned i = 0; kernel && i < kernel->parameter_count; i++) {
+        const simt::Parameter &parameter = kernel->parameters[i];
+        visit(context, parameter.type(), parameter.bytes, parameter.align);
+    }
+    return kernel ? 0 : 1;
+}

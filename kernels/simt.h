@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 #include "params.h"
@@ -152,10 +153,17 @@ void wgmma_wait(unsigned pending, Place place);
 
 // ---- kernel registry --------------------------------------------------------------------------------------
 
-// Size and alignment of a kernel's parameter.
+// Size, alignment and type of a kernel's parameter.
 struct Parameter {
     size_t bytes, align;
+    const char *(*type)();
 };
+
+// Name of a struct of params.h, which is in no namespace: the compiler writes it after its length.
+template <class T> const char *struct_name() {
+    const char *name = typeid(T).name();
+    return name + strspn(name, "0123456789");
+}
 
 // A kernel that can be launched by name.
 struct Kernel {
@@ -173,7 +181,8 @@ struct Registration {
 // Calls `kernel` with parameters that are found behind pointers, as cuLaunchKernel does.
 template <auto kernel> struct Caller;
 template <class... Parameters, void (*kernel)(Parameters...)> struct Caller<kernel> {
-    static constexpr Parameter parameters[] = {{sizeof(Parameters), alignof(Parameters)}...};
+    static constexpr Parameter parameters[] = {
+        {sizeof(Parameters), alignof(Parameters), struct_name<std::remove_const_t<Parameters>>}...};
     template <size_t... I> static void call_with(void *const *arguments, std::index_sequence<I...>) {
         kernel(*static_cast<std::remove_const_t<Parameters> *>(arguments[I])...);
     }

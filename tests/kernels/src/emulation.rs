@@ -27,6 +27,11 @@ unsafe extern "C" {
         visit: extern "C" fn(context: *mut c_void, name: *const c_char, max_threads: c_uint),
         context: *mut c_void,
     );
+    fn duel_simt_parameters(
+        name: *const c_char,
+        visit: extern "C" fn(context: *mut c_void, kind: *const c_char, bytes: usize, align: usize),
+        context: *mut c_void,
+    ) -> c_int;
 }
 
 /// Longest message of the emulation.
@@ -87,6 +92,17 @@ impl Schedule {
         let eager_copies = u32::from(self.copies == Copies::Eager);
         sys::SimtOptions { seed, order, eager_copies, os_threads: self.os_threads }
     }
+}
+
+/// What a kernel takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name of its struct in `params.h`.
+    pub kind: String,
+    /// Its size.
+    pub bytes: usize,
+    /// Its alignment.
+    pub align: usize,
 }
 
 /// 256 aligned bytes, as device memory is.
@@ -205,13 +221,42 @@ impl Emulation {
         all
     }
 
+    /// What a kernel that is compiled in takes, in order.
+    pub fn parameters(kernel: &str) -> Option<Vec<Parameter>> {
+        extern "C" fn visit(context: *mut c_void, kind: *const c_char, bytes: usize, align: usize) {
+            // SAFETY: the context is the vector below, which nobody else uses during the call, and names of types are
+            // C strings of the program.
+            let (all, kind) = unsafe { (&mut *context.cast::<Vec<Parameter>>(), CStr::from_ptr(kind)) };
+            all.push(Parameter { kind: kind.to_string_lossy().into_owned(), bytes, align });
+        }
+        let name = CString::new(kernel).ok()?;
+        let mut all = Vec::new();
+        // SAFETY: the name lives through the call, and `visit` is called with the context during it only.
+        let missing = unsafe { duel_simt_parameters(name.as_ptr(), visit, (&raw mut all).cast()) };
+        (missing == 0).then_some(all)
+    }
+
+    /// A tensor map as the emulation understands it: the specification is at its beginning.
+    ///
+    /// # Errors
+    /// When a device would refuse it, with what is wrong.
+    pub fn encode(spec: &sys::TensorMapSpec) -> std::result::Result<sys::TensorMap, String> {
+        let mut map = sys::TensorMap { opaque: [0; 16] };
+        // SAFETY: both structs and the room for a message live through the call.
+        let refused =
+            message_of(|error, bytes| unsafe { duel_simt_tensor_map(&mut map, spec, error, bytes) });
+        refused.map_or(Ok(map), Err)
+    }
+
+    /// Runs a kernel and says what went wrong in it, if anything.
+    ///
     /// # Safety
     /// As [`Driver::launch`], with the addresses of its arguments.
-    unsafe fn run(&self, kernel: &str, grid: Grid, arguments: &[*const c_void]) {
+    pub unsafe fn run(&self, kernel: &str, grid: Grid, arguments: &[*const c_void]) -> Option<String> {
         let name = CString::new(self.registered_name(kernel)).expect("a kernel's name has no zero in it");
         let options = self.schedule.options();
         // SAFETY: the caller promises that the arguments are the kernel's; everything else lives through the call.
-        let failed = message_of(|error, bytes| unsafe {
+        message_of(|error, bytes| unsafe {
             duel_simt_launch(
                 &options,
                 name.as_ptr(),
@@ -222,8 +267,16 @@ impl Emulation {
                 error,
                 bytes,
             )
-        });
-        if let Some(message) = failed {
+        })
+    }
+
+    /// Runs a kernel and keeps what went wrong in it.
+    ///
+    /// # Safety
+    /// As [`Driver::launch`], with the addresses of its arguments.
+    unsafe fn run_and_keep(&self, kernel: &str, grid: Grid, arguments: &[*const c_void]) {
+        // SAFETY: the caller's promise.
+        if let Some(message) = unsafe { self.run(kernel, grid, arguments) } {
             self.error.borrow_mut().get_or_insert(message);
         }
     }
@@ -233,7 +286,7 @@ impl Emulation {
             let addresses: Vec<_> = arguments.iter().map(|memory| memory.0.as_ptr().cast()).collect();
             // SAFETY: the arguments are copies of those of a launch whose caller made the promise, and who repeats work
             // promises it again (`Backend::repeat`).
-            unsafe { self.run(kernel, *grid, &addresses) };
+            unsafe { self.run_and_keep(kernel, *grid, &addresses) };
         }
     }
 
@@ -292,14 +345,7 @@ impl Driver for Emulation {
     }
 
     fn tensor_map(&self, spec: &sys::TensorMapSpec) -> sys::TensorMap {
-        let mut map = sys::TensorMap { opaque: [0; 16] };
-        // SAFETY: both structs and the room for a message live through the call.
-        let refused =
-            message_of(|error, bytes| unsafe { duel_simt_tensor_map(&mut map, spec, error, bytes) });
-        if let Some(message) = refused {
-            panic!("{message}");
-        }
-        map
+        Self::encode(spec).unwrap_or_else(|message| panic!("{message}"))
     }
 
     unsafe fn launch(&self, kernel: &'static str, grid: Grid, arguments: &[Argument]) {
@@ -311,7 +357,7 @@ impl Driver for Emulation {
         }
         let addresses: Vec<_> = arguments.iter().map(|argument| argument.address).collect();
         // SAFETY: the caller's promise.
-        unsafe { self.run(kernel, grid, &addresses) };
+        unsafe { self.run_and_keep(kernel, grid, &addresses) };
     }
 
     type Recording = Recorded;

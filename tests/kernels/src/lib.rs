@@ -1,12 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod compare;
+pub mod device;
 mod emulation;
 pub mod plants;
 pub mod suite;
 
 pub use compare::{Bench, Devices, Operation, check};
-pub use emulation::{Copies, Emulation, Memory, Order, Schedule};
+pub use emulation::{Copies, Emulation, Memory, Order, Parameter, Schedule};
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
