@@ -11,6 +11,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 type Done<T = ()> = Result<T, Status>;
 
+/// A minor version that no real NVRTC has: compiled code is kept on disk by the version, and neither may be given what the
+/// other compiled.
+const VERSION: [i32; 2] = [13, 99];
 /// What it compiles for.
 const CAPABILITIES: [i32; 8] = [75, 80, 86, 89, 90, 100, 103, 120];
 /// Beginning of the code: that of ELF, and a mark.
@@ -133,7 +136,7 @@ impl Program {
 
 #[unsafe(no_mangle)]
 extern "C" fn nvrtcVersion(major: Out<i32>, minor: Out<i32>) -> Status {
-    if major.put(13) && minor.put(0) { NVRTC_SUCCESS } else { NVRTC_ERROR_INVALID_INPUT }
+    if major.put(VERSION[0]) && minor.put(VERSION[1]) { NVRTC_SUCCESS } else { NVRTC_ERROR_INVALID_INPUT }
 }
 
 #[unsafe(no_mangle)]
