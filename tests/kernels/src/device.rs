@@ -4,8 +4,11 @@ use crate::message_of_panic;
 use duel_backend::{Backend, Error};
 use duel_cuda::{Cuda, Device, Driver, Grid, Settings, sys};
 
+/// Opens a device with these settings.
+pub type Open<'a> = dyn Fn(Settings) -> Device + 'a;
+
 /// Memory is aligned and zeroed, and copies keep to their offsets.
-pub fn memory_is_aligned_zeroed_and_copied_at_offsets(open: impl Fn(Settings) -> Device) {
+pub fn memory_is_aligned_zeroed_and_copied_at_offsets(open: &Open) {
     let device = open(Settings::default());
     let mut a = device.alloc(1000).expect("room for a test");
     let mut b = device.alloc(1000).expect("room for a test");
@@ -21,7 +24,7 @@ pub fn memory_is_aligned_zeroed_and_copied_at_offsets(open: impl Fn(Settings) ->
 }
 
 /// More memory than there is is refused, and nothing else is harmed.
-pub fn too_much_memory_is_refused_with_its_size(open: impl Fn(Settings) -> Device) {
+pub fn too_much_memory_is_refused_with_its_size(open: &Open) {
     let device = open(Settings::default());
     let bytes = 1 << 42;
     let refused = device.alloc(bytes).err().expect("no device has 4 TiB");
@@ -30,7 +33,7 @@ pub fn too_much_memory_is_refused_with_its_size(open: impl Fn(Settings) -> Devic
 }
 
 /// An error is reported by the next wait, and by no later one.
-pub fn an_error_is_reported_once(open: impl Fn(Settings) -> Device) {
+pub fn an_error_is_reported_once(open: &Open) {
     let device = open(Settings::default());
     // SAFETY: there is no such kernel, so nothing reads the arguments.
     unsafe { device.launch("nothing", Grid::linear(1, 32), &[]) };
@@ -40,7 +43,7 @@ pub fn an_error_is_reported_once(open: impl Fn(Settings) -> Device) {
 }
 
 /// A tensor map that the device would not take is a panic here.
-pub fn tensor_maps_that_the_device_refuses_are_refused(open: impl Fn(Settings) -> Device) {
+pub fn tensor_maps_that_the_device_refuses_are_refused(open: &Open) {
     let device = open(Settings::default());
     if device.properties().compute_capability < 90 {
         return; // there is no TMA, and launch code asks for no tensor map
@@ -61,7 +64,7 @@ pub fn tensor_maps_that_the_device_refuses_are_refused(open: impl Fn(Settings) -
 }
 
 /// Kernels are compiled without a folder for them.
-pub fn without_a_cache_kernels_are_compiled_and_run_all_the_same(open: impl Fn(Settings) -> Device) {
+pub fn without_a_cache_kernels_are_compiled_and_run_all_the_same(open: &Open) {
     let settings = Settings { cache: None, ..Settings::default() };
     let device = open(settings);
     let cuda = Cuda::<_, f32>::new(device);
@@ -75,7 +78,7 @@ pub fn without_a_cache_kernels_are_compiled_and_run_all_the_same(open: impl Fn(S
 }
 
 /// A program's memory becomes a buffer, and a buffer its memory, without a copy.
-pub fn memory_of_a_program_of_its_own_is_used_where_it_is(open: impl Fn(Settings) -> Device) {
+pub fn memory_of_a_program_of_its_own_is_used_where_it_is(open: &Open) {
     let device = open(Settings::default());
     let values = [1.0f32, -2.0, 3.0, 20.0];
     let mut slice = device.stream().alloc_zeros::<f32>(4).expect("room for a test");
@@ -91,7 +94,7 @@ pub fn memory_of_a_program_of_its_own_is_used_where_it_is(open: impl Fn(Settings
 }
 
 /// What is uploaded may change at once, however much is under way.
-pub fn uploads_do_not_wait_and_do_not_mix(open: impl Fn(Settings) -> Device) {
+pub fn uploads_do_not_wait_and_do_not_mix(open: &Open) {
     let device = open(Settings::default());
     // More than both halves of the staging memory, small and large, the source overwritten at once.
     let sizes = [1 << 10, 5 << 20, 9 << 20, 3, 20 << 20, 1 << 20];
@@ -115,7 +118,7 @@ pub fn uploads_do_not_wait_and_do_not_mix(open: impl Fn(Settings) -> Device) {
 }
 
 /// Work is timed between events.
-pub fn time_is_taken_on_the_device(open: impl Fn(Settings) -> Device) {
+pub fn time_is_taken_on_the_device(open: &Open) {
     let device = open(Settings::default());
     let cuda = Cuda::<_, f32>::new(device);
     let mut x = cuda.alloc::<f32>(1 << 24).expect("room for a test");
@@ -124,7 +127,7 @@ pub fn time_is_taken_on_the_device(open: impl Fn(Settings) -> Device) {
 }
 
 /// The peak of memory is the sum of what was there at a time.
-pub fn memory_is_counted(open: impl Fn(Settings) -> Device) {
+pub fn memory_is_counted(open: &Open) {
     let device = open(Settings::default());
     let before = device.memory().peak.expect("a device counts");
     let memory = device.alloc(3 << 20).expect("room for a test");
@@ -144,7 +147,7 @@ macro_rules! device_tests {
         $(
             #[test]
             fn $name() {
-                $on(stringify!($name), &|open: &dyn Fn(Settings) -> Device| $crate::device::$name(open));
+                $on(stringify!($name), $crate::device::$name);
             }
         )*
     };

@@ -2,6 +2,7 @@
 //! kernels, which needs no GPU.
 
 use duel_cuda::{Device, Settings, compile, nvrtc_version};
+use duel_kernel_tests::device::Open;
 use duel_kernel_tests::{Devices, skip};
 use duel_kernels::{KERNELS, SOURCES, Source, Target};
 use std::io::Write;
@@ -44,7 +45,7 @@ duel_kernel_tests::conformance!(Gpu);
 // ---- the driver ------------------------------------------------------------------------------------------------------
 
 /// Runs a test on the GPU, or skips it.
-fn on_gpu(test: &str, run: &dyn Fn(&dyn Fn(Settings) -> Device)) {
+fn on_gpu(test: &str, run: fn(&Open)) {
     match Gpu.absent() {
         None => run(&|settings| Device::open_with(0, settings).expect("it could be opened before")),
         Some(reason) => skip(test, &reason, "REQUIRE_CUDA"),

@@ -3,9 +3,10 @@
 mod common;
 
 use common::on_the_stand_in;
-use duel_cuda::{Device, Settings};
+use duel_cuda::Device;
+use duel_kernel_tests::device::Open;
 
-fn run(test: &str, run: &dyn Fn(&dyn Fn(Settings) -> Device)) {
+fn run(test: &str, run: fn(&Open)) {
     on_the_stand_in(test, &[], || {
         run(&|settings| Device::open_with(0, settings).unwrap_or_else(|error| panic!("{error}")));
     });

@@ -236,7 +236,7 @@ fn shared_memory_is_asked_for() {
         let x = device.alloc(256).expect("room for a test");
         let address = device.address(&x);
         let params = sys::GeluParams { y: address as *mut c_void, x: address as *const c_void, len: 64 };
-            let launch = |shared| {
+        let launch = |shared| {
             let grid = Grid::linear(1, 256).with_shared(shared);
             // SAFETY: the kernel takes this struct, and its memory is there.
             unsafe { device.launch("gelu_f32", grid, &[Argument::of(&params)]) };
