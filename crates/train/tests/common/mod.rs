@@ -116,6 +116,14 @@ impl Run {
         self
     }
 
+    pub fn forget(&mut self, key: &str) {
+        self.options.retain(|(k, _)| k != key);
+    }
+
+    pub fn options(&self) -> &[(String, String)] {
+        &self.options
+    }
+
     pub fn resume(self) -> Self {
         self.set("resume-from-checkpoint", true)
     }

@@ -1,0 +1,277 @@
+//! `--device`: the whole program on a GPU's code path, on the stand-in for CUDA's libraries, against the CPU; and what it
+//! says where there is no GPU.
+
+mod common;
+
+use common::{Ended, RESULT, Run, Temp, assert_same, shared_data};
+use duel_backend::Backend;
+use duel_cpu::Cpu;
+use duel_train::config::Options;
+use duel_train::train;
+use half::bf16;
+use safetensors::{Dtype, SafeTensors};
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs commands where the stand-in is found before anything of NVIDIA's.
+struct StandIn {
+    temp: Temp,
+    path: OsString,
+}
+
+impl StandIn {
+    fn new(name: &str) -> Self {
+        let temp = Temp::with_model(name);
+        let path = duel_cuda_standin::install(&temp.path("libraries")).unwrap();
+        StandIn { temp, path }
+    }
+
+    /// Six steps on the device into `out`.
+    fn run(&self, out: &str) -> Run {
+        let mut run = Run::new(&self.temp, out).set("device", "cuda");
+        run.forget("threads");
+        run
+    }
+
+    fn command(&self, mut command: Command, more: &[(&str, &str)]) -> Ended {
+        command.env("LD_LIBRARY_PATH", &self.path).env("XDG_CACHE_HOME", self.temp.path("cubins"));
+        command.env_remove("CUDA_VISIBLE_DEVICES").envs(more.iter().copied());
+        Ended::of(command.output().unwrap())
+    }
+
+    fn go(&self, run: &Run, more: &[(&str, &str)]) -> Ended {
+        self.command(run.command(), more)
+    }
+
+    fn ok(&self, run: &Run, more: &[(&str, &str)]) -> String {
+        let ended = self.go(run, more);
+        assert_eq!(ended.code, Some(0), "{:?}:\n{}", run.args(), ended.stderr);
+        ended.stderr
+    }
+}
+
+/// Every number of a model's file.
+fn weights(path: &Path) -> Vec<f64> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = file.names();
+    names.sort_unstable();
+    let tensors = names.into_iter().map(|name| file.tensor(name).unwrap());
+    let numbers = tensors.flat_map(|t| match t.dtype() {
+        Dtype::BF16 => {
+            let number = |b: &[u8]| bf16::from_le_bytes([b[0], b[1]]).to_f64();
+            t.data().chunks_exact(2).map(number).collect::<Vec<f64>>()
+        }
+        Dtype::F32 => {
+            let number = |b: &[u8]| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            t.data().chunks_exact(4).map(number).collect()
+        }
+        Dtype::F64 => t.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+        other => panic!("weights in {other:?}"),
+    });
+    numbers.collect()
+}
+
+/// Distance of two curves or models, relative to the norm of the second.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+/// What is compared of a run: its curves, and how far its weights went.
+fn curves(run: &Run) -> Vec<(&'static str, Vec<f64>)> {
+    let names = ["loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected", "entropy"];
+    names.into_iter().map(|name| (name, run.metric(name))).collect()
+}
+
+/// The same run by another backend in this process.
+fn in_process<B: Backend>(b: &B, run: &Run, out: &Path) -> Run {
+    let value = |text: &str| match text.parse::<f64>() {
+        Ok(_) => text.to_string(),
+        Err(_) => format!("'{text}'"),
+    };
+    let lines = run.options().iter().filter(|(key, _)| !["device", "bf16"].contains(&key.as_str()));
+    let toml: String = lines.map(|(key, text)| format!("{key} = {}\n", value(text))).collect();
+    let mut options = Options::parse(&toml).unwrap();
+    options.output_dir = Some(out.into());
+    train(b, &options.resolve().unwrap()).unwrap();
+    run.clone().set("output-dir", out.display())
+}
+
+/// The precision rule over a whole run: its curves and its weights are as near to those in double precision as a run on
+/// the CPU in the same precision is, to a factor of two and `floor` roundings.
+fn follows_the_cpu(name: &str, bits: &[(&str, &str)], bf16_run: bool) {
+    let gpu = StandIn::new(name);
+    let run = gpu.run("gpu").set("bf16", bf16_run);
+    let said = gpu.ok(&run, bits);
+    assert!(said.contains("duel stand-in"), "{said}");
+    let right = in_process(&Cpu::<f64>::new(1), &run, &gpu.temp.path("right"));
+    let naive = match bf16_run {
+        true => in_process(&Cpu::<bf16>::new(1), &run, &gpu.temp.path("naive")),
+        false => in_process(&Cpu::<f32>::new(1), &run, &gpu.temp.path("naive")),
+    };
+    let epsilon = if bf16_run { 1.0 / 256.0 } else { f64::from(f32::EPSILON) };
+    for (((what, got), (_, naive)), (_, right)) in curves(&run).iter().zip(curves(&naive)).zip(curves(&right))
+    {
+        let (error, excused) = (distance(got, &right), distance(&naive, &right));
+        eprintln!("{name}: {what}: error {error:.3e}, naive {excused:.3e}");
+        assert!(error <= 2.0 * excused + 3.0 * epsilon, "{name}: {what}: {error:e}, naive {excused:e}");
+    }
+    let of = |run: &Run| weights(&run.out().join("model.safetensors"));
+    let (error, excused) = (distance(&of(&run), &of(&right)), distance(&of(&naive), &of(&right)));
+    eprintln!("{name}: weights: error {error:.3e}, naive {excused:.3e}");
+    assert!(error <= 2.0 * excused + 3.0 * epsilon, "{name}: weights: {error:e}, naive {excused:e}");
+    assert_eq!(run.metric("loss")[0], std::f64::consts::LN_2, "the policy begins as the reference");
+}
+
+#[test]
+fn a_run_in_float32_follows_the_cpu() {
+    follows_the_cpu("f32", &[], false);
+}
+
+#[test]
+fn a_run_in_bfloat16_follows_the_cpu() {
+    follows_the_cpu("bf16", &[], true);
+}
+
+#[test]
+fn a_run_on_duels_own_products_follows_the_cpu() {
+    follows_the_cpu("own", &[("DUEL_CUBLASLT", "0")], true);
+}
+
+#[test]
+fn a_run_on_an_older_device_follows_the_cpu() {
+    follows_the_cpu("older", &[("DUEL_STANDIN_CAPABILITY", "80")], true);
+}
+
+/// Twice the same, and stopped and continued, to the bit; in bf16, where the masters must come back too.
+#[test]
+fn runs_are_reproducible_and_resume_to_the_bit() {
+    let gpu = StandIn::new("again");
+    let (a, b) = (gpu.run("a"), gpu.run("b").set("save-steps", 2).set("save-total-limit", "none"));
+    gpu.ok(&a, &[]);
+    gpu.ok(&b, &[]);
+    assert_same(&a, &b, RESULT);
+    // As if it had been stopped after the second step.
+    for later in ["model.safetensors", "checkpoint-4", "checkpoint-6"] {
+        let path = b.out().join(later);
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap()
+        } else {
+            std::fs::remove_file(path).unwrap()
+        }
+    }
+    gpu.ok(&b.clone().resume(), &[]);
+    assert_same(&a, &b, RESULT);
+    // Checkpoints of another precision are no continuation.
+    let ended = gpu.go(&b.clone().resume().set("bf16", false), &[]);
+    assert!(ended.error().contains("bf16 was true and is now false"), "{}", ended.error());
+}
+
+/// Decoding repeats recorded work from the third token on.
+#[test]
+fn generation_gives_the_tokens_of_the_cpu() {
+    let gpu = StandIn::new("generate");
+    let generate = |device: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        command.args(["generate", "--device", device, "--bf16=false", "--max-new-tokens", "12"]);
+        command.arg("--model").arg(gpu.temp.path("model")).args(["--prompt", "the film was"]);
+        command.env("LD_LIBRARY_PATH", &gpu.path).env("XDG_CACHE_HOME", gpu.temp.path("cubins"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = generate("cpu");
+    assert!(text.split_whitespace().count() > 3, "{text}");
+    assert_eq!(generate("cuda:0"), text);
+}
+
+#[test]
+fn auto_takes_the_gpu_and_the_run_says_which() {
+    let gpu = StandIn::new("auto");
+    let run = gpu.run("out").set("device", "auto").set("max-steps", 1);
+    let said = gpu.ok(&run, &[]);
+    assert!(said.contains("duel stand-in") && said.contains("GB in use after the largest"), "{said}");
+    let written = String::from_utf8(run.file("duel.toml")).unwrap();
+    assert!(written.contains("device = \"cuda:0\"") && written.contains("bf16 = true"), "{written}");
+    let results: serde_json::Value = serde_json::from_slice(&run.file("train_results.json")).unwrap();
+    assert!(results["peak_device_bytes"].as_u64().is_some_and(|peak| peak > 0), "{results}");
+    assert_eq!(results["step_seconds"].as_array().map(Vec::len), Some(1), "{results}");
+}
+
+/// Wherever memory ends, the run ends with one sentence that says what to do.
+#[test]
+fn too_little_memory_is_one_error() {
+    let gpu = StandIn::new("memory");
+    let run = gpu.run("out").set("max-steps", 1).set("overwrite-output-dir", true);
+    gpu.ok(&run, &[]);
+    let results: serde_json::Value = serde_json::from_slice(&run.file("train_results.json")).unwrap();
+    let peak = results["peak_device_bytes"].as_u64().unwrap();
+    // Beside what the run counts there is the workspace of cuBLASLt.
+    for eighths in 0..8 {
+        let limit = ((32 << 20) + peak * eighths / 8).to_string();
+        let ended = gpu.go(&run, &[("DUEL_STANDIN_MEMORY", &limit)]);
+        for part in ["out of memory", "max_length", "micro_batch_tokens"] {
+            assert!(ended.error().contains(part), "{eighths}/8 of the memory: {}", ended.error());
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_one_error() {
+    let gpu = StandIn::new("absent");
+    let error = |device: &str, more: &[(&str, &str)]| {
+        let ended = gpu.go(&gpu.run("out").set("device", device), more);
+        ended.error().to_string()
+    };
+    assert!(error("cuda:1", &[]).contains("there is no device 1: the NVIDIA driver shows 1"));
+    assert!(error("cuda", &[("DUEL_STANDIN_CAPABILITY", "75")]).contains("the kernels need 8.0 or more"));
+    let hidden = error("cuda", &[("CUDA_VISIBLE_DEVICES", "")]);
+    assert!(hidden.contains("CUDA_VISIBLE_DEVICES") && hidden.contains("--device cpu"), "{hidden}");
+}
+
+/// A machine without a driver: this one, unless it has one.
+#[test]
+fn without_a_driver_cuda_is_an_error_and_auto_is_the_cpu() {
+    if duel_cuda::has_driver() {
+        use std::io::Write as _;
+        drop(writeln!(std::io::stderr(), "SKIPPED: there is a driver here"));
+        return;
+    }
+    let temp = Temp::with_model("no-driver");
+    let run = Run::new(&temp, "out").set("max-steps", 1);
+    let mut on_gpu = run.clone().set("device", "cuda");
+    on_gpu.forget("threads");
+    let ended = on_gpu.go();
+    for part in ["libcuda", "LD_LIBRARY_PATH", "--device cpu"] {
+        assert!(ended.error().contains(part), "{part}: {}", ended.error());
+    }
+    let ended = run.clone().set("bf16", true).go();
+    assert!(ended.error().contains("bf16 needs a GPU"), "{}", ended.error());
+    let said = run.ok();
+    assert!(said.contains("device auto: the CPU, since there is no NVIDIA driver"), "{said}");
+}
+
+/// stories260k on real pairs, where they are there: two steps of DPO on the stand-in follow those of the CPU.
+#[test]
+fn stories260k_follows_the_cpu() {
+    let Some(shared) = shared_data("stories260k_follows_the_cpu") else { return };
+    let gpu = StandIn::new("stories");
+    let rows = std::fs::read_to_string(shared.join("preference/rasbt_polite_pairs.jsonl")).unwrap();
+    let shortest: String = rows.lines().filter(|l| l.len() < 200).take(8).map(|l| format!("{l}\n")).collect();
+    std::fs::write(gpu.temp.path("train.jsonl"), shortest).unwrap();
+    let run = gpu.run("gpu").set("model", shared.join("models/stories260k").display());
+    let run = run.set("bf16", false).set("max-steps", 2).set("per-device-train-batch-size", 4);
+    gpu.ok(&run, &[]);
+    let right = in_process(&Cpu::<f64>::new(1), &run, &gpu.temp.path("right"));
+    let naive = in_process(&Cpu::<f32>::new(1), &run, &gpu.temp.path("naive"));
+    for (((what, got), (_, naive)), (_, right)) in curves(&run).iter().zip(curves(&naive)).zip(curves(&right))
+    {
+        let (error, excused) = (distance(got, &right), distance(&naive, &right));
+        eprintln!("stories260k: {what}: error {error:.3e}, naive {excused:.3e}");
+        let floor = 3.0 * f64::from(f32::EPSILON);
+        assert!(error <= 2.0 * excused + floor, "stories260k: {what}: {error:e}, naive {excused:e}");
+    }
+}
