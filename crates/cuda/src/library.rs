@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Rows of tokens that an algorithm is chosen at: a large micro-batch.
 const TYPICAL_ROWS: usize = 4096;
+/// Rows of tokens that it must take too, for it to be the one of every number of rows.
+const OTHER_ROWS: [usize; 4] = [1, 17, 256, 32768];
 /// Room that an algorithm may use, in bytes: what NVIDIA recommends for Hopper (cuBLAS documentation,
 /// `cublasSetWorkspace`).
 const WORKSPACE: usize = 32 << 20;
@@ -139,18 +141,11 @@ impl Kind {
     }
 }
 
-/// An algorithm, and the room that it needs.
-#[derive(Clone, Copy)]
-struct Algorithm {
-    algo: sys::cublasLtMatmulAlgo_t,
-    workspace: usize,
-}
-
 /// A handle of the library, and what it chose.
 pub(crate) struct CublasLt {
     handle: sys::cublasLtHandle_t,
     workspace: CudaSlice<u8>,
-    chosen: RefCell<HashMap<Kind, Option<Algorithm>>>,
+    chosen: RefCell<HashMap<Kind, Option<sys::cublasLtMatmulAlgo_t>>>,
 }
 
 /// Why the library cannot be used.
@@ -214,16 +209,16 @@ impl CublasLt {
                 call.layouts[2].0,
                 p.out,
                 call.layouts[3].0,
-                &algorithm.algo,
+                &algorithm,
                 workspace as *mut c_void,
-                algorithm.workspace,
+                WORKSPACE,
                 stream.cu_stream().cast(),
             )?;
         }
         Ok(true)
     }
 
-    fn algorithm(&self, kind: Kind) -> Result<Option<Algorithm>, CublasError> {
+    fn algorithm(&self, kind: Kind) -> Result<Option<sys::cublasLtMatmulAlgo_t>, CublasError> {
         if let Some(known) = self.chosen.borrow().get(&kind) {
             return Ok(*known);
         }
@@ -233,7 +228,7 @@ impl CublasLt {
     }
 
     /// The library's best algorithm for a kind of product.
-    fn choose(&self, kind: Kind) -> Result<Option<Algorithm>, CublasError> {
+    fn choose(&self, kind: Kind) -> Result<Option<sys::cublasLtMatmulAlgo_t>, CublasError> {
         let call = Call::new(kind, TYPICAL_ROWS, &kind.example())?;
         let preference = Preference::new(kind)?;
         let mut found = [std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit(); CANDIDATES];
@@ -260,12 +255,43 @@ impl CublasLt {
         for candidate in &found[..usize::try_from(count).unwrap_or(0)] {
             // SAFETY: the library has filled so many results.
             let candidate = unsafe { candidate.assume_init() };
-            let usable = candidate.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
-            if usable && (kind.may_split() || splits(&candidate.algo)? <= 1) {
-                return Ok(Some(Algorithm { algo: candidate.algo, workspace: candidate.workspaceSize }));
+            let usable = candidate.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+                && (kind.may_split() || splits(&candidate.algo)? <= 1);
+            if usable && self.takes_all(kind, &candidate.algo)? {
+                return Ok(Some(candidate.algo));
             }
         }
         Ok(None)
+    }
+
+    /// Whether an algorithm takes few rows and many, in the room that there is.
+    fn takes_all(&self, kind: Kind, algo: &sys::cublasLtMatmulAlgo_t) -> Result<bool, CublasError> {
+        for rows in OTHER_ROWS {
+            let call = Call::new(kind, rows, &kind.example())?;
+            let mut found = std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
+            // SAFETY: all descriptors are alive, and there is room for the result.
+            let answer = unsafe {
+                sys::cublasLtMatmulAlgoCheck(
+                    self.handle,
+                    call.desc.0,
+                    call.layouts[0].0,
+                    call.layouts[1].0,
+                    call.layouts[2].0,
+                    call.layouts[3].0,
+                    algo,
+                    found.as_mut_ptr(),
+                )
+            };
+            if answer != sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+                return Ok(false);
+            }
+            // SAFETY: the library has filled the result.
+            let found = unsafe { found.assume_init() };
+            if found.workspaceSize > WORKSPACE {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
