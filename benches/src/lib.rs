@@ -2,6 +2,7 @@
 
 pub mod ceiling;
 pub mod gpu;
+pub mod markdown;
 pub mod models;
 pub mod pair;
 pub mod prepare;
