@@ -20,7 +20,7 @@ const COEFFICIENT: f64 = 0.01;
 fn dataset(case: &Case) -> Dataset {
     let tokens = |n, seed| indices(n, case.config.vocab, seed);
     let prompt = tokens(case.pair.prompt, 1);
-    let (chosen, rejected) = (tokens(case.pair.response, 2), tokens(case.pair.response, 3));
+    let (chosen, rejected) = (tokens(case.pair.chosen, 2), tokens(case.pair.rejected, 3));
     let task = if case.shared { Task::Preference } else { Task::Sft };
     let mut builder =
         Dataset::builder(&Options { task, max_length: None, truncation: Truncation::KeepStart });

@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 pub mod ceiling;
+pub mod gpu;
+pub mod markdown;
 pub mod models;
 pub mod pair;
+pub mod prepare;
 pub mod step;
 pub mod verb;
 

@@ -1,7 +1,7 @@
 //! Whole optimizer steps: which ones are measured, and the arithmetic that they cannot avoid.
 
 use crate::models::{self, GPT2, SMOLLM2};
-use crate::pair::Pair;
+use crate::pair::{Batch, Pair};
 use crate::verb::PAIR;
 use duel_model::Config;
 
@@ -66,29 +66,10 @@ impl Case {
         text
     }
 
-    /// Floating-point operations that the step must make: products and attention, forward and backward, the prompt
-    /// once. The same for both ways of [`Case::shared`], so that the rate that follows from it compares them.
-    ///
-    /// For `P` pairs of prompt `p` and responses `c` and `j`:
-    ///
-    /// ```text
-    /// 6·Nb·P·(p + c + j) + 6·Nh·P·(c + j) + 3.5·a·P·[p²/2 + p·(c + j) + (c² + j²)/2]
-    /// ```
-    ///
-    /// `Nb` are the weights of the layers' matrices and `Nh = vocab · width` those of the head, each used in three
-    /// products of two operations (forward, and the gradients of input and weight: the 6·N·D rule of Kaplan et al.,
-    /// 2020, arXiv:2001.08361, section 2.1, for the rows that each is used on). `a = 4 · layers · heads · head_dim` are
-    /// the operations of the forward attention for one visible pair of rows; the backward makes 2.5 times as many
-    /// (Dao, 2023, arXiv:2307.08691, section 4.1), and half of each square is visible.
+    /// Operations of the step by [`flops`]. The same for both ways of [`Case::shared`], so that the rate that follows
+    /// from it compares them.
     pub fn flops(&self) -> f64 {
-        let c = &self.config;
-        let (prompt, response) = (self.pair.prompt as f64, self.pair.response as f64);
-        let head_weights = (c.vocab * c.width) as f64;
-        let attention = (4 * c.layers * c.heads.q_width()) as f64;
-        let visible = prompt * prompt / 2.0 + prompt * 2.0 * response + response * response;
-        6.0 * block_weights(c) as f64 * (prompt + 2.0 * response)
-            + 6.0 * head_weights * 2.0 * response
-            + 3.5 * attention * visible
+        flops(&self.config, self.pair.into())
     }
 
     /// The case that this one is to be compared with, and what it is called.
@@ -103,6 +84,69 @@ impl Case {
             _ => None,
         }
     }
+}
+
+/// Floating-point operations that a step must make: products and attention, forward and backward, the prompt once.
+///
+/// For `P` pairs of prompt `p` and responses `c` and `j`:
+///
+/// ```text
+/// 6·Nb·P·(p + c + j) + 6·Nh·P·(c + j) + 3.5·a·P·[p²/2 + p·(c + j) + (c² + j²)/2]
+/// ```
+///
+/// `Nb` are the weights of the layers' matrices and `Nh = vocab · width` those of the head, each used in three products
+/// of two operations (forward, and the gradients of input and weight: the 6·N·D rule of Kaplan et al., 2020,
+/// arXiv:2001.08361, section 2.1, for the rows that each is used on). `a = 4 · layers · heads · head_dim` are the
+/// operations of the forward attention for one visible pair of rows; the backward makes 2.5 times as many (Dao, 2023,
+/// arXiv:2307.08691, section 4.1), and half of each square is visible.
+pub fn flops(c: &Config, batch: Batch) -> f64 {
+    let Pair { prompt, chosen, rejected } = batch.pair;
+    let (prompt, chosen, rejected) = (prompt as f64, chosen as f64, rejected as f64);
+    let responses = chosen + rejected;
+    let visible = prompt * prompt / 2.0 + prompt * responses + (chosen * chosen + rejected * rejected) / 2.0;
+    let one = 6.0 * block_weights(c) as f64 * (prompt + responses)
+        + 6.0 * head_weights(c) as f64 * responses
+        + 3.5 * attention_flops(c) * visible;
+    batch.pairs as f64 * one
+}
+
+/// How TRL runs a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trl {
+    /// As it comes: with gradient checkpointing, and the reference model inside the step.
+    Default,
+    /// Without checkpointing, and with the reference's log-probabilities precomputed.
+    Tuned,
+}
+
+/// Floating-point operations of a step of TRL, in the symbols of [`flops`] and with `T` the length that all sequences
+/// are padded to: each of the `2·P` sequences has a prompt of its own, and the head runs on every position.
+///
+/// ```text
+/// default  10·Nb·2·P·T + 8·Nh·2·P·T + 5.5·a·P·T²
+/// tuned     6·Nb·2·P·T + 6·Nh·2·P·T + 3.5·a·P·T²
+/// ```
+///
+/// By default the layers run forward three times, as the policy, as the reference and once more for the backward pass,
+/// and the head twice.
+pub fn trl_flops(c: &Config, batch: Batch, trl: Trl) -> f64 {
+    let (layers, head, attention) = match trl {
+        Trl::Default => (10.0, 8.0, 5.5),
+        Trl::Tuned => (6.0, 6.0, 3.5),
+    };
+    let (pairs, length) = (batch.pairs as f64, batch.positions() as f64);
+    let weights = layers * block_weights(c) as f64 + head * head_weights(c) as f64;
+    weights * 2.0 * pairs * length + attention * attention_flops(c) * pairs * length * length
+}
+
+/// Weights of the head's matrix.
+fn head_weights(c: &Config) -> usize {
+    c.vocab * c.width
+}
+
+/// Operations of the forward attention of all layers for one visible pair of rows.
+fn attention_flops(c: &Config) -> f64 {
+    (4 * c.layers * c.heads.q_width()) as f64
 }
 
 /// Weights of the layers' matrices.
@@ -123,7 +167,7 @@ pub fn cases(cores: usize) -> Vec<Case> {
         threads: cores,
     };
     let cut = |series, vocab, prompt, response| {
-        let pair = Pair { prompt, response };
+        let pair = Pair::even(prompt, response);
         Case { series, pair, ..whole(SMOLLM2, models::six_layers(vocab)) }
     };
     let vocab = models::smollm2().vocab;
@@ -132,7 +176,7 @@ pub fn cases(cores: usize) -> Vec<Case> {
     all.extend([8, 16, 32, 64, 128].map(|k| cut(Series::Vocabulary, k * 1024, 128, 128)));
     // What is quoted of a prompt, four responses long, and of threads is measured on the whole model.
     let uncut = |series, prompt, response| {
-        let pair = Pair { prompt, response };
+        let pair = Pair::even(prompt, response);
         Case { series, pair, ..whole(SMOLLM2, models::smollm2()) }
     };
     for prompt in [0, 128, 256, 512, 1024] {
@@ -152,21 +196,35 @@ pub fn cases(cores: usize) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verb::{Work, step_calls};
+    use crate::verb::{Call, Precision, Work, step_calls};
+    use duel_cpu::Cpu;
 
     /// The formula against the verbs that a step calls, each with its own count. The formula takes half of each square
     /// as visible, which leaves out half of the diagonal.
     #[test]
     fn the_formula_is_the_sum_of_the_verbs() {
         for case in cases(2).iter().filter(|c| c.shared) {
-            let flops = |call: &crate::verb::Call| match call.verb.work() {
+            let flops = |call: &Call| match call.verb.work(Precision::of::<Cpu>()) {
                 Work::Flops(n) => n as f64 * call.in_step,
                 Work::Bytes(_) => 0.0,
             };
-            let verbs: f64 = step_calls(case.model, &case.config, case.pair).iter().map(flops).sum();
+            let verbs: f64 = step_calls(case.model, &case.config, case.pair.into()).iter().map(flops).sum();
             let width = (case.config.layers * case.config.heads.q_width()) as f64;
             let diagonals = 3.5 * 4.0 * width * case.pair.rows() as f64 / 2.0;
             assert_eq!(case.flops() + diagonals, verbs, "{} {}", case.variant(), case.pair);
+        }
+    }
+
+    /// Worked by hand for Llama-3.2-1B: 8 pairs padded to 1024 tokens.
+    #[test]
+    fn operations_of_both_trainers() {
+        let tera = |flops: f64| (flops * 1e-11).round() / 10.0;
+        let llama = models::llama();
+        for (prompt, chosen, rejected, ours) in [(512, 512, 384, 80.0), (768, 256, 192, 65.0)] {
+            let batch = Batch { pairs: 8, pair: Pair { prompt, chosen, rejected } };
+            assert_eq!(tera(flops(&llama, batch)), ours);
+            assert_eq!(tera(trl_flops(&llama, batch, Trl::Default)), 199.9);
+            assert_eq!(tera(trl_flops(&llama, batch, Trl::Tuned)), 125.3);
         }
     }
 
@@ -191,5 +249,7 @@ mod tests {
         assert_eq!(parameters(&models::smollm2()), 134_515_008);
         assert_eq!(parameters(&models::gpt2()), 124_439_808);
         assert_eq!(parameters(&models::qwen3()), 596_049_920);
+        assert_eq!(parameters(&models::llama()), 1_235_814_400);
+        assert_eq!(parameters(&models::qwen2()), 494_032_768);
     }
 }

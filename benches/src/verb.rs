@@ -5,13 +5,14 @@
 //! Vectors (one value a row or a column), token ids and row numbers are left out: they are below one percent.
 
 use crate::models::{self, GPT2, QWEN3, SMOLLM2};
-use crate::pair::Pair;
-use duel_backend::{Gemm, Heads, Norm};
+use crate::pair::{Batch, Pair};
+use duel_backend::{Backend, Gemm, Heads, Norm};
 use duel_model::{Config, Mlp, Model, NormKind};
+use duel_optim::Optimizer;
 use std::fmt;
 
 /// The pair that all verbs are measured at, and the whole step too: 1024 rows, 512 of which the head scores.
-pub const PAIR: Pair = Pair { prompt: 512, response: 256 };
+pub const PAIR: Pair = Pair::even(512, 256);
 
 /// Sequences that are decoded together, and the tokens that each has in the cache: larger than last-level caches.
 const DECODED: (usize, usize) = (64, 768);
@@ -25,7 +26,27 @@ pub enum Work {
     Bytes(u64),
 }
 
-/// One verb of [`duel_backend::Backend`] with its dimensions, which are called as the backend calls them.
+/// Bytes of an element on a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// Of weights and activations.
+    pub real: usize,
+    /// Of gradients of weights, statistics and moments.
+    pub acc: usize,
+    /// Whether the optimizer keeps a master of each weight, in the precision of sums.
+    pub masters: bool,
+}
+
+impl Precision {
+    /// That of a backend.
+    pub fn of<B: Backend>() -> Self {
+        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+        Precision { real, acc, masters: Optimizer::<B>::needs_masters() }
+    }
+}
+
+/// One verb of [`duel_backend::Backend`] with its dimensions, which are called as the backend calls them; or the head,
+/// which is several of them.
 #[expect(missing_docs, reason = "the backend documents the dimensions of its verbs")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verb {
@@ -38,9 +59,9 @@ pub enum Verb {
     /// `bias_dw`.
     BiasDw(Gemm),
     /// `embed`, with learned positions or without.
-    Embed { pair: Pair, vocab: usize, width: usize, learned: bool },
+    Embed { batch: Batch, vocab: usize, width: usize, learned: bool },
     /// `embed_bw`, as [`Verb::Embed`].
-    EmbedBw { pair: Pair, vocab: usize, width: usize, learned: bool },
+    EmbedBw { batch: Batch, vocab: usize, width: usize, learned: bool },
     /// `rmsnorm`.
     RmsNorm(Norm),
     /// `rmsnorm_bw`.
@@ -54,11 +75,11 @@ pub enum Verb {
     /// `qk_norm_bw`.
     QkNormBw { rows: usize, heads: Heads },
     /// `rope`; its inverse is the same work.
-    Rope { pair: Pair, heads: Heads },
+    Rope { batch: Batch, heads: Heads },
     /// `attention`.
-    Attention { pair: Pair, heads: Heads },
+    Attention { batch: Batch, heads: Heads },
     /// `attention_bw`.
-    AttentionBw { pair: Pair, heads: Heads },
+    AttentionBw { batch: Batch, heads: Heads },
     /// `attention_cached` of one query a sequence.
     AttentionCached { sequences: usize, tokens: usize, heads: Heads },
     /// `kv_store`.
@@ -71,14 +92,17 @@ pub enum Verb {
     Gelu { rows: usize, width: usize },
     /// `gelu_bw`.
     GeluBw { rows: usize, width: usize },
-    /// `gather` of `rows` of the pair's rows.
-    Gather { pair: Pair, rows: usize, width: usize },
+    /// `gather` of `rows` of the batch's rows.
+    Gather { batch: Batch, rows: usize, width: usize },
     /// `scatter_add`.
-    ScatterAdd { pair: Pair, rows: usize, width: usize },
+    ScatterAdd { batch: Batch, rows: usize, width: usize },
     /// `logprob`.
     LogProb { rows: usize, vocab: usize },
     /// `logprob_bw`.
     LogProbBw { rows: usize, vocab: usize },
+    /// The head on every response of the batch in one chunk, as a step of DPO runs it: rows gathered, logits, their
+    /// log-probabilities, the objective, and the gradients of rows and weight.
+    Head { batch: Batch, width: usize, vocab: usize },
     /// `adamw` of a parameter of this many elements.
     AdamW(usize),
     /// `rmsprop`.
@@ -120,6 +144,7 @@ impl Verb {
             Verb::ScatterAdd { .. } => "scatter_add",
             Verb::LogProb { .. } => "logprob",
             Verb::LogProbBw { .. } => "logprob_bw",
+            Verb::Head { .. } => "head",
             Verb::AdamW(_) => "adamw",
             Verb::Rmsprop(_) => "rmsprop",
             Verb::SumSq(_) => "square_sums",
@@ -134,53 +159,87 @@ impl Verb {
     }
 
     /// The work of one call. A result that is added to (`+=`) is read and written.
-    pub fn work(self) -> Work {
+    pub fn work(self, precision: Precision) -> Work {
         match self {
             // Additions of a bias or a residual are not counted.
             Verb::Gemm { dims, .. } | Verb::GemmDx(dims) | Verb::GemmDw(dims) => {
                 Work::Flops(2 * (dims.m * dims.n * dims.k) as u64)
             }
             // Two products of head_dim multiply-adds for each visible pair: scores, and values weighted.
-            Verb::Attention { pair, heads } => Work::Flops((4 * pair.visible() * heads.q_width()) as u64),
+            Verb::Attention { batch, heads } => Work::Flops((4 * batch.visible() * heads.q_width()) as u64),
             // Five: the scores again, and the gradients of weights, values, keys and queries.
-            Verb::AttentionBw { pair, heads } => Work::Flops((10 * pair.visible() * heads.q_width()) as u64),
-            _ => Work::Bytes((size_of::<f32>() * self.elements()) as u64),
+            Verb::AttentionBw { batch, heads } => {
+                Work::Flops((10 * batch.visible() * heads.q_width()) as u64)
+            }
+            // Its three products; the rest is below one percent.
+            Verb::Head { batch, width, vocab } => {
+                Work::Flops(6 * (batch.responses() * width) as u64 * vocab as u64)
+            }
+            _ => Work::Bytes(self.bytes(precision) as u64),
         }
     }
 
-    /// Elements that a verb bound by memory reads and writes.
-    fn elements(self) -> usize {
+    /// Bytes that one call must move: every matrix operand read once, every matrix result written once.
+    pub fn bytes(self, precision: Precision) -> usize {
+        let (reals, accs) = self.elements(precision.masters);
+        reals * precision.real + accs * precision.acc
+    }
+
+    /// Elements read and written: weights and activations, and those in the precision of sums.
+    fn elements(self, masters: bool) -> (usize, usize) {
+        let reals = |n| (n, 0);
         match self {
-            Verb::Gemm { .. } | Verb::GemmDx(_) | Verb::GemmDw(_) => 0,
-            Verb::Attention { .. } | Verb::AttentionBw { .. } => 0,
-            Verb::BiasDw(d) => d.m * d.n,
-            Verb::Embed { pair, width, learned, .. } => (2 + usize::from(learned)) * pair.rows() * width,
-            Verb::EmbedBw { pair, width, learned, .. } => {
-                (3 + 2 * usize::from(learned)) * pair.rows() * width
+            Verb::Gemm { dims: Gemm { m, n, k }, residual, .. } => {
+                reals(m * k + n * k + m * n * (1 + usize::from(residual)))
             }
-            Verb::RmsNorm(d) | Verb::LayerNorm(d) => 2 * d.rows * d.width,
-            Verb::RmsNormBw(d) | Verb::LayerNormBw(d) => 4 * d.rows * d.width,
-            Verb::QkNorm { rows, heads } => 2 * rows * heads.qkv_width(),
-            Verb::QkNormBw { rows, heads } => 3 * rows * (heads.q_width() + heads.kv_width()),
-            Verb::Rope { pair, heads } => {
-                2 * pair.rows() * (heads.q_width() + heads.kv_width()) + pair.positions() * heads.head_dim
+            Verb::GemmDx(Gemm { m, n, k }) => reals(m * n + n * k + m * k),
+            Verb::GemmDw(Gemm { m, n, k }) => (m * n + m * k, 2 * n * k),
+            Verb::Attention { batch, heads } => reals(batch.rows() * (heads.qkv_width() + heads.q_width())),
+            Verb::AttentionBw { batch, heads } => {
+                reals(2 * batch.rows() * (heads.qkv_width() + heads.q_width()))
+            }
+            Verb::BiasDw(d) => reals(d.m * d.n),
+            Verb::Embed { batch, width, learned, .. } => {
+                reals((2 + usize::from(learned)) * batch.rows() * width)
+            }
+            Verb::EmbedBw { batch, width, learned, .. } => {
+                let elements = batch.rows() * width;
+                (elements, 2 * (1 + usize::from(learned)) * elements)
+            }
+            Verb::RmsNorm(d) | Verb::LayerNorm(d) => reals(2 * d.rows * d.width),
+            Verb::RmsNormBw(d) | Verb::LayerNormBw(d) => reals(4 * d.rows * d.width),
+            Verb::QkNorm { rows, heads } => reals(2 * rows * heads.qkv_width()),
+            Verb::QkNormBw { rows, heads } => reals(3 * rows * (heads.q_width() + heads.kv_width())),
+            Verb::Rope { batch, heads } => {
+                let rotated = batch.rows() * (heads.q_width() + heads.kv_width());
+                (2 * rotated, batch.positions() * heads.head_dim)
             }
             Verb::AttentionCached { sequences, tokens, heads } => {
-                2 * sequences * (tokens * heads.kv_width() + heads.q_width())
+                reals(2 * sequences * (tokens * heads.kv_width() + heads.q_width()))
             }
-            Verb::KvStore { rows, heads } => 4 * rows * heads.kv_width(),
-            Verb::SwiGlu { rows, width } => 3 * rows * width,
-            Verb::SwiGluBw { rows, width } => 5 * rows * width,
-            Verb::Gelu { rows, width } => 2 * rows * width,
-            Verb::GeluBw { rows, width } => 3 * rows * width,
-            Verb::Gather { rows, width, .. } => 2 * rows * width,
-            Verb::ScatterAdd { rows, width, .. } => 3 * rows * width,
-            Verb::LogProb { rows, vocab } => rows * vocab,
-            Verb::LogProbBw { rows, vocab } => 2 * rows * vocab,
-            Verb::AdamW(n) => 7 * n,
-            Verb::Rmsprop(n) => 5 * n,
-            Verb::SumSq(n) | Verb::Zero(n) => n,
-            Verb::Copy(n) => 2 * n,
+            Verb::KvStore { rows, heads } => reals(4 * rows * heads.kv_width()),
+            Verb::SwiGlu { rows, width } => reals(3 * rows * width),
+            Verb::SwiGluBw { rows, width } => reals(5 * rows * width),
+            Verb::Gelu { rows, width } => reals(2 * rows * width),
+            Verb::GeluBw { rows, width } => reals(3 * rows * width),
+            Verb::Gather { rows, width, .. } => reals(2 * rows * width),
+            Verb::ScatterAdd { rows, width, .. } => reals(3 * rows * width),
+            Verb::LogProb { rows, vocab } => reals(rows * vocab),
+            Verb::LogProbBw { rows, vocab } => reals(2 * rows * vocab),
+            // Rows gathered, their gradients written and scattered; the weight twice; its gradient. Logits need not
+            // exist in memory.
+            Verb::Head { batch, width, vocab } => {
+                (5 * batch.responses() * width + 2 * vocab * width, 2 * vocab * width)
+            }
+            // The weight and its moments are read and written, the gradient read; or the master is in the weight's
+            // place, which is then only written.
+            Verb::AdamW(n) if masters => (n, 7 * n),
+            Verb::AdamW(n) => (2 * n, 5 * n),
+            Verb::Rmsprop(n) if masters => (n, 5 * n),
+            Verb::Rmsprop(n) => (2 * n, 3 * n),
+            // Of gradients.
+            Verb::SumSq(n) | Verb::Zero(n) => (0, n),
+            Verb::Copy(n) => reals(2 * n),
         }
     }
 }
@@ -194,8 +253,8 @@ impl fmt::Display for Verb {
             | Verb::GemmDx(Gemm { m, n, k })
             | Verb::GemmDw(Gemm { m, n, k }) => write!(f, "{m}x{n}x{k}"),
             Verb::BiasDw(d) => write!(f, "{}x{}", d.m, d.n),
-            Verb::Embed { pair, width, .. } | Verb::EmbedBw { pair, width, .. } => {
-                write!(f, "{}x{width}", pair.rows())
+            Verb::Embed { batch, width, .. } | Verb::EmbedBw { batch, width, .. } => {
+                write!(f, "{}x{width}", batch.rows())
             }
             Verb::RmsNorm(d) | Verb::RmsNormBw(d) | Verb::LayerNorm(d) | Verb::LayerNormBw(d) => {
                 write!(f, "{}x{}", d.rows, d.width)
@@ -203,10 +262,10 @@ impl fmt::Display for Verb {
             Verb::QkNorm { rows, heads } | Verb::QkNormBw { rows, heads } | Verb::KvStore { rows, heads } => {
                 write!(f, "{rows} rows, {}", of_heads(heads))
             }
-            Verb::Rope { pair, heads }
-            | Verb::Attention { pair, heads }
-            | Verb::AttentionBw { pair, heads } => {
-                write!(f, "{pair}, {}", of_heads(heads))
+            Verb::Rope { batch, heads }
+            | Verb::Attention { batch, heads }
+            | Verb::AttentionBw { batch, heads } => {
+                write!(f, "{batch}, {}", of_heads(heads))
             }
             Verb::AttentionCached { sequences, tokens, heads } => {
                 write!(f, "{sequences} after {tokens}, {}", of_heads(heads))
@@ -218,6 +277,7 @@ impl fmt::Display for Verb {
             | Verb::Gather { rows, width, .. }
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
             Verb::LogProb { rows, vocab } | Verb::LogProbBw { rows, vocab } => write!(f, "{rows}x{vocab}"),
+            Verb::Head { batch, width, vocab } => write!(f, "{}x{width}x{vocab}", batch.responses()),
             Verb::AdamW(n) | Verb::Rmsprop(n) | Verb::SumSq(n) | Verb::Copy(n) | Verb::Zero(n) => {
                 write!(f, "{n}")
             }
@@ -249,9 +309,9 @@ impl Call {
 
 /// Every call that is measured.
 pub fn calls() -> Vec<Call> {
-    let mut all = step_calls(SMOLLM2, &models::smollm2(), PAIR);
+    let mut all = step_calls(SMOLLM2, &models::smollm2(), PAIR.into());
     all.extend(other_calls(SMOLLM2, &models::smollm2()));
-    all.extend(step_calls(GPT2, &models::gpt2(), PAIR));
+    all.extend(step_calls(GPT2, &models::gpt2(), PAIR.into()));
     all.extend(other_calls(GPT2, &models::gpt2()));
     let (rows, heads) = (PAIR.rows(), models::qwen3().heads);
     for verb in [Verb::QkNorm { rows, heads }, Verb::QkNormBw { rows, heads }] {
@@ -274,12 +334,12 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
     .into()
 }
 
-/// The calls of one optimizer step on `pair` with everything kept for the backward pass, AdamW, and the head's rows
+/// The calls of one optimizer step on `batch` with everything kept for the backward pass, AdamW, and the head's rows
 /// in one chunk. `crates/model/src/graph.rs` and `crates/loss/src/head.rs` make them.
-pub fn step_calls(model: &'static str, c: &Config, pair: Pair) -> Vec<Call> {
+pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
     let mut all = Vec::new();
     let mut push = |in_step: f64, part, verb| all.push(Call { model, verb, part, in_step });
-    let (rows, scored, layers) = (pair.rows(), 2 * pair.response, c.layers as f64);
+    let (rows, scored, layers) = (batch.rows(), batch.responses(), c.layers as f64);
     let (width, vocab, heads) = (c.width, c.vocab, c.heads);
 
     let up_width = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
@@ -303,10 +363,10 @@ pub fn step_calls(model: &'static str, c: &Config, pair: Pair) -> Vec<Call> {
     push(1.0, "head", Verb::GemmDx(dims));
     push(1.0, "head", Verb::GemmDw(dims));
 
-    push(layers, "", Verb::Attention { pair, heads });
-    push(layers, "", Verb::AttentionBw { pair, heads });
+    push(layers, "", Verb::Attention { batch, heads });
+    push(layers, "", Verb::AttentionBw { batch, heads });
     if c.rope.is_some() {
-        push(2.0 * layers, "", Verb::Rope { pair, heads });
+        push(2.0 * layers, "", Verb::Rope { batch, heads });
     }
     // Two norms a layer, which the backward computes again, and the last one, which it does not.
     let norm = Norm { rows, width, eps: c.eps };
@@ -323,13 +383,13 @@ pub fn step_calls(model: &'static str, c: &Config, pair: Pair) -> Vec<Call> {
     push(2.0 * layers, "", forward);
     push(layers, "", backward);
     let learned = c.rope.is_none();
-    push(1.0, "", Verb::Embed { pair, vocab, width, learned });
-    push(1.0, "", Verb::EmbedBw { pair, vocab, width, learned });
+    push(1.0, "", Verb::Embed { batch, vocab, width, learned });
+    push(1.0, "", Verb::EmbedBw { batch, vocab, width, learned });
 
-    push(1.0, "", Verb::Gather { pair, rows: scored, width });
+    push(1.0, "", Verb::Gather { batch, rows: scored, width });
     push(1.0, "", Verb::LogProb { rows: scored, vocab });
     push(1.0, "", Verb::LogProbBw { rows: scored, vocab });
-    push(1.0, "", Verb::ScatterAdd { pair, rows: scored, width });
+    push(1.0, "", Verb::ScatterAdd { batch, rows: scored, width });
 
     let parameter = vocab * width;
     let times = Model::manifest(c).parameters() as f64 / parameter as f64;

@@ -12,7 +12,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
   bench [--quick] [FILTER]
-                  the criterion benchmarks, in one table
+                  the criterion benchmarks of the CPU, in one table
+  bench --readme  rewrites the README's part on GPUs from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   check           formatting, clippy and every test, as CI runs them";

@@ -291,6 +291,14 @@ impl Device {
         })
     }
 
+    /// Whether cuBLASLt makes the matrix products.
+    ///
+    /// # Errors
+    /// Why it does not: duel's own kernels make them all.
+    pub fn cublaslt(&self) -> std::result::Result<(), &str> {
+        self.library.as_ref().map(|_| ()).map_err(String::as_str)
+    }
+
     /// The stream that everything is queued on.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream

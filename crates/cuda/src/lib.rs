@@ -98,6 +98,9 @@ impl<D: Driver> Default for Recording<D> {
 pub(crate) type Buf<D, T> = Buffer<<D as Driver>::Memory, T>;
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// What [`Backend::portions`] says on every GPU.
+    pub const PORTIONS: Portions = Portions { tokens: 8 << 10, logits_bytes: 1 << 30 };
+
     /// The backend on a device.
     pub fn new(driver: D) -> Self {
         let properties = driver.properties();
@@ -178,7 +181,7 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     }
 
     fn portions(&self) -> Portions {
-        Portions { tokens: 8 << 10, logits_bytes: 1 << 30 }
+        Self::PORTIONS
     }
 
     fn rehearses(&self) -> bool {

@@ -5,6 +5,7 @@ use duel_backend::{Acc, Backend, Layout, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, ResponseStats, Targets};
 use duel_model::{Activations, Config, Keep, Model, Weights, backward, forward};
+use duel_optim::{Algorithm, Optimizer};
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,18 @@ impl Room {
     /// Room for any batch of `batch` groups of a dataset, cut into micro-batches of `budget` tokens (0: as many as the
     /// backend wants, or the largest group where that is larger).
     pub fn plan<B: Backend>(b: &B, ds: &Dataset, batch: usize, budget: usize, vocab: usize) -> Room {
-        let Portions { tokens, logits_bytes } = b.portions();
+        Self::for_portions::<B>(b.portions(), ds, batch, budget, vocab)
+    }
+
+    /// [`Room::plan`] without the device, which would say the `portions`.
+    pub fn for_portions<B: Backend>(
+        portions: Portions,
+        ds: &Dataset,
+        batch: usize,
+        budget: usize,
+        vocab: usize,
+    ) -> Room {
+        let Portions { tokens, logits_bytes } = portions;
         let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.first().copied().unwrap_or(0);
@@ -39,6 +51,14 @@ impl Room {
         let (rows, positions) = (self.rows.max(other.rows), self.positions.max(other.positions));
         Room { rows, positions, ..self }
     }
+}
+
+/// Bytes of a parameter in training: its weight, gradient, moments and master, and the reference's weight where that is
+/// kept.
+pub fn parameter_bytes<B: Backend>(algorithm: Algorithm, keep_reference: bool) -> usize {
+    let masters = usize::from(Optimizer::<B>::needs_masters());
+    size_of::<B::Real>() * (1 + usize::from(keep_reference))
+        + size_of::<B::Acc>() * (1 + algorithm.moments() + masters)
 }
 
 /// The buffers of a pass and the way through it.

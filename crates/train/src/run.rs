@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::{Config, Maybe, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
-use crate::engine::{Engine, Room};
+use crate::engine::{Engine, Room, parameter_bytes};
 use crate::metrics::{self, MetricsWriter};
 use crate::objective::{Metrics, Objective};
 use crate::plot;
@@ -673,10 +673,7 @@ fn print_plan<B: Backend>(
     keep_reference: bool,
 ) {
     let n = manifest.parameters();
-    let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
-    let masters = usize::from(Optimizer::<B>::needs_masters());
-    let parameter = real * (1 + usize::from(keep_reference)) + acc * (1 + algorithm.moments() + masters);
-    let bytes = n * parameter + Engine::<B>::bytes(model, room, keep);
+    let bytes = n * parameter_bytes::<B>(algorithm, keep_reference) + Engine::<B>::bytes(model, room, keep);
     eprintln!(
         "model {}: {:.2} M parameters, {:?}, {} layers of width {}",
         c.model.display(),

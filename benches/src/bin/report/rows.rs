@@ -3,7 +3,8 @@
 use crate::criterion::Measured;
 use crate::machine::Machine;
 use duel_benches::step::{self, Case, Series};
-use duel_benches::verb::{self, Call, Work};
+use duel_benches::verb::{self, Call, Precision, Work};
+use duel_cpu::Cpu;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -169,6 +170,11 @@ fn ceilings(index: &Index, cores: usize) -> Result<Ceilings, String> {
     })
 }
 
+/// That of the CPU backend, which all of this is about.
+fn precision() -> Precision {
+    Precision::of::<Cpu>()
+}
+
 fn per_second(m: &Measured) -> f64 {
     let (Work::Flops(work) | Work::Bytes(work)) = m.work;
     work as f64 / m.seconds
@@ -215,7 +221,7 @@ fn bound(work: Work, cache: Option<usize>) -> Bound {
 
 impl VerbRow {
     fn json(&self) -> Value {
-        let (unit, work) = match self.call.verb.work() {
+        let (unit, work) = match self.call.verb.work(precision()) {
             Work::Flops(n) => ("flop", n),
             Work::Bytes(n) => ("bytes", n),
         };
@@ -233,7 +239,7 @@ impl StepRow {
         let against = self.against.as_ref();
         json!({
             "series": self.case.series.name(), "model": self.case.variant(), "pair": self.case.pair.to_string(),
-            "prompt": self.case.pair.prompt, "response": self.case.pair.response, "layers": self.case.config.layers,
+            "prompt": self.case.pair.prompt, "response": self.case.pair.chosen, "layers": self.case.config.layers,
             "vocab": self.case.config.vocab, "shared_prompt": self.case.shared, "threads": self.case.threads,
             "seconds": self.seconds, "interval": self.interval, "pairs_per_second": 1.0 / self.seconds,
             "tokens_per_second": self.tokens, "flop": self.case.flops(), "flop_per_second": self.rate,
@@ -292,13 +298,17 @@ mod tests {
         let mut all = ceilings();
         all.push(step(&cases[0], 1000.0));
         for call in ["gemm", "rmsnorm", "logprob"].map(find) {
-            all.push(measured([call.model, call.verb.name(), &call.shape()], call.verb.work(), 2.0));
+            all.push(measured(
+                [call.model, call.verb.name(), &call.shape()],
+                call.verb.work(precision()),
+                2.0,
+            ));
         }
         let rows = Rows::new(&all, &machine()).unwrap();
         for (row, (bound, ceiling)) in
             rows.verbs.iter().zip([(Bound::Fma, 200.0), (Bound::CachedCopy, 40.0), (Bound::Copy, 10.0)])
         {
-            let (Work::Flops(work) | Work::Bytes(work)) = row.call.verb.work();
+            let (Work::Flops(work) | Work::Bytes(work)) = row.call.verb.work(precision());
             assert_eq!((row.bound, row.share), (bound, work as f64 / 2.0 / ceiling));
             assert_eq!(row.of_step, Some(row.call.in_step * 2.0 / 1000.0));
         }

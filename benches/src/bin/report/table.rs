@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use crate::rows::{Bound, Rows, StepRow, VerbRow};
+use duel_benches::markdown::{percent, table, time};
 use duel_benches::step::Series;
 
 /// The whole report.
@@ -98,44 +99,10 @@ fn summary(rows: &Rows, step: &StepRow) -> String {
     text + ".\n"
 }
 
-/// A Markdown table of equally wide columns; those from `numbers` on are aligned to the right.
-fn table<const N: usize>(lines: &[[String; N]], numbers: usize) -> String {
-    let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for (i, line) in lines.iter().enumerate() {
-        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let cell = if column < numbers { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
-            text += &format!("| {cell} ");
-        }
-        text += "|\n";
-        if i == 0 {
-            for (column, width) in widths.into_iter().enumerate() {
-                let dashes = "-".repeat(width + 1);
-                text += &if column < numbers { format!("|{dashes}-") } else { format!("|{dashes}:") };
-            }
-            text += "|\n";
-        }
-    }
-    text
-}
-
-fn time(seconds: f64) -> String {
-    match seconds {
-        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
-        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
-        s => format!("{s:.2} s"),
-    }
-}
-
 fn flops(rate: f64) -> String {
     format!("{:.1} GFLOP/s", rate * 1e-9)
 }
 
 fn bytes(rate: f64) -> String {
     format!("{:.1} GB/s", rate * 1e-9)
-}
-
-fn percent(share: f64, decimals: usize) -> String {
-    format!("{:.decimals$} %", share * 100.0)
 }
