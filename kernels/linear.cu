@@ -136,8 +136,8 @@ template <Product product, bool wide> DEVICE void multiply_bf16(const LinearPara
     const Corner corner = corner_of<TILE, TILE>(p, blockIdx.x);
     const Depths depths = depths_of(p, blockIdx.z);
     const Matrix left = left_along_depth
-                            ? Matrix{static_cast<const bf16 *>(p.left), p.rows, depths.end, p.depth}
-                            : Matrix{static_cast<const bf16 *>(p.left), depths.end, p.rows, p.rows};
+                            ? Matrix{static_cast<const bf16 *>(p.left), p.rows, depths.end, p.left_stride}
+                            : Matrix{static_cast<const bf16 *>(p.left), depths.end, p.rows, p.left_stride};
     const Matrix right = right_along_depth
                              ? Matrix{static_cast<const bf16 *>(p.right), p.columns, depths.end, p.depth}
                              : Matrix{static_cast<const bf16 *>(p.right), depths.end, p.columns, p.columns};
@@ -281,8 +281,7 @@ template <Product product, bool wide> DEVICE void multiply_f32(const LinearParam
     Share<RIGHT_ALONG_DEPTH<product>, wide> right;
     const auto fetch = [&](unsigned step) {
         const unsigned depth = depths.begin + step * DEPTH_F32;
-        left.fetch(static_cast<const float *>(p.left), LEFT_ALONG_DEPTH<product> ? p.depth : p.rows, corner.row,
-                   p.rows, depth, depths.end);
+        left.fetch(static_cast<const float *>(p.left), p.left_stride, corner.row, p.rows, depth, depths.end);
         right.fetch(static_cast<const float *>(p.right), RIGHT_ALONG_DEPTH<product> ? p.depth : p.columns,
                     corner.column, p.columns, depth, depths.end);
     };
@@ -338,9 +337,10 @@ template <Product product, bool wide> DEVICE void multiply_f32(const LinearParam
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
-// Whether both operands can be loaded 16 bytes at a time.
+// Whether both operands can be loaded 16 bytes at a time: rows begin and end at whole ones.
 template <class Real, Product product> DEVICE bool wide_operands(const LinearParams &p) {
     return vectorised<Real>(LEFT_ALONG_DEPTH<product> ? p.depth : p.rows, p.left) &&
+           p.left_stride % LANES<Real> == 0 &&
            vectorised<Real>(RIGHT_ALONG_DEPTH<product> ? p.depth : p.columns, p.right);
 }
 

@@ -98,8 +98,8 @@ DEVICE void finish(const LinearParams &p, unsigned part, unsigned row, unsigned 
         return;
     }
     const unsigned width = min(p.columns - column, count);
-    const bool whole = p.columns % count == 0;
-    const size_t at = static_cast<size_t>(row) * p.columns + column;
+    const bool whole = p.out_stride % count == 0 && width == count;
+    const size_t at = static_cast<size_t>(row) * p.out_stride + column;
     if constexpr (product == Product::weight_gradient) {
         float *out = static_cast<float *>(p.out) + at;
         if (p.parts > 1) {

@@ -10,9 +10,9 @@
 // e^-d (W - d S) and S becomes e^-d S.
 // Then lse = t + ln S and entropy = ln S - W / S: nothing large cancels.
 //
-// Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn; where a row is
-// no whole number of 16 bytes, single elements that lie a block's width apart. Which thread has which element depends
-// on the vocabulary alone. Bound by memory: forward one read of the logits, backward a read and a write; one
+// Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn, and single
+// elements of what is left at the end; where rows do not begin at whole 16 bytes, single elements that lie a block's
+// width apart. Which thread has which element depends on vocabulary and stride alone. Bound by memory: forward one read of the logits, backward a read and a write; one
 // exponential each.
 #include "common.cuh"
 
@@ -64,6 +64,20 @@ template <class Real, bool wide> struct Sweep {
     }
 };
 
+// At most one element of each thread: what whole 16 bytes leave of a row from `begin` on.
+template <class Real> struct Rest {
+    const unsigned at;
+    const bool any;
+
+    DEVICE Rest(unsigned begin, unsigned vocab) : at(begin + threadIdx.x), any(at < vocab) {}
+    DEVICE bool inside(unsigned i, unsigned) const { return i == 0 && any; }
+};
+
+// Elements of a row that a sweep takes 16 bytes at a time, or all of them.
+template <class Real, bool wide> DEVICE unsigned swept(unsigned vocab) {
+    return wide ? vocab - vocab % LANES<Real> : vocab;
+}
+
 template <class Real> DEVICE unsigned sweeps_of(unsigned vocab) {
     return (vocab + blockDim.x * LANES<Real> - 1) / (blockDim.x * LANES<Real>);
 }
@@ -95,13 +109,12 @@ struct Softmax {
     }
 };
 
-template <class Real, bool wide>
-DEVICE void absorb(Softmax &s, const float (&x)[LANES<Real>], const Sweep<Real, wide> &sweep, unsigned vocab,
-                   float share) {
+template <unsigned count, class Where>
+DEVICE void absorb(Softmax &s, const float (&x)[count], const Where &where, unsigned vocab, float share) {
     float highest = s.top;
 #pragma unroll
-    for (unsigned i = 0; i < LANES<Real>; i++) {
-        if (sweep.inside(i, vocab)) {
+    for (unsigned i = 0; i < count; i++) {
+        if (where.inside(i, vocab)) {
             highest = fmaxf(highest, x[i]);
         }
     }
@@ -109,8 +122,8 @@ DEVICE void absorb(Softmax &s, const float (&x)[LANES<Real>], const Sweep<Real, 
         s.raise(highest);
     }
 #pragma unroll
-    for (unsigned i = 0; i < LANES<Real>; i++) {
-        if (sweep.inside(i, vocab)) {
+    for (unsigned i = 0; i < count; i++) {
+        if (where.inside(i, vocab)) {
             const float distance = limit(x[i] - s.top);
             const float e = expf(distance);
             s.sum += e;
@@ -140,24 +153,30 @@ DEVICE Softmax join(Softmax s, Softmax *scratch) {
 }
 
 template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p, Softmax *scratch) {
-    const Real *row = static_cast<const Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.vocab;
+    const Real *row = static_cast<const Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
     const float share = 1.0f / static_cast<float>(p.vocab);
+    const unsigned end = swept<Real, wide>(p.vocab);
     Softmax s = {to_float(row[0]), 0.0f, 0.0f, 0.0f};
-    for (unsigned i = 0; i < sweeps_of<Real>(p.vocab); i++) {
+    for (unsigned i = 0; i < sweeps_of<Real>(end); i++) {
         const Sweep<Real, wide> sweep(i);
         float x[LANES<Real>];
-        sweep.load_from(x, row, p.vocab);
-        absorb(s, x, sweep, p.vocab, share);
+        sweep.load_from(x, row, end);
+        absorb(s, x, sweep, end, share);
+    }
+    const Rest<Real> rest(end, p.vocab);
+    if (wide && rest.any) {
+        const float x[1] = {to_float(row[rest.at])};
+        absorb(s, x, rest, p.vocab, share);
     }
     s = join(s, scratch);
     if (threadIdx.x == 0) {
         check_row(p.targets[blockIdx.x], p.vocab);
         const float target = to_float(row[p.targets[blockIdx.x]]);
-        const float rest = logf(s.sum);
-        const float lse = s.top + rest;
+        const float above = logf(s.sum);
+        const float lse = s.top + above;
         p.logp[blockIdx.x] = target - lse;
         p.lse[blockIdx.x] = lse;
-        p.entropy[blockIdx.x] = rest - s.weighted / s.sum;
+        p.entropy[blockIdx.x] = above - s.weighted / s.sum;
         p.mean_logit[blockIdx.x] = s.mean;
         p.hit[blockIdx.x] = target >= s.top ? 1.0f : 0.0f;
     }
@@ -166,7 +185,7 @@ template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p,
 template <class Real> DEVICE void logprob(const LogprobParams &p) {
     DYN_SMEM(shared);
     Softmax *scratch = reinterpret_cast<Softmax *>(shared);
-    if (vectorised<Real>(p.vocab, p.logits)) {
+    if (vectorised<Real>(p.stride, p.logits)) {
         logprob_row<Real, true>(p, scratch);
     } else {
         logprob_row<Real, false>(p, scratch);
@@ -174,28 +193,36 @@ template <class Real> DEVICE void logprob(const LogprobParams &p) {
 }
 
 template <class Real, bool wide> DEVICE void logprob_bw_row(const LogprobBwParams &p) {
-    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.vocab;
+    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
     const float lse = p.lse[blockIdx.x];
     const float coef = p.coef[blockIdx.x];
     const unsigned target = p.targets[blockIdx.x];
-    for (unsigned i = 0; i < sweeps_of<Real>(p.vocab); i++) {
+    const auto gradient = [&](float logit, unsigned at) {
+        const float probability = expf(logit - lse);
+        // From 1 - p and not from 1 and p apart: near 1 they would cancel twice.
+        return at == target ? coef * (1.0f - probability) : -coef * probability;
+    };
+    const unsigned end = swept<Real, wide>(p.vocab);
+    for (unsigned i = 0; i < sweeps_of<Real>(end); i++) {
         const Sweep<Real, wide> sweep(i);
         float x[LANES<Real>];
-        sweep.load_from(x, row, p.vocab);
+        sweep.load_from(x, row, end);
 #pragma unroll
         for (unsigned j = 0; j < LANES<Real>; j++) {
-            if (sweep.inside(j, p.vocab)) {
-                const float probability = expf(x[j] - lse);
-                // From 1 - p and not from 1 and p apart: near 1 they would cancel twice.
-                x[j] = sweep.first + j * sweep.step == target ? coef * (1.0f - probability) : -coef * probability;
+            if (sweep.inside(j, end)) {
+                x[j] = gradient(x[j], sweep.first + j * sweep.step);
             }
         }
-        sweep.store_to(row, x, p.vocab);
+        sweep.store_to(row, x, end);
+    }
+    const Rest<Real> rest(end, p.vocab);
+    if (wide && rest.any) {
+        row[rest.at] = from_float<Real>(gradient(to_float(row[rest.at]), rest.at));
     }
 }
 
 template <class Real> DEVICE void logprob_bw(const LogprobBwParams &p) {
-    if (vectorised<Real>(p.vocab, p.logits)) {
+    if (vectorised<Real>(p.stride, p.logits)) {
         logprob_bw_row<Real, true>(p);
     } else {
         logprob_bw_row<Real, false>(p);

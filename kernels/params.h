@@ -310,6 +310,8 @@ typedef struct LinearParams {
     unsigned depth;
     unsigned part;  /* depth that each part sums but the last, which has the rest: a multiple of 256, or all of it */
     unsigned parts; /* gemm_dw: how many; else 1 */
+    unsigned out_stride;  /* elements from one row of out to the next: `columns` but for gemm */
+    unsigned left_stride; /* likewise of left, as it is in memory; right is dense */
 } LinearParams;
 
 /* gemm_dw_sum: out[len] += the sum of parts[count, len], in order. */
@@ -330,6 +332,7 @@ typedef struct LogprobParams {
     float *mean_logit;       /* over the vocabulary */
     float *hit;              /* 1 where the target's logit is the largest, else 0 */
     unsigned vocab;
+    unsigned stride;         /* elements from one row of logits to the next */
 } LogprobParams;
 
 /* logprob_bw: logits[rows, vocab] = coef (onehot(target) - exp(logits - lse)), in place. */
@@ -339,6 +342,7 @@ typedef struct LogprobBwParams {
     const float *coef;       /* [rows] */
     const unsigned *targets; /* [rows], below vocab */
     unsigned vocab;
+    unsigned stride;         /* elements from one row of logits to the next */
 } LogprobBwParams;
 
 /* PreferenceParams::objective. */

@@ -119,7 +119,7 @@ fn batches() -> impl Iterator<Item = Batch> {
 /// The four products of a layer.
 fn layer(c: &Config) -> [Gemm; 4] {
     let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
-    let product = |n, k| Gemm { m: ROWS, n, k };
+    let product = |n, k| Gemm::dense(ROWS, n, k);
     [
         product(c.heads.qkv_width(), c.width),
         product(c.width, c.heads.q_width()),
@@ -156,7 +156,7 @@ fn memory() -> Vec<Verb> {
         Verb::EmbedBw { batch, vocab, width, learned: false },
         Verb::Gather { batch, rows, width },
         Verb::ScatterAdd { batch, rows, width },
-        Verb::BiasDw(Gemm { m: TOKENS, n: gpt2.heads.qkv_width(), k: gpt2.width }),
+        Verb::BiasDw(Gemm::dense(TOKENS, gpt2.heads.qkv_width(), gpt2.width)),
         Verb::SumSq(FLAT),
         Verb::AdamW(FLAT),
         Verb::Rmsprop(FLAT),

@@ -4,7 +4,7 @@ use crate::pair::{Batch, Pair};
 use crate::verb::Verb;
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Norm, Real, Result, Rmsprop, RowStats,
+    Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop, RowStats,
     Segment,
 };
 use duel_loss::{Head, Preference, Score, Targets};
@@ -203,16 +203,16 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
         Verb::LogProb { rows, vocab } => {
             let (logits, targets) = (new.reals(rows * vocab)?, new.indices(rows, vocab)?);
             let mut stats = Statistics::new(b, rows)?;
-            Box::new(move || b.logprob(stats.rows(), &logits, &targets, rows, vocab))
+            Box::new(move || b.logprob(stats.rows(), &logits, &targets, Logits::dense(rows, vocab)))
         }
         Verb::LogProbBw { rows, vocab } => {
             let (mut logits, targets) = (new.reals(rows * vocab)?, new.indices(rows, vocab)?);
             let mut stats = Statistics::new(b, rows)?;
-            b.logprob(stats.rows(), &logits, &targets, rows, vocab);
+            b.logprob(stats.rows(), &logits, &targets, Logits::dense(rows, vocab));
             let coef = new.accs(rows)?;
             // In place: the next call takes the gradients for logits. They are small, so it computes on numbers of
             // the same kind.
-            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, rows, vocab))
+            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, Logits::dense(rows, vocab)))
         }
         Verb::Head { batch, width, vocab } => head(&mut new, batch, width, vocab)?,
         Verb::AdamW(n) => {
@@ -329,7 +329,7 @@ impl<B: Backend> Statistics<B> {
 pub fn samples() -> Vec<Verb> {
     let batch = Batch { pairs: 2, pair: Pair { prompt: 5, chosen: 4, rejected: 3 } };
     let (rows, width, vocab) = (batch.rows(), 16, 40);
-    let dims = Gemm { m: rows, n: 24, k: width };
+    let dims = Gemm::dense(rows, 24, width);
     let norm = Norm { rows, width, eps: 1e-5 };
     let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8 };
     let scored = batch.responses();

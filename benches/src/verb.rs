@@ -189,11 +189,11 @@ impl Verb {
     fn elements(self, masters: bool) -> (usize, usize) {
         let reals = |n| (n, 0);
         match self {
-            Verb::Gemm { dims: Gemm { m, n, k }, residual, .. } => {
+            Verb::Gemm { dims: Gemm { m, n, k, .. }, residual, .. } => {
                 reals(m * k + n * k + m * n * (1 + usize::from(residual)))
             }
-            Verb::GemmDx(Gemm { m, n, k }) => reals(m * n + n * k + m * k),
-            Verb::GemmDw(Gemm { m, n, k }) => (m * n + m * k, 2 * n * k),
+            Verb::GemmDx(Gemm { m, n, k, .. }) => reals(m * n + n * k + m * k),
+            Verb::GemmDw(Gemm { m, n, k, .. }) => (m * n + m * k, 2 * n * k),
             Verb::Attention { batch, heads } => reals(batch.rows() * (heads.qkv_width() + heads.q_width())),
             Verb::AttentionBw { batch, heads } => {
                 reals(2 * batch.rows() * (heads.qkv_width() + heads.q_width()))
@@ -249,9 +249,9 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of_heads = |h: Heads| format!("{}/{} heads of {}", h.heads, h.kv_heads, h.head_dim);
         match *self {
-            Verb::Gemm { dims: Gemm { m, n, k }, .. }
-            | Verb::GemmDx(Gemm { m, n, k })
-            | Verb::GemmDw(Gemm { m, n, k }) => write!(f, "{m}x{n}x{k}"),
+            Verb::Gemm { dims: Gemm { m, n, k, .. }, .. }
+            | Verb::GemmDx(Gemm { m, n, k, .. })
+            | Verb::GemmDw(Gemm { m, n, k, .. }) => write!(f, "{m}x{n}x{k}"),
             Verb::BiasDw(d) => write!(f, "{}x{}", d.m, d.n),
             Verb::Embed { batch, width, .. } | Verb::EmbedBw { batch, width, .. } => {
                 write!(f, "{}x{width}", batch.rows())
@@ -350,7 +350,7 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
         ("down", width, c.mlp_width, c.mlp_bias, true),
     ];
     for (part, n, k, bias, residual) in parts {
-        let dims = Gemm { m: rows, n, k };
+        let dims = Gemm::dense(rows, n, k);
         push(layers, part, Verb::Gemm { dims, bias, residual });
         push(layers, part, Verb::GemmDx(dims));
         push(layers, part, Verb::GemmDw(dims));
@@ -358,7 +358,7 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
             push(layers, part, Verb::BiasDw(dims));
         }
     }
-    let dims = Gemm { m: scored, n: vocab, k: width };
+    let dims = Gemm::dense(scored, vocab, width);
     push(1.0, "head", Verb::Gemm { dims, bias: false, residual: false });
     push(1.0, "head", Verb::GemmDx(dims));
     push(1.0, "head", Verb::GemmDw(dims));

@@ -596,10 +596,12 @@ pub struct LinearParams {
     pub depth: core::ffi::c_uint,
     pub part: core::ffi::c_uint,
     pub parts: core::ffi::c_uint,
+    pub out_stride: core::ffi::c_uint,
+    pub left_stride: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LinearParams"][::core::mem::size_of::<LinearParams>() - 64usize];
+    ["Size of LinearParams"][::core::mem::size_of::<LinearParams>() - 72usize];
     ["Alignment of LinearParams"][::core::mem::align_of::<LinearParams>() - 8usize];
     ["Offset of field: LinearParams::out"][::core::mem::offset_of!(LinearParams, out) - 0usize];
     ["Offset of field: LinearParams::left"][::core::mem::offset_of!(LinearParams, left) - 8usize];
@@ -611,6 +613,10 @@ const _: () = {
     ["Offset of field: LinearParams::depth"][::core::mem::offset_of!(LinearParams, depth) - 48usize];
     ["Offset of field: LinearParams::part"][::core::mem::offset_of!(LinearParams, part) - 52usize];
     ["Offset of field: LinearParams::parts"][::core::mem::offset_of!(LinearParams, parts) - 56usize];
+    ["Offset of field: LinearParams::out_stride"]
+        [::core::mem::offset_of!(LinearParams, out_stride) - 60usize];
+    ["Offset of field: LinearParams::left_stride"]
+        [::core::mem::offset_of!(LinearParams, left_stride) - 64usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -640,6 +646,7 @@ pub struct LogprobParams {
     pub mean_logit: *mut f32,
     pub hit: *mut f32,
     pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -654,6 +661,7 @@ const _: () = {
         [::core::mem::offset_of!(LogprobParams, mean_logit) - 40usize];
     ["Offset of field: LogprobParams::hit"][::core::mem::offset_of!(LogprobParams, hit) - 48usize];
     ["Offset of field: LogprobParams::vocab"][::core::mem::offset_of!(LogprobParams, vocab) - 56usize];
+    ["Offset of field: LogprobParams::stride"][::core::mem::offset_of!(LogprobParams, stride) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -663,6 +671,7 @@ pub struct LogprobBwParams {
     pub coef: *const f32,
     pub targets: *const core::ffi::c_uint,
     pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -674,6 +683,7 @@ const _: () = {
     ["Offset of field: LogprobBwParams::targets"]
         [::core::mem::offset_of!(LogprobBwParams, targets) - 24usize];
     ["Offset of field: LogprobBwParams::vocab"][::core::mem::offset_of!(LogprobBwParams, vocab) - 32usize];
+    ["Offset of field: LogprobBwParams::stride"][::core::mem::offset_of!(LogprobBwParams, stride) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -411,7 +411,7 @@ pub fn logits<B: Backend>(
     rows: usize,
 ) -> Vec<f64> {
     let mut y = b.alloc(rows * c.vocab).expect("room for a test");
-    b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm { m: rows, n: c.vocab, k: c.width });
+    b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm::dense(rows, c.vocab, c.width));
     host(b, &y)
 }
 

@@ -5,7 +5,7 @@
 //! difference is three quarters of the wider one's truncation error, which bounds the far smaller one (fourth order)
 //! of their extrapolation; rounding of the outputs, divided by the step, adds to it.
 
-use duel_backend::{Backend, Gemm, Heads, Layout, Norm, RowStats};
+use duel_backend::{Backend, Gemm, Heads, Layout, Logits, Norm, RowStats};
 use duel_cpu::Cpu;
 use duel_model::Family;
 use duel_tests::{Batch, Case, Group, How, Objective, Random, tiny};
@@ -114,7 +114,7 @@ proptest! {
     #[test]
     fn gemm(seed: u64, m in extent(), n in extent(), k in extent()) {
         prop_assume!(m * n * k < 1 << 18);
-        let (b, mut random, d) = (cpu(), Random(seed), Gemm { m, n, k });
+        let (b, mut random, d) = (cpu(), Random(seed), Gemm::dense(m, n, k));
         let inputs: Inputs = [m * k, n * k, n, m * n].map(|len| random.vec(len)).to_vec();
         let r = random.vec(m * n);
         let (mut dx, mut dw, mut db) = (dirty(m * k), started(n * k), started(n));
@@ -298,7 +298,7 @@ proptest! {
                 mean_logit: &mut mean_logit,
                 hit: &mut hit,
             };
-            b.logprob(out, &x[0], &targets, rows, vocab);
+            b.logprob(out, &x[0], &targets, Logits::dense(rows, vocab));
             [logp, lse, entropy, mean_logit, hit]
         };
         let stats = forward(&inputs);
@@ -314,7 +314,7 @@ proptest! {
             prop_assert_eq!(stats[4][i] == 1.0, p.iter().all(|&p| p <= target));
         }
         let mut dx = inputs[0].clone();
-        b.logprob_bw(&mut dx, &stats[1], &r, &targets, rows, vocab);
+        b.logprob_bw(&mut dx, &stats[1], &r, &targets, Logits::dense(rows, vocab));
         let operations = 8.0 + vocab as f64;
         check(&mut random, &inputs, &vec![dx], &r, (8, operations), |x| forward(x)[0].clone())?;
     }

@@ -6,12 +6,15 @@ pub struct Portions {
     pub tokens: usize,
     /// Bytes of logits that exist at a time: enough rows that the product with the head runs at full speed.
     pub logits_bytes: usize,
+    /// Elements that rows of logits should be a multiple of, with room after the vocabulary where that is none: 1 where
+    /// it does not matter.
+    pub logits_multiple: usize,
 }
 
 impl Default for Portions {
     /// For a few cores.
     fn default() -> Self {
-        Portions { tokens: 768, logits_bytes: 128 << 20 }
+        Portions { tokens: 768, logits_bytes: 128 << 20, logits_multiple: 1 }
     }
 }
 

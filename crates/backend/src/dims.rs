@@ -7,6 +7,59 @@ pub struct Gemm {
     pub n: usize,
     /// Columns of `x`: inputs.
     pub k: usize,
+    /// Elements from one row of `y`, and of its gradient, to the next; `n` where they are dense. What lies between is
+    /// not touched. Bias gradients, residuals and the products with a GELU want dense rows.
+    pub stride: usize,
+}
+
+impl Gemm {
+    /// The product of dense matrices.
+    pub fn dense(m: usize, n: usize, k: usize) -> Self {
+        Gemm { m, n, k, stride: n }
+    }
+
+    /// Elements from the first of `y` to the last.
+    ///
+    /// # Panics
+    /// When its rows overlap.
+    pub fn y_len(self) -> usize {
+        assert!(self.stride >= self.n, "rows of {} columns every {} elements", self.n, self.stride);
+        if self.m * self.n == 0 { 0 } else { (self.m - 1) * self.stride + self.n }
+    }
+
+    /// # Panics
+    /// When there is anything between the rows of `y`.
+    pub fn assert_dense(self) {
+        assert_eq!(self.stride, self.n, "this verb wants dense rows");
+    }
+}
+
+/// Dimensions of a matrix of logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logits {
+    /// Rows: scored tokens.
+    pub rows: usize,
+    /// Columns.
+    pub vocab: usize,
+    /// Elements from one row to the next; what lies between is not touched.
+    pub stride: usize,
+}
+
+impl Logits {
+    /// Dense logits.
+    pub fn dense(rows: usize, vocab: usize) -> Self {
+        Logits { rows, vocab, stride: vocab }
+    }
+
+    /// Elements from the first to the last.
+    pub fn len(self) -> usize {
+        if self.is_empty() { 0 } else { (self.rows - 1) * self.stride + self.vocab }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.rows == 0 || self.vocab == 0
+    }
 }
 
 /// Dimensions of a norm over the last axis.

@@ -7,7 +7,7 @@ mod error;
 mod layout;
 
 pub use device::{Memory, Portions};
-pub use dims::{AdamW, Gemm, Heads, Norm, Rmsprop};
+pub use dims::{AdamW, Gemm, Heads, Logits, Norm, Rmsprop};
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};
 use half::bf16;
@@ -366,8 +366,7 @@ pub trait Backend: Sized + 'static {
         out: RowStats<'_, Self>,
         logits: &Real<Self>,
         targets: &Index<Self>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     );
     /// Backward of [`Backend::logprob`], in place: `logits[r] = coef[r] · (onehot(target[r]) - softmax(logits[r]))`.
     fn logprob_bw(
@@ -376,8 +375,7 @@ pub trait Backend: Sized + 'static {
         lse: &Acc<Self>,
         coef: &Acc<Self>,
         targets: &Index<Self>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     );
 
     // ---- optimizer --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 use crate::real::{Real, Scalar, max, sums};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
+use duel_backend::Logits;
 
 /// What one row of logits gives.
 pub struct Row<S> {
@@ -57,8 +58,7 @@ pub fn logprob<R: Real>(
     outs: [&mut Vec<R::Acc>; 5],
     logits: &[R],
     targets: &[u32],
-    rows: usize,
-    vocab: usize,
+    Logits { rows, vocab, stride }: Logits,
 ) {
     let outs = outs.map(|b| {
         assert!(b.len() >= rows, "statistics buffer shorter than the rows");
@@ -66,7 +66,7 @@ pub fn logprob<R: Real>(
     });
     pool.ranges(rows, 1, usize::MAX, |range| {
         for r in range {
-            let row = &logits[r * vocab..][..vocab];
+            let row = &logits[r * stride..][..vocab];
             let target = row[targets[r] as usize].up();
             let s = softmax_stats(row);
             let hit = if target >= s.top { R::Acc::ONE } else { R::Acc::ZERO };
@@ -84,14 +84,23 @@ pub fn logprob_bw<R: Real>(
     lse: &[R::Acc],
     coef: &[R::Acc],
     targets: &[u32],
-    rows: usize,
-    vocab: usize,
+    dims @ Logits { rows, vocab, stride }: Logits,
 ) {
-    pool.rows(logits, rows, vocab, |r, row| {
-        // The target's gradient is coef · (1 - p), formed from 1 - p: p near 1 must not cancel twice.
-        let target = targets[r] as usize;
-        let p = (row[target].up() - lse[r]).exp();
-        softmax_grad(row, lse[r], coef[r]);
-        row[target] = R::down(coef[r] * (R::Acc::ONE - p));
+    assert!(logits.len() >= dims.len(), "logits shorter than the rows");
+    let logits = SyncPtr::new(logits);
+    pool.ranges(rows, 1, usize::MAX, |range| {
+        range.for_each(|r| {
+            // SAFETY: row r lies within the logits (asserted), and only this task has it.
+            let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };
+            gradient_of_row(row, lse[r], coef[r], targets[r] as usize);
+        });
     });
+}
+
+/// `row = coef (onehot(target) - exp(row - lse))`.
+fn gradient_of_row<R: Real>(row: &mut [R], lse: R::Acc, coef: R::Acc, target: usize) {
+    // The target's gradient is coef · (1 - p), formed from 1 - p: p near 1 must not cancel twice.
+    let p = (row[target].up() - lse).exp();
+    softmax_grad(row, lse, coef);
+    row[target] = R::down(coef * (R::Acc::ONE - p));
 }

@@ -10,7 +10,7 @@ mod simd;
 mod sync;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Memory, Norm, Result, Rmsprop, RowStats, Weight,
+    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Logits, Memory, Norm, Result, Rmsprop, RowStats, Weight,
 };
 use gemm::{HasKernel, Init, Operand, Shape};
 pub use real::{Real, Scalar};
@@ -141,27 +141,28 @@ where
         w: impl Into<Weight<'w, Self>>,
         bias: Option<&Vec<R>>,
         residual: Option<&Vec<R>>,
-        Gemm { m, n, k }: Gemm,
+        Gemm { m, n, k, stride }: Gemm,
     ) {
         let init = Init::Add(bias.map(Vec::as_slice), residual.map(Vec::as_slice));
-        let shape = Shape { m, n, k, ldc: n };
+        let shape = Shape { m, n, k, ldc: stride };
         match w.into() {
             Weight::Real(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
             Weight::Bf16(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
         }
     }
 
-    fn gemm_dx(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, Gemm { m, n, k }: Gemm) {
+    fn gemm_dx(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, Gemm { m, n, k, stride }: Gemm) {
         let shape = Shape { m, n: k, k: n, ldc: k };
-        gemm::gemm(&self.pool, shape, dx, dense(dy, n), transposed(w, k), Init::Zero);
+        gemm::gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero);
     }
 
-    fn gemm_dw(&self, dw: &mut Vec<R::Acc>, dy: &Vec<R>, x: &Vec<R>, Gemm { m, n, k }: Gemm) {
+    fn gemm_dw(&self, dw: &mut Vec<R::Acc>, dy: &Vec<R>, x: &Vec<R>, Gemm { m, n, k, stride }: Gemm) {
         let shape = Shape { m: n, n: k, k: m, ldc: k };
-        gemm::gemm(&self.pool, shape, dw, transposed(dy, n), transposed(x, k), Init::Keep);
+        gemm::gemm(&self.pool, shape, dw, transposed(dy, stride), transposed(x, k), Init::Keep);
     }
 
     fn bias_dw(&self, db: &mut Vec<R::Acc>, dy: &Vec<R>, d: Gemm) {
+        d.assert_dense();
         norm::bias_dw(&self.pool, db, dy, d.m, d.n);
     }
 
@@ -360,11 +361,10 @@ where
         out: RowStats<'_, Self>,
         logits: &Vec<R>,
         targets: &Vec<u32>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     ) {
         let RowStats { logp, lse, entropy, mean_logit, hit } = out;
-        head::logprob(&self.pool, [logp, lse, entropy, mean_logit, hit], logits, targets, rows, vocab);
+        head::logprob(&self.pool, [logp, lse, entropy, mean_logit, hit], logits, targets, dims);
     }
 
     fn logprob_bw(
@@ -373,10 +373,9 @@ where
         lse: &Vec<R::Acc>,
         coef: &Vec<R::Acc>,
         targets: &Vec<u32>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     ) {
-        head::logprob_bw(&self.pool, logits, lse, coef, targets, rows, vocab);
+        head::logprob_bw(&self.pool, logits, lse, coef, targets, dims);
     }
 
     fn adamw(

@@ -7,7 +7,7 @@
 //! and the gradient of its head's weights.
 
 use cudarc::driver::CudaContext;
-use duel_backend::{Backend, Error, Gemm, Heads, Layout, Result, RowStats, Segment};
+use duel_backend::{Backend, Error, Gemm, Heads, Layout, Logits, Result, RowStats, Segment};
 use duel_cuda::{Cuda, Device, PairLoss, PreferenceObjective, PreferenceOut, Settings};
 use half::bf16;
 use std::process::ExitCode;
@@ -70,7 +70,8 @@ fn run() -> Result<()> {
     let mut w = cuda.alloc(VOCAB * width)?;
     cuda.upload(&mut w, 0, &noise(VOCAB * width, 2));
     let (mut x, mut logits) = (cuda.alloc(scored * width)?, cuda.alloc(scored * VOCAB)?);
-    let dims = Gemm { m: scored, n: VOCAB, k: width };
+    let dims = Gemm::dense(scored, VOCAB, width);
+    let of_logits = Logits::dense(scored, VOCAB);
     cuda.gather(&mut x, &hidden, &index, scored, width);
     cuda.gemm(&mut logits, &x, &w, None, None, dims);
     let mut stats = Vec::new();
@@ -79,7 +80,7 @@ fn run() -> Result<()> {
     }
     let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
     let of_rows = RowStats { logp, lse, entropy, mean_logit, hit };
-    cuda.logprob(of_rows, &logits, &targets, scored, VOCAB);
+    cuda.logprob(of_rows, &logits, &targets, of_logits);
 
     // ---- the loss on the device, and the gradient of the head ----
     let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
@@ -95,7 +96,7 @@ fn run() -> Result<()> {
     let objective =
         PreferenceObjective { loss: PairLoss::Sigmoid { label_smoothing: 0.0 }, beta: 0.1, weight: 1.0 };
     cuda.preference(out, &of_rows, &reference, &groups, objective);
-    cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, scored, VOCAB);
+    cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, of_logits);
     let mut dw = cuda.alloc::<f32>(VOCAB * width)?;
     cuda.gemm_dw(&mut dw, &logits, &x, dims);
 

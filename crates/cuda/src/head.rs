@@ -2,7 +2,7 @@
 
 use crate::pointwise::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::RowStats;
+use duel_backend::{Logits, RowStats};
 use duel_kernels::sys;
 
 /// Loads of 16 bytes that a thread does for its row before the row gets more threads.
@@ -23,15 +23,14 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         out: RowStats<'_, Self>,
         logits: &Buf<D, R>,
         targets: &Buf<D, u32>,
-        rows: usize,
-        vocab: usize,
+        dims @ Logits { rows, vocab, stride }: Logits,
     ) {
         if rows == 0 {
             return;
         }
         assert!(vocab > 0, "a softmax over nothing");
         let params = sys::LogprobParams {
-            logits: self.read(logits, rows * vocab),
+            logits: self.read(logits, dims.len()),
             targets: self.read(targets, rows).cast(),
             logp: self.write(out.logp, rows).cast(),
             lse: self.write(out.lse, rows).cast(),
@@ -39,6 +38,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             mean_logit: self.write(out.mean_logit, rows).cast(),
             hit: self.write(out.hit, rows).cast(),
             vocab: narrow(vocab),
+            stride: narrow(stride),
         };
         // SAFETY: the kernel takes LogprobParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "logprob"), Self::vocab_grid(rows, vocab), &params) };
@@ -50,18 +50,18 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         lse: &Buf<D, f32>,
         coef: &Buf<D, f32>,
         targets: &Buf<D, u32>,
-        rows: usize,
-        vocab: usize,
+        dims @ Logits { rows, vocab, stride }: Logits,
     ) {
-        if rows * vocab == 0 {
+        if dims.is_empty() {
             return;
         }
         let params = sys::LogprobBwParams {
-            logits: self.write(logits, rows * vocab),
+            logits: self.write(logits, dims.len()),
             lse: self.read(lse, rows).cast(),
             coef: self.read(coef, rows).cast(),
             targets: self.read(targets, rows).cast(),
             vocab: narrow(vocab),
+            stride: narrow(stride),
         };
         // SAFETY: the kernel takes LogprobBwParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "logprob_bw"), Self::vocab_grid(rows, vocab), &params) };

@@ -19,7 +19,7 @@ mod staging;
 mod variants;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Memory, Norm, Portions, Result, Rmsprop,
+    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Logits, Memory, Norm, Portions, Result, Rmsprop,
     RowStats, Weight,
 };
 use duel_kernels::sys::TensorMap;
@@ -99,7 +99,7 @@ pub(crate) type Buf<D, T> = Buffer<<D as Driver>::Memory, T>;
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// What [`Backend::portions`] says on every GPU.
-    pub const PORTIONS: Portions = Portions { tokens: 8 << 10, logits_bytes: 1 << 30 };
+    pub const PORTIONS: Portions = Portions { tokens: 8 << 10, logits_bytes: 1 << 30, logits_multiple: 64 };
 
     /// The backend on a device.
     pub fn new(driver: D) -> Self {
@@ -452,10 +452,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         out: RowStats<'_, Self>,
         logits: &Buf<D, R>,
         targets: &Buf<D, u32>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     ) {
-        self.launch_logprob(out, logits, targets, rows, vocab);
+        self.launch_logprob(out, logits, targets, dims);
     }
 
     fn logprob_bw(
@@ -464,10 +463,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         lse: &Buf<D, f32>,
         coef: &Buf<D, f32>,
         targets: &Buf<D, u32>,
-        rows: usize,
-        vocab: usize,
+        dims: Logits,
     ) {
-        self.launch_logprob_bw(logits, lse, coef, targets, rows, vocab);
+        self.launch_logprob_bw(logits, lse, coef, targets, dims);
     }
 
     fn gemm_gelu<'w>(

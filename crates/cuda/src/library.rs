@@ -49,11 +49,19 @@ impl Product {
     }
 
     /// Rows, columns and depth.
-    pub(crate) fn shape(self, Gemm { m, n, k }: Gemm) -> [usize; 3] {
+    pub(crate) fn shape(self, Gemm { m, n, k, .. }: Gemm) -> [usize; 3] {
         match self {
             Product::Forward => [m, n, k],
             Product::InputGradient => [m, k, n],
             Product::WeightGradient => [n, k, m],
+        }
+    }
+
+    /// Elements from one row in memory to the next, of the result, of the left and of the right operand.
+    pub(crate) fn strides(self, Gemm { k, stride, .. }: Gemm) -> [usize; 3] {
+        match self {
+            Product::Forward => [stride, k, k],
+            Product::InputGradient | Product::WeightGradient => [k, stride, k],
         }
     }
 }
@@ -75,8 +83,8 @@ pub enum Epilogue {
     },
 }
 
-/// A matrix product that a vendor's library may make. Matrices are dense and row-major, in `dtype`, but the result of a
-/// weight gradient is `f32` and is added to.
+/// A matrix product that a vendor's library may make. Matrices are row-major, in `dtype`, but the result of a weight
+/// gradient is `f32` and is added to.
 #[derive(Clone, Copy, Debug)]
 pub struct LibraryProduct {
     /// Which.
@@ -105,6 +113,7 @@ struct Kind {
     product: Product,
     n: usize,
     k: usize,
+    stride: usize,
     dtype: Dtype,
     bias: bool,
     residual: bool,
@@ -122,8 +131,9 @@ impl Kind {
             (Epilogue::Gelu { .. }, true) => Code::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
             (Epilogue::GeluGradient { .. }, _) => Code::CUBLASLT_EPILOGUE_DGELU,
         };
-        let Gemm { n, k, .. } = p.dims;
-        Kind { product: p.product, n, k, dtype: p.dtype, bias, residual: !p.residual.is_null(), epilogue }
+        let Gemm { n, k, stride, .. } = p.dims;
+        let residual = !p.residual.is_null();
+        Kind { product: p.product, n, k, stride, dtype: p.dtype, bias, residual, epilogue }
     }
 
     /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
@@ -131,8 +141,12 @@ impl Kind {
     fn is_for_library(&self) -> bool {
         use sys::cublasLtEpilogue_t as Code;
         let plain = [Code::CUBLASLT_EPILOGUE_DEFAULT, Code::CUBLASLT_EPILOGUE_BIAS].contains(&self.epilogue);
-        let [_, columns, _] = self.product.shape(Gemm { m: TYPICAL_ROWS, n: self.n, k: self.k });
+        let [_, columns, _] = self.product.shape(self.dims(TYPICAL_ROWS));
         plain || columns % 8 == 0
+    }
+
+    fn dims(&self, m: usize) -> Gemm {
+        Gemm { m, n: self.n, k: self.k, stride: self.stride }
     }
 
     /// Whether the depth may be split: where it is the tokens that are summed over.
@@ -327,7 +341,7 @@ impl Kind {
         let aligned: *mut c_void = std::ptr::without_provenance_mut(256);
         LibraryProduct {
             product: self.product,
-            dims: Gemm { m: TYPICAL_ROWS, n: self.n, k: self.k },
+            dims: self.dims(TYPICAL_ROWS),
             dtype: self.dtype,
             out: aligned,
             left: aligned,
@@ -362,8 +376,9 @@ struct Call {
 impl Call {
     fn new(kind: Kind, rows_of_tokens: usize, p: &LibraryProduct) -> Result<Self, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        let dims = Gemm { m: rows_of_tokens, n: kind.n, k: kind.k };
+        let dims = kind.dims(rows_of_tokens);
         let [rows, columns, depth] = kind.product.shape(dims);
+        let [of_out, of_left, of_right] = kind.product.strides(dims);
         let [left_along, right_along] = kind.product.along_depth();
         let real = data_type(kind.dtype);
         let sum = sys::cudaDataType::CUDA_R_32F;
@@ -386,17 +401,17 @@ impl Call {
             desc.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(columns as i64))?;
         }
         let operand = |along, other| if along { [depth, other] } else { [other, depth] };
-        let layout = |data, [rows, columns]: [usize; 2]| {
-            result::create_matrix_layout(data, rows as u64, columns as u64, rows as i64).map(Layout)
+        let layout = |data, [rows, columns]: [usize; 2], stride: usize| {
+            result::create_matrix_layout(data, rows as u64, columns as u64, stride as i64).map(Layout)
         };
         Ok(Call {
             desc,
             operands: [p.right, p.left],
             layouts: [
-                layout(real, operand(right_along, columns))?,
-                layout(real, operand(left_along, rows))?,
-                layout(of_result, [columns, rows])?,
-                layout(of_result, [columns, rows])?,
+                layout(real, operand(right_along, columns), of_right)?,
+                layout(real, operand(left_along, rows), of_left)?,
+                layout(of_result, [columns, rows], of_out)?,
+                layout(of_result, [columns, rows], of_out)?,
             ],
             adds: kind.residual || kind.product == Product::WeightGradient,
         })

@@ -47,13 +47,14 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         along_depth: bool,
         result: usize,
         depth: usize,
+        stride: usize,
         tile: usize,
     ) -> TensorMap {
         let (width, height) = if along_depth { (depth, result) } else { (result, depth) };
         self.driver.tensor_map(&TensorMapSpec {
             base: data as u64,
             extents: [width as u64, height as u64, 1],
-            strides: [(width * size_of::<R>()) as u64, 0],
+            strides: [(stride * size_of::<R>()) as u64, 0],
             tile: [SM90_DEPTH, if along_depth { narrow(tile) } else { SM90_DEPTH }, 1],
             rank: 2,
             element_bytes: size_of::<R>() as u32,
@@ -75,6 +76,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         dims: Gemm,
     ) {
         let [rows, columns, depth] = product.shape(dims);
+        let [of_out, of_left, of_right] = product.strides(dims);
         let parts = if depth == 0 { 1 } else { depth.div_ceil(part) };
         let params = LinearParams {
             out,
@@ -87,13 +89,15 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             depth: narrow(depth),
             part: narrow(part),
             parts: narrow(parts),
+            out_stride: narrow(of_out),
+            left_stride: narrow(of_left),
         };
         let tiles = variant.tiles(rows, columns);
         let (threads, shared) = launch_of(variant.kernel);
         if variant.tensor_maps {
             let [left_along, right_along] = product.along_depth();
-            let left = self.operand_map(operands.left, left_along, rows, depth, variant.tile[0]);
-            let right = self.operand_map(operands.right, right_along, columns, depth, variant.tile[1]);
+            let left = self.operand_map(operands.left, left_along, rows, depth, of_left, variant.tile[0]);
+            let right = self.operand_map(operands.right, right_along, columns, depth, of_right, variant.tile[1]);
             let blocks = (tiles * parts).min(self.properties.multiprocessors as usize);
             let grid = Grid::linear(blocks, threads).with_shared(shared);
             // SAFETY: these kernels take the maps of both operands and LinearParams; the rest is the caller's promise.
@@ -142,11 +146,14 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         w: &Buf<D, R>,
         bias: Option<&Buf<D, R>>,
         residual: Option<&Buf<D, R>>,
-        Gemm { m, n, k }: Gemm,
+        dims @ Gemm { m, n, k, .. }: Gemm,
     ) -> Operands {
         Operands {
             bias: bias.map_or(std::ptr::null(), |b| self.read(b, n)),
-            residual: residual.map_or(std::ptr::null(), |r| self.read(r, m * n)),
+            residual: residual.map_or(std::ptr::null(), |r| {
+                dims.assert_dense();
+                self.read(r, m * n)
+            }),
             ..Operands::new(self.read(x, m * k), self.read(w, n * k))
         }
     }
@@ -158,14 +165,14 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         w: &Buf<D, R>,
         bias: Option<&Buf<D, R>>,
         residual: Option<&Buf<D, R>>,
-        dims @ Gemm { m, n, k }: Gemm,
+        dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
         if m * n == 0 {
             return;
         }
         let product = Product::Forward;
         let operands = self.operands_of_gemm(x, w, bias, residual, dims);
-        let y = self.write(y, m * n);
+        let y = self.write(y, dims.y_len());
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
         unsafe {
             if !self.by_library(product, Epilogue::None, y, &operands, dims) {
@@ -186,6 +193,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if m * n == 0 {
             return;
         }
+        dims.assert_dense();
         let operands = self.operands_of_gemm(a, w, bias, None, dims);
         let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
@@ -201,13 +209,13 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         dx: &mut Buf<D, R>,
         dy: &Buf<D, R>,
         w: &Buf<D, R>,
-        dims @ Gemm { m, n, k }: Gemm,
+        dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
         if m * k == 0 {
             return;
         }
         let product = Product::InputGradient;
-        let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
+        let operands = Operands::new(self.read(dy, dims.y_len()), self.read(w, n * k));
         let dx = self.write(dx, m * k);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
         unsafe {
@@ -224,11 +232,12 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         dy: &Buf<D, R>,
         w: &Buf<D, R>,
         x: &Buf<D, R>,
-        dims @ Gemm { m, n, k }: Gemm,
+        dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
         if m * k == 0 {
             return;
         }
+        dims.assert_dense();
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
         let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
@@ -246,13 +255,13 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         dw: &mut Buf<D, f32>,
         dy: &Buf<D, R>,
         x: &Buf<D, R>,
-        dims @ Gemm { m, n, k }: Gemm,
+        dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
         if m * n * k == 0 {
             return;
         }
         let product = Product::WeightGradient;
-        let operands = Operands::new(self.read(dy, m * n), self.read(x, m * k));
+        let operands = Operands::new(self.read(dy, dims.y_len()), self.read(x, m * k));
         let dw = self.write(dw, n * k);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
         if unsafe { self.by_library(product, Epilogue::None, dw, &operands, dims) } {

@@ -51,6 +51,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
 
     pub(crate) fn launch_bias_dw(&self, db: &mut Buf<D, f32>, dy: &Buf<D, R>, dims: Gemm) {
         let Gemm { m: rows, n: width, .. } = dims;
+        dims.assert_dense();
         if rows * width == 0 {
             return;
         }

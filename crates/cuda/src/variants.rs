@@ -205,11 +205,10 @@ impl Variants {
     /// The rows of `x` and `y` have no say in it: a row's forward result must not depend on the others, and kernels
     /// differ in how the hardware rounds.
     pub(crate) fn linear(&self, product: Product, dims: Gemm) -> &'static Linear {
-        let [rows, columns, depth] = product.shape(dims);
-        let along_depth = product.along_depth();
-        // A tensor map wants rows of whole 16 bytes.
-        let wide_rows = |along, other: usize| if along { depth % 8 == 0 } else { other.is_multiple_of(8) };
-        let maps = depth > 0 && wide_rows(along_depth[0], rows) && wide_rows(along_depth[1], columns);
+        let [_, columns, depth] = product.shape(dims);
+        let [_, of_left, of_right] = product.strides(dims);
+        // A tensor map wants rows that begin at whole 16 bytes.
+        let maps = depth > 0 && of_left % 8 == 0 && of_right % 8 == 0;
         let takes =
             |l: &&&Linear| l.product == product && columns >= l.least_columns && (maps || !l.tensor_maps);
         self.linear.iter().find(takes).expect("a kernel without conditions ends the table")
@@ -243,7 +242,7 @@ mod tests {
                     [a.forward, a.queries, a.keys].iter().for_each(|tiled| check(tiled.kernel));
                 }
                 for product in [Product::Forward, Product::InputGradient, Product::WeightGradient] {
-                    for dims in [Gemm { m: 7, n: 2048, k: 2048 }, Gemm { m: 64, n: 9, k: 13 }] {
+                    for dims in [Gemm::dense(7, 2048, 2048), Gemm::dense(64, 9, 13)] {
                         check(variants.linear(product, dims).kernel);
                     }
                 }
@@ -254,12 +253,16 @@ mod tests {
     #[test]
     fn hopper_has_its_own_kernels_where_tensor_maps_can_read() {
         let kernel = |capability, n, k| {
-            Variants::of(Dtype::Bf16, capability).linear(Product::Forward, Gemm { m: 5, n, k }).kernel
+            Variants::of(Dtype::Bf16, capability).linear(Product::Forward, Gemm::dense(5, n, k)).kernel
         };
         assert_eq!(kernel(90, 512, 64), "gemm_sm90");
         assert_eq!(kernel(80, 512, 64), "gemm_bf16");
         assert_eq!(kernel(90, 504, 64), "gemm_bf16");
         assert_eq!(kernel(90, 512, 60), "gemm_bf16");
+        let odd = Gemm { stride: 50_304, ..Gemm::dense(5, 50_257, 768) };
+        for product in [Product::Forward, Product::InputGradient, Product::WeightGradient] {
+            assert!(Variants::of(Dtype::Bf16, 90).linear(product, odd).tensor_maps, "{product:?}");
+        }
         let attention =
             |capability, width| Variants::of(Dtype::Bf16, capability).attention(width).forward.kernel;
         assert_eq!(attention(90, 64), "attention_bf16_hd64_sm90");

@@ -1,6 +1,6 @@
 //! The language-model head on the rows that predict a response token, in chunks of whole groups.
 
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Real, Result, RowStats, Segment, Weight};
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Logits, Portions, Real, Result, RowStats, Segment, Weight};
 use std::ops::Range;
 
 /// Which rows of a packed batch predict which tokens.
@@ -102,6 +102,8 @@ pub struct Head<B: Backend> {
     capacity: usize,
     width: usize,
     vocab: usize,
+    /// From one row of logits to the next.
+    stride: usize,
     rows: Index<B>,
     targets: Index<B>,
     hidden: Real<B>,
@@ -119,15 +121,17 @@ pub struct Head<B: Backend> {
 impl<B: Backend> Head<B> {
     /// A head of `vocab` outputs over hidden states of `width`, with room for `capacity` rows of logits.
     pub fn new(b: &B, width: usize, vocab: usize, capacity: usize) -> Result<Self> {
+        let stride = Self::stride(b.portions(), vocab);
         Ok(Head {
             capacity,
             width,
             vocab,
+            stride,
             rows: b.alloc(capacity)?,
             targets: b.alloc(capacity)?,
             hidden: b.alloc(capacity * width)?,
             dhidden: b.alloc(capacity * width)?,
-            logits: b.alloc(capacity * vocab)?,
+            logits: b.alloc(capacity * stride)?,
             logp: b.alloc(capacity)?,
             lse: b.alloc(capacity)?,
             entropy: b.alloc(capacity)?,
@@ -138,9 +142,15 @@ impl<B: Backend> Head<B> {
         })
     }
 
-    /// Bytes that [`Head::new`] allocates for elements of `real` and `acc` bytes.
-    pub fn bytes(width: usize, vocab: usize, capacity: usize, real: usize, acc: usize) -> usize {
-        capacity * ((2 * width + vocab) * real + 10 * acc + 8)
+    fn stride(portions: Portions, vocab: usize) -> usize {
+        vocab.next_multiple_of(portions.logits_multiple)
+    }
+
+    /// Bytes that [`Head::new`] allocates on a device of such portions.
+    pub fn bytes(portions: Portions, width: usize, vocab: usize, capacity: usize) -> usize {
+        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+        let stride = Self::stride(portions, vocab);
+        capacity * ((2 * width + stride) * real + 10 * acc + 8)
     }
 
     /// Logits and their statistics of the target rows `range`, added to the statistics of their responses.
@@ -157,7 +167,7 @@ impl<B: Backend> Head<B> {
         b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
         b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
         b.gather(&mut self.hidden, hidden, &self.rows, n, self.width);
-        let dims = self.dims(n);
+        let (dims, shape) = (self.dims(n), self.shape(n));
         b.gemm(&mut self.logits, &self.hidden, w, None, None, dims);
         let out = RowStats {
             logp: &mut self.logp,
@@ -166,7 +176,7 @@ impl<B: Backend> Head<B> {
             mean_logit: &mut self.mean_logit,
             hit: &mut self.hit,
         };
-        b.logprob(out, &self.logits, &self.targets, n, self.vocab);
+        b.logprob(out, &self.logits, &self.targets, shape);
         let [logp, entropy, mean_logit, hit] = &mut self.host;
         b.download(&mut logp[..n], &self.logp, 0)?;
         b.download(&mut entropy[..n], &self.entropy, 0)?;
@@ -191,7 +201,11 @@ impl<B: Backend> Head<B> {
     }
 
     fn dims(&self, rows: usize) -> Gemm {
-        Gemm { m: rows, n: self.vocab, k: self.width }
+        Gemm { m: rows, n: self.vocab, k: self.width, stride: self.stride }
+    }
+
+    fn shape(&self, rows: usize) -> Logits {
+        Logits { rows, vocab: self.vocab, stride: self.stride }
     }
 
     /// Turns the logits of the rows `range` into gradients, given a coefficient for each response.
@@ -213,8 +227,8 @@ impl<B: Backend> Head<B> {
             }
         }
         b.upload(&mut self.coef, 0, &row_coefs[..n]);
-        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, n, self.vocab);
-        let dims = self.dims(n);
+        let (dims, shape) = (self.dims(n), self.shape(n));
+        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
         b.gemm_dx(&mut self.dhidden, &self.logits, w, dims);
         b.gemm_dw(dw, &self.logits, &self.hidden, dims);
         b.scatter_add(dhidden, &self.dhidden, &self.rows, n, self.width);

@@ -121,7 +121,7 @@ impl<B: Backend> Generator<B> {
                 b.upload(&mut self.last, 0, &ends);
                 let hidden = &self.activations.hidden;
                 b.gather(&mut self.gathered, hidden, &self.last, ends.len(), c.width);
-                let dims = Gemm { m: ends.len(), n: c.vocab, k: c.width };
+                let dims = Gemm::dense(ends.len(), c.vocab, c.width);
                 b.gemm(&mut self.logits, &self.gathered, *w.head(), None, None, dims);
                 b.download(&mut host[..ends.len() * c.vocab], &self.logits, 0)?;
                 for (logits, &end) in host.chunks(c.vocab).zip(&ends) {

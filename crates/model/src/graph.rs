@@ -235,7 +235,7 @@ struct Dims {
 }
 
 fn dims(c: &Config, rows: usize) -> Dims {
-    let gemm = |n, k| Gemm { m: rows, n, k };
+    let gemm = |n, k| Gemm::dense(rows, n, k);
     Dims {
         norm: NormDims { rows, width: c.width, eps: c.eps },
         qkv: gemm(c.heads.qkv_width(), c.width),

@@ -18,6 +18,8 @@ pub struct Room {
     pub positions: usize,
     /// Rows of logits that exist at a time.
     pub logits: usize,
+    /// What it was planned by.
+    pub portions: Portions,
 }
 
 impl Room {
@@ -35,7 +37,7 @@ impl Room {
         budget: usize,
         vocab: usize,
     ) -> Room {
-        let Portions { tokens, logits_bytes } = portions;
+        let Portions { tokens, logits_bytes, .. } = portions;
         let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.first().copied().unwrap_or(0);
@@ -43,7 +45,7 @@ impl Room {
         let budget = if budget == 0 { tokens } else { budget };
         let rows = budget.min(most).max(largest);
         let logits = (logits_bytes / (size_of::<B::Real>() * vocab)).clamp(64, rows.max(64));
-        Room { budget: rows, rows, positions: ds.report().longest, logits }
+        Room { budget: rows, rows, positions: ds.report().longest, logits, portions }
     }
 
     /// Room for `other` too, for scoring: how this one trains does not change.
@@ -92,7 +94,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
         let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
         Activations::<B>::bytes(model, room.rows, keep, real, acc)
-            + Head::<B>::bytes(model.width, model.vocab, room.logits, real, acc)
+            + Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits)
             + room.positions * model.heads.head_dim * acc
     }
 

@@ -71,7 +71,7 @@ impl Devices for OwnProducts {
 }
 
 mod own_products {
-    duel_kernel_tests::conformance!(super::OwnProducts; gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide);
+    duel_kernel_tests::conformance!(super::OwnProducts; gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide);
 }
 
 // ---- the compiler ----------------------------------------------------------------------------------------------------

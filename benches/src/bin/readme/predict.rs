@@ -97,8 +97,8 @@ fn filled(verb: Verb) -> f64 {
             visible_in_tiles(&batch, if heads.head_dim < 128 { 192 } else { 128 }, 128)
         }
         Verb::AttentionBw { batch, .. } => visible_in_tiles(&batch, 128, 64),
-        Verb::Gemm { dims: Gemm { m, n, k }, .. } => of_waves(m, n) * of_depth(k),
-        Verb::GemmDx(Gemm { m, n, k }) => of_waves(m, k) * of_depth(n),
+        Verb::Gemm { dims: Gemm { m, n, k, .. }, .. } => of_waves(m, n) * of_depth(k),
+        Verb::GemmDx(Gemm { m, n, k, .. }) => of_waves(m, k) * of_depth(n),
         // A gradient of a weight is summed in so many parts as fill the device; the head is large.
         _ => 1.0,
     }

@@ -2,22 +2,29 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, RowStats};
+use duel_backend::{Backend, Logits, RowStats};
 
 struct Logprob {
     rows: usize,
     vocab: usize,
+    /// Elements after the vocabulary in each row.
+    between: usize,
     scale: f64,
 }
 
 impl Operation for Logprob {
     fn name(&self) -> String {
-        format!("logprob {} x {}, logits to {:e}", self.rows, self.vocab, self.scale)
+        let Logprob { rows, vocab, between, scale } = self;
+        format!("logprob {rows} x {vocab} and {between} between rows, logits to {scale:e}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let Logprob { rows, vocab, scale } = *self;
-        let mut logits = bench.real(b, rows * vocab, scale);
+        let Logprob { rows, vocab, between, scale } = *self;
+        let dims = Logits { rows, vocab, stride: vocab + between };
+        // What lies between the rows is nobody's: NaNs that no sum may see, and that nobody may overwrite.
+        let values = bench.random().vec(rows * dims.stride).into_iter().enumerate();
+        let value = |(i, x)| if i % dims.stride >= vocab { f64::NAN } else { x * scale };
+        let mut logits = bench.real_of(b, values.map(value).collect());
         let targets = bench.index(b, rows, vocab);
         let coef = bench.acc(b, rows, 0.1);
         let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit] =
@@ -29,14 +36,14 @@ impl Operation for Logprob {
             mean_logit: &mut mean_logit,
             hit: &mut hit,
         };
-        b.logprob(out, &logits, &targets, rows, vocab);
-        b.logprob_bw(&mut logits, &lse, &coef, &targets, rows, vocab);
+        b.logprob(out, &logits, &targets, dims);
+        b.logprob_bw(&mut logits, &lse, &coef, &targets, dims);
         bench.done(b, "logp", &logp, rows);
         bench.done(b, "lse", &lse, rows);
         bench.done(b, "entropy", &entropy, rows);
         bench.done(b, "mean_logit", &mean_logit, rows);
         bench.done(b, "hit", &hit, rows);
-        bench.changed(b, "dlogits", &logits, vocab);
+        bench.changed(b, "dlogits", &logits, dims.stride);
     }
 }
 
@@ -57,13 +64,20 @@ pub fn logprob(devices: &impl Devices) {
         (3, 40, 1e4),
         (2, 96, 3e38),
     ] {
-        check_both(devices, &Logprob { rows, vocab, scale });
+        check_both(devices, &Logprob { rows, vocab, between: 0, scale });
+    }
+}
+
+/// The same where rows are longer than the vocabulary: to whole 16 bytes, and to others.
+pub fn logprob_strided(devices: &impl Devices) {
+    for (rows, vocab, between) in [(3, 1, 7), (2, 13, 3), (5, 67, 61), (2, 1009, 15), (2, 4099, 61), (1, 50257, 47)] {
+        check_both(devices, &Logprob { rows, vocab, between, scale: 5.0 });
     }
 }
 
 /// The same at random shapes.
 pub fn logprob_random(devices: &impl Devices) {
     super::for_random(8, (1usize..5, 1usize..700, 0.1..20.0f64), |(rows, vocab, scale)| {
-        check_both(devices, &Logprob { rows, vocab, scale });
+        check_both(devices, &Logprob { rows, vocab, between: 0, scale });
     });
 }

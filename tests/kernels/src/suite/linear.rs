@@ -16,24 +16,27 @@ struct Products {
 
 impl Operation for Products {
     fn name(&self) -> String {
-        let Products { dims: Gemm { m, n, k }, bias, residual, scale } = *self;
-        format!("gemm {m} x {n} x {k}, bias {bias}, residual {residual}, inputs to {scale:e}")
+        let Products { dims: Gemm { m, n, k, stride }, bias, residual, scale } = *self;
+        format!("gemm {m} x {n} x {k}, rows of y every {stride}, bias {bias}, residual {residual}, inputs to {scale:e}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let dims @ Gemm { m, n, k } = self.dims;
+        let dims @ Gemm { m, n, k, stride } = self.dims;
         let x = bench.real(b, m * k, self.scale);
         let w = bench.real(b, n * k, 1.0);
-        let dy = bench.real(b, m * n, 1.0);
+        // What lies between the rows is nobody's: NaNs that no sum may see, and that nobody may overwrite.
+        let values = bench.random().vec(m * stride).into_iter().enumerate();
+        let between = |i: usize| stride > 0 && i % stride >= n;
+        let dy = bench.real_of(b, values.map(|(i, x)| if between(i) { f64::NAN } else { x }).collect());
         let bias = self.bias.then(|| bench.real(b, n, self.scale));
         let residual = self.residual.then(|| bench.real(b, m * n, self.scale));
-        let mut y = bench.output(b, m * n);
+        let mut y = bench.output(b, m * stride);
         let mut dx = bench.output(b, m * k);
         let mut dw = bench.acc(b, n * k, self.scale);
         b.gemm(&mut y, &x, &w, bias.as_ref(), residual.as_ref(), dims);
         b.gemm_dx(&mut dx, &dy, &w, dims);
         b.gemm_dw(&mut dw, &dy, &x, dims);
-        bench.done(b, "y", &y, n);
+        bench.done(b, "y", &y, stride);
         bench.done(b, "dx", &dx, k);
         bench.changed(b, "dw", &dw, k);
     }
@@ -48,12 +51,12 @@ struct WithGelu {
 
 impl Operation for WithGelu {
     fn name(&self) -> String {
-        let WithGelu { dims: Gemm { m, n, k }, bias, scale } = *self;
+        let WithGelu { dims: Gemm { m, n, k, .. }, bias, scale } = *self;
         format!("gemm_gelu {m} x {n} x {k}, bias {bias}, inputs to {scale:e}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let dims @ Gemm { m, n, k } = self.dims;
+        let dims @ Gemm { m, n, k, .. } = self.dims;
         let (a, w) = (bench.real(b, m * k, self.scale), bench.real(b, n * k, 1.0));
         let bias = self.bias.then(|| bench.real(b, n, self.scale));
         let (mut y, mut x) = (bench.output(b, m * n), bench.output(b, m * n));
@@ -75,13 +78,24 @@ pub fn gemm_gelu(devices: &impl Devices) {
         ([130, 512, 64], true, 0.5),
         ([9, 7, 5], true, 2.0),
     ] {
-        check_both(devices, &WithGelu { dims: Gemm { m, n, k }, bias, scale });
+        check_both(devices, &WithGelu { dims: Gemm::dense(m, n, k), bias, scale });
     }
 }
 
 fn products(devices: &impl Devices, [m, n, k]: [usize; 3], more: [bool; 2], scale: f64) {
     let [bias, residual] = more;
-    check_both(devices, &Products { dims: Gemm { m, n, k }, bias, residual, scale });
+    check_both(devices, &Products { dims: Gemm::dense(m, n, k), bias, residual, scale });
+}
+
+/// The same products with something between the rows of `y`: odd widths in rows of whole 16 bytes, as a head has them, and
+/// in others.
+pub fn gemm_strided(devices: &impl Devices) {
+    for ([m, n, k], stride) in
+        [([5, 13, 8], 16), ([130, 521, 64], 576), ([9, 131, 67], 137), ([200, 520, 72], 528), ([1, 600, 40], 640)]
+    {
+        let dims = Gemm { stride, ..Gemm::dense(m, n, k) };
+        check_both(devices, &Products { dims, bias: true, residual: false, scale: 1.0 });
+    }
 }
 
 /// `gemm`, `gemm_dx` and `gemm_dw`.
@@ -135,7 +149,7 @@ fn forward<R: CudaReal, D: Driver>(b: &Cuda<D, R>, rows: usize, n: usize) -> Vec
     let w = bench.real(b, n * k, 1.0);
     let x = bench.real(b, 150 * k, 1.0);
     let mut y = bench.output(b, rows * n);
-    b.gemm(&mut y, &x, &w, None, None, Gemm { m: rows, n, k });
+    b.gemm(&mut y, &x, &w, None, None, Gemm::dense(rows, n, k));
     let y: Vec<f64> = host(b, &y);
     y[..rows * n].to_vec()
 }

@@ -20,8 +20,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 pub use attention::{attention, attention_cached, attention_of_random_layouts, attention_rows};
 pub use gather::{embed, gather, gather_random};
-pub use head::{logprob, logprob_random};
-pub use linear::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide};
+pub use head::{logprob, logprob_random, logprob_strided};
+pub use linear::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide};
 pub use norm::{layernorm, norm_random, qk_norm, rmsnorm};
 pub use optimizer::{clipped_steps, optimizers, stochastic_rounding};
 pub use pointwise::{gelu, rope, swiglu};
@@ -50,7 +50,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
 #[macro_export]
 macro_rules! conformance {
     ($devices:expr) => {
-        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_wide, head_chunk, layernorm, logprob, logprob_random, norm_random, optimizers, preference, qk_norm, repetition, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
+        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide, head_chunk, layernorm, logprob, logprob_random, logprob_strided, norm_random, optimizers, preference, qk_norm, repetition, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
     };
     ($devices:expr; $($operation:ident),* $(,)?) => {
         $(

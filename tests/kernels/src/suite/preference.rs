@@ -217,13 +217,13 @@ impl Logits {
         let rows = chunk.rows();
         let (mut logits, targets) = self.upload(b);
         let mut stats = Stats::<B>::new(b, rows);
-        b.logprob(stats.out(), &logits, &targets, rows, self.vocab);
+        b.logprob(stats.out(), &logits, &targets, duel_backend::Logits::dense(rows, self.vocab));
         let on_rows = stats.host(b);
         let outcome = on_host(chunk, on_rows.each_ref().map(Vec::as_slice), loss, beta, 1.0);
         let coef: Vec<B::Acc> = outcome.coef.into_iter().map(B::Acc::from_f64).collect();
         let mut of_rows = b.alloc(rows).expect("room for a test");
         b.upload(&mut of_rows, 0, &coef);
-        b.logprob_bw(&mut logits, &stats.0[1], &of_rows, &targets, rows, self.vocab);
+        b.logprob_bw(&mut logits, &stats.0[1], &of_rows, &targets, duel_backend::Logits::dense(rows, self.vocab));
         host(b, &logits)
     }
 
@@ -237,9 +237,9 @@ impl Logits {
         let rows = chunk.rows();
         let (mut logits, targets) = self.upload(b);
         let mut stats = Stats::new(b, rows);
-        b.logprob(stats.out(), &logits, &targets, rows, self.vocab);
+        b.logprob(stats.out(), &logits, &targets, duel_backend::Logits::dense(rows, self.vocab));
         let (_, coef) = on_device(b, chunk, &mut stats, objective);
-        b.logprob_bw(&mut logits, &stats.0[1], &coef, &targets, rows, self.vocab);
+        b.logprob_bw(&mut logits, &stats.0[1], &coef, &targets, duel_backend::Logits::dense(rows, self.vocab));
         b.finish().unwrap_or_else(|e| panic!("head: {e}"));
         host(b, &logits)
     }

@@ -21,7 +21,7 @@ impl Operation for BiasGradient {
         let BiasGradient { rows, width, scale } = *self;
         let dy = bench.real(b, rows * width, scale);
         let mut db = bench.acc(b, width, scale);
-        b.bias_dw(&mut db, &dy, Gemm { m: rows, n: width, k: 1 });
+        b.bias_dw(&mut db, &dy, Gemm::dense(rows, width, 1));
         bench.changed(b, "db", &db, width);
     }
 }

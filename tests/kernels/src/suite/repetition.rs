@@ -14,7 +14,7 @@ struct Work<D: Driver> {
     db: <Cuda<D, bf16> as Backend>::Buf<f32>,
 }
 
-const DIMS: Gemm = Gemm { m: 40, n: 512, k: 64 };
+const DIMS: Gemm = Gemm { m: 40, n: 512, k: 64, stride: 512 };
 
 impl<D: Driver> Work<D> {
     fn new(b: &Cuda<D, bf16>) -> Self {
@@ -61,7 +61,7 @@ pub fn repetition(devices: &impl Devices) {
             assert!(repeated.results(&b) == plain.results(&b), "round {round} on {}", b.describe());
             if round == 3 {
                 // Needs more scratch memory than anything before: it goes to another place.
-                let wide = Gemm { m: 64, n: 4096, k: 1 };
+                let wide = Gemm::dense(64, 4096, 1);
                 let dy = b.alloc::<bf16>(wide.m * wide.n).expect("room for a test");
                 let mut db = b.alloc::<f32>(wide.n).expect("room for a test");
                 b.bias_dw(&mut db, &dy, wide);
