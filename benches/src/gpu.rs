@@ -189,7 +189,7 @@ pub fn cases() -> Vec<Case> {
             push(Group::Products, verb, true);
         }
     }
-    // GPT-2's rows of logits are no whole number of 16 bytes, which is what a fast load or store wants.
+    // GPT-2's vocabulary is odd: the head gives its rows of logits room to the next whole 16 bytes.
     let (llama, gpt2) = (llama(), gpt2());
     for (pairs, width, vocab) in
         [(8, 4096, llama.vocab), (4, llama.width, llama.vocab), (8, gpt2.width, gpt2.vocab)]

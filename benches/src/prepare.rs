@@ -4,8 +4,8 @@ use crate::pair::{Batch, Pair};
 use crate::verb::Verb;
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop, RowStats,
-    Segment,
+    Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop,
+    RowStats, Segment,
 };
 use duel_loss::{Head, Preference, Score, Targets};
 use duel_optim::Optimizer;
@@ -201,18 +201,20 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             Box::new(move || b.scatter_add(&mut dx, &dy, &index, rows, width))
         }
         Verb::LogProb { rows, vocab } => {
-            let (logits, targets) = (new.reals(rows * vocab)?, new.indices(rows, vocab)?);
+            let dims = logits_of_head(b, rows, vocab);
+            let (logits, targets) = (new.reals(rows * dims.stride)?, new.indices(rows, vocab)?);
             let mut stats = Statistics::new(b, rows)?;
-            Box::new(move || b.logprob(stats.rows(), &logits, &targets, Logits::dense(rows, vocab)))
+            Box::new(move || b.logprob(stats.rows(), &logits, &targets, dims))
         }
         Verb::LogProbBw { rows, vocab } => {
-            let (mut logits, targets) = (new.reals(rows * vocab)?, new.indices(rows, vocab)?);
+            let dims = logits_of_head(b, rows, vocab);
+            let (mut logits, targets) = (new.reals(rows * dims.stride)?, new.indices(rows, vocab)?);
             let mut stats = Statistics::new(b, rows)?;
-            b.logprob(stats.rows(), &logits, &targets, Logits::dense(rows, vocab));
+            b.logprob(stats.rows(), &logits, &targets, dims);
             let coef = new.accs(rows)?;
             // In place: the next call takes the gradients for logits. They are small, so it computes on numbers of
             // the same kind.
-            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, Logits::dense(rows, vocab)))
+            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, dims))
         }
         Verb::Head { batch, width, vocab } => head(&mut new, batch, width, vocab)?,
         Verb::AdamW(n) => {
@@ -291,6 +293,11 @@ fn head<'b, B: Backend>(
         });
         black_box(done).expect("the device works");
     }))
+}
+
+/// Rows of logits as the head has them on this device.
+fn logits_of_head<B: Backend>(b: &B, rows: usize, vocab: usize) -> Logits {
+    Logits { rows, vocab, stride: vocab.next_multiple_of(b.portions().logits_multiple) }
 }
 
 /// Where `logprob` writes.

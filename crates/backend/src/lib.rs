@@ -361,13 +361,7 @@ pub trait Backend: Sized + 'static {
         width: usize,
     );
     /// Log-softmax of each row of `logits[rows, vocab]` at its target, with the row's statistics.
-    fn logprob(
-        &self,
-        out: RowStats<'_, Self>,
-        logits: &Real<Self>,
-        targets: &Index<Self>,
-        dims: Logits,
-    );
+    fn logprob(&self, out: RowStats<'_, Self>, logits: &Real<Self>, targets: &Index<Self>, dims: Logits);
     /// Backward of [`Backend::logprob`], in place: `logits[r] = coef[r] · (onehot(target[r]) - softmax(logits[r]))`.
     fn logprob_bw(
         &self,

@@ -424,7 +424,10 @@ pub fn gemm_band<S, A, B, C>(
     assert!(k == 0 || b.data.len() > (n - 1) * b.rs + (k - 1) * b.cs, "right operand too short");
     if let Init::Add(bias, residual) = init {
         assert!(bias.is_none_or(|x| x.len() >= n), "bias too short");
-        assert!(residual.is_none_or(|x| x.len() >= m * n && ldc == n), "residual too short, or rows not dense");
+        assert!(
+            residual.is_none_or(|x| x.len() >= m * n && ldc == n),
+            "residual too short, or rows not dense"
+        );
     }
     let kernel = S::kernel();
     assert!(kernel.mr <= PANEL, "a band's zeros must cover a panel");

@@ -10,7 +10,8 @@ mod simd;
 mod sync;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Logits, Memory, Norm, Result, Rmsprop, RowStats, Weight,
+    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Logits, Memory, Norm, Result, Rmsprop, RowStats,
+    Weight,
 };
 use gemm::{HasKernel, Init, Operand, Shape};
 pub use real::{Real, Scalar};
@@ -356,13 +357,7 @@ where
         pointwise::scatter_add(&self.pool, dx, dy, index, rows, width);
     }
 
-    fn logprob(
-        &self,
-        out: RowStats<'_, Self>,
-        logits: &Vec<R>,
-        targets: &Vec<u32>,
-        dims: Logits,
-    ) {
+    fn logprob(&self, out: RowStats<'_, Self>, logits: &Vec<R>, targets: &Vec<u32>, dims: Logits) {
         let RowStats { logp, lse, entropy, mean_logit, hit } = out;
         head::logprob(&self.pool, [logp, lse, entropy, mean_logit, hit], logits, targets, dims);
     }

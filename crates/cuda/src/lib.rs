@@ -19,8 +19,8 @@ mod staging;
 mod variants;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Logits, Memory, Norm, Portions, Result, Rmsprop,
-    RowStats, Weight,
+    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Logits, Memory, Norm, Portions, Result,
+    Rmsprop, RowStats, Weight,
 };
 use duel_kernels::sys::TensorMap;
 use half::bf16;
@@ -447,13 +447,7 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         self.launch_scatter_add(dx, dy, index, rows, width);
     }
 
-    fn logprob(
-        &self,
-        out: RowStats<'_, Self>,
-        logits: &Buf<D, R>,
-        targets: &Buf<D, u32>,
-        dims: Logits,
-    ) {
+    fn logprob(&self, out: RowStats<'_, Self>, logits: &Buf<D, R>, targets: &Buf<D, u32>, dims: Logits) {
         self.launch_logprob(out, logits, targets, dims);
     }
 

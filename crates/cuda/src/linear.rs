@@ -97,7 +97,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         if variant.tensor_maps {
             let [left_along, right_along] = product.along_depth();
             let left = self.operand_map(operands.left, left_along, rows, depth, of_left, variant.tile[0]);
-            let right = self.operand_map(operands.right, right_along, columns, depth, of_right, variant.tile[1]);
+            let right =
+                self.operand_map(operands.right, right_along, columns, depth, of_right, variant.tile[1]);
             let blocks = (tiles * parts).min(self.properties.multiprocessors as usize);
             let grid = Grid::linear(blocks, threads).with_shared(shared);
             // SAFETY: these kernels take the maps of both operands and LinearParams; the rest is the caller's promise.

@@ -1,6 +1,8 @@
 //! The language-model head on the rows that predict a response token, in chunks of whole groups.
 
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Logits, Portions, Real, Result, RowStats, Segment, Weight};
+use duel_backend::{
+    Acc, Backend, Float, Gemm, Index, Logits, Portions, Real, Result, RowStats, Segment, Weight,
+};
 use std::ops::Range;
 
 /// Which rows of a packed batch predict which tokens.

@@ -45,7 +45,7 @@ struct Row {
 impl<B: Backend> Generator<B> {
     /// Room for `batch` sequences of up to `max_len` tokens, prompt included.
     pub fn new(b: &B, c: &Config, batch: usize, max_len: usize) -> Result<Self> {
-        let max_rows = batch.max(64);
+        let max_rows = Self::max_rows(batch);
         let cache = batch * max_len * c.heads.kv_width();
         Ok(Generator {
             activations: Activations::new(b, c, max_rows, max_len, Keep::Nothing)?,
@@ -63,6 +63,22 @@ impl<B: Backend> Generator<B> {
             max_len,
             batch,
         })
+    }
+
+    /// Bytes that [`Generator::new`] allocates.
+    pub fn bytes(c: &Config, batch: usize, max_len: usize) -> usize {
+        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+        let max_rows = Self::max_rows(batch);
+        let caches = 2 * c.layers * batch * max_len * c.heads.kv_width();
+        Activations::<B>::bytes(c, max_rows, Keep::Nothing, real, acc)
+            + max_len * c.heads.head_dim * acc
+            + (caches + batch * (c.width + c.vocab)) * real
+            + (5 * max_rows + batch) * size_of::<u32>()
+    }
+
+    /// Rows of a pass: short prompts go through it together.
+    fn max_rows(batch: usize) -> usize {
+        batch.max(64)
     }
 
     /// Continues each prompt until a token of `stop` (which is kept), `max_new_tokens` or the room's end; returns

@@ -37,15 +37,20 @@ impl Room {
         budget: usize,
         vocab: usize,
     ) -> Room {
-        let Portions { tokens, logits_bytes, .. } = portions;
+        let tokens = portions.tokens;
         let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.first().copied().unwrap_or(0);
         let most = sizes.iter().take(batch).sum();
         let budget = if budget == 0 { tokens } else { budget };
         let rows = budget.min(most).max(largest);
-        let logits = (logits_bytes / (size_of::<B::Real>() * vocab)).clamp(64, rows.max(64));
-        Room { budget: rows, rows, positions: ds.report().longest, logits, portions }
+        Self::of::<B>(portions, rows, ds.report().longest, vocab)
+    }
+
+    /// Room for micro-batches of `rows` tokens, sequences of up to `positions`.
+    pub fn of<B: Backend>(portions: Portions, rows: usize, positions: usize, vocab: usize) -> Room {
+        let logits = (portions.logits_bytes / (size_of::<B::Real>() * vocab)).clamp(64, rows.max(64));
+        Room { budget: rows, rows, positions, logits, portions }
     }
 
     /// Room for `other` too, for scoring: how this one trains does not change.

@@ -9,10 +9,10 @@ use crate::objective::{Metrics, Objective};
 use crate::plot;
 use crate::progress::Progress;
 use crate::reference::{ModelId, Reference};
-use crate::sample::{sample, sequence_kl, stop_tokens};
+use crate::sample::{self, sequence_kl, stop_tokens};
 use crate::signal;
 use duel_backend::{Acc, Backend, Dtype, Element, Real};
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, order};
+use duel_data::{Dataset, Group, Options, Task, Tokenizer, Truncation, order};
 use duel_model::{Config as ModelConfig, Frozen, Keep, Model, Sampling, Shape};
 use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale};
 use serde_json::{Value, json};
@@ -371,13 +371,7 @@ impl<B: Backend> Run<'_, B> {
     fn draw_samples(&self, eval: &Eval<B>) -> Result<Option<f64>, Error> {
         let (b, c) = (self.engine.b, self.config);
         let model = &self.engine.model;
-        let prompts: Vec<Vec<u32>> = eval
-            .ds
-            .groups()
-            .filter(|g| (1..model.max_positions).contains(&g.prompt.len()))
-            .take(c.num_eval_samples)
-            .map(|g| g.prompt.to_vec())
-            .collect();
+        let prompts: Vec<Vec<u32>> = sampled(&eval.ds, c, model).map(|g| g.prompt.to_vec()).collect();
         if prompts.is_empty() {
             return Ok(None);
         }
@@ -389,7 +383,7 @@ impl<B: Backend> Run<'_, B> {
             seed: c.seed,
         };
         let stop = stop_tokens(&c.model, &self.tokenizer);
-        let samples = match sample(b, model, &self.weights, &prompts, how, &stop, |_| {}) {
+        let samples = match sample::sample(b, model, &self.weights, &prompts, how, &stop, |_| {}) {
             Err(_) if signal::interrupted() => return Ok(None),
             samples => samples?,
         };
@@ -468,6 +462,12 @@ impl<B: Backend> Run<'_, B> {
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
         plot::write_svg(&out.join("metrics.svg"), &metrics::read(&out.join("metrics.jsonl"))?)
     }
+}
+
+/// Groups of an evaluation whose prompts are continued.
+fn sampled<'d>(ds: &'d Dataset, c: &Config, model: &ModelConfig) -> impl Iterator<Item = Group<'d>> {
+    let positions = model.max_positions;
+    ds.groups().filter(move |g| (1..positions).contains(&g.prompt.len())).take(c.num_eval_samples)
 }
 
 fn due(step: u64, every: u64) -> bool {
@@ -694,6 +694,11 @@ fn print_plan<B: Backend>(
         bytes as f64 / 1e9,
         b.describe()
     );
+    if let (true, Some(eval)) = (c.generate_during_eval, eval) {
+        let prompts: Vec<usize> = sampled(eval, c, model).map(|g| g.prompt.len()).collect();
+        let samples = sample::bytes::<B>(b.portions(), model, &prompts, c.max_new_tokens, keep_reference);
+        eprintln!("      up to {:.2} GB more while samples are drawn", samples as f64 / 1e9);
+    }
     if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes as f64 > *free) {
         eprintln!(
             "      only {:.2} GB of memory are free: lower max_length, per_device_train_batch_size or \

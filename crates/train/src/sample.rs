@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::engine::{Engine, Room};
 use crate::signal;
-use duel_backend::Backend;
+use duel_backend::{Backend, Portions};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
 use duel_model::{Config, Generator, Keep, Sampling, Weights};
 use std::path::Path;
@@ -48,7 +48,7 @@ pub fn sample<B: Backend>(
             model.max_positions
         )));
     }
-    let room = longest.saturating_add(how.max_new_tokens).min(model.max_positions);
+    let room = room(model, longest, how.max_new_tokens);
     let mut generator = Generator::new(b, model, prompts.len().min(BATCH), room)?;
     let mut out = Vec::new();
     for (i, batch) in prompts.chunks(BATCH).enumerate() {
@@ -61,6 +61,29 @@ pub fn sample<B: Backend>(
         }
     }
     Ok(out)
+}
+
+/// Tokens that a prompt and its continuation take at most.
+fn room(model: &Config, longest: usize, max_new_tokens: usize) -> usize {
+    longest.saturating_add(max_new_tokens).min(model.max_positions)
+}
+
+/// Bytes that drawing samples of so many prompts takes while it lasts; with `kl`, or measuring their KL, which comes
+/// after.
+pub fn bytes<B: Backend>(
+    portions: Portions,
+    model: &Config,
+    prompts: &[usize],
+    max_new_tokens: usize,
+    kl: bool,
+) -> usize {
+    let longest = prompts.iter().copied().max().unwrap_or(0);
+    let (batch, room) = (prompts.len().min(BATCH), room(model, longest, max_new_tokens));
+    let drawn = Generator::<B>::bytes(model, batch, room);
+    // As long as any sample can be, and as many tokens as fit into a micro-batch.
+    let rows = (batch * room).min(portions.tokens).max(room);
+    let scored = Room::of::<B>(portions, rows, room, model.vocab);
+    if kl { drawn.max(Engine::<B>::bytes(model, scored, Keep::Nothing)) } else { drawn }
 }
 
 /// Mean over the samples of `ln policy(y|x) - ln reference(y|x)`: an unbiased estimate of the sequence KL of the policy

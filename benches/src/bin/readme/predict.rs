@@ -43,15 +43,6 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
             of(0.42, "14 operations made for 10 counted (no atomics); exponentials twice")
         }
         Verb::AttentionBw { .. } => of(0.50, "14 operations made for 10 counted (no atomics)"),
-        // Neither TMA nor any other load of 16 bytes reads or writes such rows.
-        Verb::Gemm { dims: Gemm { n, .. }, .. }
-        | Verb::GemmDx(Gemm { n, .. })
-        | Verb::GemmDw(Gemm { n, .. })
-            if n % 8 > 0 =>
-        {
-            of(0.35, "rows of no whole 16 bytes: loads of 2")
-        }
-        Verb::Head { vocab, .. } if vocab % 8 > 0 => of(0.35, "logits in rows of no whole 16 bytes"),
         Verb::Gemm { .. } | Verb::GemmDx(_) if own => {
             of(0.80, "no clusters: each block loads both operands itself")
         }
@@ -60,9 +51,6 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::GemmDw(_) => of(0.90, "float gradient read and written"),
         Verb::Head { .. } if own => of(0.78, "no clusters; logits pass memory twice more"),
         Verb::Head { .. } => of(0.90, "logits pass memory twice more; float gradient read and written"),
-        Verb::LogProb { vocab, .. } | Verb::LogProbBw { vocab, .. } if vocab % 8 > 0 => {
-            of(0.35, "rows of no whole 16 bytes: loads of 2")
-        }
         Verb::LogProb { .. } => of(0.75, "a dozen float operations for 2 bytes"),
         Verb::LogProbBw { .. } => of(0.85, "an exponential for 4 bytes"),
         Verb::RmsNorm(_) | Verb::LayerNorm(_) => of(0.88, "one pass, 16 bytes a thread"),

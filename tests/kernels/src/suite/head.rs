@@ -70,7 +70,9 @@ pub fn logprob(devices: &impl Devices) {
 
 /// The same where rows are longer than the vocabulary: to whole 16 bytes, and to others.
 pub fn logprob_strided(devices: &impl Devices) {
-    for (rows, vocab, between) in [(3, 1, 7), (2, 13, 3), (5, 67, 61), (2, 1009, 15), (2, 4099, 61), (1, 50257, 47)] {
+    for (rows, vocab, between) in
+        [(3, 1, 7), (2, 13, 3), (5, 67, 61), (2, 1009, 15), (2, 4099, 61), (1, 50257, 47)]
+    {
         check_both(devices, &Logprob { rows, vocab, between, scale: 5.0 });
     }
 }

@@ -17,7 +17,9 @@ struct Products {
 impl Operation for Products {
     fn name(&self) -> String {
         let Products { dims: Gemm { m, n, k, stride }, bias, residual, scale } = *self;
-        format!("gemm {m} x {n} x {k}, rows of y every {stride}, bias {bias}, residual {residual}, inputs to {scale:e}")
+        format!(
+            "gemm {m} x {n} x {k}, rows of y every {stride}, bias {bias}, residual {residual}, inputs to {scale:e}"
+        )
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
@@ -90,9 +92,13 @@ fn products(devices: &impl Devices, [m, n, k]: [usize; 3], more: [bool; 2], scal
 /// The same products with something between the rows of `y`: odd widths in rows of whole 16 bytes, as a head has them, and
 /// in others.
 pub fn gemm_strided(devices: &impl Devices) {
-    for ([m, n, k], stride) in
-        [([5, 13, 8], 16), ([130, 521, 64], 576), ([9, 131, 67], 137), ([200, 520, 72], 528), ([1, 600, 40], 640)]
-    {
+    for ([m, n, k], stride) in [
+        ([5, 13, 8], 16),
+        ([130, 521, 64], 576),
+        ([9, 131, 67], 137),
+        ([200, 520, 72], 528),
+        ([1, 600, 40], 640),
+    ] {
         let dims = Gemm { stride, ..Gemm::dense(m, n, k) };
         check_both(devices, &Products { dims, bias: true, residual: false, scale: 1.0 });
     }

@@ -223,7 +223,13 @@ impl Logits {
         let coef: Vec<B::Acc> = outcome.coef.into_iter().map(B::Acc::from_f64).collect();
         let mut of_rows = b.alloc(rows).expect("room for a test");
         b.upload(&mut of_rows, 0, &coef);
-        b.logprob_bw(&mut logits, &stats.0[1], &of_rows, &targets, duel_backend::Logits::dense(rows, self.vocab));
+        b.logprob_bw(
+            &mut logits,
+            &stats.0[1],
+            &of_rows,
+            &targets,
+            duel_backend::Logits::dense(rows, self.vocab),
+        );
         host(b, &logits)
     }
 
@@ -239,7 +245,13 @@ impl Logits {
         let mut stats = Stats::new(b, rows);
         b.logprob(stats.out(), &logits, &targets, duel_backend::Logits::dense(rows, self.vocab));
         let (_, coef) = on_device(b, chunk, &mut stats, objective);
-        b.logprob_bw(&mut logits, &stats.0[1], &coef, &targets, duel_backend::Logits::dense(rows, self.vocab));
+        b.logprob_bw(
+            &mut logits,
+            &stats.0[1],
+            &coef,
+            &targets,
+            duel_backend::Logits::dense(rows, self.vocab),
+        );
         b.finish().unwrap_or_else(|e| panic!("head: {e}"));
         host(b, &logits)
     }
