@@ -9,7 +9,6 @@ use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DevicePtr, DevicePtrMut, result};
 use duel_backend::Error;
 use duel_cuda::{Argument, Device, Driver, Grid, Settings, compile, sys};
-use duel_kernel_tests::message_of_panic;
 use duel_kernels::{SOURCES, Source};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -78,49 +77,6 @@ fn there_is_one_device() {
     on_the_stand_in("there_is_one_device", &[], || {
         let message = Device::open(1).err().expect("there is one").to_string();
         assert!(message.contains("there is no device 1: the NVIDIA driver shows 1"), "{message}");
-    });
-}
-
-#[test]
-fn a_driver_does_what_it_promises() {
-    on_the_stand_in("a_driver_does_what_it_promises", &[], || {
-        let device = device();
-        let mut a = device.alloc(1000).expect("room for a test");
-        let mut b = device.alloc(1000).expect("room for a test");
-        assert_eq!([device.address(&a) % 256, device.address(&b) % 256], [0, 0]);
-        device.upload(&mut a, 10, &[1, 2, 3]);
-        device.copy(&mut b, &a, 12);
-        device.zero(&mut a, 11);
-        let mut host = [[9u8; 6]; 2];
-        device.download(&mut host[0], &a, 8).expect("nothing went wrong");
-        device.download(&mut host[1], &b, 8).expect("nothing went wrong");
-        assert_eq!(host, [[0, 0, 0, 2, 3, 0], [0, 0, 1, 2, 0, 0]]);
-        assert!(device.alloc(0).is_ok());
-
-        // SAFETY: there is no such kernel, so nothing reads the arguments.
-        unsafe { device.launch("nothing", Grid::linear(1, 32), &[]) };
-        assert!(device.finish().is_err());
-        assert!(device.finish().is_ok());
-    });
-}
-
-#[test]
-fn a_bad_tensor_map_is_refused() {
-    on_the_stand_in("a_bad_tensor_map_is_refused", &[], || {
-        let device = device();
-        let memory = device.alloc(1024).expect("room for a test");
-        let good = sys::TensorMapSpec {
-            base: device.address(&memory),
-            extents: [64, 8, 1],
-            strides: [128, 0],
-            tile: [64, 8, 1],
-            rank: 2,
-            element_bytes: 2,
-            swizzle_bytes: 128,
-        };
-        device.tensor_map(&good);
-        let misaligned = sys::TensorMapSpec { base: good.base + 8, ..good };
-        assert!(message_of_panic(|| _ = device.tensor_map(&misaligned)).is_some());
     });
 }
 
