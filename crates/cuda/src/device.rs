@@ -539,8 +539,9 @@ impl Driver for Device {
             return;
         }
         let stream = self.stream.cu_stream();
-        // SAFETY: the caller has checked both lengths; the stream is alive.
-        let done = unsafe { result::memcpy_dtod_async(dst.address, src.address, bytes, stream) };
+        // SAFETY: the caller has checked both lengths; the context is current, and its stream alive.
+        let copy = |()| unsafe { result::memcpy_dtod_async(dst.address, src.address, bytes, stream) };
+        let done = self.context.bind_to_thread().and_then(copy);
         self.keep(done.map_err(|e| failed("a copy", e)));
     }
 
@@ -548,8 +549,10 @@ impl Driver for Device {
         if bytes == 0 {
             return;
         }
-        // SAFETY: the caller has checked the length; the stream is alive.
-        let done = unsafe { result::memset_d8_async(memory.address, 0, bytes, self.stream.cu_stream()) };
+        let stream = self.stream.cu_stream();
+        // SAFETY: the caller has checked the length; the context is current, and its stream alive.
+        let set = |()| unsafe { result::memset_d8_async(memory.address, 0, bytes, stream) };
+        let done = self.context.bind_to_thread().and_then(set);
         self.keep(done.map_err(|e| failed("setting memory to zero", e)));
     }
 
@@ -565,6 +568,10 @@ impl Driver for Device {
 
     unsafe fn library_product(&self, product: &LibraryProduct) -> bool {
         let Ok(library) = &self.library else { return false };
+        if let Err(e) = self.context.bind_to_thread() {
+            self.keep(Err(failed("a matrix product", e)));
+            return true;
+        }
         // SAFETY: the caller's promise.
         match unsafe { library.start(product, &self.stream) } {
             Ok(done) => done,
