@@ -12,6 +12,7 @@ kernels.
 
 import argparse
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -85,6 +86,9 @@ MODELS = {
 }
 RACED = ("Llama-3.2-1B", "GPT-2 124M", "Qwen2.5-0.5B")
 PRETRAINED = "GPT-2 124M"
+CURVE = "tiny"
+# Rounding in float32 moves a loss of ln 2 by 1e-7 a step; a wrong kernel moves it by far more than this.
+CURVE_TOLERANCE = 1e-4
 PRETRAINING = (16, 1024)
 
 PAIRS = 8
@@ -273,13 +277,15 @@ class Race:
     def device_options(self):
         return ["--device", self.a.device] + (["--bf16", "true"] if self.a.device != "cpu" else [])
 
-    def train_with_duel(self, name, rows, settings, *options):
-        """duel's own results with the GPU's peak, and its records."""
+    def train_with_duel(self, name, rows, settings, *options, device=None):
+        """duel's own results with the GPU's peak and the model's digest, and its records."""
         out, cache = self.work / "duel-output", self.work / "duel-cache"
         command = duel_command(self.a.duel, self.work / name, rows, out, cache, settings, *options)
         env = {**os.environ, "LD_LIBRARY_PATH": self.a.library_path} if self.a.library_path else None
-        device_bytes = self.run(command + self.device_options(), env)
+        device_bytes = self.run(command + (device or self.device_options()), env)
         end, records = duel_results(out)
+        with open(out / "model.safetensors", "rb") as file:
+            end["model"] = hashlib.file_digest(file, "sha256").hexdigest()
         shutil.rmtree(out)
         if len(end.get("step_seconds", ())) < 2:
             raise Failed("train_results.json has no step_seconds of two steps or more")
@@ -305,7 +311,8 @@ class Race:
         return {**json.loads(out.read_text()), "device_bytes": device_bytes}
 
     def trl_tuned(self, name, rows):
-        if self.a.device == "cpu":
+        # Liger has no kernels for GPT-2 and would only say so.
+        if self.a.device == "cpu" or MODELS[name]["model_type"] == "gpt2":
             return {**self.trl(name, rows, "tuned"), "liger": False}
         try:
             return {**self.trl(name, rows, "tuned", "--liger"), "liger": True}
@@ -338,6 +345,26 @@ class Race:
                     self.failed(f"{name}: {who} NOT COMPARABLE with duel at step 1: {'; '.join(apart)}")
             self.write()
             print(f"{name:14} {who:12} {row['seconds']:8.3f} s a step", flush=True)
+
+    def curve(self):
+        """Runs of a small model: on the GPU in float32 as on the CPU, and in bf16 twice the same to the bit."""
+        rows = self.work / "rows.jsonl"
+        write_rows(rows, pairs(PAIRS * self.a.steps, MODELS[CURVE]["vocab_size"]))
+        gpu = ["--device", self.a.device, "--bf16"]
+        runs = {"CPU": ["--device", "cpu"], "GPU": [*gpu, "false"], "bf16": [*gpu, "true"], "bf16 again": [*gpu, "true"]}
+        try:
+            done = {who: self.train_with_duel(CURVE, rows, SETTINGS, device=device) for who, device in runs.items()}
+        except Failed as error:
+            return self.failed(f"the curve of a small model: {error}")
+        losses = {who: [row["loss"] for row in steps(records)] for who, (_, records) in done.items()}
+        apart = max(abs(a - b) for a, b in zip(losses["CPU"], losses["GPU"], strict=True))
+        same = done["bf16"][0]["model"] == done["bf16 again"][0]["model"]
+        self.data["curve"] = {"losses": losses, "float32_apart": apart, "bf16_runs_are_the_same": same}
+        if not apart <= CURVE_TOLERANCE:
+            self.failed(f"losses in float32 on the GPU are up to {apart:.3g} from those on the CPU")
+        if not same:
+            self.failed("two runs in bf16 gave two models")
+        self.write()
 
     def pretraining(self):
         """duel's step on plain text; `peers.py` has PyTorch's."""
@@ -412,9 +439,12 @@ def main():
     race.write()
     names = a.models.split(",")
     try:
-        race.run(race.worker("models", "--models", a.models, "--json", a.json))
+        made = names if a.device == "cpu" else [*names, CURVE]
+        race.run(race.worker("models", "--models", ",".join(made), "--json", a.json))
     except Failed as error:
         return race.failed(f"making the models: {error}")
+    if a.device != "cpu":
+        race.curve()
     for name in names:
         race.model(name)
     if PRETRAINED in names:

@@ -181,6 +181,17 @@ pub fn cases() -> Vec<Case> {
             push(Group::AttentionBw, Verb::AttentionBw { batch, heads }, false);
         }
     }
+    // GPT-2's vocabulary is odd: the head gives its rows of logits room to the next whole 16 bytes.
+    let (large, odd) = (llama(), gpt2());
+    for (pairs, width, vocab) in
+        [(8, 4096, large.vocab), (4, large.width, large.vocab), (8, odd.width, odd.vocab)]
+    {
+        let verb = Verb::Head { batch: Batch { pairs, pair: SHARED }, width, vocab };
+        push(Group::Head, verb, false);
+        push(Group::Head, verb, true);
+    }
+    memory().into_iter().for_each(|verb| push(Group::Memory, verb, false));
+    // Last: there are many, and a run that is cut off has all others.
     for dims in [llama(), gpt2(), qwen2()].iter().flat_map(layer) {
         for verb in
             [Verb::Gemm { dims, bias: false, residual: false }, Verb::GemmDx(dims), Verb::GemmDw(dims)]
@@ -189,16 +200,6 @@ pub fn cases() -> Vec<Case> {
             push(Group::Products, verb, true);
         }
     }
-    // GPT-2's vocabulary is odd: the head gives its rows of logits room to the next whole 16 bytes.
-    let (llama, gpt2) = (llama(), gpt2());
-    for (pairs, width, vocab) in
-        [(8, 4096, llama.vocab), (4, llama.width, llama.vocab), (8, gpt2.width, gpt2.vocab)]
-    {
-        let verb = Verb::Head { batch: Batch { pairs, pair: SHARED }, width, vocab };
-        push(Group::Head, verb, false);
-        push(Group::Head, verb, true);
-    }
-    memory().into_iter().for_each(|verb| push(Group::Memory, verb, false));
     all
 }
 

@@ -92,6 +92,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// The tiles of the forward, of the gradients of queries and of those of keys; none where the device has no room
     /// for them, which is kept as a failure.
     fn tile_lists(&self, segments: &[Segment], family: &Attention) -> Option<[DeviceList; 3]> {
+        self.check_outside_of_repetition(); // the next layout has other tiles in the same place
         let mut known = self.tile_lists.borrow_mut();
         let rows = [family.forward.rows, family.queries.rows, family.keys.rows];
         if known.words.is_none() || known.rows != rows || known.segments != segments {

@@ -267,13 +267,9 @@ impl Device {
                 as usize,
         };
         check_capability(&name, properties.compute_capability)?;
-        let library = match (settings.cublaslt, libraries::CUBLASLT.load()) {
-            (false, _) => Err("cuBLASLt is turned off".into()),
-            (true, Err(e)) => Err(e.to_string()),
-            (true, Ok(())) => CublasLt::new(&stream).map_err(|e| match e {
-                Refusal::Library(e) => format!("cuBLASLt does not start ({e})"),
-                Refusal::Driver(e) => format!("cuBLASLt gets no workspace ({})", explain(e)),
-            }),
+        let library = match settings.cublaslt {
+            false => Err("cuBLASLt is turned off".into()),
+            true => open_library(&stream),
         };
         Ok(Device {
             name,
@@ -348,6 +344,14 @@ impl<T: Element> Buffer<DeviceMemory, T> {
         // SAFETY: the memory was leaked just now, holds as many elements, and every pattern of bytes is one.
         unsafe { stream.upgrade_device_ptr::<T>(address, len) }
     }
+}
+
+fn open_library(stream: &Arc<CudaStream>) -> std::result::Result<CublasLt, String> {
+    libraries::CUBLASLT.load().map_err(|e| e.to_string())?;
+    CublasLt::new(stream).map_err(|e| match e {
+        Refusal::Library(e) => format!("cuBLASLt does not start ({e})"),
+        Refusal::Driver(e) => format!("cuBLASLt gets no workspace ({})", explain(e)),
+    })
 }
 
 /// The CUDA that the driver is of: `1000 * major + 10 * minor`.
@@ -497,6 +501,13 @@ impl Driver for Device {
         format!("{}, compute capability {}.{}, {products}", self.name, capability / 10, capability % 10)
     }
 
+    fn identity(&self) -> String {
+        let products = self.library.as_ref().map_or(0, |_| CublasLt::version());
+        let compiler = nvrtc::version().unwrap_or_default();
+        let capability = self.properties.compute_capability;
+        format!("{}, {capability}, cuBLASLt {products}, NVRTC {compiler:?}", self.name)
+    }
+
     fn properties(&self) -> Properties {
         self.properties
     }
@@ -572,6 +583,7 @@ impl Driver for Device {
             self.keep(Err(failed("a matrix product", e)));
             return true;
         }
+        self.last_kernel.set("a product of cuBLASLt");
         // SAFETY: the caller's promise.
         match unsafe { library.start(product, &self.stream) } {
             Ok(done) => done,
@@ -589,7 +601,10 @@ impl Driver for Device {
         match recording {
             Recorded::Nothing => {
                 work();
-                *recording = Recorded::Seen;
+                // The legacy stream, which a program may have brought, cannot be captured.
+                if !self.stream.cu_stream().is_null() {
+                    *recording = Recorded::Seen;
+                }
             }
             Recorded::Seen => {
                 let about = |e| failed("recording work that repeats", e);
@@ -599,7 +614,10 @@ impl Driver for Device {
                 }
                 work();
                 match self.stream.end_capture(sys::CUgraphInstantiate_flags(0)) {
+                    // What failed on the way is not in the graph, so it is no recording of the work.
+                    Ok(Some(_)) if self.error.borrow().is_some() => {}
                     Ok(Some(graph)) => {
+                        self.last_kernel.set("recorded work");
                         self.keep(graph.launch().map_err(about));
                         *recording = Recorded::Graph(graph);
                     }
@@ -609,6 +627,7 @@ impl Driver for Device {
                 }
             }
             Recorded::Graph(graph) => {
+                self.last_kernel.set("recorded work");
                 self.keep(graph.launch().map_err(|e| failed("work that repeats", e)));
             }
         }

@@ -72,6 +72,10 @@ pub trait Driver: 'static {
 
     /// One line for people: the name of the device.
     fn describe(&self) -> String;
+    /// All that the bits of a result depend on besides the kernels and their inputs.
+    fn identity(&self) -> String {
+        self.describe()
+    }
     /// What launch code needs to know.
     fn properties(&self) -> Properties;
     /// What is known about its memory.

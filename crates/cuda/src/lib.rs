@@ -177,7 +177,7 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     }
 
     fn identity(&self) -> String {
-        self.describe()
+        format!("{}, {:?}", self.driver.identity(), R::DTYPE)
     }
 
     fn portions(&self) -> Portions {

@@ -137,12 +137,12 @@ impl Kind {
     }
 
     /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
-    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`).
+    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), and how exact its GELU is in float is not documented.
     fn is_for_library(&self) -> bool {
         use sys::cublasLtEpilogue_t as Code;
         let plain = [Code::CUBLASLT_EPILOGUE_DEFAULT, Code::CUBLASLT_EPILOGUE_BIAS].contains(&self.epilogue);
         let [_, columns, _] = self.product.shape(self.dims(TYPICAL_ROWS));
-        plain || columns % 8 == 0
+        plain || (self.dtype == Dtype::Bf16 && columns % 8 == 0)
     }
 
     fn dims(&self, m: usize) -> Gemm {
@@ -158,7 +158,10 @@ impl Kind {
 /// A handle of the library, and what it chose.
 pub(crate) struct CublasLt {
     handle: sys::cublasLtHandle_t,
-    workspace: CudaSlice<u8>,
+    /// Held for its address, which is asked for once: cudarc waits for events where it is asked for, and in a capture
+    /// none from outside may be waited for.
+    _workspace: CudaSlice<u8>,
+    workspace: u64,
     chosen: RefCell<HashMap<Kind, Option<sys::cublasLtMatmulAlgo_t>>>,
 }
 
@@ -185,8 +188,14 @@ impl CublasLt {
     /// A handle for work on a stream. The library is loaded (`libraries::CUBLASLT`).
     pub(crate) fn new(stream: &Arc<CudaStream>) -> Result<Self, Refusal> {
         stream.context().bind_to_thread()?;
-        let workspace = stream.alloc_zeros(WORKSPACE)?;
-        Ok(CublasLt { handle: result::create_handle()?, workspace, chosen: RefCell::default() })
+        let slice = stream.alloc_zeros(WORKSPACE)?;
+        let (workspace, _) = slice.device_ptr(stream);
+        Ok(CublasLt {
+            handle: result::create_handle()?,
+            _workspace: slice,
+            workspace,
+            chosen: RefCell::default(),
+        })
     }
 
     /// Its version: 10000 times the major number, 100 times the minor one, and the patch.
@@ -206,7 +215,6 @@ impl CublasLt {
         let (alpha, beta) = (1.0f32, if call.adds { 1.0f32 } else { 0.0 });
         // Where nothing is added, C is not read, but has to be there.
         let added = if kind.residual { p.residual } else { p.out.cast_const() };
-        let (workspace, _no_event) = self.workspace.device_ptr(stream);
         // SAFETY: the descriptors are alive; the addresses are the caller's promise; alpha and beta are host numbers of
         // the scale type; the workspace is as large as it says and no other stream uses it.
         unsafe {
@@ -224,7 +232,7 @@ impl CublasLt {
                 p.out,
                 call.layouts[3].0,
                 &algorithm,
-                workspace as *mut c_void,
+                self.workspace as *mut c_void,
                 WORKSPACE,
                 stream.cu_stream().cast(),
             )?;
@@ -392,11 +400,12 @@ impl Call {
         if kind.bias {
             desc.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias)?;
         }
-        if let Epilogue::Gelu { input } = p.epilogue {
-            desc.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &input)?;
-            desc.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(columns as i64))?;
-        }
-        if let Epilogue::GeluGradient { input } = p.epilogue {
+        let input = match p.epilogue {
+            Epilogue::None => None,
+            Epilogue::Gelu { input } => Some(input.cast_const()),
+            Epilogue::GeluGradient { input } => Some(input),
+        };
+        if let Some(input) = input {
             desc.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &input)?;
             desc.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(columns as i64))?;
         }

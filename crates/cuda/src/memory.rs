@@ -65,8 +65,9 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     ) -> Result<()> {
         self.check_outside_of_repetition();
         assert!(offset + dst.len() <= src.len, "download past the end of the buffer");
-        self.driver.download(bytes_of_mut(dst), &src.memory, offset * size_of::<T>())?;
-        self.take_failure()
+        let done = self.driver.download(bytes_of_mut(dst), &src.memory, offset * size_of::<T>());
+        // What failed in a verb came before what that led to.
+        self.take_failure().and(done)
     }
 
     pub(crate) fn copy_buffer<T: Element>(&self, dst: &mut Buf<D, T>, src: &Buf<D, T>, len: usize) {

@@ -205,22 +205,25 @@ fn linear_dw<B: Backend>(b: &B, g: &mut Linear<Acc<B>>, dy: &Real<B>, x: &Real<B
     }
 }
 
-/// The first half of the feed-forward: `up`, and its activation where that is wanted too.
+/// The first half of the feed-forward: `up`, and its activation where that is wanted too (`activated`).
 fn expand<B: Backend>(
     b: &B,
     c: &Config,
-    act: Option<&mut Real<B>>,
+    act: &mut Real<B>,
     up: &mut Real<B>,
     x: &Real<B>,
     w: &Linear<Weight<'_, B>>,
+    activated: bool,
     d: Gemm,
 ) {
-    match (act, c.mlp) {
-        (None, _) => linear(b, up, x, w, None, d),
-        (Some(act), Mlp::Gelu) => b.gemm_gelu(act, up, x, w.weight, w.bias.map(Weight::real), d),
-        (Some(act), Mlp::SwiGlu) => {
+    match c.mlp {
+        // One verb whether the activation is wanted or not: a device may make the product by itself with other bits.
+        Mlp::Gelu => b.gemm_gelu(act, up, x, w.weight, w.bias.map(Weight::real), d),
+        Mlp::SwiGlu => {
             linear(b, up, x, w, None, d);
-            b.swiglu(act, up, d.m, c.mlp_width);
+            if activated {
+                b.swiglu(act, up, d.m, c.mlp_width);
+            }
         }
     }
 }
@@ -279,12 +282,9 @@ fn layer_forward<B: Backend>(
     }
     linear(b, &mut s.middle, &s.attended, &w.out, Some(x), d.out);
     norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
-    match y {
-        None => expand(b, c, None, &mut s.up, normed, &w.up, d.up),
-        Some(y) => {
-            expand(b, c, Some(act), &mut s.up, normed, &w.up, d.up);
-            linear(b, y, act, &w.down, Some(&s.middle), d.down);
-        }
+    expand(b, c, act, &mut s.up, normed, &w.up, y.is_some(), d.up);
+    if let Some(y) = y {
+        linear(b, y, act, &w.down, Some(&s.middle), d.down);
     }
 }
 

@@ -153,7 +153,8 @@ impl<'b, B: Backend> Engine<'b, B> {
     ) -> Result<(), Error> {
         let largest = Self::largest(ds, self.room.budget);
         self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?;
-        Ok(self.b.finish()?)
+        self.b.square_sums(&grads.iter())?;
+        Ok(())
     }
 
     /// Scores every response of the groups `indices`, in order; `each` hears how many groups a micro-batch had, and

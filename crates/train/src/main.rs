@@ -117,6 +117,9 @@ impl Chosen {
         };
         let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
             Some((number, Ok(gpu))) => {
+                if threads > 0 {
+                    eprintln!("threads has no effect: the GPU is used");
+                }
                 return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.0.unwrap_or(true) });
             }
             Some((_, Err(e))) if device != Device::Auto => {
@@ -232,6 +235,7 @@ struct Generation<'a> {
 impl Job for Generation<'_> {
     type Output = Vec<u32>;
     fn run<B: Backend>(self, b: &B) -> Result<Vec<u32>, Error> {
+        eprintln!("{}", b.describe());
         let weights = duel_model::load_frozen(b, self.folder, &self.model)?;
         let out = sample(b, &self.model, &weights, &[self.prompt], self.how, &self.stop, |_| {})?;
         Ok(out.into_iter().flatten().collect())

@@ -107,6 +107,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     }
     let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {
+        drop(weights); // there may not be room for both
         weights = duel_model::load(b, &c.path, &model)?;
         c.restore(b, &mut optimizer)?;
         state = c.state.clone();
@@ -115,7 +116,10 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     if b.rehearses() {
         engine.rehearse(&weights, &mut grads, &ds)?;
         if let Some(peak) = b.memory().peak {
-            eprintln!("      {:.2} GB in use after the largest micro-batch", peak as f64 / 1e9);
+            eprintln!(
+                "      {:.2} GB were in use at most, the largest micro-batch included",
+                peak as f64 / 1e9
+            );
         }
     }
     prepare_output_dir(config)?;
@@ -215,7 +219,15 @@ impl<B: Backend> Run<'_, B> {
                 progress.logged(&shown);
             }
             if self.eval.is_some() && (due(step, self.config.eval_steps) || step == total) {
-                last = self.evaluate(&mut progress)?;
+                last = match self.evaluate(&mut progress) {
+                    Ok(last) => last,
+                    // What was trained is not lost with what could not be evaluated.
+                    Err(e) if self.saved == Some(step) || self.save().is_ok() => {
+                        let saved = checkpoint::folder(&self.config.output_dir, step);
+                        return Err(Error::new(format!("{e}; {} is saved", saved.display())));
+                    }
+                    Err(e) => return Err(e),
+                };
             }
             if self.config.save_strategy == SaveStrategy::Steps && due(step, self.config.save_steps) {
                 self.save()?;

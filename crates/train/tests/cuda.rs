@@ -193,7 +193,7 @@ fn auto_takes_the_gpu_and_the_run_says_which() {
     let gpu = StandIn::new("auto");
     let run = gpu.run("out").set("device", "auto").set("max-steps", 1);
     let said = gpu.ok(&run, &[]);
-    assert!(said.contains("duel stand-in") && said.contains("GB in use after the largest"), "{said}");
+    assert!(said.contains("duel stand-in") && said.contains("GB were in use at most"), "{said}");
     let written = String::from_utf8(run.file("duel.toml")).unwrap();
     assert!(written.contains("device = \"cuda:0\"") && written.contains("bf16 = true"), "{written}");
     let results: serde_json::Value = serde_json::from_slice(&run.file("train_results.json")).unwrap();

@@ -56,7 +56,13 @@ pub fn repetition(devices: &impl Devices) {
         for round in 0..7 {
             repeated.fill(&b, round);
             plain.fill(&b, round);
-            b.repeat(&mut recording, || repeated.call(&b));
+            let mut asked = false;
+            b.repeat(&mut recording, || {
+                asked = true;
+                repeated.call(&b);
+            });
+            // Done, recorded, then repeated; and anew once the scratch memory has moved.
+            assert_eq!(asked, [0, 1, 4, 5].contains(&round), "round {round} on {}", b.describe());
             plain.call(&b);
             assert!(repeated.results(&b) == plain.results(&b), "round {round} on {}", b.describe());
             if round == 3 {
