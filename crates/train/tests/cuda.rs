@@ -170,6 +170,45 @@ fn runs_are_reproducible_and_resume_to_the_bit() {
     assert!(ended.error().contains("bf16 was true and is now false"), "{}", ended.error());
 }
 
+/// GPT-2 brings GELU, LayerNorm, biases and learned positions; recomputed activations may not change a bit.
+#[test]
+fn checkpointed_activations_of_a_gpt2_give_the_same_bits() {
+    let gpu = StandIn::new("gpt2");
+    let vocab = duel_train::grammar::vocabulary().len() + 3;
+    let config = serde_json::json!({
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": vocab, "n_embd": 32, "n_layer": 2,
+        "n_head": 4, "n_positions": 64, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new",
+        "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": true, "torch_dtype": "float32"
+    });
+    common::write_model(&gpu.temp.path("gpt2"), config);
+    let run = |out: &str| gpu.run(out).set("model", gpu.temp.path("gpt2").display()).set("max-steps", 3);
+    let (all, recomputed) = (run("all"), run("recomputed").set("gradient-checkpointing", true));
+    gpu.ok(&all, &[]);
+    gpu.ok(&recomputed, &[]);
+    assert_same(&all, &recomputed, RESULT);
+    assert!(all.metric("loss")[2] < std::f64::consts::LN_2, "nothing was learned");
+}
+
+/// An evaluation with samples and their KL, and a run that keeps no checkpoints, on the device.
+#[test]
+fn evaluation_and_samples_run_on_the_device() {
+    let gpu = StandIn::new("evaluation");
+    let run = gpu
+        .run("out")
+        .set("max-steps", 2)
+        .set("eval-dataset", gpu.temp.path("eval.jsonl").display())
+        .set("generate-during-eval", true)
+        .set("max-new-tokens", 6)
+        .set("save-strategy", "no");
+    let said = gpu.ok(&run, &[]);
+    assert!(said.contains("more while samples are drawn"), "{said}");
+    assert_eq!(run.metric("eval_kl").len(), 1, "{said}");
+    assert!(run.metric("eval_loss")[0].is_finite());
+    assert_eq!(String::from_utf8(run.file("samples.jsonl")).unwrap().lines().count(), 4);
+    assert!(run.checkpoints().is_empty());
+    assert!(!run.file("model.safetensors").is_empty());
+}
+
 /// Decoding repeats recorded work from the third token on.
 #[test]
 fn generation_gives_the_tokens_of_the_cpu() {
