@@ -112,7 +112,8 @@ impl Chosen {
     fn of(device: Device, bf16: Maybe<bool>, threads: usize) -> Result<Self, Error> {
         let number = match device {
             Device::Cpu => None,
-            Device::Auto => Some(0),
+            // The common case: without a driver nothing else is looked for.
+            Device::Auto => duel_cuda::has_driver().then_some(0),
             Device::Cuda(number) => Some(number),
         };
         let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
@@ -125,9 +126,8 @@ impl Chosen {
             Some((_, Err(e))) if device != Device::Auto => {
                 return Err(Error::new(format!("device {device}: {e}; give --device cpu to do without")));
             }
-            // The common case deserves a short line.
-            Some(_) if !duel_cuda::has_driver() => "there is no NVIDIA driver".into(),
             Some((_, Err(e))) => format!("no GPU can be used: {e}"),
+            None if device == Device::Auto => "there is no NVIDIA driver".into(),
             None => String::new(),
         };
         if bf16.0 == Some(true) {
