@@ -274,7 +274,7 @@ fn head<'b, B: Backend>(
     let mut targets = Targets::default();
     let tokens = indices(batch.rows(), vocab, new.seed);
     for group in batch.groups() {
-        targets.push_group(&tokens, group.into_iter().filter(|s: &Segment| s.prefix_len > 0));
+        targets.push_group(&tokens, group.into_iter().filter(|s: &Segment| s.prefix_len > 0), &[]);
     }
     let mut head = Head::new(b, width, vocab, targets.len())?;
     let hidden = new.reals(batch.rows() * width)?;

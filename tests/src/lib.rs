@@ -165,7 +165,7 @@ impl Batch {
     pub fn targets(&self) -> Targets {
         let mut targets = Targets::default();
         for group in &self.scored {
-            targets.push_group(&self.tokens, group.iter().copied());
+            targets.push_group(&self.tokens, group.iter().copied(), &[]);
         }
         targets
     }

@@ -45,7 +45,7 @@ fn assert_close(what: &str, got: &[f64], want: &[f64], bound: f64, scale: f64) {
 fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) -> Vec<f64> {
     let mut targets = Targets::default();
     let one = |i| Segment { start: i, len: 1, prefix_start: 0, prefix_len: i };
-    targets.push_group(tokens, (1..tokens.len()).map(one));
+    targets.push_group(tokens, (1..tokens.len()).map(one), &[]);
     let mut a = activations(b, c, tokens.len(), Keep::Nothing);
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut head = Head::new(b, c.width, c.vocab, tokens.len()).unwrap();

@@ -82,6 +82,8 @@ pub struct Batch {
     pub segments: Vec<Segment>,
     /// What the segments belong to, in the order asked for.
     pub groups: Vec<BatchGroup>,
+    /// Rows of responses whose tokens are given, not learned; in order.
+    pub given: Vec<Range<usize>>,
 }
 
 impl Batch {
@@ -95,6 +97,7 @@ impl Batch {
             tokens: Vec::with_capacity(rows),
             segments: Vec::new(),
             groups: Vec::with_capacity(indices.len()),
+            given: Vec::new(),
         };
         for &index in indices {
             let group = ds.group(index as usize);
@@ -102,7 +105,8 @@ impl Batch {
             if prefix_len > 0 {
                 batch.segment(group.prompt, prefix_start, 0);
             }
-            let first = batch.segments.len();
+            let (first, row) = (batch.segments.len(), batch.tokens.len());
+            batch.given.extend(group.given().map(|run| row + run.start..row + run.end));
             for response in group.responses() {
                 batch.segment(response, prefix_start, prefix_len);
             }

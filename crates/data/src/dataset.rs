@@ -1,14 +1,17 @@
 //! Groups of tokens in one flat arena, and the rules of what is kept and what is cut.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::path::Path;
 
-use crate::encode::encode;
+use crate::encode::{Encoded, Facts, encode};
 use crate::{Error, Report, Result, Row, Tokenizer, read, row};
 
 /// What the data is for, which decides what a row must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Supervised: one response per group. Of a preference row only the best is used (Preferred-FT).
+    /// Supervised: one response per group. Of a preference row only the best is used (Preferred-FT); of a conversation
+    /// every turn of the assistant.
     Sft,
     /// At least two different responses per group, best first.
     Preference,
@@ -43,6 +46,8 @@ pub struct Dataset {
     tokens: Vec<u32>,
     /// Part `p` (a prompt or a response) is `tokens[bounds[p]..bounds[p + 1]]`.
     bounds: Vec<usize>,
+    /// Ranges of `tokens` inside responses that are given, not learned; in order.
+    given: Vec<Range<usize>>,
     groups: Vec<Entry>,
     report: Report,
 }
@@ -60,12 +65,36 @@ impl Dataset {
     /// # Errors
     /// The first row that cannot be used, by its number; or that no row is left.
     pub fn load(path: &Path, tok: &Tokenizer, opt: &Options) -> Result<Self> {
+        Self::load_watched(path, tok, opt, &mut |_| true)
+    }
+
+    /// As [`load`](Self::load); `watch` hears how far it is, and stops it by returning `false`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), or that `watch` stopped it.
+    pub fn load_watched(
+        path: &Path,
+        tok: &Tokenizer,
+        opt: &Options,
+        watch: &mut dyn FnMut(Loading) -> bool,
+    ) -> Result<Self> {
+        let total = std::fs::metadata(path).map_or(0, |m| m.len());
+        let read = Cell::new(0);
         let mut feed = Feed::new(tok, opt, Some(path));
-        read::rows(path, &mut |number, value| {
+        let mut seen = 0;
+        read::rows(path, &read, &mut |number, value| {
             match row::parse(value, opt.task, tok.has_chat_template()) {
                 Ok(Some(row)) => feed.add(number, row)?,
                 Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
                 Err(message) => return Err(Error::row(Some(path), number, message)),
+            }
+            // The file is read ahead of the rows, in blocks.
+            if read.get() > seen {
+                seen = read.get();
+                let going = watch(Loading { rows: feed.builder.data.report.rows, bytes: seen, total });
+                if !going {
+                    return Err(Error::file(path, "reading it was stopped"));
+                }
             }
             Ok(())
         })?;
@@ -86,8 +115,13 @@ impl Dataset {
 
     /// Starts a dataset of rows that are tokens already.
     pub fn builder(opt: &Options) -> Builder {
-        let data =
-            Dataset { tokens: Vec::new(), bounds: vec![0], groups: Vec::new(), report: Report::default() };
+        let data = Dataset {
+            tokens: Vec::new(),
+            bounds: vec![0],
+            given: Vec::new(),
+            groups: Vec::new(),
+            report: Report::default(),
+        };
         Builder { data, opt: *opt }
     }
 
@@ -114,6 +148,7 @@ impl Dataset {
             prompt: &self.tokens[bounds[0]..bounds[1]],
             bounds: &bounds[1..],
             arena: &self.tokens,
+            given: &self.given,
         }
     }
 
@@ -147,6 +182,7 @@ pub struct Group<'a> {
     pub prompt: &'a [u32],
     bounds: &'a [usize],
     arena: &'a [u32],
+    given: &'a [Range<usize>],
 }
 
 impl<'a> Group<'a> {
@@ -159,6 +195,23 @@ impl<'a> Group<'a> {
     /// How many tokens the group takes in a batch: the prompt once and all responses.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.bounds[self.bounds.len() - 1] - self.bounds[0]
+    }
+
+    /// Tokens of the responses, counted from the first token of the first response, that are given rather than
+    /// learned: the turns of a conversation that are not the assistant's. In order, none empty.
+    pub fn given(&self) -> impl Iterator<Item = Range<usize>> + use<'a> {
+        let (start, end) = (self.bounds[0], self.bounds[self.bounds.len() - 1]);
+        let first = self.given.partition_point(|run| run.end <= start);
+        let runs = self.given[first..].iter().take_while(move |run| run.start < end);
+        runs.map(move |run| run.start - start..run.end - start)
+    }
+
+    /// How many tokens have a loss: all of the responses' but those that are given, and but the first of each response
+    /// where no prompt predicts it.
+    pub fn scored(&self) -> usize {
+        let unpredicted = if self.prompt.is_empty() { self.bounds.len() - 1 } else { 0 };
+        let given: usize = self.given().map(|run| run.len()).sum();
+        self.tokens() - self.prompt.len() - unpredicted - given
     }
 }
 
@@ -176,7 +229,9 @@ impl Builder {
     /// # Errors
     /// When a response is empty, or there are fewer responses than the task needs.
     pub fn push(&mut self, row: usize, prompt: &[u32], responses: &[&[u32]]) -> Result<()> {
-        self.add(row, prompt, responses, false).map_err(|message| Error::row(None, row, message))
+        self.add(row, prompt, responses, &[]).map_err(|message| Error::row(None, row, message))?;
+        self.data.report.rows += 1;
+        Ok(())
     }
 
     /// The finished dataset.
@@ -188,7 +243,7 @@ impl Builder {
         data.report.groups = data.groups.len();
         data.report.tokens = data.tokens.len();
         if data.groups.is_empty() {
-            return Err(Error::Empty { file: None, report: Box::new(data.report) });
+            return Err(Error::Empty { file: None, report: Box::new(data.report.clone()) });
         }
         Ok(self.data)
     }
@@ -204,7 +259,7 @@ impl Builder {
         row: usize,
         prompt: &[u32],
         responses: &[&[u32]],
-        moved: bool,
+        given: &[Range<usize>],
     ) -> std::result::Result<(), String> {
         let needed = match self.opt.task {
             Task::Sft => 1,
@@ -220,7 +275,6 @@ impl Builder {
         let responses = if self.opt.task == Task::Sft { &responses[..1] } else { responses };
 
         let report = &mut self.data.report;
-        report.rows += 1;
         let max = self.opt.max_length.unwrap_or(usize::MAX);
         if prompt.len() >= max {
             report.prompt_too_long += 1;
@@ -253,16 +307,56 @@ impl Builder {
         };
         report.duplicates += responses.len() - kept.len();
         report.truncated += usize::from(context < prompt.len() || longest > room);
-        report.boundary_moved += usize::from(moved);
         report.responses += kept.len();
         report.longest = report.longest.max(context + longest.min(room));
         self.data.groups.push(Entry { row, prompt: part });
-        for tokens in std::iter::once(&prompt[prompt.len() - context..]).chain(kept) {
+        self.data.tokens.extend_from_slice(&prompt[prompt.len() - context..]);
+        self.data.bounds.push(self.data.tokens.len());
+        let first = self.data.tokens.len();
+        let most = kept.first().map_or(0, |r| r.len());
+        let kept_runs =
+            given.iter().map(|run| run.start.min(most)..run.end.min(most)).filter(|run| !run.is_empty());
+        self.data.given.extend(kept_runs.map(|run| first + run.start..first + run.end));
+        for tokens in kept {
             self.data.tokens.extend_from_slice(tokens);
             self.data.bounds.push(self.data.tokens.len());
         }
         Ok(())
     }
+
+    /// Adds what a row became, and counts what a user should hear of it.
+    fn add_encoded(&mut self, row: usize, encoded: &Encoded) -> std::result::Result<(), String> {
+        let report = &mut self.data.report;
+        report.rows += 1;
+        let Facts { boundary_moved, other_opening, turns, given_turns, after, ref unread } = encoded.facts;
+        report.unlearned += usize::from(encoded.groups.is_empty());
+        report.given_turns += given_turns;
+        report.turns_after += after;
+        for name in unread {
+            *report.unread.entry(name.clone()).or_default() += 1;
+        }
+        let before = self.data.groups.len();
+        for group in &encoded.groups {
+            self.add(row, group.prompt(), &group.responses(), &group.given)?;
+        }
+        let kept = self.data.groups.len() - before;
+        // A group holds all turns, or each turn is one.
+        self.data.report.turns += if encoded.groups.len() > 1 { kept } else { kept * turns };
+        self.data.report.boundary_moved += if boundary_moved { kept } else { 0 };
+        self.data.report.other_opening += if other_opening { kept } else { 0 };
+        Ok(())
+    }
+}
+
+/// How far [`Dataset::load_watched`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// Rows done.
+    pub rows: usize,
+    /// Bytes of the file that were read.
+    pub bytes: u64,
+    /// Bytes that it has.
+    pub total: u64,
 }
 
 /// Rows waiting to be tokenised together: tokenising is by far the slowest step and each row is on its own.
@@ -288,6 +382,7 @@ impl<'a> Feed<'a> {
                 Row::Text { prompt: None, .. } => {} // all texts together show where the prompt ends
                 Row::Text { responses, .. } => responses.truncate(1),
                 Row::Chat { responses, .. } => responses.truncate(1),
+                Row::Talk { .. } => {}
             }
         }
         self.waiting.push((number, row));
@@ -308,7 +403,7 @@ impl<'a> Feed<'a> {
         });
         for ((number, _), encoded) in self.waiting.drain(..).zip(encoded) {
             let added = encoded.and_then(|encoded| match encoded {
-                Some(e) => self.builder.add(number, e.prompt(), &e.responses(), e.boundary_moved),
+                Some(encoded) => self.builder.add_encoded(number, &encoded),
                 None => {
                     self.builder.skip(|report| &mut report.identical);
                     Ok(())

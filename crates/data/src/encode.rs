@@ -1,20 +1,47 @@
-//! Text to tokens, and where in the tokens the prompt ends.
+//! Text to tokens, and which of the tokens are learned.
+
+use std::ops::Range;
 
 use crate::row::common_prefix;
+use crate::template::Context;
 use crate::{Error, Message, Row, Tokenizer};
 
 /// The turn marker before which Anthropic's HH files, which have no prompt column, end their prompts.
 const ASSISTANT: &str = "\n\nAssistant:";
 
-/// A row as tokens: every prompt + response as one sequence, all of which start with the same prompt.
+/// A row as tokens.
 pub(crate) struct Encoded {
-    wholes: Vec<Vec<u32>>,
-    prompt: usize,
-    /// Whether the prompt is shorter than its own encoding, because the tokenizer merges across its end.
-    pub(crate) boundary_moved: bool,
+    /// What is trained on; a conversation can give one group for each of its turns. None where there is nothing to learn.
+    pub(crate) groups: Vec<Tokens>,
+    pub(crate) facts: Facts,
 }
 
-impl Encoded {
+/// One group as tokens: every prompt + response as one sequence, all of which start with the same prompt.
+pub(crate) struct Tokens {
+    wholes: Vec<Vec<u32>>,
+    prompt: usize,
+    /// Tokens of the only response that are given rather than learned: other turns than the assistant's.
+    pub(crate) given: Vec<Range<usize>>,
+}
+
+/// What a user should hear of a row.
+#[derive(Default)]
+pub(crate) struct Facts {
+    /// The prompt is shorter than its own encoding, because the tokenizer merges across its end.
+    pub(crate) boundary_moved: bool,
+    /// The prompt's text is not how the whole begins: the template's generation prompt is not how its turns begin.
+    pub(crate) other_opening: bool,
+    /// Assistant turns of a conversation that are learned.
+    pub(crate) turns: usize,
+    /// Those that are context only: excluded by the row, empty, or before anything was said.
+    pub(crate) given_turns: usize,
+    /// Turns after the last one that is learned.
+    pub(crate) after: usize,
+    /// What the chat template never reads.
+    pub(crate) unread: Vec<String>,
+}
+
+impl Tokens {
     pub(crate) fn prompt(&self) -> &[u32] {
         self.wholes.first().map_or(&[], |w| &w[..self.prompt])
     }
@@ -22,38 +49,31 @@ impl Encoded {
     pub(crate) fn responses(&self) -> Vec<&[u32]> {
         self.wholes.iter().map(|w| &w[self.prompt..]).collect()
     }
+
+    /// A prompt with responses. The boundary is decided in token space: the prompt is what its own encoding and all the
+    /// whole encodings begin with in common, so that prompt + response is always exactly the encoding of the whole text.
+    fn split(alone: &[u32], wholes: Vec<Vec<u32>>) -> Self {
+        let prompt = wholes.iter().fold(alone.len(), |len, whole| shared(&alone[..len], whole));
+        Tokens { wholes, prompt, given: Vec::new() }
+    }
 }
 
-/// Tokenises a row. The boundary is decided in token space: the prompt is what its own encoding and all the whole
-/// encodings begin with in common, so that prompt + response is always exactly the encoding of the whole text.
-/// `None` is a row of identical whole texts, which show no boundary.
+/// Tokenises a row. `None` is a row of identical whole texts, which show no boundary.
 pub(crate) fn encode(row: &Row, tok: &Tokenizer) -> Result<Option<Encoded>, String> {
-    let (alone, wholes) = match row {
-        Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, tok)?,
-        Row::Chat { prompt, responses } => {
-            let (alone, wholes) = encode_chat(prompt, responses, tok).map_err(text)?;
-            (Some(alone), wholes)
+    match row {
+        Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, tok),
+        Row::Chat { prompt, responses, context } => {
+            encode_chat(prompt, responses, context, tok).map(Some).map_err(text)
         }
-    };
-    let (prompt, boundary_moved) = match (&alone, wholes.first()) {
-        (Some(alone), _) => {
-            let len = wholes.iter().fold(alone.len(), |len, whole| shared(&alone[..len], whole));
-            (len, len < alone.len())
-        }
-        (None, Some(first)) if wholes.iter().all(|w| w == first) => return Ok(None),
-        // One whole text can start another; it still keeps a token to respond with.
-        (None, Some(first)) => {
-            (wholes.iter().map(|w| shared(first, w).min(w.len() - 1)).min().unwrap_or(0), false)
-        }
-        (None, None) => (0, false),
-    };
-    Ok(Some(Encoded { wholes, prompt, boundary_moved }))
+        Row::Talk { turns, context } => encode_talk(turns, context, tok).map(Some),
+    }
 }
 
-/// The prompt's own ids, if there is a prompt, and those of every whole text.
-type Parts = (Option<Vec<u32>>, Vec<Vec<u32>>);
-
-fn encode_text(prompt: Option<&str>, responses: &[String], tok: &Tokenizer) -> Result<Parts, String> {
+fn encode_text(
+    prompt: Option<&str>,
+    responses: &[String],
+    tok: &Tokenizer,
+) -> Result<Option<Encoded>, String> {
     if let Some(i) = responses.iter().position(String::is_empty) {
         return Err(format!("response {} is empty", i + 1));
     }
@@ -61,35 +81,180 @@ fn encode_text(prompt: Option<&str>, responses: &[String], tok: &Tokenizer) -> R
         let common = common_prefix(responses);
         common.rfind(ASSISTANT).map(|at| &common[..at + ASSISTANT.len()])
     });
-    let alone = split.map(|text| open(text, tok)).transpose()?;
+    let alone = split.map(|text| tok.encode_prompt(text)).transpose().map_err(text)?;
     let wholes =
         responses.iter().map(|response| closed([prompt.unwrap_or_default(), response].concat(), tok));
-    Ok((alone, wholes.collect::<Result<_, _>>()?))
+    let wholes = wholes.collect::<Result<Vec<_>, _>>()?;
+    let mut facts = Facts::default();
+    let group = match (alone, wholes.first()) {
+        (Some(alone), _) => {
+            let group = Tokens::split(&alone, wholes);
+            facts.boundary_moved = group.prompt < alone.len();
+            group
+        }
+        (None, Some(first)) if wholes.iter().all(|w| w == first) => return Ok(None),
+        (None, first) => {
+            // One whole text can start another; it still keeps a token to respond with.
+            let lengths = wholes.iter().map(|w| first.map_or(0, |first| shared(first, w).min(w.len() - 1)));
+            Tokens { prompt: lengths.min().unwrap_or(0), wholes, given: Vec::new() }
+        }
+    };
+    Ok(Some(Encoded { groups: vec![group], facts }))
 }
 
 fn encode_chat(
     prompt: &[Message],
     responses: &[Vec<Message>],
+    context: &Context,
     tok: &Tokenizer,
-) -> crate::Result<(Vec<u32>, Vec<Vec<u32>>)> {
-    let encode = |turns: &[Message], generate| tok.encode(&tok.chat(turns, generate)?, false);
+) -> crate::Result<Encoded> {
     // A response that opens with another turn than the assistant's does not continue a generation prompt.
-    let generate = responses.iter().all(|r| r.first().is_some_and(|m| m.role == "assistant"));
-    let wholes = responses.iter().map(|response| encode(&[prompt, response].concat(), false));
-    Ok((encode(prompt, generate)?, wholes.collect::<crate::Result<_>>()?))
+    let generate = responses.iter().all(|r| r.first().is_some_and(|m| m.role() == "assistant"));
+    let alone = tok.chat(prompt, generate, context)?.text;
+    let wholes: Vec<String> = responses
+        .iter()
+        .map(|response| Ok(tok.chat(&[prompt, response].concat(), false, context)?.text))
+        .collect::<crate::Result<_>>()?;
+    let ids = wholes.iter().map(|whole| tok.encode(whole, false)).collect::<crate::Result<_>>()?;
+    let open = tok.encode(&alone, false)?;
+    let group = Tokens::split(&open, ids);
+    let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
+    let boundary_moved = !other_opening && group.prompt < open.len();
+    let all: Vec<Message> = prompt.iter().chain(responses.iter().flatten()).cloned().collect();
+    let unread = tok.template(context)?.unread(&all, context).map_err(Error::Tokenizer)?;
+    Ok(Encoded {
+        groups: vec![group],
+        facts: Facts { boundary_moved, other_opening, unread, ..Facts::default() },
+    })
+}
+
+/// A conversation of which every turn of the assistant is learned, each once. Where the template marks what is
+/// generated, that is learned; elsewhere what a turn adds to the generation prompt before it. A template that writes
+/// past turns otherwise than the last (Qwen3 drops their reasoning) has no whole text in which each turn stands as the
+/// model says it: then every turn is a group of its own, after the turns before it.
+fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<Encoded, String> {
+    let template = tok.template(context).map_err(text)?;
+    let marked = template.marks_generation();
+    let said = |&i: &usize| turns[i].role() == "assistant";
+    // Nothing comes before a first turn that could ask for it, but for the template's own marks.
+    let learned = |i: &usize| turns[*i].learned() && !turns[*i].is_empty() && (marked || *i > 0);
+    let assistant: Vec<usize> = (0..turns.len()).filter(said).collect();
+    let wanted: Vec<usize> = assistant.iter().copied().filter(learned).collect();
+    let end = wanted.last().map_or(0, |last| last + 1);
+    let mut facts = Facts {
+        turns: wanted.len(),
+        given_turns: assistant.iter().filter(|i| **i < end).count() - wanted.len(),
+        after: turns.len() - end,
+        unread: template.unread(turns, context)?,
+        ..Facts::default()
+    };
+    let turns = &turns[..end];
+    if turns.is_empty() {
+        return Ok(Encoded { groups: Vec::new(), facts });
+    }
+
+    let spans = if marked {
+        Some(marked_spans(turns, &wanted, context, tok)?)
+    } else {
+        turn_spans(turns, &wanted, context, tok, &mut facts).map_err(text)?
+    };
+    let groups = match spans {
+        Some((whole, spans)) => vec![masked(&whole, &spans, tok).map_err(text)?],
+        None => {
+            let mut groups = Vec::new();
+            for &i in &wanted {
+                let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, tok).map_err(text)?;
+                facts.other_opening |= one.facts.other_opening;
+                facts.boundary_moved |= one.facts.boundary_moved;
+                groups.extend(one.groups);
+            }
+            groups
+        }
+    };
+    Ok(Encoded { groups, facts })
+}
+
+/// A conversation's text and the parts of it that are learned.
+type Spans = (String, Vec<Range<usize>>);
+
+/// What the template marks as generated; of the turns that are `wanted` where a row excludes some.
+fn marked_spans(
+    turns: &[Message],
+    wanted: &[usize],
+    context: &Context,
+    tok: &Tokenizer,
+) -> Result<Spans, String> {
+    let rendered = tok.chat(turns, false, context).map_err(text)?;
+    let assistant: Vec<usize> = (0..turns.len()).filter(|&i| turns[i].role() == "assistant").collect();
+    let mut spans = rendered.generated;
+    if wanted.len() < assistant.len() {
+        if spans.len() != assistant.len() {
+            return Err(format!(
+                "excludes turns, and the chat template marks {} passages of {} assistant turns as generated, so it \
+                 cannot be told which they are; split the row",
+                spans.len(),
+                assistant.len()
+            ));
+        }
+        let mut turn = assistant.iter();
+        spans.retain(|_| turn.next().is_some_and(|i| wanted.contains(i)));
+    }
+    spans.retain(|span| !span.is_empty());
+    if spans.is_empty() {
+        return Err("has no passage that the chat template marks as generated ({% generation %})".into());
+    }
+    Ok((rendered.text, spans))
+}
+
+/// What every turn that is `wanted` adds to the generation prompt before it; `None` where the template does not write
+/// the turns one after the other.
+fn turn_spans(
+    turns: &[Message],
+    wanted: &[usize],
+    context: &Context,
+    tok: &Tokenizer,
+    facts: &mut Facts,
+) -> crate::Result<Option<Spans>> {
+    let whole = tok.chat(turns, false, context)?.text;
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for &i in wanted {
+        let before = tok.chat(&turns[..i], true, context)?.text;
+        let after =
+            if i + 1 == turns.len() { whole.clone() } else { tok.chat(&turns[..=i], false, context)?.text };
+        let start = common_prefix(&[&before, &after]).len();
+        if !whole.starts_with(&after) || spans.last().is_some_and(|last| start < last.end) {
+            return Ok(None);
+        }
+        facts.other_opening |= start < before.len();
+        spans.push(start..after.len());
+    }
+    Ok(Some((whole, spans)))
+}
+
+/// The tokens of a text of which `spans` are learned. A token that reaches into a span belongs to it.
+fn masked(whole: &str, spans: &[Range<usize>], tok: &Tokenizer) -> crate::Result<Tokens> {
+    let (ids, places) = tok.encode_with_places(whole)?;
+    let mut next = spans.iter().peekable();
+    let learned: Vec<bool> = places
+        .iter()
+        .map(|place| {
+            while next.next_if(|span| span.end <= place.start).is_some() {}
+            next.peek().is_some_and(|span| span.start < place.end.max(place.start + 1))
+        })
+        .collect();
+    let prompt = learned.iter().position(|l| *l).unwrap_or(ids.len().saturating_sub(1));
+    let mut given: Vec<Range<usize>> = Vec::new();
+    for i in (prompt..ids.len()).filter(|&i| !learned[i]) {
+        match given.last_mut() {
+            Some(run) if run.end == i - prompt => run.end += 1,
+            _ => given.push(i - prompt..i - prompt + 1),
+        }
+    }
+    Ok(Tokens { wholes: vec![ids], prompt, given })
 }
 
 fn shared(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// The ids of a text that goes on: BOS if the model wants one, no EOS.
-fn open(prompt: &str, tok: &Tokenizer) -> Result<Vec<u32>, String> {
-    let mut ids = one_bos(prompt, tok)?;
-    if tok.appends_eos() {
-        ids.pop();
-    }
-    Ok(ids)
 }
 
 /// The ids of a text that ends: with one EOS, whether the text, the post-processor or neither brings it.
@@ -105,24 +270,11 @@ fn closed(mut whole: String, tok: &Tokenizer) -> Result<Vec<u32>, String> {
     } else if !ends && !tok.appends_eos() {
         whole.push_str(eos);
     }
-    let ids = one_bos(&whole, tok)?;
+    let ids = tok.encode_with_one_bos(&whole).map_err(text)?;
     if ids.last() != Some(&id) {
         return Err(format!(
             "does not end in EOS: the tokenizer splits `{eos}` instead of reading it as token {id}"
         ));
-    }
-    Ok(ids)
-}
-
-/// The ids of a text with special tokens, but no second BOS where the text brings its own.
-fn one_bos(content: &str, tok: &Tokenizer) -> Result<Vec<u32>, String> {
-    let mut ids = tok.encode(content, true).map_err(text)?;
-    if let Some((bos, id)) = tok.bos()
-        && content.starts_with(bos)
-        && ids.starts_with(&[id, id])
-        && tok.encode("", true).map_err(text)?.first() == Some(&id)
-    {
-        ids.remove(0);
     }
     Ok(ids)
 }

@@ -1,5 +1,6 @@
 //! Files to rows, one at a time: neither reader ever holds more than one row of JSON.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -7,15 +8,32 @@ use std::path::Path;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::row::{UNWRAP, wrapped};
 use crate::{Error, Result};
 
 /// What to do with each row: its number from 1, and its value.
 pub(crate) type Each<'a> = &'a mut dyn FnMut(usize, Value) -> Result<()>;
 
-/// Hands every row of a `.jsonl` or `.json` file to `each`, in order.
-pub(crate) fn rows(path: &Path, each: Each<'_>) -> Result<()> {
+/// A file that counts the bytes read from it.
+struct Counted<'a> {
+    file: File,
+    read: &'a Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buf)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+type Source<'a> = BufReader<Counted<'a>>;
+
+/// Hands every row of a `.jsonl` or `.json` file to `each`, in order; `read` counts the file's bytes.
+pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let read = match extension.as_str() {
+    let reader = match extension.as_str() {
         "jsonl" => lines,
         "json" => array,
         _ => {
@@ -26,14 +44,46 @@ pub(crate) fn rows(path: &Path, each: Each<'_>) -> Result<()> {
         }
     };
     let io = |e| Error::file(path, e);
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
-    if file.fill_buf().map_err(io)?.starts_with(b"\xEF\xBB\xBF") {
+    let file = File::open(path).map_err(io)?;
+    let mut file = BufReader::with_capacity(1 << 16, Counted { file, read });
+    let start = file.fill_buf().map_err(io)?;
+    if let Some(what) = not_json(start) {
+        return Err(Error::file(path, what));
+    }
+    if start.starts_with(b"\xEF\xBB\xBF") {
         file.consume(3); // a byte-order mark, which JSON does not allow
     }
-    read(path, file, each)
+    reader(path, file, each)
 }
 
-fn lines(path: &Path, mut file: BufReader<File>, each: Each<'_>) -> Result<()> {
+/// What a file is that starts like this, where that is something else than JSON in UTF-8, and what to do.
+fn not_json(start: &[u8]) -> Option<&'static str> {
+    const UTF16: &str = "is UTF-16, as PowerShell's > writes it; save it as UTF-8";
+    const PACKED: &str = "is compressed; unpack it";
+    const MAGIC: [(&[u8], &str); 10] = [
+        (b"\xFF\xFE\0\0", "is UTF-32; save it as UTF-8"),
+        (b"\0\0\xFE\xFF", "is UTF-32; save it as UTF-8"),
+        (b"\xFF\xFE", UTF16),
+        (b"\xFE\xFF", UTF16),
+        (b"\x1F\x8B", PACKED),
+        (b"PK\x03\x04", PACKED),
+        (b"\x28\xB5\x2F\xFD", PACKED),
+        (b"PAR1", "is a Parquet file by another name; write its rows as JSON lines"),
+        (
+            b"version https://git-lfs",
+            "is a Git LFS pointer, not the file itself; download it again with git lfs",
+        ),
+        (b"<", "is a web page or XML, not JSON; download the file itself"),
+    ];
+    let known = MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| *what);
+    let ascii = |b: &u8| b.is_ascii() && *b != 0;
+    known.or_else(|| match start {
+        [0, a, 0, b, ..] | [a, 0, b, 0, ..] if ascii(a) && ascii(b) => Some(UTF16),
+        _ => None,
+    })
+}
+
+fn lines(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
     let mut line = Vec::new();
     for row in 1.. {
         line.clear();
@@ -49,24 +99,20 @@ fn lines(path: &Path, mut file: BufReader<File>, each: Each<'_>) -> Result<()> {
             ));
         }
         if !text.is_empty() {
-            let value = serde_json::from_slice(text).map_err(|e| Error::row(Some(path), row, broken(&e)))?;
+            let value =
+                serde_json::from_slice(text).map_err(|e| Error::row(Some(path), row, broken(&e, text)))?;
             each(row, value)?;
         }
     }
     Ok(())
 }
 
-fn array(path: &Path, mut file: BufReader<File>, each: Each<'_>) -> Result<()> {
+fn array(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
     let io = |e| Error::file(path, e);
     while let Some(&byte) = file.fill_buf().map_err(io)?.first() {
         match byte {
             b if b.is_ascii_whitespace() => file.consume(1),
-            b'{' => {
-                return Err(Error::file(
-                    path,
-                    "holds objects, not an array; name a file with one object per line .jsonl",
-                ));
-            }
+            b'{' => return Err(Error::file(path, no_array(file))),
             _ => break,
         }
     }
@@ -78,16 +124,86 @@ fn array(path: &Path, mut file: BufReader<File>, each: Each<'_>) -> Result<()> {
         (None, Err(e)) if elements.row == 0 => {
             Err(Error::file(path, format!("is not an array of objects: {e}")))
         }
-        (None, Err(e)) => Err(Error::row(Some(path), elements.row, format!("is broken JSON: {e}"))),
+        (None, Err(e)) => {
+            let what = match cause(&around(path, &e)) {
+                Some(cause) => format!("is broken JSON: {cause} (line {}, column {})", e.line(), e.column()),
+                None => format!("is broken JSON: {e}"),
+            };
+            Err(Error::row(Some(path), elements.row, what))
+        }
         (None, Ok(())) => Ok(()),
     }
 }
 
-/// serde_json's message without its line, which is always 1 in a `.jsonl`.
-fn broken(e: &serde_json::Error) -> String {
+/// What is wrong with a `.json` that starts with an object.
+fn no_array(file: Source<'_>) -> String {
+    /// A wrapped list beyond this is not looked for: all of it has to be held.
+    const MOST: u64 = 256 << 20;
+    let mut values = serde_json::Deserializer::from_reader(file.take(MOST)).into_iter::<Value>();
+    match (values.next(), values.next()) {
+        (Some(Ok(Value::Object(columns))), None) => match wrapped(&columns) {
+            Some(list) => format!("holds an object, and the rows lie under `{list}`; {UNWRAP}"),
+            None => "holds one object, not an array of objects: put [ and ] around it, or write it in one line \
+                     of a .jsonl"
+                .into(),
+        },
+        _ => "holds objects, not an array; name a file with one object per line .jsonl, or put [ and ] around them \
+              and commas between"
+            .into(),
+    }
+}
+
+/// serde_json's message without its line, which is always 1 in a `.jsonl`, or what is known better.
+fn broken(e: &serde_json::Error, line: &[u8]) -> String {
+    if e.is_eof() {
+        return "is broken JSON: it ends in the middle; a .jsonl has one whole object in each line (an object over \
+                several lines belongs into an array, [ ... ], in a .json)"
+            .into();
+    }
+    if let Err(e) = std::str::from_utf8(line) {
+        return format!("is not UTF-8 (byte {} of the line); save the file as UTF-8", e.valid_up_to() + 1);
+    }
     let message = e.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
+    let from = e.column().saturating_sub(BEFORE).min(line.len());
+    let message = match cause(&String::from_utf8_lossy(&line[from..])) {
+        Some(cause) => cause,
+        None => message.split(" at line ").next().unwrap_or_default(),
+    };
     format!("is broken JSON: {message} at column {}", e.column())
+}
+
+/// How much of what stands before an error is looked at to find its cause.
+const BEFORE: usize = 12;
+
+/// What stands where JSON broke, given the text from a little before.
+fn cause(text: &str) -> Option<&'static str> {
+    let text: String = text.chars().take(2 * BEFORE).collect();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["NaN", "Infinity"]) {
+        Some("NaN and Infinity are no JSON, though Python's json.dumps writes them; use null")
+    } else if has(&["True", "False", "None"]) || text.contains('\'') && !text.contains('"') {
+        Some("that is Python, not JSON; write rows with json.dumps")
+    } else {
+        None
+    }
+}
+
+/// The text of a file from a little before a parser's error; empty where it cannot be read again.
+fn around(path: &Path, e: &serde_json::Error) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = BufReader::new(File::open(path)?);
+        for _ in 1..e.line() {
+            file.skip_until(b'\n')?;
+        }
+        std::io::copy(
+            &mut file.by_ref().take(e.column().saturating_sub(BEFORE) as u64),
+            &mut std::io::sink(),
+        )?;
+        let mut text = Vec::new();
+        file.take(2 * BEFORE as u64).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 struct Elements<'a> {

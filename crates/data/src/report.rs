@@ -1,10 +1,11 @@
 //! What became of the rows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Counts over a [`Dataset`](crate::Dataset): what was read, what is kept, and what was cut or dropped on the
 /// way. `Display` is one line that leaves out the counts that are 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Rows read, whatever became of them.
     pub rows: usize,
@@ -24,28 +25,55 @@ pub struct Report {
     pub duplicates: usize,
     /// Unpaired rows dropped from supervised training because their `label` is false.
     pub undesirable: usize,
+    /// Rows dropped because they exclude every turn of the assistant from learning.
+    pub unlearned: usize,
+    /// Turns of the assistant that are learned, in conversations of which every such turn is.
+    pub turns: usize,
+    /// Turns of the assistant in them that are context only: excluded by their row, empty, or the first of all.
+    pub given_turns: usize,
+    /// Turns left out because none after them is learned.
+    pub turns_after: usize,
     /// Kept groups that lost tokens to `max_length`.
     pub truncated: usize,
     /// Kept groups whose last prompt tokens belong to the responses, because the tokenizer merges across the
     /// boundary.
     pub boundary_moved: usize,
+    /// Kept groups whose response does not begin where a generated one would: the chat template's generation prompt is
+    /// not how its finished turns begin.
+    pub other_opening: usize,
+    /// Fields of messages, and variables, that the chat template never reads: in how many rows.
+    pub unread: BTreeMap<String, usize>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rows -> {} groups, {} responses", self.rows, self.groups, self.responses)?;
         write!(f, ", {} tokens (longest {})", self.tokens, self.longest)?;
+        if self.turns > 0 {
+            write!(f, "; the loss is on every assistant turn: {}", self.turns)?;
+        }
         for (count, what) in [
             (self.prompt_too_long, "rows dropped: the prompt alone fills max_length"),
             (self.identical, "rows dropped: the responses are identical"),
             (self.undesirable, "rows dropped: label is false"),
+            (self.unlearned, "rows dropped: every assistant turn is excluded"),
+            (self.given_turns, "assistant turns are context only (excluded, empty or the first of all)"),
+            (self.turns_after, "turns after the last answer left out"),
             (self.duplicates, "duplicate responses dropped"),
             (self.truncated, "groups truncated to max_length"),
             (self.boundary_moved, "groups with the prompt boundary moved to a token boundary"),
+            (
+                self.other_opening,
+                "groups whose finished turn does not begin with the chat template's generation prompt: what follows \
+                 that prompt is learned from less context than generating gives it",
+            ),
         ] {
             if count > 0 {
                 write!(f, "; {count} {what}")?;
             }
+        }
+        for (name, rows) in &self.unread {
+            write!(f, "; `{name}` in {rows} rows is not read by the chat template")?;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! The shapes of rows that preference and instruction files come in, normalised to one of two.
+//! The shapes of rows that preference and instruction files come in, normalised to one of three.
 
 use serde_json::{Map, Value};
 
 use crate::Task;
-use crate::template::Message;
+use crate::message::{MEDIA, Message, kind};
+use crate::template::Context;
 
 /// A prompt and its responses, best first, before they are tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Row {
     /// Plain text: the model continues the prompt with a response, and EOS ends it.
     Text {
@@ -21,6 +22,15 @@ pub enum Row {
         prompt: Vec<Message>,
         /// The turns of each response, usually one of the assistant; best response first.
         responses: Vec<Vec<Message>>,
+        /// What else the template gets.
+        context: Context,
+    },
+    /// A conversation of which every turn of the assistant is learned.
+    Talk {
+        /// All turns.
+        turns: Vec<Message>,
+        /// What else the template gets.
+        context: Context,
     },
 }
 
@@ -38,18 +48,13 @@ const SHAPES: &str = "\
 
 /// One JSON value as a row. `Ok(None)` is an unpaired row that says it is a bad example; `chat` tells whether
 /// instruction rows can go through a chat template. Messages of errors start with a verb: "row 3: " goes before.
-pub(crate) fn parse(value: Value, task: Task, chat: bool) -> Result<Option<Row>, String> {
+pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<Row>, String> {
+    without_nulls(&mut value);
     let Value::Object(mut columns) = value else {
         return Err(format!("is {}, not an object with named columns", kind(&value)));
     };
-    columns.retain(|_, v| !v.is_null());
-    for key in ["tools", "history"] {
-        if columns.get(key).is_some_and(|v| v != "" && v != &Value::Array(Vec::new())) {
-            return Err(format!(
-                "has `{key}`, which is not supported; write it into the messages or remove the column"
-            ));
-        }
-    }
+    refuse(&columns)?;
+    let context = context(&mut columns)?;
     let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
 
     let answers: Vec<(String, Value)> = match columns.remove("responses") {
@@ -62,9 +67,18 @@ pub(crate) fn parse(value: Value, task: Task, chat: bool) -> Result<Option<Row>,
         }
         None => match single(&mut columns, task)? {
             Single::Dropped => return Ok(None),
-            Single::Row(row) => return Ok(Some(row)),
             Single::Answer(answer) => vec![answer],
+            Single::Text(text) => {
+                return finish(Row::plain("", [text]), &mut columns, context).map(Some);
+            }
+            Single::Talk(turns) => {
+                return finish(Row::Talk { turns, context: Context::default() }, &mut columns, context)
+                    .map(Some);
+            }
             Single::Unknown => {
+                if let Some(list) = wrapped(&columns) {
+                    return Err(format!("is no row: the rows lie under `{list}`; {UNWRAP}"));
+                }
                 return Err(format!("has the columns {found}; none of the accepted shapes fits: {SHAPES}"));
             }
         },
@@ -74,22 +88,152 @@ pub(crate) fn parse(value: Value, task: Task, chat: bool) -> Result<Option<Row>,
     if prompt.is_none() && lone {
         return Err(format!("`prompt` is missing; the columns are {found}"));
     }
-    let answers: Vec<Content> = answers
-        .into_iter()
-        .map(|(name, value)| match content(&name, value)? {
-            answer if answer.is_empty() => {
-                Err(format!("`{name}` is empty; remove the row or give it a response"))
+    let answers: Vec<Content> =
+        answers.into_iter().map(|(name, value)| answer(&name, value)).collect::<Result<_, String>>()?;
+    let row = join(prompt, answers, &columns)?;
+    finish(row, &mut columns, context).map(Some)
+}
+
+/// What to do with a file whose rows lie in a list inside an object.
+pub(crate) const UNWRAP: &str =
+    "the file must be the array itself, [{...}, {...}] in a .json, or one row a line in a .jsonl";
+
+/// The column of an object that is no row, but whose list of objects is rows.
+pub(crate) fn wrapped(columns: &Map<String, Value>) -> Option<&str> {
+    let rows = |v: &Value| v.as_array().is_some_and(|list| list.iter().any(Value::is_object));
+    columns.iter().find(|(_, v)| rows(v)).map(|(name, _)| name.as_str())
+}
+
+/// Null means absent, at every depth; in a list it keeps its place.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, v| !v.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => matches!(text.trim(), "" | "[]" | "{}"),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+/// Columns that mean something which training here cannot give.
+fn refuse(columns: &Map<String, Value>) -> Result<(), String> {
+    let given = |key: &str| columns.get(key).is_some_and(|v| !is_empty(v));
+    if given("history") {
+        return Err(
+            "has `history`, which is not supported; write it into the messages or remove the column".into()
+        );
+    }
+    if let Some(media) = MEDIA.iter().find(|key| given(key)) {
+        return Err(format!(
+            "has `{media}`, and the models trained here read text alone; remove the column or the row"
+        ));
+    }
+    let weight = columns.get("weight").filter(|w| w.is_number() && w.as_f64() != Some(1.0));
+    if let Some(weight) = weight {
+        return Err(format!(
+            "has a `weight` of {weight}, and rows are not weighted; repeat or remove rows, or remove the column"
+        ));
+    }
+    match columns.get("train") {
+        Some(Value::Bool(false)) => Err("has `train` set to false; remove the row, or the column".into()),
+        _ => Ok(()),
+    }
+}
+
+/// What the row gives its chat template beside messages.
+fn context(columns: &mut Map<String, Value>) -> Result<Context, String> {
+    let list = |name: &str, value: Option<Value>| match value.map(|v| from_text(name, v)).transpose()? {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.into_iter().map(|v| from_text(name, v)).collect(),
+        Some(other) => Err(format!("`{name}` is {}, not a list", kind(&other))),
+    };
+    let tools = list("tools", columns.remove("tools"))?;
+    let documents = list("documents", columns.remove("documents"))?;
+    let name = "chat_template_kwargs";
+    let kwargs = match columns.remove(name).map(|v| from_text(name, v)).transpose()? {
+        None => Map::new(),
+        Some(Value::Object(kwargs)) => kwargs,
+        Some(other) => return Err(format!("`{name}` is {}, not an object", kind(&other))),
+    };
+    if let Some(ours) = ["messages", "add_generation_prompt"].iter().find(|key| kwargs.contains_key(**key)) {
+        return Err(format!("`{name}` sets `{ours}`, which is not the row's to set; remove it"));
+    }
+    Ok(Context { tools, documents, kwargs })
+}
+
+/// A value, or the JSON text that stands for it where a column must be text; an empty text is an empty list.
+fn from_text(name: &str, value: Value) -> Result<Value, String> {
+    match value {
+        Value::String(text) if text.trim().is_empty() => Ok(Value::Array(Vec::new())),
+        Value::String(text) => serde_json::from_str(&text)
+            .map(|mut value| {
+                without_nulls(&mut value);
+                value
+            })
+            .map_err(|e| format!("`{name}` is a text that is no JSON: {e}")),
+        value => Ok(value),
+    }
+}
+
+/// Gives a row what else its columns say: the system message and the template's context, or an error where there is no
+/// conversation to take them.
+fn finish(mut row: Row, columns: &mut Map<String, Value>, given: Context) -> Result<Row, String> {
+    let system = match columns.remove("system").map(|v| string("system", v)).transpose()? {
+        Some(text) if !text.is_empty() => Some(text),
+        _ => None,
+    };
+    match &mut row {
+        Row::Text { .. } => {
+            let column = match given.columns().next() {
+                Some(column) => column,
+                None if system.is_some() => "system",
+                None => return Ok(row),
+            };
+            return Err(format!(
+                "has `{column}`, but no conversation that could take it; give messages and a model with a chat \
+                 template, or remove the column"
+            ));
+        }
+        Row::Chat { prompt: turns, context, .. } | Row::Talk { turns, context } => {
+            if let Some(text) = system {
+                open_with(turns, Message::new("system", text))?;
             }
-            answer => Ok(answer),
-        })
-        .collect::<Result<_, String>>()?;
-    join(prompt, answers, &columns).map(Some)
+            *context = given;
+        }
+    }
+    Ok(row)
+}
+
+/// A `system` column opens a conversation that does not open with a system message itself.
+fn open_with(turns: &mut Vec<Message>, system: Message) -> Result<(), String> {
+    match turns.first() {
+        Some(first) if first == &system => {}
+        Some(first) if ["system", "developer"].contains(&first.role()) => {
+            return Err(format!(
+                "has `system`, and its conversation opens with another {} message; keep one",
+                first.role()
+            ));
+        }
+        _ => turns.insert(0, system),
+    }
+    Ok(())
 }
 
 /// What a row without `responses`, `chosen` and `rejected` holds.
 enum Single {
     Answer((String, Value)),
-    Row(Row),
+    Text(String),
+    Talk(Vec<Message>),
     Dropped,
     Unknown,
 }
@@ -121,71 +265,54 @@ fn single(columns: &mut Map<String, Value>, task: Task) -> Result<Single, String
     let (name, value) = require(columns, name)?;
     match (name.as_str(), value) {
         ("messages" | "conversations", value) => {
-            let mut turns = messages(&name, value)?;
-            system(columns, &mut turns)?;
-            last_turn(&name, turns).map(Single::Row)
+            let turns = messages(&name, value)?;
+            learnable(&name, &turns)?;
+            Ok(Single::Talk(turns))
         }
         ("text", Value::String(text)) if text.is_empty() => Err("`text` is empty; remove the row".to_owned()),
-        ("text", Value::String(text)) => Ok(Single::Row(Row::plain("", [text]))),
+        ("text", Value::String(text)) => Ok(Single::Text(text)),
         ("text", other) => Err(format!("`text` is {}, not a string", kind(&other))),
         (_, value) => Ok(Single::Answer((name, value))),
     }
 }
 
-/// Splits a conversation before its last assistant turn; what follows that turn is nothing to learn from.
-fn last_turn(name: &str, mut turns: Vec<Message>) -> Result<Row, String> {
-    let Some(last) = turns.iter().rposition(|m| m.role == "assistant") else {
+/// Whether a conversation has something to learn: at least one turn of the assistant, after another turn, the last of
+/// which says something.
+fn learnable(name: &str, turns: &[Message]) -> Result<(), String> {
+    let Some(last) = turns.iter().rposition(|m| m.role() == "assistant") else {
         return Err(format!("`{name}` has no assistant turn to learn"));
     };
     if last == 0 {
         return Err(format!("`{name}` starts with the assistant turn to learn; it needs a turn before it"));
     }
-    turns.truncate(last + 1);
-    let response = turns.split_off(last);
-    if response[0].content.is_empty() {
+    if turns[last].is_empty() {
         return Err(format!(
             "`{name}` is empty in its last assistant turn; remove the row or give it a response"
         ));
     }
-    Ok(Row::Chat { prompt: turns, responses: vec![response] })
+    Ok(())
 }
 
 /// The prompt, where the row has a column for it.
 fn prompt(columns: &mut Map<String, Value>, chat: bool) -> Result<Option<Content>, String> {
     let list = ["conversations", "messages"].into_iter().find(|k| columns.contains_key(*k));
-    let mut prompt = if let Some(value) = columns.remove("prompt") {
-        content("prompt", value)?
-    } else if let Some(name) = list {
-        Content::Chat(messages(name, require(columns, name)?.1)?)
-    } else if let Some(value) = columns.remove("instruction") {
-        let instruction = string("instruction", value)?;
-        let input = columns.remove("input").map_or(Ok(String::new()), |v| string("input", v))?;
-        match (chat, input.is_empty()) {
-            (true, true) => Content::Chat(vec![Message::new("user", instruction)]),
-            (true, false) => Content::Chat(vec![Message::new("user", format!("{instruction}\n{input}"))]),
-            (false, true) => Content::Text(format!("### Instruction:\n{instruction}\n\n### Response:\n")),
-            (false, false) => Content::Text(format!(
-                "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-            )),
-        }
-    } else {
-        return Ok(None);
-    };
-    if let Content::Chat(turns) = &mut prompt {
-        system(columns, turns)?;
+    if let Some(value) = columns.remove("prompt") {
+        return content("prompt", value).map(Some);
     }
-    Ok(Some(prompt))
-}
-
-/// A `system` column opens a conversation that does not open with a system message itself.
-fn system(columns: &mut Map<String, Value>, turns: &mut Vec<Message>) -> Result<(), String> {
-    if let Some(value) = columns.remove("system") {
-        let text = string("system", value)?;
-        if !text.is_empty() && turns.first().is_none_or(|m| m.role != "system") {
-            turns.insert(0, Message::new("system", text));
-        }
+    if let Some(name) = list {
+        return Ok(Some(Content::Chat(messages(name, require(columns, name)?.1)?)));
     }
-    Ok(())
+    let Some(value) = columns.remove("instruction") else { return Ok(None) };
+    let instruction = string("instruction", value)?;
+    let input = columns.remove("input").map_or(Ok(String::new()), |v| string("input", v))?;
+    Ok(Some(match (chat, input.is_empty()) {
+        (true, true) => Content::Chat(vec![Message::new("user", instruction)]),
+        (true, false) => Content::Chat(vec![Message::new("user", format!("{instruction}\n{input}"))]),
+        (false, true) => Content::Text(format!("### Instruction:\n{instruction}\n\n### Response:\n")),
+        (false, false) => Content::Text(format!(
+            "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+        )),
+    }))
 }
 
 /// Joins prompt and answers to a row; `rest` are the columns that nothing has used.
@@ -210,7 +337,7 @@ fn join(prompt: Option<Content>, answers: Vec<Content>, rest: &Map<String, Value
     let mut responses: Vec<Vec<Message>> = answers.into_iter().map(|a| a.turns("assistant")).collect();
     let given = match prompt {
         // A string beside message lists that open with the user is a copy of what they open with.
-        Some(Content::Text(_)) if responses.iter().any(|r| r[0].role != "assistant") => None,
+        Some(Content::Text(_)) if responses.iter().any(|r| r[0].role() != "assistant") => None,
         Some(other) => Some(other.turns("user")),
         None => None,
     };
@@ -237,15 +364,16 @@ fn join(prompt: Option<Content>, answers: Vec<Content>, rest: &Map<String, Value
             first[..shared].to_vec()
         }
     };
-    Ok(Row::Chat { prompt, responses })
+    Ok(Row::Chat { prompt, responses, context: Context::default() })
 }
 
 /// The longest text that all `texts` begin with.
-pub(crate) fn common_prefix(texts: &[String]) -> &str {
+pub(crate) fn common_prefix<T: AsRef<str>>(texts: &[T]) -> &str {
     let Some((first, rest)) = texts.split_first() else { return "" };
+    let first = first.as_ref();
     let mut len = first.len();
     for text in rest {
-        len = first.bytes().zip(text.bytes()).take(len).take_while(|(a, b)| a == b).count();
+        len = first.bytes().zip(text.as_ref().bytes()).take(len).take_while(|(a, b)| a == b).count();
     }
     while !first.is_char_boundary(len) {
         len -= 1;
@@ -259,13 +387,6 @@ enum Content {
 }
 
 impl Content {
-    fn is_empty(&self) -> bool {
-        match self {
-            Content::Text(text) => text.is_empty(),
-            Content::Chat(turns) => turns.iter().all(|m| m.content.is_empty()),
-        }
-    }
-
     /// The text of a `Text`; a `Chat` has none.
     fn text(self) -> String {
         match self {
@@ -283,65 +404,44 @@ impl Content {
     }
 }
 
+/// A response: it says something, and all of it is learned.
+fn answer(name: &str, value: Value) -> Result<Content, String> {
+    let answer = content(name, value)?;
+    let empty = match &answer {
+        Content::Text(text) => text.is_empty(),
+        Content::Chat(turns) => turns.iter().all(Message::is_empty),
+    };
+    if empty {
+        return Err(format!("`{name}` is empty; remove the row or give it a response"));
+    }
+    match &answer {
+        Content::Chat(turns) if turns.iter().any(|m| m.role() == "assistant" && !m.learned()) => {
+            Err(format!(
+                "`{name}` has a turn that is marked as not learned, which only {{messages}} rows can have; move it to the prompt"
+            ))
+        }
+        _ => Ok(answer),
+    }
+}
+
 fn content(name: &str, value: Value) -> Result<Content, String> {
     match value {
         Value::String(text) => Ok(Content::Text(text)),
         Value::Array(_) => messages(name, value).map(Content::Chat),
-        Value::Object(_) => Ok(Content::Chat(vec![message(name, value)?])),
+        Value::Object(_) => Ok(Content::Chat(vec![Message::from_json(name, value)?])),
         other => Err(format!("`{name}` is {}, not a string, a message or a list of messages", kind(&other))),
     }
 }
 
 fn messages(name: &str, value: Value) -> Result<Vec<Message>, String> {
     match value {
-        Value::Array(list) => {
-            list.into_iter().enumerate().map(|(i, v)| message(&format!("{name}[{i}]"), v)).collect()
-        }
+        Value::Array(list) => list
+            .into_iter()
+            .enumerate()
+            .map(|(i, v)| Message::from_json(&format!("{name}[{i}]"), v))
+            .collect(),
         other => Err(format!("`{name}` is {}, not a list of messages", kind(&other))),
     }
-}
-
-/// `{role, content}`, or ShareGPT's `{from, value}`.
-fn message(name: &str, value: Value) -> Result<Message, String> {
-    let Value::Object(mut fields) = value else {
-        return Err(format!("`{name}` is {}, not a message {{role, content}}", kind(&value)));
-    };
-    if fields.get("tool_calls").is_some_and(|v| !v.is_null() && v != &Value::Array(Vec::new())) {
-        return Err(format!("`{name}` has `tool_calls`, which are not supported"));
-    }
-    let (role, said) = match (fields.remove("role"), fields.remove("from")) {
-        (Some(Value::String(role)), _) => (role, "content"),
-        (None, Some(Value::String(from))) => match from.as_str() {
-            "human" | "user" => ("user".to_owned(), "value"),
-            "gpt" | "assistant" | "chatgpt" => ("assistant".to_owned(), "value"),
-            "system" => (from, "value"),
-            _ => {
-                return Err(format!(
-                    "`{name}` is from `{from}`, which is none of human, user, gpt, assistant, chatgpt, system"
-                ));
-            }
-        },
-        _ => return Err(format!("`{name}` has no text `role` (or `from`); a message is {{role, content}}")),
-    };
-    let content = match fields.remove(said) {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => parts.into_iter().map(|p| part(name, p)).collect::<Result<_, _>>()?,
-        Some(other) => return Err(format!("`{name}` has {} as its `{said}`, not a string", kind(&other))),
-        None => return Err(format!("`{name}` has no `{said}`; a message is {{role, content}}")),
-    };
-    Ok(Message { role, content })
-}
-
-/// One part of a message's content: `{type: "text", text}`, with `value` for `text` in some files.
-fn part(name: &str, value: Value) -> Result<String, String> {
-    if value.get("type").is_none_or(|t| t == "text") {
-        for key in ["text", "value"] {
-            if let Some(Value::String(text)) = value.get(key) {
-                return Ok(text.clone());
-            }
-        }
-    }
-    Err(format!("`{name}` has a content part that is not {{type: \"text\", text}}; only text is supported"))
 }
 
 fn require(columns: &mut Map<String, Value>, name: &str) -> Result<(String, Value), String> {
@@ -355,17 +455,5 @@ fn string(name: &str, value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(format!("`{name}` is {}, not a string", kind(&other))),
-    }
-}
-
-/// A value's type in words.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }

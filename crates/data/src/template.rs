@@ -1,195 +1,277 @@
 //! Chat templates: the Jinja dialect that Hugging Face tokenizers ship, with its extra functions.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+mod filters;
+mod json;
+mod methods;
+mod print;
+mod source;
 
-use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
-use serde::{Deserialize, Serialize};
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::OnceLock;
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or whatever else the model's template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as Jinja, context};
+use serde_json::{Map, Value, json};
+
+use crate::Message;
+use crate::contain::contain;
+use source::MARKS;
+
+/// What a conversation's template gets beside its messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Context {
+    /// Descriptions of functions that the model may call.
+    pub tools: Vec<Value>,
+    /// Documents that the answer may rest on.
+    pub documents: Vec<Value>,
+    /// Variables by name (`enable_thinking`, ...), before all others of that name.
+    pub kwargs: Map<String, Value>,
 }
 
-impl Message {
-    /// A turn of `role` that says `content`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+impl Context {
+    /// The columns that say something.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("tools", !self.tools.is_empty()),
+            ("documents", !self.documents.is_empty()),
+            ("chat_template_kwargs", !self.kwargs.is_empty()),
+        ];
+        given.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
+}
+
+/// A compiled template.
+pub(crate) struct Template {
+    env: Environment<'static>,
+    /// As it was given, to see what it mentions.
+    source: String,
+    generation: bool,
+    takes: OnceLock<Takes>,
+}
+
+/// What a template does with the two forms of a message's content.
+#[derive(Clone, Copy)]
+struct Takes {
+    text: bool,
+    parts: bool,
+}
+
+/// A conversation as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text, special tokens included.
+    pub text: String,
+    /// Bytes of the text between `{% generation %}` and `{% endgeneration %}`.
+    pub generated: Vec<Range<usize>>,
 }
 
 const NAME: &str = "chat";
 
-/// Compiles a template; `specials` (`bos_token`, `eos_token`, ...) are visible in it as variables.
-pub(crate) fn compile(source: String, specials: &[(String, String)]) -> Result<Environment<'static>, String> {
-    let mut env = Environment::new();
-    env.set_trim_blocks(true);
-    env.set_lstrip_blocks(true);
-    env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    env.add_function("strftime_now", |format: String| strftime(&format, now()));
-    env.add_filter("tojson", to_json);
-    for (name, text) in specials {
-        env.add_global(name.clone(), text.clone());
-    }
-    env.add_template_owned(NAME, source).map_err(|e| format!("the chat template does not compile: {e}"))?;
-    Ok(env)
-}
-
-/// Renders `messages` with a compiled template.
-pub(crate) fn render(
-    env: &Environment<'_>,
-    messages: &[Message],
-    add_generation_prompt: bool,
-) -> Result<String, String> {
-    env.get_template(NAME)
-        .and_then(|t| {
-            t.render(minijinja::context! { messages, add_generation_prompt, tools => Value::from(()) })
-        })
-        .map_err(|e| {
-            format!("the chat template refuses the conversation: {}", e.detail().unwrap_or(&e.to_string()))
-        })
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False)`: unlike minijinja's own filter it does not escape for HTML.
-fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
-    let mut out = Vec::new();
-    let indent = options.get::<Option<usize>>("indent")?;
-    let done = match indent.map(|n| " ".repeat(n)) {
-        Some(indent) => {
-            let pretty = PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut out, pretty))
+impl Template {
+    /// Compiles a template; `specials` (`bos_token`, `eos_token`, ...) are visible in it as variables.
+    pub(crate) fn compile(source: String, specials: &Map<String, Value>) -> Result<Self, String> {
+        let mut env = Environment::new();
+        env.set_trim_blocks(true);
+        env.set_lstrip_blocks(true);
+        env.set_auto_escape_callback(|_| AutoEscape::None);
+        filters::install(&mut env);
+        env.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        env.add_function("strftime_now", |format: String| strftime(&format, &jiff::ZonedDateTime::now()));
+        for (name, value) in specials {
+            env.add_global(name.clone(), Jinja::from_serialize(value));
         }
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
-    };
-    let text =
-        done.map_err(|e| e.to_string()).and_then(|()| String::from_utf8(out).map_err(|e| e.to_string()));
-    text.map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}")))
-}
-
-/// The separators of `json.dumps`: `", "` and `": "`.
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
+        let translated = source::translate(&source);
+        contain(|| env.add_template_owned(NAME, translated.text))
+            .map_err(|panic| format!("the chat template does not compile: {panic}"))?
+            .map_err(|e| format!("the chat template does not compile: {}", explain(&e)))?;
+        Ok(Template { env, source, generation: translated.generation, takes: OnceLock::new() })
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
+    /// Whether it says what is learned, by `{% generation %}`.
+    pub(crate) fn marks_generation(&self) -> bool {
+        self.generation
     }
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
-}
-
-/// Seconds since 1970, UTC.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// The directives of `strftime` that templates use, for a UTC time; others are an error.
-fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-    let (day_number, second) = (seconds / 86_400, seconds % 86_400);
-    let weekday = DAYS[(day_number % 7) as usize];
-    let (year, month, day) = civil(day_number);
-    let month_name = MONTHS[month as usize - 1];
-
-    let mut text = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            text.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('Y') => text += &year.to_string(),
-            Some('y') => text += &format!("{:02}", year % 100),
-            Some('m') => text += &format!("{month:02}"),
-            Some('d') => text += &format!("{day:02}"),
-            Some('B') => text += month_name,
-            Some('b') => text += &month_name[..3],
-            Some('A') => text += weekday,
-            Some('a') => text += &weekday[..3],
-            Some('H') => text += &format!("{:02}", second / 3600),
-            Some('M') => text += &format!("{:02}", second / 60 % 60),
-            Some('S') => text += &format!("{:02}", second % 60),
-            Some('%') => text.push('%'),
-            other => {
-                let directive = other.map(String::from).unwrap_or_default();
-                let message = format!(
-                    "strftime_now does not know %{directive} (known: %Y %y %m %d %B %b %A %a %H %M %S)"
-                );
-                return Err(Error::new(ErrorKind::InvalidOperation, message));
+    /// What a row gives that the template never looks at: an error where the row means nothing without it, else names.
+    pub(crate) fn unread(&self, messages: &[Message], context: &Context) -> Result<Vec<String>, String> {
+        let mentions = |word: &str| mentions(&self.source, word);
+        for column in ["tools", "documents"] {
+            if context.columns().any(|given| given == column) && !mentions(column) {
+                return Err(format!(
+                    "has `{column}`, which the model's chat template does not use; remove the column or take a model \
+                     whose template does"
+                ));
             }
         }
+        let mut unread: Vec<String> = Vec::new();
+        let kwargs = context.kwargs.keys().filter(|key| !mentions(key));
+        let fields = messages.iter().flat_map(|m| m.unread(mentions));
+        for name in kwargs.map(|key| format!("chat_template_kwargs.{key}")).chain(fields.map(str::to_owned)) {
+            if name == "tool_calls" {
+                return Err("has `tool_calls` in a message, which the model's chat template does not use; write them \
+                            into the content or take a model whose template does"
+                    .into());
+            }
+            if !unread.contains(&name) {
+                unread.push(name);
+            }
+        }
+        Ok(unread)
     }
-    Ok(text)
+
+    /// Renders `messages`.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        given: &Context,
+    ) -> Result<Rendered, String> {
+        let messages: Vec<Value> = messages.iter().map(|m| self.fit(m.view())).collect();
+        let plain = self.run(&messages, add_generation_prompt, given, ["", ""])?;
+        if !self.generation {
+            return Ok(Rendered { text: plain, generated: Vec::new() });
+        }
+        // Letters that Unicode keeps free for marks like these; a conversation that holds some is marked by others.
+        let mut pairs = (0xFDD0..0xFDEF)
+            .step_by(2)
+            .filter_map(|c| Some([char::from_u32(c)?.to_string(), char::from_u32(c + 1)?.to_string()]));
+        let marks = pairs.find(|marks| !marks.iter().any(|mark| plain.contains(mark.as_str())));
+        let marks = marks.ok_or("holds every letter that Unicode keeps free, none is left to mark with")?;
+        let marked = self.run(&messages, add_generation_prompt, given, [&marks[0], &marks[1]])?;
+        let rendered = unmark(&marked, &marks);
+        match rendered.text == plain {
+            true => Ok(rendered),
+            false => Err("the chat template computes with what stands between {% generation %} and \
+                          {% endgeneration %}, so its place cannot be told"
+                .into()),
+        }
+    }
+
+    /// A message in the form that the template expects its content in.
+    fn fit(&self, mut message: Map<String, Value>) -> Value {
+        let takes = *self.takes.get_or_init(|| self.probe());
+        match message.get("content") {
+            Some(Value::Array(parts)) if !takes.parts => {
+                let text: String = parts.iter().filter_map(|p| p["text"].as_str()).collect();
+                message.insert("content".into(), text.into());
+            }
+            Some(Value::String(text)) if !takes.text && takes.parts => {
+                let parts = json!([{"type": "text", "text": text}]);
+                message.insert("content".into(), parts);
+            }
+            _ => {}
+        }
+        message.into()
+    }
+
+    /// Finds out which forms of content the template prints, by asking it.
+    fn probe(&self) -> Takes {
+        const WORD: &str = "duelprobe";
+        let prints = |content: Value| {
+            let message = json!({"role": "user", "content": content});
+            let text = self.run(&[message], false, &Context::default(), ["", ""]).unwrap_or_default();
+            // A list that is printed as a list is not understood.
+            text.contains(WORD) && !text.contains("type")
+        };
+        Takes { text: prints(json!(WORD)), parts: prints(json!([{"type": "text", "text": WORD}])) }
+    }
+
+    fn run(
+        &self,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        given: &Context,
+        marks: [&str; 2],
+    ) -> Result<String, String> {
+        let list = |list: &[Value]| (!list.is_empty()).then(|| Jinja::from_serialize(list));
+        let [begins, ends] = MARKS;
+        let base = context! {
+            messages => Jinja::from_serialize(messages),
+            add_generation_prompt,
+            tools => list(&given.tools),
+            documents => list(&given.documents),
+        };
+        let marks = BTreeMap::from([(begins, Jinja::from(marks[0])), (ends, Jinja::from(marks[1]))]);
+        let marks = Jinja::from(marks);
+        let variables = context! { ..Jinja::from_serialize(&given.kwargs), ..marks, ..base };
+        contain(|| self.env.get_template(NAME).and_then(|t| t.render(variables)))
+            .map_err(|panic| format!("the chat template cannot be rendered: {panic}"))?
+            .map_err(|e| format!("the chat template refuses the conversation: {}", explain(&e)))
+    }
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Years start in March here, so that the leap day is the
-/// last of its year and month lengths follow one formula.
-fn civil(day_number: u64) -> (u64, u64, u64) {
-    const ERA: u64 = 146_097; // days in 400 years
-    let z = day_number + 719_468; // from 0000-03-01
-    let (era, day) = (z / ERA, z % ERA);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153; // 0 is March
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + carry, month, day)
+/// Whether a template's source has a word.
+fn mentions(source: &str, word: &str) -> bool {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    source.match_indices(word).any(|(at, _)| {
+        !part(source[..at].chars().next_back()) && !part(source[at + word.len()..].chars().next())
+    })
+}
+
+/// What a template's error says, and in which line.
+fn explain(e: &Error) -> String {
+    let what = match (e.kind(), e.detail()) {
+        // What a template raises is for the user as it stands.
+        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    match e.line() {
+        Some(line) => format!("{what} (line {line} of the template)"),
+        None => what,
+    }
+}
+
+/// Takes the marks out of a text; what was between them is generated.
+fn unmark(text: &str, [begin, end]: &[String; 2]) -> Rendered {
+    let mut rendered = Rendered { text: String::with_capacity(text.len()), generated: Vec::new() };
+    let mut started = None;
+    for piece in
+        text.split_inclusive([begin.as_str(), end.as_str()].map(|m| m.chars().next().unwrap_or_default()))
+    {
+        let bare = piece.strip_suffix(begin.as_str()).or(piece.strip_suffix(end.as_str()));
+        rendered.text += bare.unwrap_or(piece);
+        if piece.ends_with(begin.as_str()) {
+            started = Some(rendered.text.len());
+        } else if piece.ends_with(end.as_str())
+            && let Some(start) = started.take()
+        {
+            rendered.generated.push(start..rendered.text.len());
+        }
+    }
+    rendered
+}
+
+/// `strftime` of a time; a directive that is not known is an error.
+fn strftime(format: &str, time: &jiff::ZonedDateTime) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, time)
+        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now('{format}'): {e}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn specials() -> Map<String, Value> {
+        Map::from_iter([("bos_token".to_owned(), json!("<s>"))])
+    }
+
     fn run(template: &str, messages: &[Message]) -> Result<String, String> {
-        let env = compile(template.into(), &[("bos_token".into(), "<s>".into())])?;
-        render(&env, messages, true)
+        let template = Template::compile(template.into(), &specials())?;
+        template.render(messages, true, &Context::default()).map(|r| r.text)
     }
 
     #[test]
     fn dates() {
-        let full = "%A %a %d %B %b %Y %y-%m %H:%M:%S %%";
-        assert_eq!(strftime(full, 0).unwrap(), "Thursday Thu 01 January Jan 1970 70-01 00:00:00 %");
-        assert_eq!(strftime("%Y-%m-%d %H:%M:%S", 951_827_696).unwrap(), "2000-02-29 12:34:56");
-        assert_eq!(strftime("%a %d %b %Y", 1_735_689_599).unwrap(), "Tue 31 Dec 2024");
-        assert_eq!(strftime("%Y-%m-%d", 4_107_542_400).unwrap(), "2100-03-01");
-        assert!(strftime("%Z", 0).unwrap_err().to_string().contains("%Z"));
+        let at = |seconds| {
+            jiff::Timestamp::from_second(seconds).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC)
+        };
+        let full = "%A %a %d %B %b %Y %y-%m %H:%M:%S %% %-d";
+        assert_eq!(strftime(full, &at(0)).unwrap(), "Thursday Thu 01 January Jan 1970 70-01 00:00:00 % 1");
+        assert_eq!(strftime("%Y-%m-%d %H:%M:%S", &at(951_827_696)).unwrap(), "2000-02-29 12:34:56");
+        assert!(strftime("%!", &at(0)).unwrap_err().to_string().contains("%!"));
         let year: u64 = run("{{ strftime_now('%Y') }}", &[]).unwrap().parse().unwrap();
         assert!((2025..3000).contains(&year), "{year}");
     }
@@ -209,13 +291,45 @@ mod tests {
         let want = r#"[{"role": "user", "content": "<é&'\"\n>"}] "#.to_owned()
             + "[\n  1,\n  true,\n  null,\n  []\n]";
         assert_eq!(got, want);
+        let e = run("{{ 1 | tojson(colour=2) }}", &[]).unwrap_err();
+        assert!(e.contains("colour"), "{e}");
     }
 
     #[test]
-    fn errors_carry_the_templates_words() {
+    fn errors_carry_the_templates_words_and_its_line() {
         let e = run("{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
         assert!(e.contains("roles must alternate"), "{e}");
-        let e = run("{% for %}", &[]).unwrap_err();
-        assert!(e.contains("does not compile"), "{e}");
+        let e = run("\n{% for %}", &[]).unwrap_err();
+        assert!(e.contains("does not compile") && e.contains("line 2"), "{e}");
+        let e = run("\n\n{{ [1].append(2) }}", &[]).unwrap_err();
+        assert!(e.contains("append") && e.contains("line 3"), "{e}");
+    }
+
+    #[test]
+    fn generated_spans() {
+        let source = "{% for m in messages %}{% if m.role == 'a' %}A{% generation %}\n{{ m.content }}!{% endgeneration %}\n{% else %}{{ m.content }}{% endif %}{% endfor %}";
+        let template = Template::compile(source.into(), &specials()).unwrap();
+        let say =
+            |text: &str| [Message::new("u", "hé\u{fdd0}"), Message::new("a", text), Message::new("a", "z")];
+        let rendered = template.render(&say("ü"), false, &Context::default()).unwrap();
+        assert_eq!(rendered.text, "hé\u{fdd0}Aü!Az!");
+        let spans: Vec<&str> = rendered.generated.iter().map(|r| &rendered.text[r.clone()]).collect();
+        assert_eq!(spans, ["ü!", "z!"]);
+        let counted = "{% set x %}{% generation %}a{% endgeneration %}{% endset %}{{ x | length }}";
+        assert!(run(counted, &[]).unwrap_err().contains("generation"));
+    }
+
+    /// A list of parts goes to templates that read parts, its text to those that do not.
+    #[test]
+    fn content_in_the_form_that_the_template_reads() {
+        let message =
+            |content: Value| [Message::from_json("m", json!({"role": "user", "content": content})).unwrap()];
+        let (text, parts) = (message(json!("ab")), message(json!([{"type": "text", "text": "a"}, "b"])));
+        let plain = "{% for m in messages %}<{{ m.content }}>{% endfor %}";
+        assert_eq!([run(plain, &text), run(plain, &parts)], [Ok("<ab>".into()), Ok("<ab>".into())]);
+        let each = "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}";
+        assert_eq!([run(each, &text), run(each, &parts)], [Ok("<ab>".into()), Ok("<a><b>".into())]);
+        let both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}";
+        assert_eq!([run(both, &text), run(both, &parts)], [Ok("ab".into()), Ok("<a><b>".into())]);
     }
 }

@@ -1,28 +1,35 @@
-//! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template.
+//! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template, where a text ends.
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 
-use minijinja::Environment;
 use serde_json::{Map, Value};
 
-use crate::template::{self, Message};
-use crate::{Error, Result};
+use crate::contain::contain;
+use crate::template::{Context, Rendered, Template};
+use crate::{Error, Message, Result};
 
 /// A tokenizer with its special tokens and chat template. It can be shared between threads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<(String, u32)>,
     eos: Option<(String, u32)>,
+    stops: Vec<u32>,
     appends_eos: bool,
-    /// `Some(Err)` is a template that does not compile: that matters only once a conversation has to be rendered.
-    template: Option<std::result::Result<Environment<'static>, String>>,
+    templates: Templates,
 }
 
+/// The chat templates of a folder by name. One that does not compile matters only once a conversation has to be
+/// rendered with it.
+struct Templates(Vec<(String, std::result::Result<Template, String>)>);
+
 impl Tokenizer {
-    /// Reads `tokenizer.json`, the special tokens from `tokenizer_config.json` (else `special_tokens_map.json`)
-    /// and the chat template from `chat_template.jinja` (else `tokenizer_config.json`) in `dir`.
+    /// Reads a model folder's `tokenizer.json` with the special tokens, the chat template and the stop tokens that the
+    /// files beside it name, by the rules of transformers: `special_tokens_map.json` wins over
+    /// `tokenizer_config.json` unless that has an `added_tokens_decoder`, `chat_template.jinja` over both, and
+    /// `generation_config.json` over `config.json`.
     ///
     /// # Errors
     /// When `tokenizer.json` is missing, a file is broken, or the BOS or EOS token is not in the vocabulary.
@@ -34,26 +41,20 @@ impl Tokenizer {
                 "not found; a model folder needs the tokenizer.json of the `tokenizers` library",
             )
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|e| Error::file(&file, format!("is not a tokenizer: {e}")))?;
+        let broken = |e: &dyn fmt::Display| Error::file(&file, format!("is not a tokenizer: {e}"));
+        let mut inner = contain(|| tokenizers::Tokenizer::from_bytes(&bytes))
+            .map_err(|panic| broken(&panic))?
+            .map_err(|e| broken(&e))?;
         // A saved tokenizer remembers the cutting and padding of whoever saved it; both are ours to decide.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::file(&file, e))?;
+        inner.with_truncation(None).map_err(|e| broken(&e))?;
 
-        let config = object(&dir.join("tokenizer_config.json"))?;
-        let map = object(&dir.join("special_tokens_map.json"))?;
-        let mut specials: Vec<(String, String)> = Vec::new();
-        for (name, value) in config.iter().chain(&map) {
-            if let Some(text) = token_text(value).filter(|_| name.ends_with("_token"))
-                && !specials.iter().any(|(known, _)| known == name)
-            {
-                specials.push((name.clone(), text.to_owned()));
-            }
-        }
+        let config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let specials = specials(&config, object(&dir.join("special_tokens_map.json"))?);
         let special = |name: &str| -> Result<Option<(String, u32)>> {
-            let Some((_, text)) = specials.iter().find(|(known, _)| known == name) else { return Ok(None) };
+            let Some(text) = specials.get(name).and_then(Value::as_str) else { return Ok(None) };
             match inner.token_to_id(text) {
-                Some(id) => Ok(Some((text.clone(), id))),
+                Some(id) => Ok(Some((text.to_owned(), id))),
                 None => Err(Error::file(
                     &file,
                     format!("does not know the {name} `{text}` that its config names"),
@@ -61,17 +62,12 @@ impl Tokenizer {
             }
         };
         let (bos, eos) = (special("bos_token")?, special("eos_token")?);
+        let stops = stops(dir, eos.as_ref().map(|(_, id)| *id))?;
+        let templates = Templates::read(dir, &config, &specials)?;
 
-        let source = match read(&dir.join("chat_template.jinja"))? {
-            Some(bytes) => {
-                Some(String::from_utf8(bytes).map_err(|e| Error::file(&dir.join("chat_template.jinja"), e))?)
-            }
-            None => config.get("chat_template").and_then(default_template),
-        };
-        let template = source.map(|source| template::compile(source, &specials));
-
-        let mut tokenizer = Tokenizer { inner, bos, eos, appends_eos: false, template };
-        let (plain, special) = (tokenizer.encode("a", false)?, tokenizer.encode("a", true)?);
+        let mut tokenizer = Tokenizer { inner, bos, eos, stops, appends_eos: false, templates };
+        let (plain, special) = (tokenizer.encode("a", false), tokenizer.encode("a", true));
+        let (plain, special) = (plain.map_err(|e| broken(&e))?, special.map_err(|e| broken(&e))?);
         tokenizer.appends_eos = tokenizer
             .eos
             .as_ref()
@@ -84,10 +80,40 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        match self.inner.encode_fast(text, add_special_tokens) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(Error::Tokenizer(format!("the tokenizer refuses a text: {e}"))),
+        let encoding = refusing(contain(|| self.inner.encode_fast(text, add_special_tokens)))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of `text` without special tokens, and the bytes of the text that each stands for.
+    pub(crate) fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let encoding = refusing(contain(|| self.inner.encode(text, false)))?;
+        let places = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        Ok((encoding.get_ids().to_vec(), places))
+    }
+
+    /// The ids of a text that goes on, as training sees a prompt: one BOS if the model wants one, no EOS.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode_with_one_bos(text)?;
+        if self.appends_eos {
+            ids.pop();
         }
+        Ok(ids)
+    }
+
+    /// The ids of a text with special tokens, but no second BOS where the text brings its own.
+    pub(crate) fn encode_with_one_bos(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, true)?;
+        if let Some((bos, id)) = self.bos()
+            && text.starts_with(bos)
+            && ids.starts_with(&[id, id])
+            && self.encode("", true)?.first() == Some(&id)
+        {
+            ids.remove(0);
+        }
+        Ok(ids)
     }
 
     /// The text of `ids`. Ids outside the vocabulary give no text.
@@ -95,9 +121,10 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special_tokens)
-            .map_err(|e| Error::Tokenizer(format!("the tokenizer cannot decode: {e}")))
+        let failed = |e: &dyn fmt::Display| Error::Tokenizer(format!("the tokenizer cannot decode: {e}"));
+        contain(|| self.inner.decode(ids, skip_special_tokens))
+            .map_err(|panic| failed(&panic))?
+            .map_err(|e| failed(&e))
     }
 
     /// The end-of-sequence token, if the model has one.
@@ -110,6 +137,12 @@ impl Tokenizer {
         self.bos.as_ref().map(|(text, id)| (text.as_str(), *id))
     }
 
+    /// The tokens that end a generated text: the tokenizer's EOS first, then those that `generation_config.json` lists,
+    /// or `config.json` in a folder without it.
+    pub fn stops(&self) -> &[u32] {
+        &self.stops
+    }
+
     /// How many tokens there are, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -117,7 +150,7 @@ impl Tokenizer {
 
     /// Whether [`chat`](Self::chat) has a template to work with.
     pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
+        !self.templates.0.is_empty()
     }
 
     /// Renders a conversation as text. The template writes the special tokens itself, so encode the result
@@ -125,17 +158,19 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When there is no template, it does not compile, or it refuses the conversation (with its own message).
-    pub fn chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let rendered = match &self.template {
-            None => {
-                Err("the tokenizer has no chat template, which message lists need; use a chat model, add a \
-                         chat_template.jinja to the model folder, or give plain strings"
-                    .to_owned())
-            }
-            Some(Err(broken)) => Err(broken.clone()),
-            Some(Ok(env)) => template::render(env, messages, add_generation_prompt),
-        };
+    pub fn chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        context: &Context,
+    ) -> Result<Rendered> {
+        let rendered = self.template(context)?.render(messages, add_generation_prompt, context);
         rendered.map_err(Error::Tokenizer)
+    }
+
+    /// The template for conversations with this context.
+    pub(crate) fn template(&self, context: &Context) -> Result<&Template> {
+        self.templates.pick(!context.tools.is_empty()).map_err(Error::Tokenizer)
     }
 
     /// Whether the post-processor ends every encoding with EOS.
@@ -144,14 +179,79 @@ impl Tokenizer {
     }
 }
 
+/// What the tokenizer makes of a text, or the error that it refused it or panicked.
+fn refusing<T>(result: std::result::Result<tokenizers::Result<T>, String>) -> Result<T> {
+    let refuses = |e: &dyn fmt::Display| Error::Tokenizer(format!("the tokenizer refuses a text: {e}"));
+    result.map_err(|panic| refuses(&panic))?.map_err(|e| refuses(&e))
+}
+
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size())
             .field("bos", &self.bos)
             .field("eos", &self.eos)
+            .field("stops", &self.stops)
             .field("has_chat_template", &self.has_chat_template())
             .finish_non_exhaustive()
+    }
+}
+
+impl Templates {
+    /// `chat_template.jinja` and `additional_chat_templates/NAME.jinja`; without the former, what
+    /// `tokenizer_config.json` has: one text, or a list of `{name, template}`.
+    fn read(dir: &Path, config: &Map<String, Value>, specials: &Map<String, Value>) -> Result<Self> {
+        let text = |path: &Path| {
+            let bytes = read(path)?;
+            bytes.map(|b| String::from_utf8(b).map_err(|e| Error::file(path, e))).transpose()
+        };
+        let mut sources: Vec<(String, String)> = Vec::new();
+        if let Some(source) = text(&dir.join("chat_template.jinja"))? {
+            sources.push(("default".into(), source));
+        } else {
+            match config.get("chat_template") {
+                Some(Value::String(source)) => sources.push(("default".into(), source.clone())),
+                Some(Value::Array(named)) => sources.extend(named.iter().filter_map(|t| {
+                    Some((t.get("name")?.as_str()?.to_owned(), t.get("template")?.as_str()?.to_owned()))
+                })),
+                Some(Value::Object(named)) => sources.extend(
+                    named.iter().filter_map(|(name, t)| Some((name.clone(), t.as_str()?.to_owned()))),
+                ),
+                _ => {}
+            }
+        }
+        let more = dir.join("additional_chat_templates");
+        let mut files: Vec<_> =
+            std::fs::read_dir(&more).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
+        files.sort();
+        for path in files.iter().filter(|path| path.extension().is_some_and(|e| e == "jinja")) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let (false, Some(source)) = (sources.iter().any(|(known, _)| *known == name), text(path)?) {
+                sources.push((name, source));
+            }
+        }
+        let compile = |(name, source)| (name, Template::compile(source, specials));
+        Ok(Templates(sources.into_iter().map(compile).collect()))
+    }
+
+    /// `tool_use` where there are tools and it is there, else `default`.
+    fn pick(&self, tools: bool) -> std::result::Result<&Template, String> {
+        let named = |name: &str| self.0.iter().find(|(known, _)| known == name);
+        match named("tool_use").filter(|_| tools).or(named("default")) {
+            Some((_, template)) => template.as_ref().map_err(Clone::clone),
+            None if self.0.is_empty() => {
+                Err("the tokenizer has no chat template, which message lists need; use a chat model, add a \
+                     chat_template.jinja to the model folder, or give plain strings"
+                    .to_owned())
+            }
+            None => {
+                let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+                Err(format!(
+                    "the tokenizer has the chat templates {} and none named default; add it as chat_template.jinja",
+                    names.join(", ")
+                ))
+            }
+        }
     }
 }
 
@@ -164,10 +264,25 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The JSON object in a file that may be absent (then it is empty).
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    let Some(bytes) = read(path)? else { return Ok(Map::new()) };
-    serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
+/// The JSON object in a file that may be absent.
+fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
+}
+
+/// The special tokens by name (`eos_token`, ...), each as its text. A config that knows its added tokens is of a version
+/// that writes no map; a map beside it is left from before.
+fn specials(config: &Map<String, Value>, map: Option<Map<String, Value>>) -> Map<String, Value> {
+    let map = map.filter(|_| !config.contains_key("added_tokens_decoder")).unwrap_or_default();
+    let mut specials = Map::new();
+    for (name, value) in map.iter().chain(config) {
+        if let Some(text) = token_text(value).filter(|_| name.ends_with("_token")) {
+            specials.entry(name.clone()).or_insert_with(|| text.into());
+        }
+    }
+    specials
 }
 
 /// A special token is written as its text or as `{"content": text, ...}`.
@@ -175,11 +290,30 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// A template is one string, or a list of `{name, template}` of which `default` is the one for plain chat.
-fn default_template(value: &Value) -> Option<String> {
-    let one = value.as_str().or_else(|| {
-        let named = value.as_array()?.iter().find(|t| t.get("name").is_some_and(|n| n == "default"))?;
-        named.get("template")?.as_str()
-    });
-    one.map(str::to_owned)
+/// The tokens that end a text, the tokenizer's own first.
+fn stops(dir: &Path, eos: Option<u32>) -> Result<Vec<u32>> {
+    let generation = dir.join("generation_config.json");
+    let (file, config) = match object(&generation)? {
+        Some(config) => (generation, config),
+        None => {
+            let file = dir.join("config.json");
+            let config = object(&file)?.unwrap_or_default();
+            (file, config)
+        }
+    };
+    let listed = match config.get("eos_token_id") {
+        None | Some(Value::Null) => &[][..],
+        Some(Value::Array(list)) => list,
+        Some(one) => std::slice::from_ref(one),
+    };
+    let mut stops: Vec<u32> = eos.into_iter().collect();
+    for id in listed {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+            Error::file(&file, format!("`eos_token_id` has {id}, which is not the id of a token"))
+        })?;
+        if !stops.contains(&id) {
+            stops.push(id);
+        }
+    }
+    Ok(stops)
 }

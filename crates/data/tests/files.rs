@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::fs;
+
 use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, ids, load, show};
-use duel_data::{Batch, Dataset, Error, Message, Options, Report, Row, Tokenizer, Truncation};
+use duel_data::{Batch, Context, Dataset, Error, Message, Options, Report, Row, Tokenizer, Truncation};
 
 fn chat() -> Tokenizer {
     Tiny { template: Some(CHAT), ..TINY }.build()
@@ -228,7 +230,7 @@ fn errors_of_rows() {
         (r#"{"prompt": ["Q"], "chosen": "y", "rejected": "n"}"#, "`prompt[0]` is a string, not a message"),
         (
             r#"{"prompt": [{"role": "user", "content": null}], "chosen": "y", "rejected": "n"}"#,
-            "`prompt[0]` has null as its `content`",
+            "`prompt[0]` has no `content`, or null",
         ),
         (
             r#"{"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "y", "rejected": "n"}"#,
@@ -348,11 +350,15 @@ fn errors_of_tokenizers() {
     assert!(error().contains("tokenizer.json: is not a tokenizer"));
     let model = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "unk_token": "u", "vocab": {"u": 0, "end": 1}}}"#;
     dir.write("tokenizer.json", model);
-    // special_tokens_map.json stands in for what tokenizer_config.json does not say.
+    // special_tokens_map.json says what tokenizer_config.json does not, and wins over it ...
     dir.write("special_tokens_map.json", r#"{"eos_token": {"content": "end"}}"#);
     assert_eq!(Tokenizer::from_dir(&dir.0).unwrap().eos(), Some(("end", 1)));
     dir.write("tokenizer_config.json", r#"{"eos_token": "stop", "bos_token": null}"#);
+    assert_eq!(Tokenizer::from_dir(&dir.0).unwrap().eos(), Some(("end", 1)));
+    // ... but for a config of the versions that keep the added tokens in it: beside that the map is a left-over.
+    dir.write("tokenizer_config.json", r#"{"eos_token": "stop", "added_tokens_decoder": {}}"#);
     assert!(error().contains("does not know the eos_token `stop`"));
+    fs::remove_file(dir.0.join("special_tokens_map.json")).unwrap();
     // An EOS that is an ordinary word would be learned as text, and never end anything.
     dir.write("tokenizer_config.json", r#"{"eos_token": "end"}"#);
     let tok = Tokenizer::from_dir(&dir.0).unwrap();
@@ -367,7 +373,10 @@ fn errors_of_tokenizers() {
     );
     let tok = Tokenizer::from_dir(&dir.0).unwrap();
     assert!(
-        tok.chat(&[Message::new("user", "hi")], true).unwrap_err().to_string().contains("does not compile")
+        tok.chat(&[Message::new("user", "hi")], true, &Context::default())
+            .unwrap_err()
+            .to_string()
+            .contains("does not compile")
     );
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{PREFERENCE, SFT, shared};
-use duel_data::{Dataset, Message, Options, Tokenizer};
+use duel_data::{Context, Dataset, Message, Options, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -51,7 +51,7 @@ fn tokenizer_vectors() {
 fn chat_vectors() {
     #[derive(Deserialize)]
     struct Vector {
-        messages: Vec<Message>,
+        messages: Vec<serde_json::Value>,
         add_generation_prompt: bool,
         text: String,
         ids: Vec<u32>,
@@ -61,7 +61,9 @@ fn chat_vectors() {
         let vectors: Vec<Vector> = json_lines(&format!("tokenizers/chat_vectors.{name}.jsonl")).unwrap();
         assert_eq!(vectors.len(), 6);
         for v in vectors {
-            let text = tok.chat(&v.messages, v.add_generation_prompt).unwrap();
+            let message = |m| Message::from_json("message", m).unwrap();
+            let messages: Vec<Message> = v.messages.into_iter().map(message).collect();
+            let text = tok.chat(&messages, v.add_generation_prompt, &Context::default()).unwrap().text;
             assert_eq!(text, v.text, "{name}");
             assert_eq!(tok.encode(&text, false).unwrap(), v.ids, "{name}");
         }
@@ -82,8 +84,9 @@ fn special_tokens_and_sizes() {
     let golden = Tokenizer::from_dir(&shared("golden/qwen2").unwrap()).unwrap();
     assert!(
         golden
-            .chat(&[Message::new("user", "Hi")], false)
+            .chat(&[Message::new("user", "Hi")], false, &Context::default())
             .unwrap()
+            .text
             .ends_with("<|im_start|>user\nHi<|im_end|>\n")
     );
 }

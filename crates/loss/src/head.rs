@@ -8,7 +8,8 @@ use std::ops::Range;
 /// Which rows of a packed batch predict which tokens.
 ///
 /// The last row of the prompt predicts the first token of every response; a response without prompt has nothing
-/// that predicts its first token, which is then not scored.
+/// that predicts its first token, which is then not scored. Nor are the rows of a response that are given: in a
+/// conversation, what others than the model say.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     rows: Vec<u32>,
@@ -26,18 +27,31 @@ impl Targets {
         self.groups.clear();
     }
 
-    /// Adds a group: the segments of its responses in a batch of `tokens`.
-    pub fn push_group(&mut self, tokens: &[u32], responses: impl IntoIterator<Item = Segment>) {
+    /// Adds a group: the segments of its responses in a batch of `tokens`, and the rows in them whose tokens are
+    /// `given`, in order.
+    pub fn push_group(
+        &mut self,
+        tokens: &[u32],
+        responses: impl IntoIterator<Item = Segment>,
+        given: &[Range<usize>],
+    ) {
         let first = self.responses.len();
+        let mut given = given.iter().peekable();
         for s in responses {
             let from = self.rows.len();
-            let end = s.start + s.len;
-            if s.prefix_len > 0 && s.len > 0 {
-                self.rows.push((s.prefix_start + s.prefix_len - 1) as u32);
-                self.tokens.push(tokens[s.start]);
+            for (at, &token) in tokens.iter().enumerate().skip(s.start).take(s.len) {
+                while given.next_if(|run| run.end <= at).is_some() {}
+                let before = match at.checked_sub(1) {
+                    _ if given.peek().is_some_and(|run| run.start <= at) => None,
+                    _ if at == s.start && s.prefix_len == 0 => None,
+                    _ if at == s.start => Some(s.prefix_start + s.prefix_len - 1),
+                    before => before,
+                };
+                if let Some(before) = before {
+                    self.rows.push(before as u32);
+                    self.tokens.push(token);
+                }
             }
-            self.rows.extend((s.start + 1..end).map(|r| r as u32 - 1));
-            self.tokens.extend(tokens.get(s.start + 1..end).unwrap_or_default());
             self.responses.push(from..self.rows.len());
         }
         self.groups.push(first..self.responses.len());
@@ -304,8 +318,8 @@ mod tests {
         let tokens: Vec<u32> = (0..12).map(|i| (i * 5) % 7).collect();
         let prompt = |start, len, prefix_start, prefix_len| Segment { start, len, prefix_start, prefix_len };
         let mut t = Targets::default();
-        t.push_group(&tokens, [prompt(2, 3, 0, 2), prompt(5, 1, 0, 2)]);
-        t.push_group(&tokens, [prompt(6, 3, 0, 0), prompt(9, 3, 0, 0)]);
+        t.push_group(&tokens, [prompt(2, 3, 0, 2), prompt(5, 1, 0, 2)], &[]);
+        t.push_group(&tokens, [prompt(6, 3, 0, 0), prompt(9, 3, 0, 0)], &[]);
         (t, tokens)
     }
 
@@ -317,6 +331,16 @@ mod tests {
         assert_eq!(t.tokens, want);
         assert_eq!(t.chunks(4), [0..1, 1..2]);
         assert_eq!(t.chunks(8).len(), 1);
+    }
+
+    #[test]
+    fn given_rows_are_not_scored() {
+        let (tokens, mut t) = (targets().1, Targets::default());
+        let response = |start, len| Segment { start, len, prefix_start: 0, prefix_len: 2 };
+        t.push_group(&tokens, [response(2, 5), response(7, 3)], &[2..3, 4..6, 9..10]);
+        assert_eq!(t.rows, [2, 5, 1, 7]);
+        assert_eq!(t.tokens, [3, 6, 7, 8].map(|i: usize| tokens[i]));
+        assert_eq!(t.responses, [0..2, 2..4]);
     }
 
     /// However small the room for logits is, values and gradients are the same.

@@ -119,9 +119,13 @@ impl<'b, B: Backend> Engine<'b, B> {
         };
         self.layout.set(self.b, &batch.tokens, batch.segments.iter().map(segment));
         self.targets.clear();
+        let mut given = batch.given.as_slice();
         for group in &batch.groups {
-            self.targets
-                .push_group(&batch.tokens, batch.segments[group.responses.clone()].iter().map(segment));
+            let segments = &batch.segments[group.responses.clone()];
+            let end = segments.last().map_or(0, |s| s.start + s.len);
+            let (own, rest) = given.split_at(given.partition_point(|run| run.end <= end));
+            self.targets.push_group(&batch.tokens, segments.iter().map(segment), own);
+            given = rest;
         }
     }
 

@@ -211,13 +211,13 @@ impl Drawn {
 
 impl<B: Backend> Sampler<'_, B> {
     fn draw(&self, weights: &Model<Real<B>>, prefixes: &[String]) -> Result<Drawn, Error> {
-        let encode = |p: &String| self.tokenizer.encode(p, true);
+        let encode = |p: &String| self.tokenizer.encode_prompt(p);
         let prompts = prefixes.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let how = Sampling { max_new_tokens: 40, temperature: 1.0, top_k: 0, top_p: 1.0, seed: self.seed };
-        let stop: Vec<u32> = self.tokenizer.eos().map(|(_, id)| id).into_iter().collect();
         let mut progress = Progress::new("sampling", "samples", 0, prompts.len() as u64);
-        let samples =
-            sample(self.b, self.model, weights, &prompts, how, &stop, |n| progress.advance(n as u64))?;
+        let samples = sample(self.b, self.model, weights, &prompts, how, self.tokenizer.stops(), |n| {
+            progress.advance(n as u64)
+        })?;
         let texts = samples.iter().map(|s| self.tokenizer.decode(s, true)).collect::<Result<_, _>>()?;
         Ok(Drawn { prompts, samples, texts })
     }

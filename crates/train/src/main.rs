@@ -4,11 +4,11 @@ use clap::{Args, Parser, Subcommand};
 use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_cuda::Cuda;
-use duel_data::{Message, Tokenizer};
+use duel_data::{Context, Message, Tokenizer};
 use duel_model::{Config as ModelConfig, Sampling};
 use duel_train::config::{Config, Device, Maybe, Options, normalize_args};
 use duel_train::experiment::{self, Finding};
-use duel_train::sample::{sample, stop_tokens};
+use duel_train::sample::sample;
 use duel_train::{Error, Outcome, signal, train};
 use half::bf16;
 use std::path::{Path, PathBuf};
@@ -246,10 +246,10 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
     let tokenizer = Tokenizer::from_dir(&args.model)?;
     let model = ModelConfig::from_dir(&args.model)?;
     let prompt = if args.chat {
-        let text = tokenizer.chat(&[Message::new("user", &args.prompt)], true)?;
-        tokenizer.encode(&text, false)?
+        let chat = tokenizer.chat(&[Message::new("user", &args.prompt)], true, &Context::default())?;
+        tokenizer.encode(&chat.text, false)?
     } else {
-        tokenizer.encode(&args.prompt, true)?
+        tokenizer.encode_prompt(&args.prompt)?
     };
     let how = Sampling {
         max_new_tokens: args.max_new_tokens as usize,
@@ -261,7 +261,7 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
     if !(how.temperature >= 0.0 && how.top_p > 0.0 && how.top_p <= 1.0) {
         return Err(Error::new("--temperature must be 0 or above, --top-p above 0 and at most 1"));
     }
-    let stop = stop_tokens(&args.model, &tokenizer);
+    let stop = tokenizer.stops().to_vec();
     let machine = &args.machine;
     let chosen = Chosen::of(machine.device, machine.bf16.clone(), machine.threads.into())?;
     let out = chosen.run(Generation { folder: &args.model, model, prompt, how, stop })?;

@@ -40,10 +40,7 @@ impl Objective {
         let group = |&i: &u32| {
             let g = ds.group(i as usize);
             match self {
-                // Without a prompt nothing predicts the first token.
-                Objective::Sft => {
-                    g.responses().map(|r| r.len() - usize::from(g.prompt.is_empty())).sum::<usize>() as f64
-                }
+                Objective::Sft => g.scored() as f64,
                 Objective::Preference { .. } => {
                     let k = g.responses().len();
                     (k * (k - 1) / 2) as f64

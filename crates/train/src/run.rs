@@ -9,7 +9,7 @@ use crate::objective::{Metrics, Objective};
 use crate::plot;
 use crate::progress::Progress;
 use crate::reference::{ModelId, Reference};
-use crate::sample::{self, sequence_kl, stop_tokens};
+use crate::sample::{self, sequence_kl};
 use crate::signal;
 use duel_backend::{Acc, Backend, Dtype, Element, Real};
 use duel_data::{Dataset, Group, Options, Task, Tokenizer, Truncation, order};
@@ -394,11 +394,11 @@ impl<B: Backend> Run<'_, B> {
             top_p: c.top_p,
             seed: c.seed,
         };
-        let stop = stop_tokens(&c.model, &self.tokenizer);
-        let samples = match sample::sample(b, model, &self.weights, &prompts, how, &stop, |_| {}) {
-            Err(_) if signal::interrupted() => return Ok(None),
-            samples => samples?,
-        };
+        let samples =
+            match sample::sample(b, model, &self.weights, &prompts, how, self.tokenizer.stops(), |_| {}) {
+                Err(_) if signal::interrupted() => return Ok(None),
+                samples => samples?,
+            };
         let mut lines = String::new();
         for (prompt, sample) in prompts.iter().zip(&samples) {
             let text = |ids: &[u32]| self.tokenizer.decode(ids, true);

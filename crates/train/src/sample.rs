@@ -4,26 +4,11 @@ use crate::Error;
 use crate::engine::{Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Options, Task, Truncation};
 use duel_model::{Config, Generator, Keep, Sampling, Weights};
-use std::path::Path;
 
 /// Prompts that are decoded at a time.
 const BATCH: usize = 64;
-
-/// Tokens that end a sample: the tokenizer's EOS and those of `generation_config.json`.
-pub fn stop_tokens(dir: &Path, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut stop: Vec<u32> = tokenizer.eos().map(|(_, id)| id).into_iter().collect();
-    let file = std::fs::read_to_string(dir.join("generation_config.json")).unwrap_or_default();
-    let json: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
-    let eos = &json["eos_token_id"];
-    let listed = eos.as_array().map_or_else(|| vec![eos.clone()], Clone::clone);
-    let bos = tokenizer.bos().map(|(_, id)| id);
-    stop.extend(listed.iter().filter_map(|id| id.as_u64()).map(|id| id as u32).filter(|id| Some(*id) != bos));
-    stop.sort_unstable();
-    stop.dedup();
-    stop
-}
 
 /// Continues every prompt; returns the new tokens of each.
 pub fn sample<B: Backend>(
@@ -41,10 +26,16 @@ pub fn sample<B: Backend>(
             model.vocab
         )));
     }
+    if prompts.iter().any(Vec::is_empty) {
+        return Err(Error::new(
+            "the prompt is empty, and this tokenizer puts no BOS token before a text that a model could go on from; give \
+             at least one token",
+        ));
+    }
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    if longest == 0 || longest >= model.max_positions {
+    if longest >= model.max_positions {
         return Err(Error::new(format!(
-            "a prompt of {longest} tokens cannot be continued: the model has {} positions",
+            "a prompt of {longest} tokens cannot be continued: the model has {} positions; shorten it",
             model.max_positions
         )));
     }

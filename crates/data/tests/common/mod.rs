@@ -41,18 +41,18 @@ impl Drop for Dir {
 }
 
 /// One token a character (`' '..='~'` and newline), a merge of "ab", BOS in front if the post-processor says so.
-pub struct Tiny {
+pub struct Tiny<'a> {
     pub bos: bool,
     pub appends_eos: bool,
     pub eos: Option<&'static str>,
-    pub template: Option<&'static str>,
+    pub template: Option<&'a str>,
 }
 
-pub const TINY: Tiny = Tiny { bos: true, appends_eos: false, eos: Some("</s>"), template: None };
+pub const TINY: Tiny<'static> = Tiny { bos: true, appends_eos: false, eos: Some("</s>"), template: None };
 pub const CHAT: &str = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{{ eos_token }}{% endfor %}\
                         {% if add_generation_prompt %}a:{% endif %}";
 
-impl Tiny {
+impl Tiny<'_> {
     pub fn build(&self) -> Tokenizer {
         let dir = Dir::new();
         let mut vocab = json!({"<unk>": 0, "<s>": BOS, "</s>": EOS, "\n": 3, "ab": 4});
