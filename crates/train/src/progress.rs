@@ -64,8 +64,8 @@ impl Progress {
         Self::on_stderr(label, Unit::Of(unit.into()), from, total)
     }
 
-    /// Reading a file of so many bytes. It is a bar on a terminal; plain lines come only while it goes on, and none from a
-    /// file that is read before the first is due.
+    /// Reading a file of so many bytes: a bar on a terminal; elsewhere lines, and none for a file that is read before
+    /// the first is due.
     pub fn reading(label: &str, bytes: u64) -> Self {
         Self::on_stderr(label, Unit::Bytes, 0, bytes)
     }

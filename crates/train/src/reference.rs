@@ -1,8 +1,8 @@
 //! Log-probabilities of the reference model: computed once, kept on disk by content.
 //!
-//! They are computed before the first step, of the groups that the planned steps visit and of no others. Not beside the
-//! steps, because the policy begins as the reference: until the first step one copy of the weights is both, and after it
-//! there would have to be room for two.
+//! They are computed before the first step, of the groups that the planned steps visit and of no others. Not between
+//! the steps: the policy begins as the reference, so that until the first step one copy of the weights is both, and
+//! after it there would have to be room for two.
 
 use crate::Error;
 use crate::cache::{Cache, Record};

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -276,6 +276,23 @@ fn ctrl_c_keeps_what_was_computed_and_trains_nothing() {
         assert!(!run.out().exists());
     }
     said(&run.ok(), 0, 2000, kept, 2000 - kept);
+    assert_eq!(sorted(cached.groups()), (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_that_may_not_grow_keeps_what_it_has() {
+    let temp = Temp::with_model("limit");
+    let run = long(&temp, "out");
+    let mut command = Command::new("sh");
+    // Blocks of 512 bytes: room for 365 records and a part of the next.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_duel")]);
+    let ended = Ended::of(command.args(run.args()).output().unwrap());
+    let cached = Cached::of(&temp, "train.jsonl", "cache");
+    for part in [&cached.cache.path().display().to_string(), "cannot be written", "set cache_dir"] {
+        assert!(ended.error().contains(part), "`{part}`: {}", ended.error());
+    }
+    assert_eq!((cached.bytes(), cached.groups().len()), (10_240, 365));
+    said(&run.ok(), 0, 2000, 365, 1635);
     assert_eq!(sorted(cached.groups()), (0..2000).collect::<Vec<_>>());
 }
 
