@@ -27,6 +27,7 @@ from pathlib import Path
 # Beside this folder in the repository and in the bundle alike.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "peers"))
 
+import ready
 from contest import duel_command, duel_results, ending, offline, read_rows, steps, train_with_trl, write_rows
 
 # Shapes of the models as transformers names them; all tie the head to the embedding.
@@ -238,6 +239,11 @@ class Failed(Exception):
     pass
 
 
+def environment(a):
+    """duel's environment, with CUDA's libraries on the loader's path where that is asked for."""
+    return {**os.environ, "LD_LIBRARY_PATH": a.library_path} if a.library_path else None
+
+
 class Race:
     def __init__(self, a):
         self.a = a
@@ -281,8 +287,7 @@ class Race:
         """duel's own results with the GPU's peak and the model's digest, and its records."""
         out, cache = self.work / "duel-output", self.work / "duel-cache"
         command = duel_command(self.a.duel, self.work / name, rows, out, cache, settings, *options)
-        env = {**os.environ, "LD_LIBRARY_PATH": self.a.library_path} if self.a.library_path else None
-        device_bytes = self.run(command + (device or self.device_options()), env)
+        device_bytes = self.run(command + (device or self.device_options()), environment(self.a))
         end, records = duel_results(out)
         with open(out / "model.safetensors", "rb") as file:
             end["model"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -435,6 +440,8 @@ def main():
     a = options()
     if a.worker:
         return {"models": models_worker, "trl": trl_worker}[a.worker](a)
+    # Not the packages: making the models shows within seconds whether PyTorch is there, and duel runs without TRL.
+    ready.require(ready.binary(a.duel, environment(a)), ready.folder("--work", a.work), ready.target("--json", a.json))
     race = Race(a)
     race.write()
     names = a.models.split(",")

@@ -29,6 +29,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ready
 from contest import duel_command, duel_results, offline, read_rows, steps, train_with_trl, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,6 +182,13 @@ def main():
         return trl_worker(a)
     if a.export:
         return export(a)
+    ready.require(
+        ready.binary(a.duel),
+        ready.model(a.model),
+        ready.rows(a.rows, a.count),
+        ready.target("--json", a.json) if a.json else [],
+        ready.packages(),
+    )
     kinds = KINDS if a.settings == "both" else (a.settings,)
     with tempfile.TemporaryDirectory(prefix="duel-race-") as folder:
         work = Path(folder)

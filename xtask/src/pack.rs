@@ -103,7 +103,7 @@ const VERSION: &str = "VERSION";
 
 /// What runs there, and what explains it.
 fn is_script(file: &str) -> bool {
-    file.starts_with("benches/gpu/") || file == "benches/peers/contest.py"
+    file.starts_with("benches/gpu/") || ["benches/peers/contest.py", "benches/peers/ready.py"].contains(&file)
 }
 
 /// Removes an earlier bundle, and nothing else.

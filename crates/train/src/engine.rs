@@ -109,6 +109,11 @@ impl<'b, B: Backend> Engine<'b, B> {
         pack(sizes, budget).into_iter().map(|r| &indices[r]).collect()
     }
 
+    /// The micro-batches of [`Engine::score`].
+    pub fn scored_together<'i>(&self, ds: &Dataset, indices: &'i [u32]) -> Vec<&'i [u32]> {
+        Self::micro_batches(ds, indices, self.room.rows)
+    }
+
     fn load(&mut self, ds: &Dataset, indices: &[u32]) {
         let batch = Batch::new(ds, indices);
         let segment = |s: &duel_data::Segment| Segment {
@@ -175,7 +180,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     ) -> Result<Vec<ResponseStats>, Error> {
         let head = *weights.view().head();
         let mut all = Vec::new();
-        for micro in Self::micro_batches(ds, indices, self.room.rows) {
+        for micro in self.scored_together(ds, indices) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
             all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets)?);

@@ -11,7 +11,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Progress through one piece of work: training, tokenising, the reference pass, generation.
 pub struct Progress {
     label: String,
-    unit: String,
+    unit: Unit,
     /// What was done before this process began: a resumed run starts here.
     from: u64,
     done: u64,
@@ -22,6 +22,37 @@ pub struct Progress {
     output: Output,
 }
 
+/// What is counted.
+enum Unit {
+    /// Things of this name.
+    Of(String),
+    /// Bytes of a file, said in MB. One that is read before the first interval is over is not worth a line.
+    Bytes,
+}
+
+impl Unit {
+    fn name(&self) -> &str {
+        match self {
+            Unit::Of(name) => name,
+            Unit::Bytes => "MB",
+        }
+    }
+
+    fn amount(&self, count: u64) -> f64 {
+        match self {
+            Unit::Of(_) => count as f64,
+            Unit::Bytes => count as f64 / 1e6,
+        }
+    }
+
+    fn show(&self, count: u64) -> String {
+        match self {
+            Unit::Of(_) => count.to_string(),
+            Unit::Bytes => format!("{:.1}", self.amount(count)),
+        }
+    }
+}
+
 enum Output {
     Bars(MultiProgress, ProgressBar),
     Lines { writer: Box<dyn Write + Send>, written: Instant },
@@ -30,39 +61,49 @@ enum Output {
 impl Progress {
     /// Work of `total` units of which `from` are already done, e.g. `("reference log-probs", "groups", 0, 300)`.
     pub fn new(label: &str, unit: &str, from: u64, total: u64) -> Self {
+        Self::on_stderr(label, Unit::Of(unit.into()), from, total)
+    }
+
+    /// Reading a file of so many bytes: a bar on a terminal; elsewhere lines, and none for a file that is read before
+    /// the first is due.
+    pub fn reading(label: &str, bytes: u64) -> Self {
+        Self::on_stderr(label, Unit::Bytes, 0, bytes)
+    }
+
+    fn on_stderr(label: &str, unit: Unit, from: u64, total: u64) -> Self {
         if std::io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            Self::with_output(label, unit, from, total, |total| bar(bars, total))
+            Self::with_output(label, unit, from, total, |unit| bar(bars, unit, total))
         } else {
-            Self::plain(label, unit, from, total, Box::new(std::io::stderr()))
+            Self::with_output(label, unit, from, total, |_| lines(Box::new(std::io::stderr())))
         }
     }
 
     /// The same in plain lines to `writer`, whatever it is.
     pub fn plain(label: &str, unit: &str, from: u64, total: u64, writer: Box<dyn Write + Send>) -> Self {
-        Self::with_output(label, unit, from, total, |_| Output::Lines { writer, written: Instant::now() })
+        Self::with_output(label, Unit::Of(unit.into()), from, total, |_| lines(writer))
     }
 
     /// Work inside this work (an evaluation, its samples): on a terminal a second bar below, gone when it is dropped.
     pub fn sub(&self, label: &str, unit: &str, total: u64) -> Self {
         match &self.output {
-            Output::Bars(bars, _) => {
-                Self::with_output(label, unit, 0, total, |total| bar(bars.clone(), total))
-            }
+            Output::Bars(bars, _) => Self::with_output(label, Unit::Of(unit.into()), 0, total, |unit| {
+                bar(bars.clone(), unit, total)
+            }),
             Output::Lines { .. } => Self::plain(label, unit, 0, total, Box::new(std::io::stderr())),
         }
     }
 
     fn with_output(
         label: &str,
-        unit: &str,
+        unit: Unit,
         from: u64,
         total: u64,
-        output: impl FnOnce(u64) -> Output,
+        output: impl FnOnce(&Unit) -> Output,
     ) -> Self {
-        let (label, unit) = (label.to_string(), unit.to_string());
+        let output = output(&unit);
         let progress = Self {
-            label,
+            label: label.to_string(),
             unit,
             from,
             done: from,
@@ -70,7 +111,7 @@ impl Progress {
             pairs: 0,
             loss: None,
             started: Instant::now(),
-            output: output(total),
+            output,
         };
         if let Output::Bars(_, bar) = &progress.output {
             bar.set_prefix(progress.label.clone());
@@ -83,7 +124,8 @@ impl Progress {
     pub fn advance(&mut self, units: u64) {
         self.done += units;
         let status = self.status();
-        let finished = self.done >= self.total;
+        let brief = matches!(self.unit, Unit::Bytes) && self.started.elapsed() < PLAIN_INTERVAL;
+        let finished = self.done >= self.total && !brief;
         match &mut self.output {
             Output::Bars(_, bar) => {
                 bar.set_message(status);
@@ -127,7 +169,8 @@ impl Progress {
 
     /// "training 40/300 steps".
     fn head(&self) -> String {
-        format!("{} {}/{} {}", self.label, self.done, self.total, self.unit)
+        let (unit, done, total) = (&self.unit, self.unit.show(self.done), self.unit.show(self.total));
+        format!("{} {done}/{total} {}", self.label, unit.name())
     }
 
     /// What follows the counter: the loss if there is one, the pace.
@@ -139,9 +182,12 @@ impl Progress {
     }
 
     fn pace(&self) -> String {
-        let rated =
-            if self.pairs > 0 { (self.pairs, "pairs") } else { (self.done - self.from, self.unit.as_str()) };
-        pace(rated, self.done - self.from, self.total.saturating_sub(self.done), self.started.elapsed())
+        let done = self.done - self.from;
+        let rated = match self.pairs {
+            0 => (self.unit.amount(done), self.unit.name()),
+            pairs => (pairs as f64, "pairs"),
+        };
+        pace(rated, done, self.total.saturating_sub(self.done), self.started.elapsed())
     }
 }
 
@@ -154,18 +200,26 @@ impl Drop for Progress {
     }
 }
 
-fn bar(bars: MultiProgress, total: u64) -> Output {
-    // The template is a constant: the plain style stands in only if it were wrong.
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}");
+fn lines(writer: Box<dyn Write + Send>) -> Output {
+    Output::Lines { writer, written: Instant::now() }
+}
+
+fn bar(bars: MultiProgress, unit: &Unit, total: u64) -> Output {
+    let template = match unit {
+        Unit::Of(_) => "{prefix} {wide_bar} {pos}/{len}  {msg}",
+        Unit::Bytes => "{prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {msg}",
+    };
+    // The templates are constants: the plain style stands in only if one were wrong.
+    let style = ProgressStyle::with_template(template);
     let bar = ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let bar = bars.add(bar);
     Output::Bars(bars, bar)
 }
 
 /// "12.3 pairs/s, 3:20 left": the mean pace since the start, and what it means for the rest.
-fn pace((count, unit): (u64, &str), done: u64, left: u64, elapsed: Duration) -> String {
+fn pace((amount, unit): (f64, &str), done: u64, left: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(1e-9);
-    let mut text = format!("{} {unit}/s", short(count as f64 / seconds));
+    let mut text = format!("{} {unit}/s", short(amount / seconds));
     if left > 0 && done > 0 {
         text += &format!(", {} left", clock(seconds / done as f64 * left as f64));
     }
@@ -249,10 +303,44 @@ mod tests {
         assert!(lines[0].starts_with("reference log-probs 300/300 groups ") && !lines[0].contains("left"));
     }
 
+    /// Reading a file, which began `ago`.
+    fn reading(bytes: u64, ago: Duration, log: &Shared) -> Progress {
+        let writer = Box::new(log.clone());
+        let mut progress = Progress::with_output("tokenising", Unit::Bytes, 0, bytes, |_| Output::Lines {
+            writer,
+            written: Instant::now() - ago,
+        });
+        progress.started -= ago;
+        progress
+    }
+
+    #[test]
+    fn a_file_read_at_once_is_not_worth_a_line() {
+        let log = Shared::default();
+        let mut progress = reading(3_000, Duration::ZERO, &log);
+        (0..3).for_each(|_| progress.advance(1_000));
+        drop(progress);
+        assert_eq!(log.lines(), [""; 0]);
+    }
+
+    #[test]
+    fn reading_a_large_file_is_said_in_mb_at_each_interval_and_at_the_end() {
+        let log = Shared::default();
+        let mut progress = reading(340_500_000, PLAIN_INTERVAL, &log);
+        [170_250_000, 1_000, 170_249_000].into_iter().for_each(|bytes| progress.advance(bytes));
+        let lines = log.lines();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("tokenising 170.2/340.5 MB "), "{}", lines[0]);
+        assert!(lines[0].ends_with(" MB/s, 0:10 left"), "{}", lines[0]);
+        assert!(lines[1].starts_with("tokenising 340.5/340.5 MB "), "{}", lines[1]);
+        assert!(lines[1].ends_with(" MB/s"), "{}", lines[1]);
+    }
+
     #[test]
     fn bars_survive_every_call() {
         let hidden = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        let mut progress = Progress::with_output("training", "steps", 5, 9, |total| bar(hidden, total));
+        let steps = Unit::Of("steps".into());
+        let mut progress = Progress::with_output("training", steps, 5, 9, |unit| bar(hidden, unit, 9));
         progress.step(2, 0.25);
         progress.logged(&[("loss", 0.25)]);
         progress.sub("evaluation", "groups", 3).advance(3);
@@ -264,10 +352,10 @@ mod tests {
 
     #[test]
     fn pace_counts_from_where_this_process_began() {
-        let pace = |count, done, left| pace((count, "pairs"), done, left, Duration::from_secs(10));
-        assert_eq!(pace(80, 10, 200), "8.0000 pairs/s, 3:20 left");
-        assert_eq!(pace(80, 10, 0), "8.0000 pairs/s");
-        assert_eq!(pace(0, 0, 5), "0 pairs/s");
+        let pace = |pairs, done, left| pace((pairs, "pairs"), done, left, Duration::from_secs(10));
+        assert_eq!(pace(80.0, 10, 200), "8.0000 pairs/s, 3:20 left");
+        assert_eq!(pace(80.0, 10, 0), "8.0000 pairs/s");
+        assert_eq!(pace(0.0, 0, 5), "0 pairs/s");
     }
 
     #[test]

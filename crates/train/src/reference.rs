@@ -1,25 +1,26 @@
 //! Log-probabilities of the reference model: computed once, kept on disk by content.
+//!
+//! They are computed before the first step, of the groups that the planned steps visit and of no others. Not between
+//! the steps: the policy begins as the reference, so that until the first step one copy of the weights is both, and
+//! after it there would have to be room for two.
 
 use crate::Error;
+use crate::cache::{Cache, Record};
 use crate::engine::Engine;
 use crate::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Element, Real};
 use duel_data::Dataset;
 use duel_model::Model;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
-/// Part of the key: changes when the same inputs would give other numbers or another file.
-const FORMAT: u64 = 4;
-
-/// Name of the checksum in the file's metadata: the one damage that the format itself does not show is in the numbers.
-const CHECKSUM: &str = "xxh3";
+/// Part of every identity: changes when the same inputs would give other numbers.
+const NUMBERS: u64 = 4;
 
 /// Identity of a model folder's content: its config and every weight file.
 pub struct ModelId(Xxh3);
@@ -35,7 +36,7 @@ impl ModelId {
             .collect();
         paths.sort();
         let mut hash = Xxh3::new();
-        hash.update(&FORMAT.to_le_bytes());
+        hash.update(&NUMBERS.to_le_bytes());
         let mut buf = vec![0; 1 << 20];
         for path in paths {
             let failed = |e| Error::new(format!("{}: cannot be read: {e}", path.display()));
@@ -59,7 +60,7 @@ impl ModelId {
 
     /// The same together with all that decides the bits that a backend gives: log-probabilities of another device are
     /// near, but at the first step the policy must be the reference to the bit.
-    fn on<B: Backend>(&self, b: &B, ds: &Dataset) -> String {
+    pub fn on<B: Backend>(&self, b: &B, ds: &Dataset) -> String {
         self.hash(&b.identity(), ds)
     }
 
@@ -77,99 +78,93 @@ impl ModelId {
     }
 }
 
-/// The reference's summed log-probability of every response of a dataset.
+/// The reference's summed log-probability of every response of the groups that it was asked for.
 pub struct Reference {
-    logps: Vec<f64>,
-    offsets: Vec<usize>,
-    /// Seconds that computing them took; 0 when they were read from the cache.
+    groups: HashMap<u32, Vec<f64>>,
+    /// Seconds that computing them took; 0 when all were read from the cache.
     pub runtime: f64,
 }
 
 impl Reference {
     /// Of the responses of group `i`.
+    ///
+    /// # Panics
+    /// When that is none of the groups that were asked for.
     pub fn group(&self, i: usize) -> &[f64] {
-        &self.logps[self.offsets[i]..self.offsets[i + 1]]
+        let logps = self.groups.get(&(i as u32));
+        logps.unwrap_or_else(|| panic!("group {i} is none of those that the reference was asked for"))
     }
 
-    /// Reads them from the cache, or computes them with `weights` and puts them there.
+    /// Reads those of `groups` from the cache; what is missing there is computed with `weights`, in this order, and put
+    /// there after every micro-batch.
+    ///
+    /// # Errors
+    /// The device or the disk failed, the weights give what is no number, or Ctrl-C. What was computed stays in the
+    /// cache.
     pub fn of<B: Backend>(
         engine: &mut Engine<'_, B>,
         weights: &Model<Real<B>>,
-        id: &ModelId,
         ds: &Dataset,
-        cache: &Path,
+        groups: &[u32],
+        cache: &Cache,
     ) -> Result<Self, Error> {
-        let offsets: Vec<usize> = std::iter::once(0)
-            .chain(ds.groups().scan(0, |at, g| {
-                *at += g.responses().len();
-                Some(*at)
-            }))
-            .collect();
-        let responses = offsets.last().copied().unwrap_or(0);
-        let path = cache.join(format!("reference-{}.safetensors", id.on(engine.b, ds)));
-        if let Some(logps) = read(&path, responses) {
-            eprintln!("reference log-probs of {responses} responses read from {}", path.display());
-            return Ok(Reference { logps, offsets, runtime: 0.0 });
+        let mut known: HashMap<u32, Vec<f64>> = cache.read(ds).into_iter().collect();
+        let missing: Vec<u32> = groups.iter().copied().filter(|i| !known.contains_key(i)).collect();
+        let read = groups.len() - missing.len();
+        if !groups.is_empty() {
+            eprintln!(
+                "reference log-probs of {} groups: {read} read from {}, {} to be computed",
+                groups.len(),
+                cache.path().display(),
+                missing.len()
+            );
+        }
+        if missing.is_empty() {
+            return Ok(Reference { groups: known, runtime: 0.0 });
         }
         let started = Instant::now();
-        let indices: Vec<u32> = (0..ds.len() as u32).collect();
-        let mut progress = Progress::new("reference log-probs", "groups", 0, ds.len() as u64);
-        let stats = engine.score(weights, ds, &indices, |groups| {
-            progress.advance(groups as u64);
-            !signal::interrupted()
-        })?;
-        drop(progress);
-        if stats.len() < responses {
-            return Err(Error::new(
-                "stopped while computing the reference log-probs; nothing was trained yet",
-            ));
+        let mut appender = cache.appender()?;
+        let mut progress = Progress::new("reference log-probs", "groups", 0, missing.len() as u64);
+        let mut computed = 0;
+        for micro in engine.scored_together(ds, &missing) {
+            if signal::interrupted() {
+                return Err(Error::new(format!(
+                    "stopped while computing the reference log-probs: those of {} of {} groups are in {}, and the \
+                     same command goes on from there; nothing was trained yet",
+                    read + computed,
+                    groups.len(),
+                    cache.path().display()
+                )));
+            }
+            let records = score(engine, weights, ds, micro)?;
+            appender.append(&records)?;
+            known.extend(records);
+            computed += micro.len();
+            progress.advance(micro.len() as u64);
         }
-        let logps: Vec<f64> = stats.iter().map(|s| s.logp).collect();
-        if let Some(bad) = logps.iter().position(|x| !x.is_finite()) {
-            let group = offsets.partition_point(|&o| o <= bad) - 1;
-            return Err(Error::new(format!(
-                "the model gives row {} of the data a log-probability of {}; its weights are broken",
-                ds.group(group).row,
-                logps[bad]
-            )));
-        }
-        let runtime = started.elapsed().as_secs_f64();
-        write(&path, &logps)?;
-        Ok(Reference { logps, offsets, runtime })
+        Ok(Reference { groups: known, runtime: started.elapsed().as_secs_f64() })
     }
 }
 
-/// A cache file that is damaged or does not fit is as good as none.
-fn read(path: &Path, len: usize) -> Option<Vec<f64>> {
-    let bytes = fs::read(path).ok()?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
-    let tensors = SafeTensors::deserialize(&bytes).ok()?;
-    let view = tensors.tensor("logps").ok()?;
-    let values: Vec<f64> =
-        view.data().chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
-    let sum = header.metadata().as_ref()?.get(CHECKSUM)?;
-    let whole = view.dtype() == Dtype::F64 && values.len() == len && *sum == checksum(view.data());
-    whole.then_some(values)
-}
-
-fn checksum(data: &[u8]) -> String {
-    format!("{:016x}", xxh3_64(data))
-}
-
-fn write(path: &Path, logps: &[f64]) -> Result<(), Error> {
-    let failed = |e: &dyn std::fmt::Display| {
-        Error::new(format!(
-            "{}: cannot be written ({e}); set cache_dir to a folder with room",
-            path.display()
-        ))
+/// The log-probabilities of one micro-batch, all of them numbers.
+fn score<B: Backend>(
+    engine: &mut Engine<'_, B>,
+    weights: &Model<Real<B>>,
+    ds: &Dataset,
+    micro: &[u32],
+) -> Result<Vec<Record>, Error> {
+    let stats = engine.score(weights, ds, micro, |_| true)?;
+    let mut logps = stats.iter().map(|s| s.logp);
+    let record = |&i: &u32| {
+        let group = ds.group(i as usize);
+        let logps: Vec<f64> = logps.by_ref().take(group.responses().len()).collect();
+        match logps.iter().find(|x| !x.is_finite()) {
+            Some(bad) => Err(Error::new(format!(
+                "the model gives row {} of the data a log-probability of {bad}; its weights are broken",
+                group.row
+            ))),
+            None => Ok((i, logps)),
+        }
     };
-    let bytes: Vec<u8> = logps.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let view = TensorView::new(Dtype::F64, vec![logps.len()], &bytes).map_err(|e| failed(&e))?;
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(|e| failed(&e))?;
-    }
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let metadata = HashMap::from([(CHECKSUM.to_string(), checksum(&bytes))]);
-    safetensors::serialize_to_file([("logps", view)], Some(metadata), &temporary).map_err(|e| failed(&e))?;
-    fs::rename(&temporary, path).map_err(|e| failed(&e))
+    micro.iter().map(record).collect()
 }

@@ -1,6 +1,7 @@
 //! A training run, from a checked configuration to a folder with the trained model.
 
 use crate::Error;
+use crate::cache::Cache;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::{Config, Maybe, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
 use crate::engine::{Engine, Room, parameter_bytes};
@@ -93,8 +94,14 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let references = match config.method {
         Method::Sft => None,
         Method::Dpo => {
-            let mut of = |ds: &Dataset| Reference::of(&mut engine, &weights, &id, ds, &config.cache_dir);
-            Some((of(&ds)?, eval.as_ref().map(&mut of).transpose()?))
+            let mut of = |ds: &Dataset, groups: &[u32]| {
+                let cache = Cache::new(&config.cache_dir, &id.on(b, ds));
+                Reference::of(&mut engine, &weights, ds, groups, &cache)
+            };
+            let from = checkpoint.as_ref().map_or(0, |c| c.state.step);
+            let trained = of(&ds, &steps.visited(config, ds.len(), from))?;
+            let mut evaluated = |eval: &Dataset| of(eval, &steps.evaluated(eval.len(), from));
+            Some((trained, eval.as_ref().map(&mut evaluated).transpose()?))
         }
     };
     let reference_weights =
@@ -202,9 +209,7 @@ impl<B: Backend> Run<'_, B> {
                 drop(progress);
                 return self.interrupted();
             }
-            let (epoch, at) =
-                (self.state.step / self.steps.per_epoch, self.state.step % self.steps.per_epoch);
-            let batch = plan.batch(self.config, self.ds.len(), epoch, at);
+            let batch = plan.batch(self.config, self.ds.len(), &self.steps, self.state.step);
             let begun = Instant::now();
             let (metrics, norm, rate) = self.step(&batch)?;
             seconds_of_steps.push(begun.elapsed().as_secs_f64());
@@ -500,7 +505,9 @@ struct EpochOrder {
 }
 
 impl EpochOrder {
-    fn batch(&mut self, c: &Config, len: usize, epoch: u64, at: u64) -> Vec<u32> {
+    /// The groups of `len` that the step after `step` visits.
+    fn batch(&mut self, c: &Config, len: usize, steps: &Steps, step: u64) -> Vec<u32> {
+        let (epoch, at) = (step / steps.per_epoch, step % steps.per_epoch);
         if self.epoch != Some(epoch) {
             self.order = order(len, c.seed, epoch, c.shuffle);
             self.epoch = Some(epoch);
@@ -524,6 +531,26 @@ impl Steps {
             Err(_) => ((c.num_train_epochs * per_epoch as f64).ceil() as u64).max(1),
         };
         Steps { per_epoch, total }
+    }
+
+    /// The groups of `len` that the steps after step `from` visit, each once, in the order of their first visits.
+    fn visited(&self, c: &Config, len: usize, from: u64) -> Vec<u32> {
+        let mut plan = EpochOrder::default();
+        let mut seen = vec![false; len];
+        let mut visited = Vec::new();
+        for step in from..self.total {
+            let batch = plan.batch(c, len, self, step);
+            visited.extend(batch.into_iter().filter(|&i| !std::mem::replace(&mut seen[i as usize], true)));
+            if visited.len() == len {
+                break;
+            }
+        }
+        visited
+    }
+
+    /// The groups of an evaluation set of `len` that are scored after step `from`: all, unless no step is left.
+    fn evaluated(&self, len: usize, from: u64) -> Vec<u32> {
+        if from < self.total { (0..len as u32).collect() } else { Vec::new() }
     }
 
     fn epoch(&self, step: u64) -> f64 {

@@ -127,10 +127,6 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
 }
 
-fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-}
-
 /// Waits until a run has written `n` records, or has ended.
 fn wait_for_records(child: &mut Child, path: &Path, n: usize) {
     while metrics::read(path).map_or(0, |r| r.len()) < n && child.try_wait().unwrap().is_none() {
@@ -154,7 +150,7 @@ fn ctrl_c_saves_and_says_how_to_continue() {
         let records = metrics::read(&stopped.out().join("metrics.jsonl")).unwrap().len();
         let mut child = command.stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
         wait_for_records(&mut child, &stopped.out().join("metrics.jsonl"), records + 3);
-        interrupt(&child);
+        common::interrupt(&child);
         let code = child.wait_with_output().unwrap().status.code();
         let stderr = fs::read_to_string(temp.path("stderr")).unwrap();
         assert_eq!(code, Some(130), "{stderr}");
@@ -170,27 +166,6 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("continuing after step"), "{}", ended.stderr);
     assert_same(&whole, &stopped, RESULT);
-}
-
-#[test]
-fn ctrl_c_before_the_first_step_trains_nothing() {
-    let temp = Temp::with_model("early");
-    common::write_pairs(&temp.path("train.jsonl"), 20_000, 1);
-    let run = Run::new(&temp, "out");
-    let mut child = run.command().stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
-    let printed = || fs::read_to_string(temp.path("stderr")).unwrap();
-    while !printed().contains("plan") && child.try_wait().unwrap().is_none() {
-        sleep(Duration::from_millis(1));
-    }
-    interrupt(&child);
-    let code = child.wait().unwrap().code();
-    assert!(!matches!(code, Some(0 | 101)), "{code:?}\n{}", printed());
-    assert!(printed().contains("nothing was trained yet"), "{}", printed());
-    assert!(!run.out().join("model.safetensors").exists());
-    assert!(
-        fs::read_dir(temp.path("cache")).map_or(0, Iterator::count) == 0,
-        "an unfinished reference was kept"
-    );
 }
 
 #[test]
@@ -224,47 +199,6 @@ fn resuming_a_finished_run_leaves_it_as_it_is() {
     run.clone().resume().ok();
     assert!(before == now());
     assert_eq!(run.checkpoints(), [6]);
-}
-
-#[test]
-fn the_reference_is_computed_once_and_a_damaged_cache_is_no_cache() {
-    let temp = Temp::with_model("cache");
-    const READ: &str = "reference log-probs of 80 responses read from";
-    let run = |out: &str| Run::new(&temp, out);
-    let files =
-        || -> Vec<_> { fs::read_dir(temp.path("cache")).unwrap().map(|e| e.unwrap().path()).collect() };
-    assert!(!run("first").ok().contains(READ));
-    let [cached] = &files()[..] else { panic!("{:?}", files()) };
-    let good = fs::read(cached).unwrap();
-    assert!(run("second").ok().contains(READ));
-    assert_same(&run("first"), &run("second"), RESULT);
-
-    let flipped = |at: usize| {
-        let mut bytes = good.clone();
-        bytes[at] ^= 0x40;
-        bytes
-    };
-    let damages = [
-        ("empty", Vec::new()),
-        ("cut", good[..good.len() - 8].to_vec()),
-        ("header", flipped(3)),
-        ("number", flipped(good.len() - 20)),
-        ("other", b"no such thing".to_vec()),
-    ];
-    for (name, bytes) in damages {
-        fs::write(cached, bytes).unwrap();
-        let printed = run(name).ok();
-        assert!(!printed.contains(READ), "{name}: {printed}");
-        assert_same(&run("first"), &run(name), RESULT);
-        assert!(fs::read(cached).unwrap() == good, "{name}: not put right");
-    }
-
-    // Other weights, other data: other keys. Another loss: the same.
-    assert!(run("ipo").set("loss-type", "ipo").ok().contains(READ));
-    common::write_pairs(&temp.path("other.jsonl"), 40, 3);
-    assert!(!run("data").set("dataset", temp.path("other.jsonl").display()).ok().contains(READ));
-    assert!(!run("weights").set("model", temp.path("first").display()).ok().contains(READ));
-    assert_eq!(files().len(), 3);
 }
 
 #[test]

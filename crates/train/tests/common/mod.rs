@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// A folder that goes with the value.
 pub struct Temp(PathBuf);
@@ -180,6 +180,11 @@ impl Run {
         let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
         names.filter(|n| n.contains("partial") || n.contains("tmp")).collect()
     }
+}
+
+/// Ctrl-C.
+pub fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
 }
 
 /// What a process left behind.
