@@ -218,8 +218,8 @@ fn broken_configs() {
         (json!({"num_key_value_heads": 3}), "3"),
         (json!({"num_key_value_heads": 0}), "0"),
         (json!({"head_dim": 3}), "head_dim"),
-        (json!({"rope_parameters": {"rope_type": "yarn"}}), "`yarn`"),
-        (json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}), "low_freq_factor"),
+        (json!({"rope_scaling": {"rope_type": "yarn"}}), "`yarn`"),
+        (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}), "low_freq_factor"),
     ];
     for (mistake, word) in mistakes {
         assert_refused(with_config(mistake).path(), CONFIG, &[word]);
@@ -256,8 +256,12 @@ fn absurd_sizes() {
     for key in ["vocab_size", "intermediate_size", "num_hidden_layers"] {
         assert_refused(with_config(json!({key: 1000})).path(), WEIGHTS, &["config.json asks for"]);
     }
-    let gpt2 =
-        |n: u64| json!({"model_type": "gpt2", "n_embd": n, "n_layer": 1, "n_head": 2, "n_positions": 9});
+    let gpt2 = |n: u64| {
+        json!({
+            "model_type": "gpt2", "n_embd": n, "n_layer": 1, "n_head": 2, "n_positions": 9, "hidden_size": null,
+            "num_hidden_layers": null, "num_attention_heads": null, "max_position_embeddings": null,
+        })
+    };
     for n in [1 << 62, u64::MAX - 1] {
         assert_refused(with_config(gpt2(n)).path(), CONFIG, &[]);
     }

@@ -224,7 +224,11 @@ fn an_untied_model_needs_a_head() {
     for family in FAMILIES {
         let dir = folder(family);
         configure(&dir, json!({"tie_word_embeddings": false}));
-        edit(&dir, |file| drop(file.header.get(HEAD).is_some().then(|| file.rename(HEAD, "score.weight"))));
+        edit(&dir, |file| {
+            if file.header.contains_key(HEAD) {
+                file.rename(HEAD, "score.weight");
+            }
+        });
         assert_refused(&dir, &[HEAD, "missing", "`tie_word_embeddings` is false"]);
         configure(&dir, json!({"tie_word_embeddings": null}));
         if family == Family::Gpt2 {
@@ -533,6 +537,12 @@ fn quantised_models_are_refused() {
     }
 }
 
+/// Writes a right config alone.
+fn configure_new(dir: &TempDir) {
+    let json = Value::Object(tiny(Family::Llama).json);
+    fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+}
+
 /// The folder itself, where it is not a model's.
 #[test]
 fn folders_that_are_no_models_say_what_they_are() {
@@ -561,7 +571,6 @@ fn folders_that_are_no_models_say_what_they_are() {
         (&["global_step100/x.pt", "latest"], &["DeepSpeed", "global_step100", "zero_to_fp32.py"]),
         (&["pytorch_model_fsdp_0/x"], &["FSDP", "merge-weights"]),
         (&["__0_0.distcp"], &["FSDP", "__0_0.distcp"]),
-        (&["model-00001-of-00002.safetensors"], &["model.safetensors.index.json"]),
         (&["checkpoint-5/config.json"], &["config.json: is missing", "checkpoint-5 is a model folder"]),
         (&["notes.txt"], &["config.json: is missing"]),
     ] {
@@ -573,6 +582,10 @@ fn folders_that_are_no_models_say_what_they_are() {
             .unwrap();
         assert_refused(&dir, if only_config { &["model.safetensors: is missing"] } else { parts });
     }
+    let unlisted = put(&["model-00001-of-00002.safetensors"]);
+    assert_refused(&unlisted, &["config.json: is missing"]);
+    configure_new(&unlisted);
+    assert_refused(&unlisted, &["model-00001-of-00002.safetensors", INDEX]);
     let adapter = put(&[]);
     fs::write(adapter.path().join("adapter_config.json"), r#"{"base_model_name_or_path": "org/base"}"#)
         .unwrap();

@@ -35,7 +35,7 @@ pub(crate) fn no_config(dir: &Path) -> Error {
 /// The error for a folder with `config.json` and without weights by the names that are looked for.
 pub(crate) fn no_weights(dir: &Path) -> Error {
     let names = entries(dir);
-    match what_else(&names, dir) {
+    match what_else(&names, dir).or_else(|| other_safetensors(&names)) {
         Some(what) => Error::file(dir, what),
         None => Error::file(&dir.join(SINGLE), "is missing; download the weights as safetensors"),
     }
@@ -59,12 +59,9 @@ fn entries(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What is there instead of a model in safetensors.
+/// What is there instead of a model in safetensors, with or without a config.
 fn what_else(names: &[String], dir: &Path) -> Option<String> {
-    adapter(names, dir)
-        .or_else(|| parts_of_a_run(names))
-        .or_else(|| other_format(names, dir))
-        .or_else(|| other_safetensors(names))
+    adapter(names, dir).or_else(|| parts_of_a_run(names)).or_else(|| other_format(names, dir))
 }
 
 fn adapter(names: &[String], dir: &Path) -> Option<String> {
