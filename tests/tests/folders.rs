@@ -138,7 +138,7 @@ fn an_index_may_be_older_than_its_files() {
     let want = values(&open(&dir));
     let mut index = shard(&dir);
     let map = index["weight_map"].as_object_mut().unwrap();
-    let other = map.values().last().unwrap().clone();
+    let other = map.values().next_back().unwrap().clone();
     map.remove("model.norm.weight").unwrap();
     map.insert("model.embed_tokens.weight".into(), other.clone());
     map.insert("model.nothing.weight".into(), other);
@@ -596,6 +596,23 @@ fn folders_that_are_no_models_say_what_they_are() {
     assert!(message(&file.path().join("file")).contains("is a file"));
     assert!(message(Path::new("org/name")).contains("hf download org/name"));
     assert!(message(&file.path().join("nowhere")).contains("no such folder"));
+}
+
+#[test]
+fn an_adapter_beside_a_model_is_noted() {
+    let dir = folder(Family::Llama);
+    fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+    let opened = open(&dir);
+    assert!(opened.notes().len() == 1 && opened.notes()[0].contains("adapter_config.json"));
+}
+
+#[test]
+fn layers_that_differ_are_refused() {
+    for family in FAMILIES {
+        let e = with(family, json!({"per_layer_config": {"0": {"intermediate_size": 5}}})).unwrap_err();
+        assert!(e.contains("`per_layer_config`"), "{e}");
+        assert!(with(family, json!({"per_layer_config": {}})).is_ok());
+    }
 }
 
 #[test]

@@ -94,6 +94,11 @@ impl Config {
     pub fn from_json(json: Map<String, Value>) -> Result<Self, String> {
         let keys = Keys::new(&json);
         refuse_quantised(keys)?;
+        if keys.object("per_layer_config")?.is_some_and(|layers| !layers.is_empty()) {
+            return Err(
+                "`per_layer_config` is there; layers that differ from each other are not known".into()
+            );
+        }
         let config = match keys.text("model_type")?.unwrap_or_default() {
             "llama" => Self::llama(Family::Llama, keys),
             "qwen2" => Self::llama(Family::Qwen2, keys),

@@ -57,6 +57,11 @@ impl Folder {
                 names.insert(piece.name.clone(), stored.to_string());
             }
         }
+        let adapter = path.join("adapter_config.json");
+        if adapter.exists() {
+            notes
+                .push(format!("{}: the adapter is left out, the model beside it is read", adapter.display()));
+        }
         notes.extend(leftover::note(&shards, &config, &names)?);
         Ok(Folder { path: path.to_path_buf(), config, notes, shards, names })
     }

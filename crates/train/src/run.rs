@@ -596,9 +596,10 @@ fn check_output_dir(c: &Config) -> Result<(), Error> {
     let inside = |path: &Path| {
         root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
     };
-    if c.overwrite_output_dir && (inside(&c.model) || inside(&c.dataset)) {
+    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.0.as_ref()];
+    if c.overwrite_output_dir && reads.into_iter().flatten().any(|path| inside(path)) {
         return Err(Error::new(format!(
-            "overwrite_output_dir would delete in {}, where the model or the dataset lies; choose another output_dir",
+            "overwrite_output_dir would delete in {}, where the model or a dataset lies; choose another output_dir",
             out.display()
         )));
     }
