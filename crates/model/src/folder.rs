@@ -33,10 +33,7 @@ impl Folder {
         let shards = Shards::open(path)?;
         let mut notes = Vec::new();
         let embed = Model::manifest(&config).embed.pieces[0].name.clone();
-        if config.tied
-            && let (Some((_, embed)), Some(head)) = (find(&shards, &config, &embed), shards.get(HEAD))
-            && !embed.equals(&head)
-        {
+        if config.tied && is_untied(&shards, &config, &embed) {
             config.tied = false;
             notes.push(format!(
                 "{}: config.json ties the head to the embedding, but `{HEAD}` is another matrix; they stay two, and \
@@ -47,10 +44,9 @@ impl Folder {
         let mut names = HashMap::new();
         for shape in Model::manifest(&config).iter() {
             for piece in &shape.pieces {
-                let found = find(&shards, &config, &piece.name);
-                // A writer that keeps one of two names of one matrix may have kept this one.
+                // A writer that keeps one of two names of one matrix may have kept the head's.
                 let other = || shards.get(HEAD).filter(|_| config.tied && piece.name == embed);
-                let (stored, tensor) = found
+                let (stored, tensor) = find(&shards, &config, &piece.name)
                     .or_else(|| other().map(|head| (HEAD, head)))
                     .ok_or_else(|| missing(&shards, &config, &piece.name))?;
                 check(&tensor, stored, shape, piece.rows)?;
@@ -106,17 +102,26 @@ fn find<'a>(shards: &'a Shards, config: &Config, name: &'a str) -> Option<(&'a s
     [Some(name), short].into_iter().flatten().find_map(|name| Some((name, shards.get(name)?)))
 }
 
+/// Whether the files hold a head beside the embedding, and another one.
+fn is_untied(shards: &Shards, config: &Config, embed: &str) -> bool {
+    match (find(shards, config, embed), shards.get(HEAD)) {
+        (Some((_, embed)), Some(head)) => !embed.equals(&head),
+        _ => false,
+    }
+}
+
 fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
+    let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
     let why = match name {
-        HEAD if config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null()) => {
-            "config.json asks for it, since its `tie_word_embeddings` is false; is the head the embedding?"
+        HEAD if said => {
+            ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
         }
         HEAD => {
-            "config.json asks for it, since it does not set `tie_word_embeddings`; is the head the embedding?"
+            ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
         }
-        _ => "config.json asks for it",
+        _ => "; config.json asks for it",
     };
-    Error::file(&shards.listing, format!("tensor `{name}` is missing; {why}"))
+    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))
 }
 
 /// A tensor must be what the config says before anything of that size is allocated.
