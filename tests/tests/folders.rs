@@ -148,6 +148,20 @@ fn an_index_may_be_older_than_its_files() {
     assert_refused(&dir, &["model-00002-of-00002.safetensors"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_named() {
+    for file in [WEIGHTS, INDEX, "config.json"] {
+        let dir = folder(Family::Llama);
+        drop(fs::remove_file(dir.path().join(file)));
+        if file == INDEX {
+            fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+        }
+        std::os::unix::fs::symlink("../blobs/lost", dir.path().join(file)).unwrap();
+        assert_refused(&dir, &[&format!("{file}: ")]);
+    }
+}
+
 // ---- tied heads ------------------------------------------------------------------------------------------------------
 
 #[test]

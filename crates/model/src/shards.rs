@@ -45,9 +45,11 @@ pub(crate) struct Tensor<'a> {
 impl Shards {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        let (listing, names) = if single.exists() {
+        // A link into a cache that lost the file is there, and cannot be opened.
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        let (listing, names) = if is_there(&single) {
             (single, BTreeSet::from([SINGLE.to_string()]))
-        } else if index.exists() {
+        } else if is_there(&index) {
             let names = files_of(&index)?;
             (index, names)
         } else {
