@@ -479,6 +479,20 @@ impl TensorFile {
         &self.data[self.range(name)]
     }
 
+    /// Adds a tensor of single-precision zeros.
+    pub fn add(&mut self, name: &str, shape: &[usize]) {
+        let from = self.data.len();
+        self.data.resize(from + 4 * shape.iter().product::<usize>(), 0);
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [from, self.data.len()]});
+        self.header.insert(name.into(), entry);
+    }
+
+    /// Gives a tensor another name.
+    pub fn rename(&mut self, name: &str, to: &str) {
+        let entry = self.header.remove(name).expect("a tensor of this name");
+        self.header.insert(to.into(), entry);
+    }
+
     /// A file of the given tensors of this one, each converted to `dtype` by `f`, in order.
     pub fn select(&self, names: &[String], dtype: &str, f: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let mut out = TensorFile { header: Map::new(), data: Vec::new() };

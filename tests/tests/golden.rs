@@ -1,10 +1,10 @@
 //! Real and tiny models against numbers that PyTorch and transformers computed in single precision.
 
-use duel_backend::{Real, Segment};
+use duel_backend::{Backend, Real, Segment};
 use duel_cpu::Cpu;
 use duel_data::Tokenizer;
 use duel_loss::{Head, Targets};
-use duel_model::{Config, Generator, Keep, Model, Sampling};
+use duel_model::{Config, Folder, Generator, Keep, Model, Sampling};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Batch, TempDir, TensorFile, activations, distance, host, logits, norm, shared_data, step};
 use half::{bf16, f16};
@@ -18,9 +18,13 @@ fn device() -> Device {
     Cpu::new(2)
 }
 
+fn opened<B: Backend>(b: &B, dir: &Path) -> (Config, Model<Real<B>>) {
+    let folder = Folder::open(dir).unwrap();
+    (folder.config().clone(), duel_model::load(b, &folder).unwrap())
+}
+
 fn open(dir: &Path, b: &Device) -> (Config, Model<Real<Device>>, Value) {
-    let config = Config::from_dir(dir).unwrap();
-    let model = duel_model::load(b, dir, &config).unwrap();
+    let (config, model) = opened(b, dir);
     let expected = std::fs::read_to_string(dir.join("expected.json")).unwrap();
     (config, model, serde_json::from_str(&expected).unwrap())
 }
@@ -224,13 +228,11 @@ fn saving_and_loading_changes_no_bit() {
     for name in ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"] {
         let Some(dir) = shared_data(name) else { return };
         let b = device();
-        let config = Config::from_dir(&dir).unwrap();
-        let model = duel_model::load(&b, &dir, &config).unwrap();
+        let (config, model) = opened(&b, &dir);
         let out = TempDir::new().unwrap();
         duel_model::save(&b, out.path(), &config, &model).unwrap();
-        let again = Config::from_dir(out.path()).unwrap();
-        assert_eq!(again, Config { json: again.json.clone(), ..config.clone() });
-        let loaded = duel_model::load(&b, out.path(), &again).unwrap();
+        let (again, loaded) = opened(&b, out.path());
+        assert!(again.is_like(&config), "{name}");
         assert_eq!(all_values(&b, &loaded), all_values(&b, &model), "{name}");
 
         let [before, after] = [&*dir, out.path()].map(|d| TensorFile::read(&d.join("model.safetensors")));
@@ -249,7 +251,6 @@ fn saving_and_loading_changes_no_bit() {
 fn a_sharded_folder_is_the_same_model() {
     let Some(dir) = shared_data("golden/qwen3") else { return };
     let b = device();
-    let config = Config::from_dir(&dir).unwrap();
     let whole = TensorFile::read(&dir.join("model.safetensors"));
     let out = TempDir::new().unwrap();
     copy_config(&dir, out.path());
@@ -265,7 +266,7 @@ fn a_sharded_folder_is_the_same_model() {
     }
     let index = json!({"metadata": {"total_size": whole.data.len()}, "weight_map": weight_map});
     std::fs::write(out.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
-    let load = |dir: &Path| all_values(&b, &duel_model::load(&b, dir, &config).unwrap());
+    let load = |dir: &Path| all_values(&b, &opened(&b, dir).1);
     assert_eq!(load(out.path()), load(&dir));
 }
 
@@ -274,9 +275,8 @@ fn a_sharded_folder_is_the_same_model() {
 fn half_precision_files_load() {
     let Some(dir) = shared_data("models/stories260k") else { return };
     let b = device();
-    let config = Config::from_dir(&dir).unwrap();
     let whole = TensorFile::read(&dir.join("model.safetensors"));
-    let singles = all_values(&b, &duel_model::load(&b, &dir, &config).unwrap());
+    let singles = all_values(&b, &opened(&b, &dir).1);
     // The bits of the half-precision number, and what it is worth.
     type Half = fn(f32) -> ([u8; 2], f64);
     let to_bf16: Half = |x| (bf16::from_f32(x).to_le_bytes(), bf16::from_f32(x).to_f64());
@@ -289,7 +289,7 @@ fn half_precision_files_load() {
         let out = TempDir::new().unwrap();
         copy_config(&dir, out.path());
         std::fs::write(out.path().join("model.safetensors"), file.bytes()).unwrap();
-        let loaded = all_values(&b, &duel_model::load(&b, out.path(), &config).unwrap());
+        let loaded = all_values(&b, &opened(&b, out.path()).1);
         for (got, single) in loaded.iter().zip(&singles) {
             assert!(got.iter().zip(single).all(|(&g, &s)| g == half(s as f32).1));
             assert!(distance(got, single) < 0.01);
@@ -302,13 +302,11 @@ fn half_precision_files_load() {
 fn bfloat16_models_survive_saving() {
     let Some(dir) = shared_data("golden/gpt2") else { return };
     let b = Cpu::<bf16>::new(1);
-    let config = Config::from_dir(&dir).unwrap();
-    let model = duel_model::load(&b, &dir, &config).unwrap();
+    let (config, model) = opened(&b, &dir);
     let out = TempDir::new().unwrap();
     duel_model::save(&b, out.path(), &config, &model).unwrap();
-    let again = Config::from_dir(out.path()).unwrap();
+    let (again, loaded) = opened(&b, out.path());
     assert_eq!(again.json["dtype"], "bfloat16");
-    let loaded = duel_model::load(&b, out.path(), &again).unwrap();
     for (a, w) in loaded.iter().into_iter().zip(model.iter()) {
         assert!(a == w);
     }

@@ -3,7 +3,7 @@
 
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
-use duel_model::{Activations, Family, Generator, Keep, Sampling};
+use duel_model::{Activations, Family, Folder, Generator, Keep, Sampling};
 use duel_tests::{
     Batch, Case, FAMILIES, Group, How, Objective, Outcome, Random, TempDir, activations, config, distance,
     host, tiny,
@@ -266,7 +266,7 @@ fn a_frozen_model_gives_the_same_bits() {
             let dir = TempDir::new().unwrap();
             let weights = case.upload(&b);
             duel_model::save(&b, dir.path(), &config, &weights).unwrap();
-            let frozen = duel_model::load_frozen(&b, dir.path(), &config).unwrap();
+            let frozen = duel_model::load_frozen(&b, &Folder::open(dir.path()).unwrap()).unwrap();
             let score = |w: &dyn Fn(&mut Activations<Cpu<f32>>)| {
                 let mut a = activations(&b, &config, batch.tokens.len(), Keep::Nothing);
                 w(&mut a);

@@ -1,8 +1,7 @@
-use crate::error::{Error, Result};
+use crate::keys::{Keys, Read};
+use crate::rope::Rope;
 use duel_backend::Heads;
-use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::path::Path;
 
 /// Family of a model: decides tensor names and the parts that configs do not mention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,36 +16,14 @@ pub enum Family {
     Gpt2,
 }
 
-/// How rotary frequencies are stretched for long contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    Plain,
-    /// Positions divided by a factor.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        /// The divisor of low frequencies.
-        factor: f64,
-        /// Wavelengths above `original / low_freq_factor` are low frequencies.
-        low_freq_factor: f64,
-        /// Wavelengths below `original / high_freq_factor` are high frequencies.
-        high_freq_factor: f64,
-        /// Context length before the stretch.
-        original: f64,
-    },
-}
-
-/// Rotary position embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Stretch for long contexts.
-    pub scaling: RopeScaling,
+impl Family {
+    /// First parts of a layer's tensor names: what holds the layers, and how they are called there.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Family::Gpt2 => ("transformer", "h"),
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => ("model", "layers"),
+        }
+    }
 }
 
 /// Kind of every norm in the model.
@@ -108,187 +85,147 @@ pub struct Config {
     pub json: Map<String, Value>,
 }
 
-#[derive(Deserialize)]
-struct LlamaJson {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    max_position_embeddings: usize,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeJson>,
-    rope_parameters: Option<RopeJson>,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    use_sliding_window: Option<bool>,
-    initializer_range: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct RopeJson {
-    rope_theta: Option<f64>,
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct Gpt2Json {
-    vocab_size: usize,
-    n_embd: usize,
-    n_layer: usize,
-    n_head: usize,
-    n_positions: usize,
-    n_inner: Option<usize>,
-    layer_norm_epsilon: Option<f64>,
-    activation_function: Option<String>,
-    scale_attn_weights: Option<bool>,
-    scale_attn_by_inverse_layer_idx: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    initializer_range: Option<f64>,
-}
-
 impl Config {
-    /// Reads `config.json` of a model folder.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            Error::file(&path, format!("cannot be read ({e}); --model needs a Hugging Face folder"))
-        })?;
-        let json = serde_json::from_str(&text)
-            .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
-        Self::from_json(json).map_err(|what| Error::file(&path, what))
-    }
-
-    /// Interprets the content of a `config.json`. The error says what is wrong, without the file's name.
-    pub fn from_json(json: Map<String, Value>) -> std::result::Result<Self, String> {
-        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_string();
-        let config = match model_type.as_str() {
-            "llama" => Self::llama(Family::Llama, json),
-            "qwen2" => Self::llama(Family::Qwen2, json),
-            "qwen3" => Self::llama(Family::Qwen3, json),
-            "gpt2" => Self::gpt2(json),
-            "" => Err("has no `model_type`; duel knows llama, qwen2, qwen3 and gpt2".into()),
+    /// Interprets the content of a `config.json`. Only the weights tell whether a tied model is really one, so a
+    /// folder is read with [`crate::Folder::open`].
+    ///
+    /// # Errors
+    /// What is wrong, without the file's name.
+    pub fn from_json(json: Map<String, Value>) -> Result<Self, String> {
+        let keys = Keys::new(&json);
+        refuse_quantised(keys)?;
+        if keys.object("per_layer_config")?.is_some_and(|layers| !layers.is_empty()) {
+            return Err(
+                "`per_layer_config` is there; layers that differ from each other are not known".into()
+            );
+        }
+        let config = match keys.text("model_type")?.unwrap_or_default() {
+            "llama" => Self::llama(Family::Llama, keys),
+            "qwen2" => Self::llama(Family::Qwen2, keys),
+            "qwen3" => Self::llama(Family::Qwen3, keys),
+            "gpt2" => Self::gpt2(keys),
+            "" => Err(match keys.list("architectures")?.and_then(|all| all.first()?.as_str()) {
+                Some(class) => format!(
+                    "has no `model_type`, and its architecture is {class}; add the `model_type`, one of llama, qwen2, \
+                     qwen3 and gpt2"
+                ),
+                None => "has no `model_type`; duel knows llama, qwen2, qwen3 and gpt2".into(),
+            }),
             other => {
                 Err(format!("architecture `{other}` is not known; duel knows llama, qwen2, qwen3 and gpt2"))
             }
         }?;
         config.check()?;
-        Ok(config)
+        Ok(Config { json, ..config })
     }
 
-    fn llama(family: Family, json: Map<String, Value>) -> std::result::Result<Self, String> {
-        let c: LlamaJson = serde_json::from_value(Value::Object(json.clone())).map_err(|e| e.to_string())?;
-        if let Some(act) = c.hidden_act.as_deref().filter(|a| *a != "silu") {
+    fn llama(family: Family, keys: Keys) -> Read<Self> {
+        if let Some(act) = keys.text("hidden_act")?.filter(|a| !["silu", "swish"].contains(a)) {
             return Err(format!("`hidden_act` is `{act}`; only silu is known for this architecture"));
         }
-        if c.use_sliding_window == Some(true) {
-            return Err("`use_sliding_window` is true; sliding windows are not known".into());
-        }
-        if c.num_attention_heads == 0 {
+        let layers = keys.need("num_hidden_layers")?;
+        refuse_windows(keys, layers)?;
+        let width = keys.need("hidden_size")?;
+        let heads = keys.need("num_attention_heads")?;
+        if heads == 0 {
             return Err("`num_attention_heads` is 0".into());
         }
-        let attention_bias = c.attention_bias.unwrap_or(false);
-        let scaling = c.rope_parameters.as_ref().or(c.rope_scaling.as_ref());
-        let theta = c.rope_theta.or(scaling.and_then(|r| r.rope_theta)).unwrap_or(10_000.0);
-        let scaling = match scaling {
-            None => RopeScaling::Plain,
-            Some(r) => {
-                let need =
-                    |x: Option<f64>, key: &str| x.ok_or_else(|| format!("the rope scaling lacks `{key}`"));
-                match r.rope_type.as_deref().unwrap_or("default") {
-                    "default" => RopeScaling::Plain,
-                    "linear" => RopeScaling::Linear { factor: need(r.factor, "factor")? },
-                    "llama3" => RopeScaling::Llama3 {
-                        factor: need(r.factor, "factor")?,
-                        low_freq_factor: need(r.low_freq_factor, "low_freq_factor")?,
-                        high_freq_factor: need(r.high_freq_factor, "high_freq_factor")?,
-                        original: need(
-                            r.original_max_position_embeddings,
-                            "original_max_position_embeddings",
-                        )?,
-                    },
-                    other => {
-                        return Err(format!(
-                            "rope type `{other}` is not known; duel knows default, linear and llama3"
-                        ));
-                    }
-                }
-            }
+        let kv_heads = match keys.count("num_key_value_heads")? {
+            Some(n) => n,
+            None if family == Family::Llama || keys.is_null("num_key_value_heads") => heads,
+            None => 32,
         };
+        let head_dim = match keys.count("head_dim")? {
+            Some(n) => n,
+            None if family == Family::Qwen3 => 128,
+            None => width / heads,
+        };
+        let max_positions = keys.need("max_position_embeddings")?;
+        let attention_bias = keys.flag("attention_bias")?.unwrap_or(false);
         Ok(Config {
             family,
-            vocab: c.vocab_size,
-            width: c.hidden_size,
-            mlp_width: c.intermediate_size,
-            layers: c.num_hidden_layers,
-            heads: Heads {
-                heads: c.num_attention_heads,
-                kv_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-                head_dim: c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads),
-            },
-            max_positions: c.max_position_embeddings,
-            eps: c.rms_norm_eps.unwrap_or(1e-6),
-            rope: Some(Rope { theta, scaling }),
+            vocab: keys.need("vocab_size")?,
+            width,
+            mlp_width: keys.need("intermediate_size")?,
+            layers,
+            heads: Heads { heads, kv_heads, head_dim },
+            max_positions,
+            eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
+            rope: Some(Rope::read(keys, max_positions)?),
             norm: NormKind::Rms,
             mlp: Mlp::SwiGlu,
-            tied: c.tie_word_embeddings.unwrap_or(false),
+            tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
             qkv_bias: attention_bias || family == Family::Qwen2,
             out_bias: attention_bias && family != Family::Qwen2,
-            mlp_bias: c.mlp_bias.unwrap_or(false),
+            mlp_bias: keys.flag("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
             qk_norm: family == Family::Qwen3,
-            init_range: c.initializer_range.unwrap_or(0.02),
-            json,
+            init_range: keys.number("initializer_range")?.unwrap_or(0.02),
+            json: Map::new(),
         })
     }
 
-    fn gpt2(json: Map<String, Value>) -> std::result::Result<Self, String> {
-        let c: Gpt2Json = serde_json::from_value(Value::Object(json.clone())).map_err(|e| e.to_string())?;
-        if let Some(act) =
-            c.activation_function.as_deref().filter(|a| !["gelu_new", "gelu_pytorch_tanh"].contains(a))
-        {
+    fn gpt2(keys: Keys) -> Read<Self> {
+        let tanh = ["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"];
+        if let Some(act) = keys.text("activation_function")?.filter(|a| !tanh.contains(a)) {
             return Err(format!(
                 "`activation_function` is `{act}`; only gelu_new is known for this architecture"
             ));
         }
-        if c.scale_attn_weights == Some(false) || c.scale_attn_by_inverse_layer_idx == Some(true) {
+        if keys.flag("scale_attn_weights")? == Some(false)
+            || keys.flag("scale_attn_by_inverse_layer_idx")? == Some(true)
+        {
             return Err("attention scaled in another way than 1/sqrt(head_dim) is not known".into());
         }
-        if c.n_head == 0 || !c.n_embd.is_multiple_of(c.n_head) {
-            return Err("`n_embd` is not a multiple of `n_head`".into());
+        // transformers writes the common name onto the old one after it has read that.
+        let width = keys.need(keys.either("hidden_size", "n_embd"))?;
+        let heads = keys.need(keys.either("num_attention_heads", "n_head"))?;
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(format!("`n_embd` {width} is not a multiple of `n_head` {heads}"));
         }
         Ok(Config {
             family: Family::Gpt2,
-            vocab: c.vocab_size,
-            width: c.n_embd,
-            mlp_width: c.n_inner.unwrap_or(c.n_embd.saturating_mul(4)),
-            layers: c.n_layer,
-            heads: Heads { heads: c.n_head, kv_heads: c.n_head, head_dim: c.n_embd / c.n_head },
-            max_positions: c.n_positions,
-            eps: c.layer_norm_epsilon.unwrap_or(1e-5),
+            vocab: keys.need("vocab_size")?,
+            width,
+            mlp_width: keys.count("n_inner")?.unwrap_or(width.saturating_mul(4)),
+            layers: keys.need(keys.either("num_hidden_layers", "n_layer"))?,
+            heads: Heads { heads, kv_heads: heads, head_dim: width / heads },
+            max_positions: keys.need(keys.either("max_position_embeddings", "n_positions"))?,
+            eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
             rope: None,
             norm: NormKind::Layer,
             mlp: Mlp::Gelu,
-            tied: c.tie_word_embeddings.unwrap_or(true),
+            tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
             qkv_bias: true,
             out_bias: true,
             mlp_bias: true,
             qk_norm: false,
-            init_range: c.initializer_range.unwrap_or(0.02),
-            json,
+            init_range: keys.number("initializer_range")?.unwrap_or(0.02),
+            json: Map::new(),
         })
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    /// The file that describes this model in every version of transformers, with weights of the given type.
+    pub(crate) fn saved(&self, dtype: &str) -> Map<String, Value> {
+        let mut json = self.json.clone();
+        if json.contains_key("torch_dtype") {
+            json.insert("torch_dtype".into(), dtype.into());
+        }
+        if json.contains_key("dtype") || !json.contains_key("torch_dtype") {
+            json.insert("dtype".into(), dtype.into());
+        }
+        json.insert("tie_word_embeddings".into(), self.tied.into());
+        if let Some(rope) = self.rope {
+            rope.write(&mut json);
+        }
+        json
+    }
+
+    /// Whether both are one and the same model, in whatever words their files say so.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Config { json: self.json.clone(), ..other.clone() }
+    }
+
+    fn check(&self) -> Read<()> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let sizes = [
             ("the vocabulary", self.vocab),
@@ -320,28 +257,7 @@ impl Config {
     /// `[max_positions, head_dim]`: half cosines, half sines a position, for [`duel_backend::Backend::rope`].
     pub fn rope_table(&self, positions: usize) -> Vec<f64> {
         let Some(rope) = self.rope else { return Vec::new() };
-        let hd = self.heads.head_dim;
-        let frequencies: Vec<f64> = (0..hd / 2)
-            .map(|i| {
-                let f = rope.theta.powf(-2.0 * i as f64 / hd as f64);
-                match rope.scaling {
-                    RopeScaling::Plain => f,
-                    RopeScaling::Linear { factor } => f / factor,
-                    RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
-                        let wavelength = 2.0 * std::f64::consts::PI / f;
-                        if wavelength < original / high_freq_factor {
-                            f
-                        } else if wavelength > original / low_freq_factor {
-                            f / factor
-                        } else {
-                            let smooth = (original / wavelength - low_freq_factor)
-                                / (high_freq_factor - low_freq_factor);
-                            (1.0 - smooth) * f / factor + smooth * f
-                        }
-                    }
-                }
-            })
-            .collect();
+        let frequencies = rope.frequencies(self.heads.head_dim);
         (0..positions)
             .flat_map(|p| {
                 let angles = frequencies.iter().map(move |f| p as f64 * f);
@@ -349,4 +265,40 @@ impl Config {
             })
             .collect()
     }
+}
+
+/// Sliding windows are not known, so each layer's attention must be full by the rules of transformers: `layer_types`
+/// where it is there, otherwise a window that is switched on for some of the layers.
+fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
+    if let Some(types) = keys.list("layer_types")? {
+        if types.len() != layers {
+            return Err(format!("`layer_types` has {} entries for {layers} layers", types.len()));
+        }
+        return match types.iter().find(|t| *t != "full_attention") {
+            Some(other) => Err(format!("`layer_types` has {other}; only full_attention is known")),
+            None => Ok(()),
+        };
+    }
+    let on = keys.flag("use_sliding_window")? == Some(true) && !keys.is_null("sliding_window");
+    if on && keys.count("max_window_layers")?.unwrap_or(28) < layers {
+        return Err("`use_sliding_window` is true; sliding windows are not known".into());
+    }
+    Ok(())
+}
+
+fn refuse_quantised(keys: Keys) -> Read<()> {
+    for key in ["quantization_config", "compression_config"] {
+        let Some(how) = keys.object(key)? else { continue };
+        let bits = ["load_in_4bit", "load_in_8bit"];
+        let method = match how.text("quant_method")? {
+            Some(method) => method,
+            None if bits.iter().any(|bits| how.get(bits).is_some()) => "bitsandbytes",
+            None => "an unnamed method",
+        };
+        return Err(format!(
+            "`{key}` says that the weights are quantised ({method}), which cannot be trained; take the unquantised \
+             model"
+        ));
+    }
+    Ok(())
 }

@@ -1,18 +1,31 @@
 #![doc = include_str!("../README.md")]
 
+mod advice;
 mod config;
 mod error;
+mod flat;
+mod folder;
 mod generate;
 mod graph;
-mod io;
+mod install;
+mod keys;
+mod leftover;
+mod load;
+mod rope;
+mod save;
+mod shards;
 mod weights;
+mod write;
 
-pub use config::{Config, Family, Mlp, NormKind, Rope, RopeScaling};
+pub use config::{Config, Family, Mlp, NormKind};
 pub use error::{Error, Result};
+pub use flat::{load_flat, save_flat};
+pub use folder::Folder;
 pub use generate::{Generator, Sampling};
 pub use graph::{Activations, Keep, backward, forward};
-pub use io::{
-    COMPANIONS, copy_companions, first_not_finite, load, load_flat, load_frozen, load_masters, save,
-    save_flat, write_synced,
-};
+pub use install::{copy_companions, install, remove_model};
+pub use load::{load, load_frozen, load_masters};
+pub use rope::{Rope, RopeScaling};
+pub use save::{first_not_finite, save};
 pub use weights::{Frozen, Layer, Linear, Model, Norm, Piece, Shape, Weights};
+pub use write::write_synced;

@@ -3,6 +3,9 @@ use duel_backend::{Backend, Float, Real, Result, Weight};
 use half::bf16;
 use std::convert::Infallible;
 
+/// Name of the head in every file.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
 #[derive(Clone, Debug)]
 pub struct Model<T> {
@@ -90,6 +93,14 @@ impl Shape {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Axes of a tensor of `rows` of its rows in a file.
+    pub(crate) fn stored(&self, rows: usize) -> Vec<usize> {
+        match (self.vector, self.transposed) {
+            (true, _) => vec![rows * self.cols],
+            (false, false) => vec![rows, self.cols],
+            (false, true) => vec![self.cols, rows],
+        }
+    }
     /// Whether optimizers apply weight decay by the Hugging Face rule: matrices only.
     pub fn decays(&self) -> bool {
         !self.vector
@@ -129,7 +140,7 @@ impl Model<Shape> {
     /// Every parameter of the model that `config` describes: what is allocated, read and written.
     pub fn manifest(config: &Config) -> Self {
         let gpt2 = config.family == Family::Gpt2;
-        let (root, block) = if gpt2 { ("transformer", "h") } else { ("model", "layers") };
+        let (root, block) = config.family.names();
         let norm = |name: String| Norm {
             weight: vector(format!("{name}.weight"), config.width, 1.0),
             bias: (config.norm == NormKind::Layer).then(|| vector(format!("{name}.bias"), config.width, 0.0)),
@@ -179,7 +190,7 @@ impl Model<Shape> {
             positions: gpt2.then(|| matrix(&name("wpe.weight", ""), config.max_positions, config.width)),
             layers,
             norm: norm(name("ln_f", "norm")),
-            head: (!config.tied).then(|| matrix("lm_head.weight", config.vocab, config.width)),
+            head: (!config.tied).then(|| matrix(HEAD, config.vocab, config.width)),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::config::{Config, Options};
 use duel_backend::{Backend, Real};
-use duel_model::Model;
+use duel_model::{Folder, Model};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -44,6 +44,16 @@ pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
         .collect();
     all.sort();
     all
+}
+
+/// Folders of checkpoints whose writing was cut off.
+pub fn half_written(output_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(output_dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    let half = |path: &PathBuf| {
+        let step = path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".partial")?;
+        step.parse::<u64>().ok()
+    };
+    entries.filter(|path| half(path).is_some()).collect()
 }
 
 /// Writes a checkpoint beside the finished ones and gives it its name last, then removes those beyond the limit.
@@ -130,6 +140,21 @@ impl Checkpoint {
             )));
         }
         Ok(Checkpoint { path: path.to_path_buf(), state })
+    }
+
+    /// The weights of a run of `model`.
+    ///
+    /// # Errors
+    /// The folder is damaged, or holds another model.
+    pub fn model_of(&self, model: &duel_model::Config) -> Result<Folder, Error> {
+        let folder = Folder::open(&self.path)?;
+        if !folder.config().is_like(model) {
+            return Err(Error::new(format!(
+                "{}: config.json is not that of this run's model; use an earlier checkpoint",
+                self.path.display()
+            )));
+        }
+        Ok(folder)
     }
 
     /// Fills the optimizer's state.

@@ -8,7 +8,7 @@ use crate::sample::{sample, sequence_kl};
 use crate::{Error, Outcome, train};
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
-use duel_model::{Config as ModelConfig, Model, Sampling};
+use duel_model::{Config as ModelConfig, Folder, Model, Sampling};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,9 +60,10 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     stage(b, options, &base, &write_rows(dir, "reviews.jsonl", &reviews)?, &sft, seed)?;
 
     eprintln!("\n2. {COMPLETIONS} samples for each of {PREFIXES} prefixes, ranked by the ground truth");
-    let model = ModelConfig::from_dir(&sft)?;
-    let before = duel_model::load(b, &sft, &model)?;
-    let sampler = Sampler { b, tokenizer: &tokenizer, model: &model, seed };
+    let folder = Folder::open(&sft)?;
+    let model = folder.config();
+    let before = duel_model::load(b, &folder)?;
+    let sampler = Sampler { b, tokenizer: &tokenizer, model, seed };
     let prefixes: Vec<String> = (0..PREFIXES).map(|_| grammar::sample_prefix(&mut rng)).collect();
     let repeated: Vec<String> =
         prefixes.iter().flat_map(|p| std::iter::repeat_n(p.clone(), COMPLETIONS)).collect();
@@ -103,11 +104,11 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     stage(b, options, &sft, &write_rows(dir, "preferences.jsonl", &pairs)?, &dpo, seed)?;
 
     eprintln!("\n4. {HELD_OUT} held-out prefixes, before and after");
-    let after = duel_model::load(b, &dpo, &model)?;
+    let after = duel_model::load(b, &Folder::open(&dpo)?)?;
     let held_out: Vec<String> = (0..HELD_OUT).map(|_| grammar::sample_prefix(&mut rng)).collect();
     let old = sampler.draw(&before, &held_out)?;
     let new = sampler.draw(&after, &held_out)?;
-    let kl = sequence_kl(b, &model, &after, &before, &new.prompts, &new.samples)?;
+    let kl = sequence_kl(b, model, &after, &before, &new.prompts, &new.samples)?;
     let mean = |d: &Drawn| d.rewards(&held_out).iter().sum::<f64>() / HELD_OUT as f64;
     let finding = Finding { reward_before: mean(&old), reward_after: mean(&new), kl };
     for (i, prefix) in held_out.iter().enumerate().take(SHOWN) {

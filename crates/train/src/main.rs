@@ -5,7 +5,7 @@ use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_cuda::Cuda;
 use duel_data::{Context, Message, Tokenizer};
-use duel_model::{Config as ModelConfig, Sampling};
+use duel_model::{Folder, Sampling};
 use duel_train::config::{Config, Device, Maybe, Options, normalize_args};
 use duel_train::experiment::{self, Finding};
 use duel_train::sample::sample;
@@ -225,8 +225,7 @@ fn train_command(args: Train) -> Result<ExitCode, Error> {
 // ---- generation ------------------------------------------------------------------------------------------------------
 
 struct Generation<'a> {
-    folder: &'a Path,
-    model: ModelConfig,
+    folder: &'a Folder,
     prompt: Vec<u32>,
     how: Sampling,
     stop: Vec<u32>,
@@ -236,15 +235,16 @@ impl Job for Generation<'_> {
     type Output = Vec<u32>;
     fn run<B: Backend>(self, b: &B) -> Result<Vec<u32>, Error> {
         eprintln!("{}", b.describe());
-        let weights = duel_model::load_frozen(b, self.folder, &self.model)?;
-        let out = sample(b, &self.model, &weights, &[self.prompt], self.how, &self.stop, |_| {})?;
+        let weights = duel_model::load_frozen(b, self.folder)?;
+        let out = sample(b, self.folder.config(), &weights, &[self.prompt], self.how, &self.stop, |_| {})?;
         Ok(out.into_iter().flatten().collect())
     }
 }
 
 fn generate_command(args: &Generate) -> Result<(), Error> {
+    let folder = Folder::open(&args.model)?;
+    folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let tokenizer = Tokenizer::from_dir(&args.model)?;
-    let model = ModelConfig::from_dir(&args.model)?;
     let prompt = if args.chat {
         let chat = tokenizer.chat(&[Message::new("user", &args.prompt)], true, &Context::default())?;
         tokenizer.encode(&chat.text, false)?
@@ -264,7 +264,7 @@ fn generate_command(args: &Generate) -> Result<(), Error> {
     let stop = tokenizer.stops().to_vec();
     let machine = &args.machine;
     let chosen = Chosen::of(machine.device, machine.bf16.clone(), machine.threads.into())?;
-    let out = chosen.run(Generation { folder: &args.model, model, prompt, how, stop })?;
+    let out = chosen.run(Generation { folder: &folder, prompt, how, stop })?;
     println!("{}", tokenizer.decode(&out, true)?);
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::sample::{self, sequence_kl};
 use crate::signal;
 use duel_backend::{Acc, Backend, Dtype, Element, Real};
 use duel_data::{Dataset, Group, Options, Task, Tokenizer, Truncation, order};
-use duel_model::{Config as ModelConfig, Frozen, Keep, Model, Sampling, Shape};
+use duel_model::{Config as ModelConfig, Folder, Frozen, Keep, Model, Sampling, Shape};
 use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale};
 use serde_json::{Value, json};
 use std::fs;
@@ -50,14 +50,16 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     if checkpoint.is_none() {
         check_output_dir(config)?;
     }
+    let folder = Folder::open(&config.model)?;
+    folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+    let model = folder.config();
     let tokenizer = Tokenizer::from_dir(&config.model)?;
-    let model = ModelConfig::from_dir(&config.model)?;
-    let max_length = max_length(config, &model);
-    let load = |path: &Path| load_data(config, &model, &tokenizer, path, max_length);
+    let max_length = max_length(config, model);
+    let load = |path: &Path| load_data(config, model, &tokenizer, path, max_length);
     let ds = load(&config.dataset)?;
     let eval = config.eval_dataset.0.as_deref().map(load).transpose()?;
 
-    let manifest = Model::manifest(&model);
+    let manifest = Model::manifest(model);
     let plan = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
     let train_room = plan(&ds, config.batch_size());
     let room = eval.iter().fold(train_room, |room, e| room.and(plan(e, config.per_device_eval_batch_size)));
@@ -68,7 +70,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     print_plan::<B>(
         b,
         config,
-        &model,
+        model,
         &manifest,
         &ds,
         eval.as_ref(),
@@ -89,8 +91,8 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             config.dataset.display()
         )));
     }
-    let mut weights = duel_model::load(b, &config.model, &model)?;
-    let mut engine = Engine::new(b, &model, room, keep)?;
+    let mut weights = duel_model::load(b, &folder)?;
+    let mut engine = Engine::new(b, model, room, keep)?;
     let references = match config.method {
         Method::Sft => None,
         Method::Dpo => {
@@ -104,18 +106,17 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             Some((trained, eval.as_ref().map(&mut evaluated).transpose()?))
         }
     };
-    let reference_weights =
-        if keep_reference { Some(duel_model::load_frozen(b, &config.model, &model)?) } else { None };
+    let reference_weights = if keep_reference { Some(duel_model::load_frozen(b, &folder)?) } else { None };
     let mut grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, algorithm, shapes)?;
     if Optimizer::<B>::needs_masters() {
-        optimizer = optimizer.with_masters(duel_model::load_masters(b, &config.model, &model)?);
+        optimizer = optimizer.with_masters(duel_model::load_masters(b, &folder)?);
     }
     let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {
         drop(weights); // there may not be room for both
-        weights = duel_model::load(b, &c.path, &model)?;
+        weights = duel_model::load(b, &c.model_of(model)?)?;
         c.restore(b, &mut optimizer)?;
         state = c.state.clone();
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
@@ -461,7 +462,7 @@ impl<B: Backend> Run<'_, B> {
     /// The trained model as a folder that transformers loads, the plot, and the run's speed.
     fn finish(self, results: &Value) -> Result<(), Error> {
         let out = &self.config.output_dir;
-        let staged = out.join("model.partial");
+        let staged = out.join(STAGED);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
         if staged.exists() {
             fs::remove_dir_all(&staged).map_err(failed)?;
@@ -469,11 +470,10 @@ impl<B: Backend> Run<'_, B> {
         fs::create_dir_all(&staged).map_err(failed)?;
         duel_model::save(self.engine.b, &staged, &self.engine.model, &self.weights)?;
         duel_model::copy_companions(&self.config.model, &staged)?;
-        for entry in fs::read_dir(&staged).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            fs::rename(entry.path(), out.join(entry.file_name())).map_err(failed)?;
+        let old = duel_model::install(&staged, out)?;
+        if !old.is_empty() {
+            eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
         }
-        fs::remove_dir(&staged).map_err(failed)?;
         let speed = out.join("train_results.json");
         fs::write(&speed, format!("{results:#}\n"))
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
@@ -586,6 +586,9 @@ fn algorithm(c: &Config) -> Algorithm {
     }
 }
 
+/// Folder in the output folder where the model is whole before it takes its place.
+const STAGED: &str = "model.partial";
+
 fn checkpoint_to_resume(c: &Config) -> Result<Option<PathBuf>, Error> {
     match &c.resume_from_checkpoint {
         Resume::Off => Ok(None),
@@ -620,13 +623,15 @@ fn check_output_dir(c: &Config) -> Result<(), Error> {
     let inside = |path: &Path| {
         root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
     };
-    if c.overwrite_output_dir && (inside(&c.model) || inside(&c.dataset)) {
+    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.0.as_ref()];
+    if c.overwrite_output_dir && reads.into_iter().flatten().any(|path| inside(path)) {
         return Err(Error::new(format!(
-            "overwrite_output_dir would delete in {}, where the model or the dataset lies; choose another output_dir",
+            "overwrite_output_dir would delete in {}, where the model or a dataset lies; choose another output_dir",
             out.display()
         )));
     }
-    let used = out.join("metrics.jsonl").exists() || !checkpoint::list(out).is_empty();
+    let used = ["metrics.jsonl", "samples.jsonl"].iter().any(|name| out.join(name).exists())
+        || !checkpoint::list(out).is_empty();
     if used && !c.overwrite_output_dir {
         return Err(Error::new(format!(
             "{} already holds a run; give --resume-from-checkpoint to continue it, --overwrite-output-dir to replace \
@@ -641,18 +646,32 @@ fn prepare_output_dir(c: &Config) -> Result<(), Error> {
     let out = &c.output_dir;
     let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
     fs::create_dir_all(out).map_err(failed)?;
-    if c.resume_from_checkpoint == Resume::Off {
-        for (_, old) in checkpoint::list(out) {
-            fs::remove_dir_all(old).map_err(failed)?;
-        }
-        let samples = out.join("samples.jsonl");
-        if samples.exists() {
-            fs::remove_file(samples).map_err(failed)?;
-        }
+    if c.overwrite_output_dir {
+        remove_run(out).map_err(failed)?;
+        duel_model::remove_model(out)?;
     }
     // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
     let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
     Ok(duel_model::write_synced(&out.join("duel.toml"), config.to_toml()?.as_bytes())?)
+}
+
+/// Removes what an earlier run left besides its model, and nothing else.
+fn remove_run(out: &Path) -> std::io::Result<()> {
+    for (_, old) in checkpoint::list(out) {
+        fs::remove_dir_all(old)?;
+    }
+    for half in checkpoint::half_written(out).into_iter().chain([out.join(STAGED)]) {
+        if half.exists() {
+            fs::remove_dir_all(half)?;
+        }
+    }
+    let files = ["metrics.jsonl", "metrics.svg", "samples.jsonl", "train_results.json", "duel.toml"];
+    for file in files.map(|name| out.join(name)) {
+        if file.exists() {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// The configured length, but no longer than the model can go.

@@ -241,8 +241,8 @@ fn divergence_names_step_and_tensor_and_spares_checkpoints() {
     for part in ["step 3:", "loss is", "`model.", "rows ", "lower learning_rate", "checkpoint-"] {
         assert!(ended.error().contains(part), "`{part}`: {}", ended.error());
     }
-    let config = duel_model::Config::from_dir(&temp.path("model")).unwrap();
-    duel_model::load(&Cpu::<f32>::new(1), &run.out().join("checkpoint-1"), &config).unwrap();
+    let checkpoint = duel_model::Folder::open(&run.out().join("checkpoint-1")).unwrap();
+    duel_model::load(&Cpu::<f32>::new(1), &checkpoint).unwrap();
     assert!(!run.out().join("model.safetensors").exists());
     assert_eq!(run.half_written(), Vec::<String>::new());
     assert_eq!(run.metrics().len(), 2, "the last record is that of the last good step");

@@ -216,8 +216,8 @@ fn supervised_training_learns_and_its_model_loads() {
     assert!(eval.len() == 2 && eval[1] < eval[0] && eval[1] < 0.6 * loss[0], "{eval:?}");
     assert!(run.metric("mean_token_accuracy")[39] > run.metric("mean_token_accuracy")[0]);
 
-    let config = duel_model::Config::from_dir(&run.out()).unwrap();
-    duel_model::load(&Cpu::<f32>::new(1), &run.out(), &config).unwrap();
+    let folder = duel_model::Folder::open(&run.out()).unwrap();
+    duel_model::load(&Cpu::<f32>::new(1), &folder).unwrap();
     // It is a model folder like the first: what was learned is where the next run starts.
     let next =
         Run::new(&temp, "next").set("method", "sft").set("model", run.out().display()).set("max-steps", 1);

@@ -7,7 +7,7 @@ use duel_cuda::Cuda;
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, Preference, ResponseStats, Score};
-use duel_model::{Config, Family, Keep, Model};
+use duel_model::{Config, Family, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
 use half::bf16;
@@ -246,9 +246,9 @@ fn a_step_is_reproducible() {
 fn stories(pairs: usize) -> Option<Run> {
     let folder = shared_data("models/stories260k")?;
     let rows = shared_data("preference/rasbt_polite_pairs.jsonl")?;
-    let config = Config::from_dir(&folder).expect("a config");
+    let model = Folder::open(&folder).expect("a model");
     let cpu = Cpu::<f32>::new(1);
-    let weights = duel_model::load(&cpu, &folder, &config).expect("weights");
+    let weights = duel_model::load(&cpu, &model).expect("weights");
     let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
     let tokenizer = Tokenizer::from_dir(&folder).expect("a tokenizer");
     let dataset = Dataset::load(&rows, &tokenizer, &options).expect("rows");
@@ -258,7 +258,7 @@ fn stories(pairs: usize) -> Option<Run> {
         .collect();
     groups.sort_by_key(|g| g.prompt.len() + g.responses.iter().map(Vec::len).sum::<usize>());
     groups.truncate(pairs);
-    let case = Case { config, weights: all::<_, f32>(&cpu, &weights) };
+    let case = Case { config: model.config().clone(), weights: all::<_, f32>(&cpu, &weights) };
     Some(Run::new(case, &groups, 0.0))
 }
 

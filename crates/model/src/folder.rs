@@ -1,0 +1,138 @@
+//! A Hugging Face folder: its config, and where each of the model's tensors lies.
+
+use crate::advice;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::leftover;
+use crate::shards::{Shards, Tensor};
+use crate::weights::{HEAD, Model, Shape};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// A model folder whose config and weights fit together; the weights are mapped, not read yet.
+pub struct Folder {
+    path: PathBuf,
+    config: Config,
+    notes: Vec<String>,
+    shards: Shards,
+    /// Name in the files of every tensor of the manifest.
+    names: HashMap<String, String>,
+}
+
+impl Folder {
+    /// Opens a folder as transformers does: `model.safetensors` or the files of its index, tensors with or without the
+    /// model's own name before theirs, a head that is the embedding under either name.
+    ///
+    /// # Errors
+    /// A file that is missing, truncated or lies about its content; a config that is not known; a tensor that is
+    /// missing, or of another shape or type than `config.json` asks for; tensors without a place that would change
+    /// what the model computes. Each names the file and the key or tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut config = read_config(path)?;
+        let shards = Shards::open(path)?;
+        let mut notes = Vec::new();
+        let embed = Model::manifest(&config).embed.pieces[0].name.clone();
+        if config.tied && is_untied(&shards, &config, &embed) {
+            config.tied = false;
+            notes.push(format!(
+                "{}: config.json ties the head to the embedding, but `{HEAD}` is another matrix; they stay two, and \
+                 what is saved says so",
+                shards.listing.display()
+            ));
+        }
+        let mut names = HashMap::new();
+        for shape in Model::manifest(&config).iter() {
+            for piece in &shape.pieces {
+                // A writer that keeps one of two names of one matrix may have kept the head's.
+                let other = || shards.get(HEAD).filter(|_| config.tied && piece.name == embed);
+                let (stored, tensor) = find(&shards, &config, &piece.name)
+                    .or_else(|| other().map(|head| (HEAD, head)))
+                    .ok_or_else(|| missing(&shards, &config, &piece.name))?;
+                check(&tensor, stored, shape, piece.rows)?;
+                names.insert(piece.name.clone(), stored.to_string());
+            }
+        }
+        let adapter = path.join("adapter_config.json");
+        if adapter.exists() {
+            notes
+                .push(format!("{}: the adapter is left out, the model beside it is read", adapter.display()));
+        }
+        notes.extend(leftover::note(&shards, &config, &names)?);
+        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `config.json` and the weights together say of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the user should hear about the folder, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// A tensor of the manifest.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let stored = self.names.get(name).and_then(|stored| self.shards.get(stored));
+        stored.ok_or_else(|| missing(&self.shards, &self.config, name))
+    }
+}
+
+fn read_config(dir: &Path) -> Result<Config> {
+    let path = dir.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => advice::no_config(dir),
+        _ => Error::file(&path, format!("cannot be read ({e}); --model needs a Hugging Face folder")),
+    })?;
+    let json =
+        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
+    Config::from_json(json).map_err(|what| Error::file(&path, what))
+}
+
+/// A tensor under its full name or, as base models are saved, without the model's own.
+fn find<'a>(shards: &'a Shards, config: &Config, name: &'a str) -> Option<(&'a str, Tensor<'a>)> {
+    let (root, _) = config.family.names();
+    let short = name.strip_prefix(root).and_then(|rest| rest.strip_prefix('.'));
+    [Some(name), short].into_iter().flatten().find_map(|name| Some((name, shards.get(name)?)))
+}
+
+/// Whether the files hold a head beside the embedding, and another one.
+fn is_untied(shards: &Shards, config: &Config, embed: &str) -> bool {
+    match (find(shards, config, embed), shards.get(HEAD)) {
+        (Some((_, embed)), Some(head)) => !embed.equals(&head),
+        _ => false,
+    }
+}
+
+fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
+    let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
+    let why = match name {
+        HEAD if said => {
+            ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
+        }
+        HEAD => {
+            ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
+        }
+        _ => "; config.json asks for it",
+    };
+    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))
+}
+
+/// A tensor must be what the config says before anything of that size is allocated.
+fn check(tensor: &Tensor, name: &str, shape: &Shape, rows: usize) -> Result<()> {
+    let fail = |what: String| Err(Error::file(tensor.path, format!("tensor `{name}` {what}")));
+    let want = shape.stored(rows);
+    if tensor.shape != want {
+        return fail(format!("has shape {:?}, config.json asks for {want:?}", tensor.shape));
+    }
+    if !tensor.is_float() {
+        return fail(format!("is {:?}; weights must be F32, BF16 or F16", tensor.dtype));
+    }
+    Ok(())
+}

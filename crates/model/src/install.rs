@@ -1,0 +1,139 @@
+//! Which files of a folder are a model's, and how a model takes its place.
+
+use crate::error::{Error, Result};
+use crate::shards::SINGLE;
+use crate::write::{sync, write_synced};
+use std::fs;
+use std::path::Path;
+
+/// Files of a model folder besides config and weights: carried along so that what is saved can be loaded anywhere.
+const COMPANIONS: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+];
+
+/// Folder of the chat templates besides the one of [`COMPANIONS`].
+const TEMPLATES: &str = "additional_chat_templates";
+
+/// Beginnings and ends of the names of weights, in the formats of transformers, PEFT and others.
+const WEIGHTS: [(&str, &str); 14] = [
+    ("model", ".safetensors"),
+    ("model", ".safetensors.index.json"),
+    ("pytorch_model", ".bin"),
+    ("pytorch_model", ".bin.index.json"),
+    ("adapter_model", ".safetensors"),
+    ("adapter_model", ".bin"),
+    ("consolidated", ".safetensors"),
+    ("consolidated", ".safetensors.index.json"),
+    ("consolidated", ".pth"),
+    ("tf_model", ".h5"),
+    ("flax_model", ".msgpack"),
+    ("flax_model", ".msgpack.index.json"),
+    ("model", ".onnx"),
+    ("", ".gguf"),
+];
+
+/// What else a model's folder may have that decides how it is loaded.
+const OTHERS: [&str; 9] = [
+    "config.json",
+    "adapter_config.json",
+    "quantize_config.json",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "vocab.txt",
+    "spiece.model",
+    "tekken.json",
+];
+
+/// Copies the files of `from` that go with config and weights (tokenizer, chat templates, defaults for generation)
+/// into `to`.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    let mut names: Vec<String> = COMPANIONS.map(String::from).into();
+    let templates = names_in(&from.join(TEMPLATES))?;
+    names.extend(templates.iter().filter(|n| n.ends_with(".jinja")).map(|n| format!("{TEMPLATES}/{n}")));
+    for name in names {
+        let (source, target) = (from.join(&name), to.join(&name));
+        if !source.exists() {
+            continue;
+        }
+        let bytes = fs::read(&source).map_err(|e| Error::file(&source, format!("cannot be read: {e}")))?;
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+        }
+        write_synced(&target, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Removes every file of `dir` that belongs to a model, the weights first: what is left never loads. Returns their
+/// names.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn remove_model(dir: &Path) -> Result<Vec<String>> {
+    let weights = |name: &String| {
+        WEIGHTS.iter().any(|(start, end)| name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)))
+    };
+    let other = |name: &String| COMPANIONS.contains(&name.as_str()) || OTHERS.contains(&name.as_str());
+    let files = names_in(dir)?.into_iter().filter(|name| !dir.join(name).is_dir());
+    let (mut all, rest): (Vec<String>, Vec<String>) = files.partition(weights);
+    all.extend(rest.into_iter().filter(other));
+    for name in &all {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(|e| Error::file(&path, format!("cannot be removed: {e}")))?;
+    }
+    let templates = dir.join(TEMPLATES);
+    if templates.is_dir() {
+        fs::remove_dir_all(&templates)
+            .map_err(|e| Error::file(&templates, format!("cannot be removed: {e}")))?;
+        all.push(TEMPLATES.into());
+    }
+    Ok(all)
+}
+
+/// Moves the model of the folder `staged` to `out` and removes `staged`. A model that was in `out` is gone before, and
+/// the weights come last, so that nothing ever loads that is a part of each. Returns the names of the old model's
+/// files.
+///
+/// # Errors
+/// A file cannot be removed or moved; what is not moved yet stays in `staged`.
+pub fn install(staged: &Path, out: &Path) -> Result<Vec<String>> {
+    let old = remove_model(out)?;
+    sync(out)?;
+    let mut names = names_in(staged)?;
+    names.sort_by_key(|name| name == SINGLE);
+    for name in names {
+        let (from, to) = (staged.join(&name), out.join(&name));
+        fs::rename(&from, &to)
+            .map_err(|e| Error::file(&from, format!("cannot be moved to {}: {e}", to.display())))?;
+    }
+    sync(out)?;
+    fs::remove_dir(staged).map_err(|e| Error::file(staged, format!("cannot be removed: {e}")))?;
+    Ok(old)
+}
+
+/// Names in a folder, sorted; none where there is no folder.
+fn names_in(dir: &Path) -> Result<Vec<String>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let names = fs::read_dir(dir).and_then(|entries| {
+        entries
+            .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut names = names.map_err(|e| Error::file(dir, format!("cannot be read: {e}")))?;
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,100 @@
+//! Weights from a folder onto a device.
+
+use crate::error::{Error, Result};
+use crate::folder::Folder;
+use crate::shards::Tensor;
+use crate::weights::{Frozen, Model, Shape, Stored};
+use duel_backend::{Acc, Backend, Element, Float, Real};
+use half::bf16;
+
+/// Reads the weights of a Hugging Face folder onto the device.
+///
+/// # Errors
+/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room.
+pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
+    read_all(folder, |_, host: &[B::Real]| upload(b, host))
+}
+
+/// The weights of a Hugging Face folder in the precision of sums, as a list in the order of [`Model::iter`]: masters for
+/// an optimizer.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
+    let mut all = Vec::new();
+    read_all(folder, |_, host: &[B::Acc]| {
+        all.push(upload(b, host)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// As [`load`], for a model that is only read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
+    let positions = Model::manifest(folder.config()).positions;
+    let parameters = read_all(folder, |shape, host: &[B::Real]| {
+        let narrow = |x: &B::Real| bf16::from_f32(x.to_f32());
+        let exact = |x: &B::Real| narrow(x).to_f64() == x.to_f64();
+        // The table of positions is added to rows, and vectors are too short to matter.
+        let matrix = !shape.vector && positions.as_ref() != Some(shape);
+        if b.reads_bf16() && matrix && host.iter().all(exact) {
+            let narrow: Vec<bf16> = host.iter().map(narrow).collect();
+            return Ok(Stored::Bf16(upload(b, &narrow)?));
+        }
+        Ok(Stored::Real(upload(b, host)?))
+    })?;
+    Ok(Frozen { parameters })
+}
+
+fn upload<B: Backend, T: Element>(b: &B, host: &[T]) -> Result<B::Buf<T>> {
+    let mut buf = b.alloc(host.len())?;
+    b.upload(&mut buf, 0, host);
+    Ok(buf)
+}
+
+/// Reads every parameter and hands it to `keep`.
+fn read_all<R: Float, T>(
+    folder: &Folder,
+    mut keep: impl FnMut(&Shape, &[R]) -> Result<T>,
+) -> Result<Model<T>> {
+    Model::manifest(folder.config()).map(|shape| {
+        let mut host = vec![R::default(); shape.len()];
+        let mut first = 0;
+        for piece in &shape.pieces {
+            let tensor = folder.tensor(&piece.name)?;
+            read(&mut host, &tensor, shape, first, piece.rows).map_err(|i| {
+                let what =
+                    format!("tensor `{}` holds a value that is not finite, at element {i}", piece.name);
+                Error::file(tensor.path, what)
+            })?;
+            first += piece.rows;
+        }
+        keep(shape, &host)
+    })
+}
+
+/// Copies a tensor into rows `first..first + rows` of a parameter; the index of the first non-finite element is
+/// returned as the error.
+fn read<R: Float>(
+    host: &mut [R],
+    tensor: &Tensor,
+    shape: &Shape,
+    first: usize,
+    rows: usize,
+) -> std::result::Result<(), usize> {
+    for (i, x) in tensor.values().enumerate() {
+        if !x.is_finite() {
+            return Err(i);
+        }
+        let at = if shape.transposed {
+            (first + i % rows) * shape.cols + i / rows
+        } else {
+            first * shape.cols + i
+        };
+        host[at] = R::from_f64(x);
+    }
+    Ok(())
+}

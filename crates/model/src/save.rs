@@ -1,0 +1,108 @@
+//! A model onto the disk, as transformers loads it.
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::shards::SINGLE;
+use crate::weights::{Model, Shape};
+use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
+use duel_backend::{Backend, Element, Float, Real};
+use safetensors::tensor::{Dtype, View};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Writes config and weights into `dir` (which exists), in the precision they have, with the names and layout that
+/// transformers loads. Files reach the disk before this returns.
+pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B>>) -> Result<()> {
+    let dtype = match B::Real::DTYPE {
+        duel_backend::Dtype::Bf16 => "bfloat16",
+        duel_backend::Dtype::F64 => "float64",
+        _ => "float32",
+    };
+    let path = dir.join("config.json");
+    let text = serde_json::to_string_pretty(&config.saved(dtype)).map_err(|e| Error::file(&path, e))?;
+    write_synced(&path, text.as_bytes())?;
+
+    let manifest = Model::manifest(config);
+    let failure = &Failure::default();
+    let mut tensors = Vec::new();
+    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
+        let mut first = 0;
+        for piece in &shape.pieces {
+            let (rows, dims) = (piece.rows, shape.stored(piece.rows));
+            tensors.push((piece.name.as_str(), Outgoing { b, failure, buf, shape, first, rows, dims }));
+            first += piece.rows;
+        }
+    }
+    let path = dir.join(SINGLE);
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_tensors(&path, tensors.iter().map(|(name, t)| (*name, t)), Some(metadata), failure)?;
+    // The safetensors crate writes for the owner alone; a model is for whoever may read its config.
+    std::fs::metadata(dir.join("config.json"))
+        .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
+        .map_err(|e| Error::file(&path, format!("cannot be made readable: {e}")))?;
+    sync(&path)
+}
+
+/// Name of the first tensor with a value that is not a finite number, if there is one. Fails when the device did.
+pub fn first_not_finite<B: Backend>(
+    b: &B,
+    manifest: &Model<Shape>,
+    model: &Model<Real<B>>,
+) -> Result<Option<String>> {
+    // Not an array: it is too large for a stack.
+    let mut staging = Vec::new();
+    staging.resize(STAGED, B::Real::default());
+    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
+        for from in (0..shape.len()).step_by(STAGED) {
+            let part = &mut staging[..STAGED.min(shape.len() - from)];
+            b.download(part, buf, from)?;
+            if part.iter().any(|x| !x.to_f64().is_finite()) {
+                return Ok(Some(shape.pieces[0].name.clone()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// One tensor of a file to be written; its bytes are made when its turn comes, so that a model is never held twice.
+struct Outgoing<'a, B: Backend> {
+    b: &'a B,
+    failure: &'a Failure,
+    buf: &'a Real<B>,
+    shape: &'a Shape,
+    first: usize,
+    rows: usize,
+    dims: Vec<usize>,
+}
+
+impl<B: Backend> View for &Outgoing<'_, B> {
+    fn dtype(&self) -> Dtype {
+        match B::Real::DTYPE {
+            duel_backend::Dtype::Bf16 => Dtype::BF16,
+            duel_backend::Dtype::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        }
+    }
+    fn shape(&self) -> &[usize] {
+        &self.dims
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let cols = self.shape.cols;
+        let range = self.first * cols..(self.first + self.rows) * cols;
+        let bytes = bytes_of(self.b, self.failure, self.buf, range);
+        if !self.shape.transposed {
+            return bytes;
+        }
+        let size = size_of::<B::Real>();
+        let at = |r: usize, c: usize| &bytes[(r * cols + c) * size..][..size];
+        let mut turned = Vec::with_capacity(bytes.len());
+        for (c, r) in (0..cols).flat_map(|c| (0..self.rows).map(move |r| (c, r))) {
+            turned.extend_from_slice(at(r, c));
+        }
+        turned.into()
+    }
+    fn data_len(&self) -> usize {
+        self.rows * self.shape.cols * size_of::<B::Real>()
+    }
+}

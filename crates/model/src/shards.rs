@@ -1,0 +1,144 @@
+//! The safetensors files of a folder, mapped into memory, and their tensors by name.
+
+use crate::advice;
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What transformers looks for first.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// What it looks for next: names the files that hold the model together.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A mapped safetensors file.
+struct Shard {
+    path: PathBuf,
+    bytes: Mmap,
+    /// Where the tensors begin.
+    data: usize,
+}
+
+/// Memory-mapped safetensors files of a folder.
+pub(crate) struct Shards {
+    /// The file that would name a tensor that is not there.
+    pub(crate) listing: PathBuf,
+    files: Vec<Shard>,
+    /// File and place of every tensor.
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+}
+
+/// A tensor in a mapped file.
+#[derive(Clone, Copy)]
+pub(crate) struct Tensor<'a> {
+    /// The file.
+    pub(crate) path: &'a Path,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    data: &'a [u8],
+}
+
+impl Shards {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+        // A link into a cache that lost the file is there, and cannot be opened.
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        let (listing, names) = if is_there(&single) {
+            (single, BTreeSet::from([SINGLE.to_string()]))
+        } else if is_there(&index) {
+            let names = files_of(&index)?;
+            (index, names)
+        } else {
+            return Err(advice::no_weights(dir));
+        };
+        let mut shards = Shards { listing, files: Vec::new(), tensors: BTreeMap::new() };
+        for name in names {
+            shards.add(dir.join(name))?;
+        }
+        Ok(shards)
+    }
+
+    /// Adds a file. Its own header says what it holds: an index may be older than its files.
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        let bytes = map(&path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
+            Error::file(&path, format!("is not a whole safetensors file ({e}); download or copy it again"))
+        })?;
+        for (name, info) in metadata.tensors() {
+            self.tensors.insert(name, (self.files.len(), info.clone()));
+        }
+        self.files.push(Shard { path, bytes, data: size_of::<u64>() + header });
+        Ok(())
+    }
+
+    /// Names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Tensor<'_>> {
+        let (file, info) = self.tensors.get(name)?;
+        let Shard { path, bytes, data } = &self.files[*file];
+        let (start, end) = info.data_offsets;
+        let data = &bytes[data + start..data + end];
+        Some(Tensor { path, dtype: info.dtype, shape: &info.shape, data })
+    }
+}
+
+impl Tensor<'_> {
+    /// Whether it holds numbers that weights can be.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F64 | Dtype::F32 | Dtype::BF16 | Dtype::F16)
+    }
+
+    /// Its elements, where they are floating-point numbers.
+    pub(crate) fn values(&self) -> impl Iterator<Item = f64> + '_ {
+        let dtype = self.dtype;
+        self.data.chunks_exact((dtype.bitsize() / 8).max(1)).map(move |bytes| element(bytes, dtype))
+    }
+
+    /// Whether both hold the same numbers.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        let same = || self.is_float() && other.is_float() && self.values().eq(other.values());
+        self.shape == other.shape && ((self.dtype == other.dtype && self.data == other.data) || same())
+    }
+}
+
+/// The files that an index names.
+fn files_of(index: &Path) -> Result<BTreeSet<String>> {
+    let text =
+        std::fs::read_to_string(index).map_err(|e| Error::file(index, format!("cannot be read: {e}")))?;
+    let json: Value =
+        serde_json::from_str(&text).map_err(|e| Error::file(index, format!("is not JSON: {e}")))?;
+    let weight_map =
+        json["weight_map"].as_object().ok_or_else(|| Error::file(index, "has no `weight_map` object"))?;
+    let file = |(tensor, file): (&String, &Value)| {
+        file.as_str()
+            .filter(|f| !f.contains(['/', '\\']))
+            .map(str::to_string)
+            .ok_or_else(|| Error::file(index, format!("`{tensor}` is not mapped to a file of this folder")))
+    };
+    weight_map.iter().map(file).collect()
+}
+
+/// Maps a whole file.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be opened: {e}")))?;
+    // SAFETY: the mapping is only read, while it is held. Another process that truncates the file meanwhile can
+    // stop this one with a signal; that is the price of every memory-mapped loader and does no harm to memory.
+    unsafe { Mmap::map(&file) }.map_err(|e| Error::file(path, format!("cannot be mapped: {e}")))
+}
+
+/// One number of a file of floating-point numbers.
+pub(crate) fn element(bytes: &[u8], dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
+        Dtype::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
+        Dtype::F32 => f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        _ => f64::from_le_bytes(bytes.try_into().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,117 @@
+//! What a run does with an output folder that is not empty.
+
+mod common;
+
+use common::{Run, Temp, tiny_config, write_model};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+/// Leaves a sharded model of another trainer in a folder.
+fn put_another_model(dir: &Path) {
+    write_model(dir, tiny_config());
+    let shard = "model-00001-of-00001.safetensors";
+    fs::rename(dir.join("model.safetensors"), dir.join(shard)).unwrap();
+    let index = json!({"weight_map": {"model.norm.weight": shard}});
+    fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    for name in ["adapter_config.json", "merges.txt", "notes.txt"] {
+        fs::write(dir.join(name), "{}").unwrap();
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+const RESULT: [&str; 7] = [
+    "config.json",
+    "duel.toml",
+    "metrics.jsonl",
+    "metrics.svg",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+fn result_and(more: &[&str]) -> Vec<String> {
+    let all = RESULT.iter().chain(&["train_results.json"]).chain(more);
+    let mut names: Vec<String> = all.map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_finished_run_replaces_a_model_that_was_there() {
+    let temp = Temp::with_model("replace");
+    put_another_model(&temp.path("out"));
+    let run = Run::new(&temp, "out").set("max-steps", 1).set("save-strategy", "no");
+    let said = run.ok();
+    assert_eq!(names(&run.out()), result_and(&["notes.txt"]));
+    let line = said.lines().find(|line| line.contains("held a model")).expect(&said);
+    for name in ["model.safetensors.index.json", "model-00001-of-00001.safetensors", "merges.txt"] {
+        assert!(line.contains(name), "{line}");
+    }
+    assert!(!line.contains("notes.txt"), "{line}");
+}
+
+#[test]
+fn a_run_that_fails_replaces_nothing() {
+    let temp = Temp::with_model("fails");
+    put_another_model(&temp.path("out"));
+    let before = names(&temp.path("out"));
+    let run =
+        Run::new(&temp, "out").set("max-steps", 1).set("save-strategy", "no").set("learning-rate", 1e300);
+    assert!(run.go().error().contains("not finite"));
+    let after = names(&run.out());
+    assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
+}
+
+#[test]
+fn overwriting_removes_the_old_run_as_a_whole() {
+    let temp = Temp::with_model("whole");
+    let run = Run::new(&temp, "out").set("save-steps", 1).set("max-steps", 3);
+    run.ok();
+    put_another_model(&run.out());
+    for folder in ["checkpoint-9.partial", "model.partial", "checkpoint-of-mine"] {
+        fs::create_dir(run.out().join(folder)).unwrap();
+    }
+    fs::write(run.out().join("samples.jsonl"), "{}").unwrap();
+    let mut next = run.set("max-steps", 1).set("save-strategy", "no").set("overwrite-output-dir", true);
+    next.forget("save-steps");
+    let said = next.ok();
+    assert_eq!(names(&temp.path("out")), result_and(&["checkpoint-of-mine", "notes.txt"]));
+    assert!(!said.contains("held a model"), "it was asked for: {said}");
+}
+
+/// A checkpoint of ours is a model folder like any other: what it is besides stays behind.
+#[test]
+fn a_checkpoint_as_the_model_brings_no_state_along() {
+    let temp = Temp::with_model("along");
+    let first = Run::new(&temp, "first").set("max-steps", 1);
+    first.ok();
+    let model = first.out().join("checkpoint-1");
+    let next = Run::new(&temp, "next").set("model", model.display()).set("max-steps", 1);
+    next.set("save-strategy", "no").ok();
+    assert_eq!(names(&temp.path("next")), result_and(&[]));
+}
+
+#[test]
+fn notes_about_the_model_are_printed() {
+    let temp = Temp::with_model("notes");
+    let dir = temp.path("model");
+    let path = dir.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
+    let end = bytes.len() - 8 - size;
+    header["score.weight"] = json!({"dtype": "F32", "shape": [0], "data_offsets": [end, end]});
+    let header = header.to_string();
+    let parts = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + size..]];
+    fs::write(&path, parts.concat()).unwrap();
+    let said = Run::new(&temp, "out").set("max-steps", 1).ok();
+    let notes: Vec<&str> = said.lines().filter(|line| line.starts_with("note: ")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("score.weight"), "{said}");
+}

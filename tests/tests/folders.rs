@@ -1,0 +1,639 @@
+//! Model folders as they are found, read as transformers reads them: names, ties, tensors without a place, keys with
+//! two names, and what is saved again.
+
+use duel_cpu::Cpu;
+use duel_model::{Config, Family, Folder, Rope, RopeScaling};
+use duel_tests::{Case, FAMILIES, TempDir, TensorFile, config, host, merge, tiny};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::Path;
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const HEAD: &str = "lm_head.weight";
+const TIED: [Family; 3] = [Family::Qwen2, Family::Qwen3, Family::Gpt2];
+
+fn cpu() -> Cpu<f32> {
+    Cpu::new(1)
+}
+
+/// A folder with a right model.
+fn folder(family: Family) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let case = Case::new(tiny(family), 1);
+    duel_model::save(&cpu(), dir.path(), &case.config, &case.upload(&cpu())).unwrap();
+    dir
+}
+
+fn edit(dir: &TempDir, change: impl FnOnce(&mut TensorFile)) {
+    let path = dir.path().join(WEIGHTS);
+    let mut file = TensorFile::read(&path);
+    change(&mut file);
+    fs::write(&path, file.bytes()).unwrap();
+}
+
+fn configure(dir: &TempDir, more: Value) {
+    let path = dir.path().join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    merge(&mut json, more);
+    fs::write(&path, json.to_string()).unwrap();
+}
+
+/// Deals the weights to two files; returns the index that was written.
+fn shard(dir: &TempDir) -> Value {
+    let path = dir.path().join(WEIGHTS);
+    let whole = TensorFile::read(&path);
+    fs::remove_file(path).unwrap();
+    let mut weight_map = Map::new();
+    for part in 0..2 {
+        let file = format!("model-{:05}-of-00002.safetensors", part + 1);
+        let names: Vec<String> = whole.names().into_iter().skip(part).step_by(2).collect();
+        weight_map.extend(names.iter().map(|n| (n.clone(), Value::from(file.as_str()))));
+        fs::write(dir.path().join(file), whole.select(&names, "F32", <[u8]>::to_vec).bytes()).unwrap();
+    }
+    let index = json!({"metadata": {}, "weight_map": weight_map});
+    fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
+    index
+}
+
+fn values(folder: &Folder) -> Vec<Vec<f64>> {
+    let b = cpu();
+    duel_model::load(&b, folder).unwrap().iter().into_iter().map(|w| host::<_, f32>(&b, w)).collect()
+}
+
+fn open(dir: &TempDir) -> Folder {
+    Folder::open(dir.path()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[track_caller]
+fn assert_refused(dir: &TempDir, parts: &[&str]) {
+    let Err(e) = Folder::open(dir.path()) else { panic!("opened, without {parts:?}") };
+    let message = e.to_string();
+    assert!(message.starts_with(&dir.path().display().to_string()) && !message.contains('\n'), "{message}");
+    parts.iter().for_each(|part| assert!(message.contains(part), "`{part}` is not in: {message}"));
+}
+
+/// Name that holds the layers, and the embedding's.
+fn root(family: Family) -> (&'static str, &'static str) {
+    if family == Family::Gpt2 {
+        ("transformer.", "transformer.wte.weight")
+    } else {
+        ("model.", "model.embed_tokens.weight")
+    }
+}
+
+// ---- names and files -------------------------------------------------------------------------------------------------
+
+#[test]
+fn names_may_lack_the_models_own() {
+    for family in FAMILIES {
+        let want = values(&open(&folder(family)));
+        let (root, _) = root(family);
+        for every in [1, 2, 3] {
+            let dir = folder(family);
+            edit(&dir, |file| {
+                for name in file.names().iter().step_by(every) {
+                    file.rename(name, name.strip_prefix(root).unwrap_or(name));
+                }
+            });
+            assert_eq!(values(&open(&dir)), want, "{family:?}, every {every}");
+            shard(&dir);
+            let sharded = open(&dir);
+            assert_eq!(values(&sharded), want, "{family:?}, every {every}, sharded");
+            assert!(sharded.notes().is_empty(), "{:?}", sharded.notes());
+        }
+    }
+}
+
+#[test]
+fn a_full_name_wins() {
+    for family in FAMILIES {
+        let dir = folder(family);
+        let want = values(&open(&dir));
+        let (root, embed) = root(family);
+        let short = embed.strip_prefix(root).unwrap();
+        edit(&dir, |file| file.add(short, &[19, 12]));
+        let twice = open(&dir);
+        assert_eq!(values(&twice), want, "{family:?}");
+        assert!(twice.notes()[0].contains(short), "{:?}", twice.notes());
+    }
+}
+
+#[test]
+fn one_file_goes_before_an_index() {
+    let dir = folder(Family::Qwen3);
+    let want = values(&open(&dir));
+    let whole = fs::read(dir.path().join(WEIGHTS)).unwrap();
+    edit(&dir, |file| file.data.fill(0));
+    shard(&dir);
+    assert_ne!(values(&open(&dir)), want, "zeros from the shards");
+    fs::write(dir.path().join(WEIGHTS), whole).unwrap();
+    assert_eq!(values(&open(&dir)), want);
+}
+
+/// An index says which files there are; the files say what is in them.
+#[test]
+fn an_index_may_be_older_than_its_files() {
+    let dir = folder(Family::Llama);
+    let want = values(&open(&dir));
+    let mut index = shard(&dir);
+    let map = index["weight_map"].as_object_mut().unwrap();
+    let other = map.values().next_back().unwrap().clone();
+    map.remove("model.norm.weight").unwrap();
+    map.insert("model.embed_tokens.weight".into(), other.clone());
+    map.insert("model.nothing.weight".into(), other);
+    fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
+    assert_eq!(values(&open(&dir)), want);
+    fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
+    assert_refused(&dir, &["model-00002-of-00002.safetensors"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_named() {
+    for file in [WEIGHTS, INDEX, "config.json"] {
+        let dir = folder(Family::Llama);
+        drop(fs::remove_file(dir.path().join(file)));
+        if file == INDEX {
+            fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+        }
+        std::os::unix::fs::symlink("../blobs/lost", dir.path().join(file)).unwrap();
+        assert_refused(&dir, &[&format!("{file}: ")]);
+    }
+}
+
+// ---- tied heads ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_tied_matrix_may_have_either_name() {
+    for family in TIED {
+        let dir = folder(family);
+        let want = values(&open(&dir));
+        edit(&dir, |file| file.rename(root(family).1, HEAD));
+        for sharded in [false, true] {
+            if sharded {
+                shard(&dir);
+            }
+            let folder = open(&dir);
+            assert_eq!(values(&folder), want, "{family:?}");
+            assert!(folder.config().tied && folder.notes().is_empty(), "{family:?}");
+        }
+        let neither = self::folder(family);
+        edit(&neither, |file| file.rename(root(family).1, "other.weight"));
+        assert_refused(&neither, &[root(family).1, "missing"]);
+    }
+}
+
+#[test]
+fn a_tied_head_that_is_stored_twice_is_tied_where_it_is_equal() {
+    for family in TIED {
+        for wide in [false, true] {
+            let dir = folder(family);
+            let want = values(&open(&dir));
+            edit(&dir, |file| {
+                let bytes = file.tensor(root(family).1).to_vec();
+                file.add(HEAD, &[19, 12]);
+                let range = file.range(HEAD);
+                file.data[range.clone()].copy_from_slice(&bytes);
+                if wide {
+                    // The same numbers in other bytes.
+                    let singles = bytes.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap()));
+                    let doubles: Vec<u8> = singles.flat_map(|x| f64::from(x).to_le_bytes()).collect();
+                    file.data.splice(range.clone(), doubles);
+                    file.header[HEAD]["dtype"] = "F64".into();
+                    file.header[HEAD]["data_offsets"] = json!([range.start, file.data.len()]);
+                }
+            });
+            let folder = open(&dir);
+            assert_eq!(values(&folder), want, "{family:?}");
+            assert!(folder.config().tied && folder.notes().is_empty(), "{family:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tied_head_that_differs_is_a_matrix_of_its_own() {
+    for family in TIED {
+        let dir = folder(family);
+        let want = values(&open(&dir));
+        edit(&dir, |file| file.add(HEAD, &[19, 12]));
+        let opened = open(&dir);
+        assert!(!opened.config().tied, "{family:?}");
+        assert!(opened.notes().len() == 1 && opened.notes()[0].contains(HEAD), "{:?}", opened.notes());
+        let got = values(&opened);
+        assert_eq!(got[..got.len() - 1], want, "{family:?}");
+        assert_eq!(got.last().unwrap(), &[0.0; 19 * 12]);
+
+        let (b, again) = (cpu(), TempDir::new().unwrap());
+        let weights = duel_model::load(&b, &opened).unwrap();
+        duel_model::save(&b, again.path(), opened.config(), &weights).unwrap();
+        let again = open(&again);
+        assert_eq!(again.config().json["tie_word_embeddings"], false);
+        assert!(again.notes().is_empty() && values(&again) == got, "{family:?}");
+    }
+}
+
+#[test]
+fn an_untied_model_needs_a_head() {
+    for family in FAMILIES {
+        let dir = folder(family);
+        configure(&dir, json!({"tie_word_embeddings": false}));
+        edit(&dir, |file| {
+            if file.header.contains_key(HEAD) {
+                file.rename(HEAD, "score.weight");
+            }
+        });
+        assert_refused(&dir, &[HEAD, "missing", "`tie_word_embeddings` is false"]);
+        configure(&dir, json!({"tie_word_embeddings": null}));
+        if family == Family::Gpt2 {
+            assert!(open(&dir).config().tied, "what is not said is true for this family");
+        } else {
+            assert_refused(&dir, &[HEAD, "missing", "does not set `tie_word_embeddings`"]);
+        }
+    }
+}
+
+// ---- tensors without a place -----------------------------------------------------------------------------------------
+
+/// Names of a second-layer tensor, of a new one in a layer, of a bias that no config asked for, and of a buffer.
+fn strangers(family: Family) -> [&'static str; 4] {
+    match family {
+        Family::Gpt2 => ["h.2.ln_1.weight", "h.1.attn.q_norm.weight", "lm_head.bias", "h.0.attn.masked_bias"],
+        Family::Llama => [
+            "layers.2.mlp.up_proj.weight",
+            "layers.1.self_attn.q_norm.weight",
+            "layers.0.self_attn.q_proj.bias",
+            "layers.0.self_attn.rotary_emb.inv_freq",
+        ],
+        Family::Qwen2 => [
+            "layers.11.input_layernorm.weight",
+            "layers.1.self_attn.q_norm.weight",
+            "layers.0.self_attn.o_proj.bias",
+            "rotary_emb.inv_freq",
+        ],
+        Family::Qwen3 => [
+            "layers.2.self_attn.k_norm.weight",
+            "layers.0.mlp.experts.0.weight",
+            "layers.1.mlp.down_proj.bias",
+            "embeddings.position_ids",
+        ],
+    }
+}
+
+#[test]
+fn tensors_that_would_change_the_model_are_refused() {
+    for family in FAMILIES {
+        let [layer, inside, bias, buffer] = strangers(family);
+        for prefix in ["", root(family).0] {
+            let with = |name: &str| {
+                let dir = folder(family);
+                let name = if name.starts_with("lm_head") { name.into() } else { format!("{prefix}{name}") };
+                edit(&dir, |file| file.add(&name, &[12]));
+                (dir, name)
+            };
+            let (dir, name) = with(layer);
+            let weights = if layer.contains(".11.") { "the weights 12" } else { "the weights 3" };
+            assert_refused(&dir, &[WEIGHTS, &name, "config.json has 2 layers", weights]);
+            let (dir, name) = with(inside);
+            assert_refused(&dir, &[WEIGHTS, &name, "part of a layer"]);
+            let (dir, name) = with(bias);
+            assert_refused(&dir, &[WEIGHTS, &name, "is a bias"]);
+            let (dir, _) = with(buffer);
+            assert!(open(&dir).notes().is_empty(), "{buffer}");
+        }
+        let dir = folder(family);
+        edit(&dir, |file| file.add("lm_head.bias", &[19]));
+        assert_refused(&dir, &["lm_head.bias", "is a bias"]);
+        edit(&dir, |file| file.add(&format!("{}{bias}", root(family).0), &[12]));
+        let count = if family == Family::Gpt2 { "lm_head.bias` is" } else { "(and 1 more)" };
+        assert_refused(&dir, &[count]);
+    }
+}
+
+#[test]
+fn tensors_of_another_task_are_noted() {
+    for family in FAMILIES {
+        let dir = folder(family);
+        let want = values(&open(&dir));
+        let extras =
+            ["score.weight", "v_head.summary.bias", "v_head.summary.weight", "vision_tower.layers.0.x.bias"];
+        edit(&dir, |file| extras.iter().for_each(|name| file.add(name, &[2])));
+        let folder = open(&dir);
+        assert_eq!(values(&folder), want);
+        let [note] = folder.notes() else { panic!("{:?}", folder.notes()) };
+        for part in ["4 of the tensors", "score.weight, v_head.summary.bias, v_head.summary.weight, ..."] {
+            assert!(note.contains(part), "{note}");
+        }
+    }
+}
+
+// ---- keys of the config ----------------------------------------------------------------------------------------------
+
+fn with(family: Family, more: Value) -> Result<Config, String> {
+    let mut json = Value::Object(tiny(family).json);
+    json.as_object_mut().unwrap().remove("rope_parameters");
+    merge(&mut json, more);
+    Config::from_json(json.as_object().unwrap().clone())
+}
+
+/// Every expectation is what transformers 5.23 makes of the same keys.
+#[test]
+fn rotary_positions_by_either_name() {
+    let llama3 = |more: Value| {
+        let mut dict =
+            json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1.0, "high_freq_factor": 4});
+        merge(&mut dict, more);
+        dict
+    };
+    let stretched =
+        |original| RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original };
+    let linear = RopeScaling::Linear { factor: 2.0 };
+    let plain = RopeScaling::Plain;
+    let old = json!({"type": "linear", "factor": 2.0});
+    let original = "original_max_position_embeddings";
+    let cases = [
+        (json!({}), 10_000.0, plain),
+        (json!({"rope_theta": 5}), 5.0, plain),
+        (json!({"rope_theta": null, "rope_scaling": null, "rope_parameters": null}), 10_000.0, plain),
+        (json!({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain),
+        (json!({"rope_theta": 5.0, "rope_parameters": {"rope_type": "linear", "factor": 2}}), 5.0, linear),
+        (json!({"rope_scaling": old, "rope_parameters": {"rope_theta": 7.0}}), 10_000.0, linear),
+        (json!({"rope_scaling": {}, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain),
+        (json!({"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2.0}}), 10_000.0, linear),
+        (json!({"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 2.0}}), 10_000.0, plain),
+        (json!({"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}}), 10_000.0, linear),
+        (json!({"rope_scaling": llama3(json!({}))}), 10_000.0, stretched(64.0)),
+        (json!({"rope_scaling": llama3(json!({original: 16}))}), 10_000.0, stretched(16.0)),
+        (json!({"rope_scaling": llama3(json!({original: 16})), original: 32}), 10_000.0, stretched(32.0)),
+        (json!({"partial_rotary_factor": 1.0}), 10_000.0, plain),
+    ];
+    for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
+        for (keys, theta, scaling) in &cases {
+            let config = with(family, keys.clone()).unwrap_or_else(|e| panic!("{keys}: {e}"));
+            assert_eq!(config.rope, Some(Rope { theta: *theta, scaling: *scaling }), "{family:?}: {keys}");
+            assert_saved(&config);
+        }
+        let mistakes = [
+            (json!({"rope_scaling": {"type": "yarn"}}), "`rope_scaling.type` is `yarn`"),
+            (json!({"rope_scaling": {"rope_type": "mrope"}}), "`rope_scaling.rope_type` is `mrope`"),
+            (json!({"rope_parameters": {"type": "su"}}), "`rope_parameters.type` is `su`"),
+            (
+                json!({"rope_parameters": {"full_attention": {"rope_theta": 5.0}}}),
+                "`rope_parameters.full_attention`",
+            ),
+            (json!({"rope_parameters": [1]}), "`rope_parameters` is [1]; it must be an object"),
+            (json!({"rope_scaling": {"type": "linear"}}), "lacks `rope_scaling.factor`"),
+            (json!({"rope_scaling": {"type": "linear", "factor": "2"}}), "`rope_scaling.factor` is \"2\""),
+            (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "`rope_scaling.factor` is 0"),
+            (json!({"rope_theta": "10000"}), "`rope_theta` is \"10000\"; it must be a number"),
+            (json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor` is 0.5"),
+            (json!({"rope_parameters": {"partial_rotary_factor": 0.25}}), "`partial_rotary_factor` is 0.25"),
+        ];
+        for (keys, part) in mistakes {
+            let e = with(family, keys.clone()).expect_err(&keys.to_string());
+            assert!(e.contains(part), "`{part}`: {e}");
+        }
+    }
+}
+
+/// What is saved describes the same model to a reader of either generation.
+fn assert_saved(config: &Config) {
+    let dir = TempDir::new().unwrap();
+    let case = Case::new(config.clone(), 1);
+    duel_model::save(&cpu(), dir.path(), config, &case.upload(&cpu())).unwrap();
+    let saved = open(&dir);
+    assert!(saved.config().is_like(config), "{:?}", saved.config());
+    let mut old = saved.config().json.clone();
+    old.remove("rope_parameters");
+    assert!(Config::from_json(old.clone()).unwrap().is_like(config), "{old:?}");
+    let Some(rope) = config.rope else { return };
+    assert_eq!(old["rope_theta"], rope.theta, "beside it, where transformers 4 looks");
+    let mut new = saved.config().json.clone();
+    if new.contains_key("rope_parameters") {
+        new.remove("rope_scaling");
+        new.remove("rope_theta");
+        assert!(Config::from_json(new.clone()).unwrap().is_like(config), "{new:?}");
+    }
+}
+
+#[test]
+fn both_names_of_the_type_are_right_when_saved() {
+    for (keys, want) in [
+        (json!({}), json!({"dtype": "float32"})),
+        (json!({"torch_dtype": "float16"}), json!({"torch_dtype": "float32"})),
+        (json!({"dtype": "bfloat16"}), json!({"dtype": "float32"})),
+        (
+            json!({"dtype": "bfloat16", "torch_dtype": "float16"}),
+            json!({"dtype": "float32", "torch_dtype": "float32"}),
+        ),
+    ] {
+        for family in FAMILIES {
+            let config = with(family, keys.clone()).unwrap();
+            let (dir, case) = (TempDir::new().unwrap(), Case::new(config.clone(), 1));
+            duel_model::save(&cpu(), dir.path(), &config, &case.upload(&cpu())).unwrap();
+            let saved = open(&dir);
+            let json = &saved.config().json;
+            for key in ["dtype", "torch_dtype"] {
+                assert_eq!(json.get(key), want.get(key), "{family:?}: {keys}");
+            }
+            assert_eq!(json["tie_word_embeddings"], config.tied);
+        }
+    }
+}
+
+#[test]
+fn gpt2_takes_the_common_names() {
+    let sizes = |c: &Config| (c.width, c.layers, c.heads.heads, c.max_positions);
+    let common = json!({
+        "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "max_position_embeddings": 32
+    });
+    assert_eq!(sizes(&with(Family::Gpt2, common.clone()).unwrap()), (24, 3, 6, 32), "they win");
+    let mut alone = common;
+    merge(&mut alone, json!({"model_type": "gpt2", "vocab_size": 19}));
+    assert_eq!(sizes(&config(alone)), (24, 3, 6, 32));
+    let nulls = json!({
+        "hidden_size": null, "num_hidden_layers": null, "num_attention_heads": null, "max_position_embeddings": null,
+        "n_inner": null, "activation_function": null, "layer_norm_epsilon": null
+    });
+    let plain = tiny(Family::Gpt2);
+    assert!(with(Family::Gpt2, nulls).unwrap().is_like(&plain), "null is as good as no key");
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_named() {
+    for (family, keys) in [
+        (Family::Llama, ["hidden_size", "num_hidden_layers", "num_key_value_heads", "head_dim"]),
+        (
+            Family::Qwen2,
+            ["vocab_size", "intermediate_size", "num_attention_heads", "max_position_embeddings"],
+        ),
+        (Family::Gpt2, ["n_embd", "n_layer", "n_head", "n_inner"]),
+    ] {
+        for key in keys {
+            for wrong in [json!(4.0), json!("4"), json!([4]), json!(true), json!(-4)] {
+                let e = with(family, json!({key: wrong})).expect_err(key);
+                assert_eq!(e, format!("`{key}` is {wrong}; it must be a whole number"));
+            }
+        }
+    }
+    for (key, wrong) in [
+        ("rms_norm_eps", json!("1e-5")),
+        ("tie_word_embeddings", json!("true")),
+        ("attention_bias", json!(1)),
+        ("hidden_act", json!(3)),
+        ("model_type", json!(3)),
+        ("initializer_range", json!([])),
+    ] {
+        let e = with(Family::Llama, json!({key: wrong})).expect_err(key);
+        assert!(e.starts_with(&format!("`{key}` is {wrong}; it must be ")), "{e}");
+    }
+    let e = with(Family::Llama, json!({"hidden_size": null})).unwrap_err();
+    assert_eq!(e, "lacks `hidden_size`");
+}
+
+#[test]
+fn what_a_config_leaves_out() {
+    let heads = |family, more| with(family, more).unwrap().heads;
+    let wide =
+        |key: &str| json!({key: null, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2});
+    assert_eq!(heads(Family::Llama, wide("head_dim")).head_dim, 16);
+    assert_eq!(heads(Family::Qwen2, wide("head_dim")).head_dim, 16);
+    assert_eq!(heads(Family::Qwen3, wide("head_dim")).head_dim, 128, "a default of its own");
+    assert_eq!(heads(Family::Qwen2, json!({"num_key_value_heads": null})).kv_heads, 3);
+    // Only Llama's feed-forward can have biases, and Qwen2's attention always has three.
+    let biased = json!({"attention_bias": true, "mlp_bias": true});
+    let biases = |family| {
+        let c = with(family, biased.clone()).unwrap();
+        (c.qkv_bias, c.out_bias, c.mlp_bias)
+    };
+    assert_eq!(biases(Family::Llama), (true, true, true));
+    assert_eq!(biases(Family::Qwen2), (true, false, false));
+    assert_eq!(biases(Family::Qwen3), (true, true, false));
+}
+
+#[test]
+fn sliding_windows_are_refused_where_they_are_on() {
+    let full = json!(["full_attention", "full_attention"]);
+    for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
+        for off in [
+            json!({"use_sliding_window": false, "sliding_window": 8, "max_window_layers": 0}),
+            json!({"use_sliding_window": true, "max_window_layers": 2}),
+            json!({"use_sliding_window": true, "sliding_window": null, "max_window_layers": 0}),
+            json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": full}),
+            json!({"layer_types": full}),
+        ] {
+            assert!(with(family, off.clone()).is_ok(), "{off}");
+        }
+        for (on, part) in [
+            (json!({"use_sliding_window": true, "max_window_layers": 1}), "use_sliding_window"),
+            (json!({"layer_types": ["full_attention", "sliding_attention"]}), "sliding_attention"),
+            (json!({"layer_types": ["full_attention"]}), "1 entries for 2 layers"),
+        ] {
+            let e = with(family, on.clone()).expect_err(&on.to_string());
+            assert!(e.contains(part), "{e}");
+        }
+    }
+}
+
+#[test]
+fn quantised_models_are_refused() {
+    for (key, how, method) in [
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "(gptq)"),
+        ("quantization_config", json!({"quant_method": "compressed-tensors"}), "(compressed-tensors)"),
+        ("quantization_config", json!({"load_in_4bit": true}), "(bitsandbytes)"),
+        ("compression_config", json!({"quant_method": "compressed-tensors"}), "(compressed-tensors)"),
+    ] {
+        for family in FAMILIES {
+            let e = with(family, json!({key: how})).unwrap_err();
+            assert!(e.contains(method) && e.contains("unquantised") && e.contains(key), "{e}");
+            assert!(with(family, json!({key: null})).is_ok());
+        }
+    }
+}
+
+/// Writes a right config alone.
+fn configure_new(dir: &TempDir) {
+    let json = Value::Object(tiny(Family::Llama).json);
+    fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+}
+
+/// The folder itself, where it is not a model's.
+#[test]
+fn folders_that_are_no_models_say_what_they_are() {
+    let put = |names: &[&str]| {
+        let dir = TempDir::new().unwrap();
+        for name in names {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "{}").unwrap();
+        }
+        dir
+    };
+    for (names, parts) in [
+        (&[][..], &["empty folder"][..]),
+        (&["adapter_model.safetensors"], &["LoRA adapter of another model", "merge_and_unload"]),
+        (
+            &["training_args.bin", "pytorch_model.bin"],
+            &["PyTorch's", "(pytorch_model.bin)", "save_pretrained"],
+        ),
+        (&["pytorch_model-00001-of-00002.bin"], &["(pytorch_model-00001-of-00002.bin)"]),
+        (&["consolidated.00.pth"], &["(consolidated.00.pth)"]),
+        (&["tf_model.h5"], &["TensorFlow's"]),
+        (&["flax_model.msgpack"], &["Flax's"]),
+        (&["q4.gguf"], &["llama.cpp's"]),
+        (&["model.onnx"], &["ONNX's"]),
+        (&["global_step100/x.pt", "latest"], &["DeepSpeed", "global_step100", "zero_to_fp32.py"]),
+        (&["pytorch_model_fsdp_0/x"], &["FSDP", "merge-weights"]),
+        (&["__0_0.distcp"], &["FSDP", "__0_0.distcp"]),
+        (&["checkpoint-5/config.json"], &["config.json: is missing", "checkpoint-5 is a model folder"]),
+        (&["notes.txt"], &["config.json: is missing"]),
+    ] {
+        let dir = put(names);
+        assert_refused(&dir, parts);
+        // With a config beside it the cause is the same, but for what only a config could tell.
+        let only_config = names.is_empty() || parts[0].starts_with("config.json");
+        fs::write(dir.path().join("config.json"), Value::Object(tiny(Family::Llama).json).to_string())
+            .unwrap();
+        assert_refused(&dir, if only_config { &["model.safetensors: is missing"] } else { parts });
+    }
+    let unlisted = put(&["model-00001-of-00002.safetensors"]);
+    assert_refused(&unlisted, &["config.json: is missing"]);
+    configure_new(&unlisted);
+    assert_refused(&unlisted, &["model-00001-of-00002.safetensors", INDEX]);
+    let adapter = put(&[]);
+    fs::write(adapter.path().join("adapter_config.json"), r#"{"base_model_name_or_path": "org/base"}"#)
+        .unwrap();
+    assert_refused(&adapter, &["LoRA adapter of org/base"]);
+
+    let message = |path: &Path| Folder::open(path).err().expect("no model").to_string();
+    let file = put(&["file"]);
+    assert!(message(&file.path().join("file")).contains("is a file"));
+    assert!(message(Path::new("org/name")).contains("hf download org/name"));
+    assert!(message(&file.path().join("nowhere")).contains("no such folder"));
+}
+
+#[test]
+fn an_adapter_beside_a_model_is_noted() {
+    let dir = folder(Family::Llama);
+    fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+    let opened = open(&dir);
+    assert!(opened.notes().len() == 1 && opened.notes()[0].contains("adapter_config.json"));
+}
+
+#[test]
+fn layers_that_differ_are_refused() {
+    for family in FAMILIES {
+        let e = with(family, json!({"per_layer_config": {"0": {"intermediate_size": 5}}})).unwrap_err();
+        assert!(e.contains("`per_layer_config`"), "{e}");
+        assert!(with(family, json!({"per_layer_config": {}})).is_ok());
+    }
+}
+
+#[test]
+fn a_config_without_a_type_says_what_to_add() {
+    let mut json = tiny(Family::Llama).json;
+    json.remove("model_type");
+    json.insert("architectures".into(), json!(["LlamaForCausalLM"]));
+    let e = Config::from_json(json).unwrap_err();
+    assert!(e.contains("LlamaForCausalLM") && e.contains("model_type"), "{e}");
+}

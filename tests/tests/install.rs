@@ -1,0 +1,143 @@
+//! A model takes the place of another one: nothing of the old is left, nothing of others is touched.
+
+use duel_cpu::Cpu;
+use duel_model::{Family, Folder};
+use duel_tests::{Case, TempDir, tiny};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Every kind of file that a model folder has had.
+const OF_MODELS: [&str; 24] = [
+    "model.safetensors",
+    "model.fp16.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model-00002-of-00002.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapter_config.json",
+    "consolidated.00.pth",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "model-q4_k_m.gguf",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+];
+
+const OF_OTHERS: [&str; 7] = [
+    "README.md",
+    "rows.jsonl",
+    "reference-0123.safetensors",
+    "optimizer.pt",
+    "model.py",
+    "notes/model.safetensors",
+    "checkpoint-5/model.safetensors",
+];
+
+fn put(dir: &Path, names: &[&str]) {
+    for name in names {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("old {name}")).unwrap();
+    }
+}
+
+/// Files below a folder, by their paths in it.
+fn files(dir: &Path) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        if path.is_dir() {
+            all.extend(files(&path).iter().map(|inner| format!("{name}/{inner}")));
+        } else {
+            all.insert(name);
+        }
+    }
+    all
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// A whole model with its companions in `dir`.
+fn stage(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    let (b, case) = (Cpu::<f32>::new(1), Case::new(tiny(Family::Gpt2), 1));
+    duel_model::save(&b, dir, &case.config, &case.upload(&b)).unwrap();
+    put(dir, &["tokenizer.json", "additional_chat_templates/rag.jinja"]);
+}
+
+#[test]
+fn a_model_replaces_every_file_of_another() {
+    let out = TempDir::new().unwrap();
+    put(out.path(), &OF_MODELS);
+    put(out.path(), &OF_OTHERS);
+    let staged = out.path().join("staged");
+    stage(&staged);
+    let new = files(&staged);
+    let replaced = duel_model::install(&staged, out.path()).unwrap();
+    assert_eq!(files(out.path()), &new | &set(&OF_OTHERS));
+    assert!(Folder::open(out.path()).unwrap().notes().is_empty());
+    let mut names = set(&OF_MODELS);
+    names.remove("additional_chat_templates/tool_use.jinja");
+    names.insert("additional_chat_templates".into());
+    assert_eq!(replaced.into_iter().collect::<BTreeSet<_>>(), names);
+}
+
+#[test]
+fn an_empty_folder_gives_up_nothing() {
+    let out = TempDir::new().unwrap();
+    let staged = out.path().join("staged");
+    stage(&staged);
+    assert_eq!(duel_model::install(&staged, out.path()).unwrap(), [""; 0]);
+    assert!(!staged.exists() && Folder::open(out.path()).is_ok());
+}
+
+/// Whatever step fails, no folder is left that loads as something else.
+#[test]
+fn what_cannot_be_moved_leaves_no_model_that_loads() {
+    let out = TempDir::new().unwrap();
+    stage(out.path());
+    let staged = out.path().join("staged");
+    stage(&staged);
+    // A folder with something in it, where a file should go.
+    fs::remove_file(out.path().join("tokenizer.json")).unwrap();
+    put(out.path(), &["tokenizer.json/something"]);
+    let e = duel_model::install(&staged, out.path()).unwrap_err().to_string();
+    assert!(e.contains("tokenizer.json") && e.contains("cannot be moved"), "{e}");
+    assert!(Folder::open(out.path()).is_err());
+    assert!(staged.join("model.safetensors").exists(), "the weights come last");
+}
+
+#[test]
+fn companions_are_copied_and_nothing_else() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    stage(from.path());
+    put(
+        from.path(),
+        &["chat_template.jinja", "generation_config.json", "additional_chat_templates/notes.txt"],
+    );
+    // What a checkpoint of ours has besides.
+    put(from.path(), &["trainer_state.json", "optimizer.safetensors", "duel.toml", "metrics.jsonl"]);
+    duel_model::copy_companions(from.path(), to.path()).unwrap();
+    let want = [
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "additional_chat_templates/rag.jinja",
+    ];
+    assert_eq!(files(to.path()), set(&want));
+}
