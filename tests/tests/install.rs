@@ -141,3 +141,26 @@ fn companions_are_copied_and_nothing_else() {
     ];
     assert_eq!(files(to.path()), set(&want));
 }
+
+/// What ends a text stands where transformers looks first, and what was there stays.
+#[test]
+fn stops_are_written() {
+    let said = |files: &[(&str, &str)], stops: &[u32]| {
+        let dir = TempDir::new().unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
+        duel_model::write_stops(dir.path(), stops).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("generation_config.json")).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()
+    };
+    let config = ("config.json", r#"{"eos_token_id": 2, "bos_token_id": 1, "width": 3}"#);
+    // The config says it already.
+    assert_eq!(said(&[config], &[2]), None);
+    assert_eq!(said(&[config], &[]), None);
+    let want = serde_json::json!({"bos_token_id": 1, "eos_token_id": [7, 2]});
+    assert_eq!(said(&[config], &[7, 2]), Some(want));
+    let generation = ("generation_config.json", r#"{"temperature": 0.6, "eos_token_id": [2, 7]}"#);
+    let want = serde_json::json!({"temperature": 0.6, "eos_token_id": [2, 7]});
+    assert_eq!(said(&[config, generation], &[7, 2]), Some(want));
+    let want = serde_json::json!({"temperature": 0.6, "eos_token_id": 9});
+    assert_eq!(said(&[config, ("generation_config.json", r#"{"temperature": 0.6}"#)], &[9]), Some(want));
+}

@@ -50,14 +50,17 @@ impl fmt::Display for Report {
         write!(f, "{} rows -> {} groups, {} responses", self.rows, self.groups, self.responses)?;
         write!(f, ", {} tokens (longest {})", self.tokens, self.longest)?;
         if self.turns > 0 {
-            write!(f, "; the loss is on every assistant turn: {}", self.turns)?;
+            write!(f, "; the loss is on all {} assistant turns", self.turns)?;
         }
         for (count, what) in [
             (self.prompt_too_long, "rows dropped: the prompt alone fills max_length"),
             (self.identical, "rows dropped: the responses are identical"),
             (self.undesirable, "rows dropped: label is false"),
             (self.unlearned, "rows dropped: every assistant turn is excluded"),
-            (self.given_turns, "assistant turns are context only (excluded, empty or the first of all)"),
+            (
+                self.given_turns,
+                "other assistant turns are context only (excluded, empty or the first of all)",
+            ),
             (self.turns_after, "turns after the last answer left out"),
             (self.duplicates, "duplicate responses dropped"),
             (self.truncated, "groups truncated to max_length"),

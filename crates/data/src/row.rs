@@ -75,6 +75,9 @@ pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<R
                 return finish(Row::Talk { turns, context: Context::default() }, &mut columns, context)
                     .map(Some);
             }
+            Single::Unknown if columns.is_empty() => {
+                return Err(format!("has no columns; a row is {SHAPES}"));
+            }
             Single::Unknown => {
                 if let Some(list) = wrapped(&columns) {
                     return Err(format!("is no row: the rows lie under `{list}`; {UNWRAP}"));

@@ -41,7 +41,7 @@ fn every_assistant_turn_is_learned_once() {
     assert_eq!((data.report().turns, data.report().turns_after), (2, 1));
     assert_eq!(data.group(0).scored(), 8);
     let line = data.report().to_string();
-    assert!(line.contains("the loss is on every assistant turn: 2; 1 turns after the last answer"), "{line}");
+    assert!(line.contains("the loss is on all 2 assistant turns; 1 turns after the last answer"), "{line}");
     // The rows that are given lie where the batch puts the response.
     let both = sft(&format!("{THREE}\n{THREE}"), &with(CHAT));
     let batch = Batch::new(&both, &[1, 0]);

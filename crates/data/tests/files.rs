@@ -2,10 +2,8 @@
 
 mod common;
 
-use std::fs;
-
 use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, ids, load, show};
-use duel_data::{Batch, Context, Dataset, Error, Message, Options, Report, Row, Tokenizer, Truncation};
+use duel_data::{Batch, Dataset, Error, Options, Report, Row, Tokenizer, Truncation};
 
 fn chat() -> Tokenizer {
     Tiny { template: Some(CHAT), ..TINY }.build()
@@ -333,51 +331,83 @@ fn errors_of_files() {
             "f.json: row 2: `prompt` is a number",
         ),
         ("f.json", &format!("[{row}] {row}"), "broken JSON: trailing characters"),
+        // What a file is that is none of these, and what to do with it.
+        (
+            "f.json",
+            &format!("{{\"v\": 1, \"data\": [{row}]}}"),
+            "the rows lie under `data`; the file must be the array itself",
+        ),
+        (
+            "f.jsonl",
+            &format!("{{\"v\": 1, \"data\": [{row}]}}"),
+            "f.jsonl: row 1: is no row: the rows lie under `data`",
+        ),
+        (
+            "f.json",
+            "{\n  \"prompt\": \"Q\"\n}",
+            "holds one object, not an array of objects: put [ and ] around it",
+        ),
+        (
+            "f.jsonl",
+            "{\n  \"prompt\": \"Q\"\n}",
+            "row 1: is broken JSON: it ends in the middle; a .jsonl has one whole object in each line",
+        ),
+        (
+            "f.jsonl",
+            &format!("{row}\n{{\"prompt\": NaN}}"),
+            "row 2: is broken JSON: NaN and Infinity are no JSON",
+        ),
+        ("f.jsonl", "{\"prompt\": -Infinity}", "NaN and Infinity are no JSON"),
+        (
+            "f.json",
+            &format!("[{row},\n{row},\n  {{\"prompt\": NaN}}]"),
+            "row 3: is broken JSON: NaN and Infinity are no JSON",
+        ),
+        ("f.jsonl", "{'prompt': 'Q'}", "that is Python, not JSON"),
+        ("f.jsonl", "{\"prompt\": None}", "that is Python, not JSON"),
+        ("f.jsonl", "{}", "row 1: has no columns; a row is {prompt, chosen, rejected}"),
+        ("f.jsonl", "<!DOCTYPE html>", "is a web page or XML"),
+        ("f.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1", "is a Git LFS pointer"),
     ] {
         let e = load(name, text, &tok, &PREFERENCE).expect_err(text).to_string();
         assert!(e.contains(what), "{text}: {e}");
+    }
+    let utf16 = |swap: bool, mark: bool| -> Vec<u8> {
+        let units = mark.then_some(0xFEFF).into_iter().chain(row.encode_utf16());
+        units.flat_map(|u| if swap { u.to_be_bytes() } else { u.to_le_bytes() }).collect()
+    };
+    for (bytes, what) in [
+        (utf16(false, true), "is UTF-16"),
+        (utf16(true, true), "is UTF-16"),
+        (utf16(false, false), "is UTF-16"),
+        (utf16(true, false), "is UTF-16"),
+        (b"\x1f\x8b\x08\0".to_vec(), "is compressed"),
+        (b"PAR1\x15".to_vec(), "is a Parquet file"),
+        (b"{\"prompt\": \"caf\xe9\"}".to_vec(), "row 1: is not UTF-8 (byte 16 of the line)"),
+    ] {
+        let e = load("f.jsonl", &bytes, &tok, &PREFERENCE).unwrap_err().to_string();
+        assert!(e.contains(what), "{bytes:?}: {e}");
     }
     let missing = Dataset::load("nowhere.jsonl".as_ref(), &tok, &PREFERENCE).unwrap_err();
     assert!(missing.to_string().starts_with("nowhere.jsonl: "), "{missing}");
 }
 
+/// How far it is can be watched, and the work be stopped.
 #[test]
-fn errors_of_tokenizers() {
-    let dir = Dir::new();
-    let error = || Tokenizer::from_dir(&dir.0).unwrap_err().to_string();
-    assert!(error().contains("tokenizer.json: not found"));
-    dir.write("tokenizer.json", "{}");
-    assert!(error().contains("tokenizer.json: is not a tokenizer"));
-    let model = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "unk_token": "u", "vocab": {"u": 0, "end": 1}}}"#;
-    dir.write("tokenizer.json", model);
-    // special_tokens_map.json says what tokenizer_config.json does not, and wins over it ...
-    dir.write("special_tokens_map.json", r#"{"eos_token": {"content": "end"}}"#);
-    assert_eq!(Tokenizer::from_dir(&dir.0).unwrap().eos(), Some(("end", 1)));
-    dir.write("tokenizer_config.json", r#"{"eos_token": "stop", "bos_token": null}"#);
-    assert_eq!(Tokenizer::from_dir(&dir.0).unwrap().eos(), Some(("end", 1)));
-    // ... but for a config of the versions that keep the added tokens in it: beside that the map is a left-over.
-    dir.write("tokenizer_config.json", r#"{"eos_token": "stop", "added_tokens_decoder": {}}"#);
-    assert!(error().contains("does not know the eos_token `stop`"));
-    fs::remove_file(dir.0.join("special_tokens_map.json")).unwrap();
-    // An EOS that is an ordinary word would be learned as text, and never end anything.
-    dir.write("tokenizer_config.json", r#"{"eos_token": "end"}"#);
-    let tok = Tokenizer::from_dir(&dir.0).unwrap();
-    let e = Dataset::from_texts([Row::plain("a", ["b"])], &tok, &SFT).unwrap_err();
-    assert!(e.to_string().starts_with("row 1: does not end in EOS"), "{e}");
-    dir.write("tokenizer_config.json", "[");
-    assert!(error().contains("tokenizer_config.json: is not a JSON object"));
-    // A broken template matters only to conversations.
-    dir.write(
-        "tokenizer_config.json",
-        r#"{"chat_template": [{"name": "default", "template": "{% for %}"}]}"#,
-    );
-    let tok = Tokenizer::from_dir(&dir.0).unwrap();
-    assert!(
-        tok.chat(&[Message::new("user", "hi")], true, &Context::default())
-            .unwrap_err()
-            .to_string()
-            .contains("does not compile")
-    );
+fn loading_is_watched() {
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let row = format!("{{\"prompt\": \"Q\", \"completion\": \"{}\"}}\n", "y".repeat(500));
+    let path = dir.write("long.jsonl", row.repeat(1000));
+    let mut heard = Vec::new();
+    let data = Dataset::load_watched(&path, &tok, &SFT, &mut |at| {
+        heard.push(at);
+        true
+    });
+    assert_eq!(data.unwrap().len(), 1000);
+    assert!(heard.len() > 2 && heard.is_sorted_by(|a, b| a.bytes < b.bytes && a.rows <= b.rows), "{heard:?}");
+    assert!(heard.iter().all(|at| at.total == 1000 * row.len() as u64 && at.bytes <= at.total));
+    let stopped = Dataset::load_watched(&path, &tok, &SFT, &mut |_| false).unwrap_err();
+    assert!(stopped.to_string().contains("was stopped"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::shards::SINGLE;
 use crate::write::{sync, write_synced};
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::Path;
 
@@ -22,8 +23,9 @@ const COMPANIONS: [&str; 9] = [
 /// Folder of the chat templates besides the one of [`COMPANIONS`].
 const TEMPLATES: &str = "additional_chat_templates";
 
-/// Beginnings and ends of the names of weights, in the formats of transformers, PEFT and others.
-const WEIGHTS: [(&str, &str); 14] = [
+/// Beginnings and ends of the names of weights, in the formats that transformers, PEFT and others
+/// find by themselves in a folder; an exported `.gguf` or `.onnx` beside them is the user's.
+const WEIGHTS: [(&str, &str); 12] = [
     ("model", ".safetensors"),
     ("model", ".safetensors.index.json"),
     ("pytorch_model", ".bin"),
@@ -36,8 +38,6 @@ const WEIGHTS: [(&str, &str); 14] = [
     ("tf_model", ".h5"),
     ("flax_model", ".msgpack"),
     ("flax_model", ".msgpack.index.json"),
-    ("model", ".onnx"),
-    ("", ".gguf"),
 ];
 
 /// What else a model's folder may have that decides how it is loaded.
@@ -74,6 +74,44 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
         write_synced(&target, &bytes)?;
     }
     Ok(())
+}
+
+/// Makes the model folder `dir`, which has its config, say that `stops` end a text, in the place where transformers looks
+/// first: a model that learned to end by its tokenizer's token would else be cut off by another, or never. What the
+/// folder says already stays as it is.
+///
+/// # Errors
+/// `generation_config.json` or `config.json` is broken, or cannot be read or written.
+pub fn write_stops(dir: &Path, stops: &[u32]) -> Result<()> {
+    let object = |name: &str| -> Result<Option<Map<String, Value>>> {
+        let path = dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}"))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file(&path, format!("cannot be read: {e}"))),
+        }
+    };
+    const GENERATION: &str = "generation_config.json";
+    let config = object("config.json")?.unwrap_or_default();
+    let generation = object(GENERATION)?;
+    let says = generation.as_ref().unwrap_or(&config).get("eos_token_id").unwrap_or(&Value::Null);
+    let listed: Vec<u64> =
+        says.as_array().into_iter().flatten().chain([says]).filter_map(Value::as_u64).collect();
+    if stops.iter().all(|&id| listed.contains(&id.into())) {
+        return Ok(());
+    }
+    // Where there is no file yet, transformers would have taken these from the config.
+    let mut generation = generation.unwrap_or_else(|| {
+        let ids = ["bos_token_id", "pad_token_id"];
+        ids.iter().filter_map(|&id| Some((id.to_owned(), config.get(id)?.clone()))).collect()
+    });
+    let ids = if let [one] = stops { Value::from(*one) } else { Value::from(stops) };
+    generation.insert("eos_token_id".into(), ids);
+    let path = dir.join(GENERATION);
+    let text = serde_json::to_string_pretty(&generation).map_err(|e| Error::file(&path, e))?;
+    write_synced(&path, text.as_bytes())
 }
 
 /// Removes every file of `dir` that belongs to a model, the weights first: what is left never loads. Returns their

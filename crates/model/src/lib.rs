@@ -23,7 +23,7 @@ pub use flat::{load_flat, save_flat};
 pub use folder::Folder;
 pub use generate::{Generator, Sampling};
 pub use graph::{Activations, Keep, backward, forward};
-pub use install::{copy_companions, install, remove_model};
+pub use install::{copy_companions, install, remove_model, write_stops};
 pub use load::{load, load_frozen, load_masters};
 pub use rope::{Rope, RopeScaling};
 pub use save::{first_not_finite, save};

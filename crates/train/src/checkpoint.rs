@@ -63,6 +63,7 @@ pub fn save<B: Backend>(
     config: &Config,
     model: &duel_model::Config,
     weights: &Model<Real<B>>,
+    stops: &[u32],
     optimizer: &Optimizer<B>,
     state: &State,
 ) -> Result<PathBuf, Error> {
@@ -76,6 +77,7 @@ pub fn save<B: Backend>(
         fs::create_dir_all(&partial).map_err(failed)?;
         duel_model::save(b, &partial, model, weights)?;
         duel_model::copy_companions(&config.model, &partial)?;
+        duel_model::write_stops(&partial, stops)?;
         duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
         let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
         duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;

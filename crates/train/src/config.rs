@@ -611,8 +611,10 @@ impl Options {
 
     /// Parses the text of a TOML file; the errors of [`Options::read`] without the file's name.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| Error::new(e.to_string().trim()))?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let line = e.span().map_or(0, |at| text[..at.start.min(text.len())].matches('\n').count()) + 1;
+            Error::new(format!("line {line}: {}", e.message().trim().replace('\n', ", ")))
+        })?;
         let mut seen = std::collections::BTreeSet::new();
         let mut options = Self::default();
         for (written, value) in table {

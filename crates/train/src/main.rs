@@ -83,6 +83,12 @@ struct Machine {
 }
 
 fn main() -> ExitCode {
+    // A panic is a fault of duel, and a backtrace of no use to its user.
+    std::panic::set_hook(Box::new(|info| eprintln!("error: duel itself failed: {info}; please report it")));
+    std::panic::catch_unwind(command).unwrap_or(ExitCode::from(101))
+}
+
+fn command() -> ExitCode {
     let result = normalize_args(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
         Command::Train(args) => train_command(*args),
         Command::Generate(args) => generate_command(&args).map(|()| ExitCode::SUCCESS),

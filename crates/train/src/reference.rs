@@ -53,7 +53,8 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
-    /// Identity of this model in the precision of `B` together with a dataset: its tokens and their grouping.
+    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, and which are
+    /// learned.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
         self.hash(&format!("{:?}", B::Real::DTYPE), ds)
     }
@@ -71,6 +72,9 @@ impl ModelId {
             for part in std::iter::once(group.prompt).chain(group.responses()) {
                 hash.update(&(part.len() as u64).to_le_bytes());
                 part.iter().for_each(|t| hash.update(&t.to_le_bytes()));
+            }
+            for run in group.given() {
+                [run.start, run.end].iter().for_each(|at| hash.update(&(*at as u64).to_le_bytes()));
             }
             hash.update(&u64::MAX.to_le_bytes());
         }

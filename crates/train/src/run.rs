@@ -444,6 +444,7 @@ impl<B: Backend> Run<'_, B> {
             self.config,
             &self.engine.model,
             &self.weights,
+            self.tokenizer.stops(),
             &self.optimizer,
             &self.state,
         )?;
@@ -470,6 +471,7 @@ impl<B: Backend> Run<'_, B> {
         fs::create_dir_all(&staged).map_err(failed)?;
         duel_model::save(self.engine.b, &staged, &self.engine.model, &self.weights)?;
         duel_model::copy_companions(&self.config.model, &staged)?;
+        duel_model::write_stops(&staged, self.tokenizer.stops())?;
         let old = duel_model::install(&staged, out)?;
         if !old.is_empty() {
             eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
@@ -704,7 +706,23 @@ fn load_data(
             TruncationMode::KeepEnd => Truncation::KeepEnd,
         },
     };
-    let ds = Dataset::load(path, tokenizer, &options)?;
+    let mut progress: Option<(Progress, u64)> = None;
+    let loaded = Dataset::load_watched(path, tokenizer, &options, &mut |at| {
+        let (bar, done) = progress.get_or_insert_with(|| (Progress::reading("tokenising", at.total), 0));
+        bar.advance(at.bytes - *done);
+        *done = at.bytes;
+        !signal::interrupted()
+    });
+    drop(progress);
+    let ds = match loaded {
+        Err(_) if signal::interrupted() => {
+            return Err(Error::new(format!(
+                "stopped while reading {}; nothing was trained yet",
+                path.display()
+            )));
+        }
+        loaded => loaded?,
+    };
     if ds.max_token() as usize >= model.vocab {
         return Err(Error::new(format!(
             "{}: the tokenizer gives token {}, the model has only {} embeddings; they do not belong together",

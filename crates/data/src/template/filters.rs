@@ -1,7 +1,7 @@
 //! Filters, tests and functions as Jinja2 has them, where minijinja has them otherwise.
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{Environment, Error, FormatStyle, State, filters, format_filter, functions};
+use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, filters, format_filter, functions};
 
 use super::json;
 use super::methods::method;
@@ -86,6 +86,15 @@ fn title(text: &str) -> String {
     out
 }
 
+/// As many spaces as a template asks for, within reason: it may ask for more than there is memory.
+pub(super) fn spaces_of(width: &Value) -> Result<String, Error> {
+    const MOST: usize = 1000;
+    match usize::try_from(width.clone())? {
+        n if n <= MOST => Ok(" ".repeat(n)),
+        n => Err(Error::new(ErrorKind::InvalidOperation, format!("an indent of {n} is above {MOST}"))),
+    }
+}
+
 /// `indent(width=4, first=False, blank=False)`, with a text as width too.
 fn indent(
     text: &str,
@@ -95,14 +104,11 @@ fn indent(
     named: Kwargs,
 ) -> Result<String, Error> {
     let width = match width.or(named.get("width")?) {
-        Some(width) => width
-            .as_str()
-            .map(str::to_owned)
-            .map_or_else(|| usize::try_from(width).map(|n| " ".repeat(n)), Ok)?,
+        Some(width) => width.as_str().map_or_else(|| spaces_of(&width), |text| Ok(text.to_owned()))?,
         None => " ".repeat(4),
     };
-    let (first, blank) =
-        (first.or(named.get("first")?).unwrap_or(false), blank.or(named.get("blank")?).unwrap_or(false));
+    let first = first.or(named.get("first")?).unwrap_or(false);
+    let blank = blank.or(named.get("blank")?).unwrap_or(false);
     named.assert_all_used()?;
     let line = |(i, line): (usize, &str)| match (i == 0 && !first) || (line.is_empty() && !blank && i > 0) {
         true => line.to_owned(),

@@ -3,6 +3,7 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind};
 
+use super::filters::spaces_of;
 use super::print::float;
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. Unlike Jinja's own filter it
@@ -13,7 +14,7 @@ pub(super) fn dumps(value: Value, args: Rest<Value>) -> Result<String, Error> {
     let ensure_ascii = ensure_ascii.or(named.get("ensure_ascii")?).is_some_and(|v| v.is_true());
     let indent = match indent.or(named.get("indent")?) {
         Some(text) if text.kind() == ValueKind::String => text.as_str().map(str::to_owned),
-        Some(spaces) if !spaces.is_none() => Some(" ".repeat(spaces.try_into()?)),
+        Some(spaces) if !spaces.is_none() => Some(spaces_of(&spaces)?),
         _ => None,
     };
     let separators = separators.or(named.get::<Option<Vec<String>>>("separators")?);

@@ -55,6 +55,12 @@ pub const CHAT: &str = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{{
 impl Tiny<'_> {
     pub fn build(&self) -> Tokenizer {
         let dir = Dir::new();
+        self.write(&dir);
+        Tokenizer::from_dir(&dir.0).unwrap()
+    }
+
+    /// Its files.
+    pub fn write(&self, dir: &Dir) {
         let mut vocab = json!({"<unk>": 0, "<s>": BOS, "</s>": EOS, "\n": 3, "ab": 4});
         for c in ' '..='~' {
             vocab[c.to_string()] = json!(id(c));
@@ -88,7 +94,6 @@ impl Tiny<'_> {
         if let Some(template) = self.template {
             dir.write("chat_template.jinja", template);
         }
-        Tokenizer::from_dir(&dir.0).unwrap()
     }
 }
 
