@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every kind of file that a model folder has had.
-const OF_MODELS: [&str; 24] = [
+const OF_MODELS: [&str; 23] = [
     "model.safetensors",
     "model.fp16.safetensors",
     "model-00001-of-00002.safetensors",
@@ -22,7 +22,6 @@ const OF_MODELS: [&str; 24] = [
     "consolidated.00.pth",
     "tf_model.h5",
     "flax_model.msgpack",
-    "model-q4_k_m.gguf",
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -35,7 +34,8 @@ const OF_MODELS: [&str; 24] = [
     "additional_chat_templates/tool_use.jinja",
 ];
 
-const OF_OTHERS: [&str; 7] = [
+const OF_OTHERS: [&str; 8] = [
+    "model-q4_k_m.gguf",
     "README.md",
     "rows.jsonl",
     "reference-0123.safetensors",
