@@ -27,7 +27,8 @@ impl Source {
         let mix = |key, byte| Random(key ^ u64::from(byte)).bits();
         let mut random = Random(self.kind.name.bytes().chain(number.to_le_bytes()).fold(seed, mix));
         let mut files = self.pick(&mut random).clone();
-        for _ in 0..random.pick(1..5) {
+        // One, or two half as often, up to four: what is damaged too much is not read far.
+        for _ in 0..1 + random.bits().trailing_zeros().min(3) {
             let damaged: Vec<&str> =
                 self.kind.damaged.iter().copied().filter(|name| files.contains_key(*name)).collect();
             if damaged.is_empty() {

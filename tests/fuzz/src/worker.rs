@@ -85,6 +85,9 @@ pub fn attempt(kind: &Kind, folder: &Path, input: &Files) -> Result<Outcome> {
 pub fn keep_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
+        // `tokenizers-0.23.2/src/...`, wherever this machine keeps crates.
+        let crates = place.split_once("/registry/src/").and_then(|(_, path)| path.split_once('/'));
+        let place = crates.map_or(&*place, |(_, path)| path);
         let payload = info.payload();
         let message =
             payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(|s| &**s));

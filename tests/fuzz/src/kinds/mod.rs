@@ -83,3 +83,10 @@ fn made(make: impl FnOnce(&Path)) -> Files {
 fn file(name: &str, text: impl Into<Vec<u8>>) -> (String, Vec<u8>) {
     (name.into(), text.into())
 }
+
+/// Right where one of several is, else the first error.
+fn any<E>(results: impl IntoIterator<Item = Result<(), E>>) -> Result<(), E> {
+    let mut results = results.into_iter();
+    let first = results.next().unwrap_or(Ok(()));
+    first.or_else(|e| if results.any(|r| r.is_ok()) { Ok(()) } else { Err(e) })
+}

@@ -12,7 +12,6 @@ learning-rate = 1e-5
 beta = 0.2
 loss_type = 'ipo'
 max_length = 'none'
-max-steps = 10
 eval_dataset = 'held-out.jsonl'
 num_train_epochs = 1
 warmup_ratio = 0.1

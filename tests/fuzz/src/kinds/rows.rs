@@ -1,6 +1,6 @@
 //! Files of rows, in every shape that `duel-data` reads.
 
-use super::{file, template};
+use super::{any, file, template};
 use crate::Files;
 use duel_data::{Dataset, Options, Row, Task, Tokenizer, Truncation};
 use duel_tests::TempDir;
@@ -29,7 +29,7 @@ pub fn seeds() -> Vec<Files> {
         |rows: &Vec<Value>| file("rows.jsonl", rows.iter().map(|row| format!("{row}\n")).collect::<String>());
     let json = |rows: &Vec<Value>| file("rows.json", json!(rows).to_string());
     let shapes =
-        [preference(), conversations(), ranking(), instructions(), supervised(), labelled(), tools()];
+        [preference(), conversations(), ranking(), instructions(), supervised(), labelled(), fields()];
     shapes.iter().flat_map(|rows| [Files::from([jsonl(rows)]), Files::from([json(rows)])]).collect()
 }
 
@@ -46,8 +46,7 @@ pub fn load(dir: &Path) -> Result<(), String> {
             results.push(Dataset::load(&path, tokenizer, &options).map(drop));
         }
     }
-    let found = results.iter().position(Result::is_ok).unwrap_or(0);
-    results.swap_remove(found).map_err(|e| e.to_string())
+    any(results).map_err(|e| e.to_string())
 }
 
 /// A small data set of pairs.
@@ -65,7 +64,7 @@ fn say(role: &str, content: &str) -> Value {
 fn preference() -> Vec<Value> {
     vec![
         json!({"prompt": "the film", "chosen": " is good .", "rejected": " is bad ."}),
-        json!({"prompt": "a </s>", "chosen": "é ▁ 👩", "rejected": "", "score": 1.5, "note": null}),
+        json!({"prompt": "a </s>", "chosen": "é ▁ 👩", "rejected": " ", "score": 1.5, "note": null}),
         json!({"chosen": "\n\nHuman: hi\n\nAssistant: good", "rejected": "\n\nHuman: hi\n\nAssistant: bad"}),
         json!({"prompt": "", "chosen": "good", "rejected": "good"}),
     ]
@@ -128,17 +127,14 @@ fn labelled() -> Vec<Value> {
     ]
 }
 
-fn tools() -> Vec<Value> {
-    let call =
-        json!({"type": "function", "id": "1", "function": {"name": "now", "arguments": {"zone": [1, null]}}});
-    let tool = json!({"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}});
+fn fields() -> Vec<Value> {
     vec![
         json!({"messages": [
             {"role": "user", "content": "hi", "name": "alex"},
             {"role": "assistant", "content": "good", "reasoning_content": "well", "tool_calls": null},
         ]}),
-        json!({"tools": [tool], "messages": [
-            say("user", "hi"), {"role": "assistant", "content": "", "tool_calls": [call]},
+        json!({"tools": [], "messages": [
+            say("user", "hi"), {"role": "assistant", "content": "now", "tool_calls": []},
             {"role": "tool", "content": "{}", "tool_call_id": "1"}, say("assistant", "good"),
         ]}),
     ]

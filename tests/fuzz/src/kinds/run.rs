@@ -30,21 +30,23 @@ fn optimizer(model: &Config) -> Optimizer<Cpu<f32>> {
     Optimizer::new(&*CPU, algorithm, shapes).expect("room for a test")
 }
 
-/// Checkpoints of a model in two families' folders, of which only the first can be continued.
+/// A checkpoint at the first step, and one in the middle of a logged window.
 pub fn checkpoints() -> Vec<Files> {
-    let checkpoint = |config: Config| {
-        let dir = TempDir::new().expect("room for a folder");
-        let weights = Case::new(config.clone(), 1).upload(&*CPU);
-        let window = (vec![("loss".into(), 0.5), ("rewards/margins".into(), -1e-3)], 2);
-        let state = State { step: 3, content: "0".repeat(32), num_tokens: 99, window };
-        let of = options(dir.path());
-        let done = checkpoint::save(&*CPU, &of, &config, &weights, &optimizer(&config), &state);
-        let mut files = crate::read(&done.expect("room for a checkpoint")).expect("it was just written");
-        // The temporary folder's name would make every run's inputs other ones.
-        files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
-        files
-    };
-    FAMILIES[..2].iter().map(|family| checkpoint(tiny(*family))).collect()
+    let window = (vec![("loss".into(), 0.5), ("rewards/margins".into(), -1e-3)], 2);
+    [State::default(), State { step: 3, content: "0".repeat(32), num_tokens: 99, window }]
+        .map(checkpoint)
+        .to_vec()
+}
+
+fn checkpoint(state: State) -> Files {
+    let dir = TempDir::new().expect("room for a folder");
+    let (of, model) = (options(dir.path()), tiny(FAMILIES[0]));
+    let weights = Case::new(model.clone(), 1).upload(&*CPU);
+    let done = checkpoint::save(&*CPU, &of, &model, &weights, &optimizer(&model), &state);
+    let mut files = crate::read(&done.expect("room for a checkpoint")).expect("it was just written");
+    // The temporary folder's name would make every run's inputs other ones.
+    files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
+    files
 }
 
 /// Continues from a checkpoint as a run does.

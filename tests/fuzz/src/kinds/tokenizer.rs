@@ -46,7 +46,7 @@ pub fn load(dir: &Path) -> Result<(), String> {
     }
     let ids: Vec<u32> = (0..300).chain([u32::MAX]).collect();
     result = result.and(tokenizer.decode(&ids, false).map(drop));
-    let options = Options { task: Task::Preference, max_length: Some(8), truncation: Truncation::KeepEnd };
+    let options = Options { task: Task::Preference, max_length: Some(64), truncation: Truncation::KeepEnd };
     let row = Row::plain("the film", [" is good", " is bad </s>"]);
     result.and(Dataset::from_texts([row], &tokenizer, &options).map(drop)).map_err(|e| e.to_string())
 }
@@ -112,7 +112,7 @@ fn byte_level() -> Value {
 /// As Llama 2 is: spaces as a letter, unknown letters as bytes.
 fn byte_fallback() -> Value {
     let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
-    let letters = ('a'..='z').map(String::from).chain(["▁", "▁a", "▁th"].map(String::from));
+    let letters = ('a'..='z').map(String::from).chain(["▁", "▁a", "th", "▁th"].map(String::from));
     whole(json!({
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
@@ -179,7 +179,6 @@ fn unigram() -> Value {
         "post_processor": null,
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
-            {"type": "BPEDecoder", "suffix": "</w>"},
             {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": true},
         ]},
         "model": {
