@@ -20,6 +20,9 @@ const NEWS: Duration = Duration::from_secs(10);
 /// Addresses that a worker may use, in KiB: far more than any input needs, far less than a lie asks for.
 const ADDRESSES: &str = "4194304";
 
+/// Bytes that are kept of what a process says beside its answers.
+const WORDS: usize = 1000;
+
 /// What to do.
 pub struct Plan {
     /// For how long.
@@ -141,7 +144,7 @@ impl Run<'_> {
                     self.report().answered(number, outcome == Outcome::Accepted);
                 }
                 // A loader's, or the last words of a process.
-                _ if !line.trim().is_empty() => words = line,
+                _ if words.len() < WORDS => words += &format!("{line} "),
                 _ => {}
             }
         };
@@ -172,7 +175,7 @@ enum End {
 struct Watched {
     /// The input that it had.
     number: Option<u64>,
-    /// The last that it said otherwise.
+    /// What else was said since then.
     words: String,
     end: End,
 }
@@ -181,7 +184,7 @@ struct Watched {
 fn died(status: ExitStatus, words: String) -> Failure {
     let how = match &words {
         w if w.contains("memory allocation") => "out of memory".into(),
-        w if w.contains("overflowed its stack") => "stack overflow".into(),
+        w if w.contains("stack overflow") => "stack overflow".into(),
         _ => status.to_string(),
     };
     Failure::Died(how, words)
