@@ -115,7 +115,9 @@ impl Run<'_> {
             &step.to_string(),
         ]);
         command.args(["--seed", &self.plan.seed.to_string()]);
-        command.args(self.plan.kinds.iter().flat_map(|kind| ["--kind", kind.name]));
+        command
+            .env("RUST_BACKTRACE", "0")
+            .args(self.plan.kinds.iter().flat_map(|kind| ["--kind", kind.name]));
         let worker = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
         Ok((worker, lines(reader)))
     }
