@@ -144,7 +144,7 @@ impl Report {
         text += &format!("seed {seed}, {} inputs, {rate:.0} a second\n", self.tried());
         for Found { kind, number, failure, times } in &self.found {
             text += &format!(
-                "\n{kind}, {times} times: {failure}\n    cargo xtask fuzz --input {kind}:{seed}:{number}\n"
+                "\n{kind} ({times}): {failure}\n    cargo xtask fuzz --input {kind}:{seed}:{number}\n"
             );
         }
         text
