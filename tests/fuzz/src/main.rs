@@ -20,7 +20,7 @@ struct Args {
     /// Kinds of files to try. [default: all]
     #[arg(long, value_parser = kind)]
     kind: Vec<&'static Kind>,
-    /// Write one input, and load it in plain sight.
+    /// Write one input, and load it in plain sight: one that failed, or the folder of one that is kept.
     #[arg(long, value_name = "KIND:SEED:NUMBER", value_parser = input)]
     input: Option<Input>,
     /// Folder for inputs that fail.
@@ -37,33 +37,46 @@ struct Args {
     step: usize,
 }
 
-/// The name of an input.
-#[derive(Clone, Copy)]
-struct Input {
-    kind: &'static Kind,
-    seed: u64,
-    number: u64,
+/// An input by its name.
+#[derive(Clone)]
+enum Input {
+    /// One that is made anew.
+    Made { kind: &'static Kind, seed: u64, number: u64 },
+    /// One that is kept, in a folder `KIND/NAME`.
+    Kept { kind: &'static Kind, folder: PathBuf },
 }
 
 fn kind(name: &str) -> Result<&'static Kind, String> {
     find(name).ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        format!("there is no such kind; it is one of {}", names.join(", "))
+        format!("there is no kind `{name}`; it is one of {}", names.join(", "))
     })
 }
 
 fn input(text: &str) -> Result<Input, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [name, seed, number] = parts[..] else { return Err("it is KIND:SEED:NUMBER".into()) };
-    let parse = |text: &str| text.parse().map_err(|e| format!("`{text}`: {e}"));
-    Ok(Input { kind: kind(name)?, seed: parse(seed)?, number: parse(number)? })
+    if let [name, seed, number] = parts[..] {
+        let parse = |text: &str| text.parse().map_err(|e| format!("`{text}`: {e}"));
+        return Ok(Input::Made { kind: kind(name)?, seed: parse(seed)?, number: parse(number)? });
+    }
+    let folder = PathBuf::from(text);
+    let name = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    Ok(Input::Kept { kind: kind(name.unwrap_or_default())?, folder })
 }
 
 /// Loads one input without any net.
-fn show(input: Input, out: &Path) -> std::io::Result<()> {
-    let Input { kind, seed, number } = input;
-    let folder = out.join(format!("{}-{seed}-{number}", kind.name));
-    duel_fuzz::write(&folder, &Source::new(kind).input(seed, number))?;
+fn show(input: &Input, out: &Path) -> std::io::Result<()> {
+    let (kind, name, files) = match input {
+        Input::Made { kind, seed, number } => {
+            (kind, format!("{seed}-{number}"), Source::new(kind).input(*seed, *number))
+        }
+        Input::Kept { kind, folder } => {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (kind, name, Source::new(kind).kept(folder)?)
+        }
+    };
+    let folder = out.join(format!("{}-{name}", kind.name));
+    duel_fuzz::write(&folder, &files)?;
     println!("{}", folder.display());
     match (kind.load)(&folder) {
         Ok(()) => println!("accepted"),
@@ -78,7 +91,7 @@ fn main() -> ExitCode {
     let seed = args.seed.unwrap_or_else(clock);
     let kinds = if args.kind.is_empty() { KINDS.iter().collect() } else { args.kind };
     let result = match (args.input, args.worker) {
-        (Some(input), _) => show(input, &args.out).map(|()| true),
+        (Some(input), _) => show(&input, &args.out).map(|()| true),
         (None, Some(folder)) => duel_fuzz::work(&kinds, &folder, seed, args.first, args.step).map(|()| true),
         (None, None) => {
             println!("seed {seed}");

@@ -3,6 +3,7 @@
 use crate::damage::damage;
 use crate::{Files, Kind};
 use duel_tests::Random;
+use std::path::Path;
 
 /// The inputs of one kind. Each is known by a seed and a number alone.
 pub struct Source {
@@ -41,6 +42,16 @@ impl Source {
             }
         }
         files
+    }
+
+    /// An input that is kept: the damaged files of `folder`, and the others of the first right folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn kept(&self, folder: &Path) -> std::io::Result<Files> {
+        let mut files = self.seeds[0].clone();
+        files.extend(crate::read(folder)?);
+        Ok(files)
     }
 
     fn pick(&self, random: &mut Random) -> &Files {

@@ -108,16 +108,10 @@ impl Run<'_> {
     fn start(&self, first: u64, step: usize, folder: &Path) -> Result<(Child, Receiver<String>)> {
         let (reader, writer) = pipe()?;
         let mut command = limited(&std::env::current_exe()?);
-        command.arg("--worker").arg(folder).args([
-            "--first",
-            &first.to_string(),
-            "--step",
-            &step.to_string(),
-        ]);
-        command.args(["--seed", &self.plan.seed.to_string()]);
-        command
-            .env("RUST_BACKTRACE", "0")
-            .args(self.plan.kinds.iter().flat_map(|kind| ["--kind", kind.name]));
+        let numbers = [("--first", first), ("--step", step as u64), ("--seed", self.plan.seed)];
+        let numbers = numbers.iter().flat_map(|(name, number)| [name.to_string(), number.to_string()]);
+        let kinds = self.plan.kinds.iter().flat_map(|kind| ["--kind", kind.name]);
+        command.arg("--worker").arg(folder).args(numbers).args(kinds).env("RUST_BACKTRACE", "0");
         let worker = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
         Ok((worker, lines(reader)))
     }
@@ -146,8 +140,12 @@ impl Run<'_> {
                     self.report().answered(number, outcome == Outcome::Accepted);
                 }
                 // A loader's, or the last words of a process.
-                _ if words.len() < WORDS => words += &format!("{line} "),
-                _ => {}
+                _ => {
+                    if words.len() > WORDS {
+                        words.clear();
+                    }
+                    words += &format!("{line} ");
+                }
             }
         };
         Ok(Watched { number, words, end })
@@ -162,8 +160,9 @@ impl Run<'_> {
         }
         let (kind, seed) = (report.kind(number), self.plan.seed);
         let folder = self.plan.out.join(format!("{}-{seed}-{number}", kind.name));
-        println!("{}: {text}\n    {}", kind.name, folder.display());
-        crate::write(&folder, &Source::new(kind).input(seed, number))
+        crate::write(&folder, &Source::new(kind).input(seed, number))?;
+        println!("{}: {text}\n    {}", kind.name, folder.canonicalize()?.display());
+        Ok(())
     }
 }
 
