@@ -16,6 +16,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   bench --readme  rewrites the README's part on GPUs from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
+  fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           formatting, clippy and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
@@ -38,6 +39,12 @@ fn start(command: &mut Command) -> Result<(), u8> {
             Err(1)
         }
     }
+}
+
+/// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked there.
+fn fuzz(rest: &[String]) -> Result<(), u8> {
+    let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
+    start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
 }
 
 /// Where cargo builds.
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
         "train" | "generate" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
+        "fuzz" => fuzz(&rest),
         "gpu-pack" => pack::run(&rest).map_err(report),
         "check" => cargo(&["fmt", "--all", "--check"], &[])
             .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
