@@ -2,7 +2,7 @@
 
 use super::{CPU, file, made};
 use crate::Files;
-use duel_model::{Config, Sampling};
+use duel_model::{Config, Folder, Sampling};
 use duel_tests::{Case, FAMILIES, TensorFile, config, merge, tiny};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -56,11 +56,11 @@ fn split(config: &Config) -> Files {
 /// Reads a model folder and, where that is right, samples from the model as `duel generate` would.
 pub fn load(dir: &Path) -> Result<(), String> {
     let said = |e: duel_model::Error| e.to_string();
-    let config = Config::from_dir(dir).map_err(said)?;
-    let weights = duel_model::load(&*CPU, dir, &config).map_err(said)?;
-    duel_model::load_frozen(&*CPU, dir, &config).map_err(said)?;
+    let folder = Folder::open(dir).map_err(said)?;
+    let weights = duel_model::load(&*CPU, &folder).map_err(said)?;
+    duel_model::load_frozen(&*CPU, &folder).map_err(said)?;
     let how = Sampling { max_new_tokens: 2, temperature: 1.0, top_k: 0, top_p: 0.9, seed: 1 };
-    duel_train::sample::sample(&*CPU, &config, &weights, &[vec![1, 2, 3]], how, &[], |_| ())
+    duel_train::sample::sample(&*CPU, folder.config(), &weights, &[vec![1, 2, 3]], how, &[], |_| ())
         .map_err(|e| e.to_string())?;
     Ok(())
 }

@@ -11,7 +11,9 @@ use std::sync::LazyLock;
 /// Without a chat template, and with one.
 static TOKENIZERS: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
     let chat = template::with_template(
-        "{{ bos_token }}{% for m in messages %}{{ m.role }} : {{ m.content }} {{ eos_token }}{% endfor %}\
+        "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}{{ documents }}{% for m in messages %}\
+         {{ m.name or m.role }} : {{ m.reasoning_content }} {{ m.tool_calls | tojson if m.tool_calls else m.content }} \
+         {{ eos_token }}{% endfor %}\
          {% if add_generation_prompt %}assistant : {% endif %}",
     );
     let mut plain = chat.clone();
@@ -137,5 +139,10 @@ fn fields() -> Vec<Value> {
             say("user", "hi"), {"role": "assistant", "content": "now", "tool_calls": []},
             {"role": "tool", "content": "{}", "tool_call_id": "1"}, say("assistant", "good"),
         ]}),
+        json!({"tools": [{"function": {"name": "f"}}], "documents": "[{\"text\": \"d\"}]", "messages": [
+            say("user", "hi"), {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]},
+            say("tool", "2"), {"role": "assistant", "content": "good", "weight": 1, "thinking": "well"},
+            {"role": "assistant", "content": "bad", "train": false},
+        ], "chat_template_kwargs": {"depth": [1, {"a": null}]}}),
     ]
 }

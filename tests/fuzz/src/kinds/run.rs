@@ -4,9 +4,10 @@ use super::{CPU, file, made, model, rows};
 use crate::Files;
 use duel_cpu::Cpu;
 use duel_data::Dataset;
-use duel_model::{Config, Keep, Model};
+use duel_model::{Config, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Case, FAMILIES, TempDir, tiny};
+use duel_train::cache::Cache;
 use duel_train::checkpoint::{self, Checkpoint, State};
 use duel_train::config::{self, Options};
 use duel_train::engine::{Engine, Room};
@@ -42,7 +43,7 @@ fn checkpoint(state: State) -> Files {
     let dir = TempDir::new().expect("room for a folder");
     let (of, model) = (options(dir.path()), tiny(FAMILIES[0]));
     let weights = Case::new(model.clone(), 1).upload(&*CPU);
-    let done = checkpoint::save(&*CPU, &of, &model, &weights, &optimizer(&model), &state);
+    let done = checkpoint::save(&*CPU, &of, &model, &weights, &[2], &optimizer(&model), &state);
     let mut files = crate::read(&done.expect("room for a checkpoint")).expect("it was just written");
     // The temporary folder's name would make every run's inputs other ones.
     files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
@@ -54,7 +55,8 @@ pub fn resume(dir: &Path) -> Result<(), String> {
     let said = |e: Error| e.to_string();
     let checkpoint = Checkpoint::open(dir, &options(Path::new("out"))).map_err(said)?;
     let model = tiny(FAMILIES[0]);
-    duel_model::load(&*CPU, &checkpoint.path, &model).map_err(|e| e.to_string())?;
+    let folder = checkpoint.model_of(&model).map_err(said)?;
+    duel_model::load(&*CPU, &folder).map_err(|e| e.to_string())?;
     checkpoint.restore(&*CPU, &mut optimizer(&model)).map_err(said)
 }
 
@@ -87,7 +89,7 @@ pub fn append(dir: &Path) -> Result<(), String> {
 }
 
 /// The cache's one file, whatever a run calls it on this machine.
-pub const REFERENCE: &str = "reference.safetensors";
+pub const REFERENCE: &str = "reference.logps";
 
 /// A model with data, and what the reference says about them.
 struct Scored {
@@ -109,7 +111,8 @@ static SCORED: LazyLock<Scored> = LazyLock::new(|| {
     let dir = TempDir::new().expect("room for a folder");
     model::save(dir.path(), &config);
     let id = ModelId::of(dir.path()).expect("it was just written");
-    let weights = duel_model::load(&*CPU, dir.path(), &config).expect("it was just written");
+    let folder = Folder::open(dir.path()).expect("it was just written");
+    let weights = duel_model::load(&*CPU, &folder).expect("it was just written");
     let mut scored =
         Scored { config, weights, id, data, name: String::new(), file: Vec::new(), logps: Vec::new() };
     let cache = made(|dir| scored.logps = logps(&scored, dir).expect("a cache of the tests is right"));
@@ -120,7 +123,9 @@ static SCORED: LazyLock<Scored> = LazyLock::new(|| {
 fn logps(s: &Scored, cache: &Path) -> Result<Vec<f64>, Error> {
     let room = Room::plan(&*CPU, &s.data, 1, 0, s.config.vocab);
     let mut engine = Engine::new(&*CPU, &s.config, room, Keep::Nothing)?;
-    let reference = Reference::of(&mut engine, &s.weights, &s.id, &s.data, cache)?;
+    let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data));
+    let all: Vec<u32> = (0..s.data.len() as u32).collect();
+    let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache)?;
     Ok((0..s.data.len()).flat_map(|i| reference.group(i)).copied().collect())
 }
 

@@ -2,11 +2,13 @@
 
 use super::{any, file};
 use crate::Files;
-use duel_data::{Dataset, Message, Options, Row, Task, Tokenizer, Truncation};
+use duel_data::{Context, Dataset, Message, Options, Row, Task, Tokenizer, Truncation};
 use duel_train::grammar;
+use serde_json::json;
 use std::path::Path;
 
-const TEMPLATES: [&str; 5] = [
+const TEMPLATES: [&str; 6] = [
+    include_str!("templates/generation.jinja"),
     include_str!("templates/marks.jinja"),
     include_str!("templates/headers.jinja"),
     include_str!("templates/brackets.jinja"),
@@ -44,11 +46,24 @@ pub fn load(dir: &Path) -> Result<(), String> {
     ];
     let answer = |content: &str| vec![turn("assistant", content)];
     let mut results = Vec::new();
-    for messages in [&asked[..], &long, &long[..3]] {
-        results.extend([true, false].map(|generate| tokenizer.chat(messages, generate).map(drop)));
-        let row = Row::Chat { prompt: messages.to_vec(), responses: vec![answer("good"), answer("bad")] };
-        let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
-        results.push(Dataset::from_texts([row], &tokenizer, &options).map(drop));
+    let tools =
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}], "documents": [{"text": "d"}]});
+    let list = |name: &str| tools[name].as_array().cloned().unwrap_or_default();
+    let given = Context { tools: list("tools"), documents: list("documents"), ..Context::default() };
+    for (messages, context) in
+        [(&asked[..], Context::default()), (&long, given), (&long[..3], Context::default())]
+    {
+        results.extend([true, false].map(|generate| tokenizer.chat(messages, generate, &context).map(drop)));
+        let pair = Row::Chat {
+            prompt: messages.to_vec(),
+            responses: vec![answer("good"), answer("bad")],
+            context: context.clone(),
+        };
+        let talk = Row::Talk { turns: [messages, &answer("good")].concat(), context };
+        for (row, task) in [(pair, Task::Preference), (talk, Task::Sft)] {
+            let options = Options { task, max_length: None, truncation: Truncation::KeepStart };
+            results.push(Dataset::from_texts([row], &tokenizer, &options).map(drop));
+        }
     }
     any(results).map_err(|e| e.to_string())
 }

@@ -36,7 +36,6 @@ pub fn seeds() -> Vec<Files> {
 /// Reads a tokenizer, encodes and decodes.
 pub fn load(dir: &Path) -> Result<(), String> {
     let tokenizer = Tokenizer::from_dir(dir).map_err(|e| e.to_string())?;
-    duel_train::sample::stop_tokens(dir, &tokenizer);
     let mut result = Ok(());
     for text in ["", "a", " the film , é ▁\n\n 12 </s>", "\0👩\u{200d}👧\u{301} ß İ ﬁ \u{2028}"] {
         for special in [true, false] {
