@@ -7,7 +7,7 @@ use duel_backend::{
     Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop,
     RowStats, Segment,
 };
-use duel_loss::{Head, Preference, Score, Targets};
+use duel_loss::{Head, Score, Targets, sigmoid};
 use duel_optim::Optimizer;
 use std::hint::black_box;
 
@@ -282,13 +282,12 @@ fn head<'b, B: Backend>(
     let scale = 3.0 / (width as f32).sqrt();
     let w: Real<B> = new.changed(vocab * width, |x| x * scale)?;
     let (mut dw, mut dhidden) = (b.alloc(vocab * width)?, b.alloc(batch.rows() * width)?);
-    let loss = Preference::Sigmoid { label_smoothing: 0.0 };
     Ok(Box::new(move || {
         let done = head.loss(b, &w, &mut dw, &hidden, &mut dhidden, &targets, |_, stats, coefs| {
             // The reference would say the same at the first step.
             let score =
                 |i: usize| Score { logp: stats[i].logp, reference: stats[i].logp, tokens: stats[i].tokens };
-            let pair = loss.pair(0.1, score(0), score(1));
+            let pair = sigmoid(0.1, 0.0, score(0), score(1));
             coefs.copy_from_slice(&[pair.d_chosen, pair.d_rejected]);
         });
         black_box(done).expect("the device works");

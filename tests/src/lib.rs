@@ -2,7 +2,7 @@
 //! taken apart, and the way to the data that the project does not hold.
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
-use duel_loss::{Head, Preference, ResponseStats, Score, Targets};
+use duel_loss::{Head, ResponseStats, Score, Targets, sigmoid};
 use duel_model::{Activations, Config, Family, Keep, Model, Shape};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -203,8 +203,7 @@ impl Objective {
                 };
                 let mut loss = 0.0;
                 for (i, rejected) in stats.iter().enumerate().skip(1) {
-                    let pair = Preference::Sigmoid { label_smoothing: 0.1 };
-                    let pair = pair.pair(0.3, score(&stats[0]), score(rejected));
+                    let pair = sigmoid(0.3, 0.1, score(&stats[0]), score(rejected));
                     loss += pair.value;
                     coefs[0] += pair.d_chosen;
                     coefs[i] += pair.d_rejected;

@@ -8,7 +8,7 @@ const THREADS: u32 = 256;
 /// Sums for each response: logp, entropy, mean logit, hits.
 const STATISTICS: usize = 4;
 
-/// Which loss a pair has; the equations are those of `duel_loss::Preference` and head kernels/preference.cu.
+/// Which loss a pair has; the equations are those of `duel_loss`'s functions of these names and head kernels/preference.cu.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PairLoss {
     /// DPO's log-sigmoid.

@@ -206,12 +206,12 @@ impl<'a> Group<'a> {
         runs.map(move |run| run.start - start..run.end - start)
     }
 
-    /// How many tokens have a loss: all of the responses' but those that are given, and but the first of each response
-    /// where no prompt predicts it.
-    pub fn scored(&self) -> usize {
-        let unpredicted = if self.prompt.is_empty() { self.bounds.len() - 1 } else { 0 };
-        let given: usize = self.given().map(|run| run.len()).sum();
-        self.tokens() - self.prompt.len() - unpredicted - given
+    /// How many tokens of the best response have a loss: all but those that are given, and but the first where no
+    /// prompt predicts it.
+    pub fn scored_of_best(&self) -> usize {
+        let best = self.bounds[1] - self.bounds[0];
+        let given: usize = self.given().map(|run| run.end.min(best) - run.start.min(best)).sum();
+        best - given - usize::from(self.prompt.is_empty())
     }
 }
 

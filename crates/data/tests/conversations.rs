@@ -39,7 +39,7 @@ fn every_assistant_turn_is_learned_once() {
     let data = sft(THREE, &with(CHAT));
     assert_eq!(learned(&data), [["u:A$a:".to_owned(), "one$[u:B$a:]two$".to_owned()]]);
     assert_eq!((data.report().turns, data.report().turns_after), (2, 1));
-    assert_eq!(data.group(0).scored(), 8);
+    assert_eq!(data.group(0).scored_of_best(), 8);
     let line = data.report().to_string();
     assert!(line.contains("the loss is on all 2 assistant turns; 1 turns after the last answer"), "{line}");
     // The rows that are given lie where the batch puts the response.

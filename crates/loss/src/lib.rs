@@ -4,4 +4,6 @@ mod head;
 mod objective;
 
 pub use head::{Head, ResponseStats, Targets};
-pub use objective::{PairLoss, Preference, Score, hinge, ipo, sigmoid};
+pub use objective::{
+    Divergence, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, hinge, ipo, sigmoid, word,
+};

@@ -1,111 +1,103 @@
-//! What a run trains for: the loss of a group, and the metrics that go with it.
+//! What a run trains for: the loss of its batches, and the metrics that go with it.
 
-use crate::config::{Config, IpoReduction, LossType, Method};
+use crate::config::{Config, IpoReduction, Method};
 use duel_data::Dataset;
-use duel_loss::{Preference, ResponseStats, Score};
+use duel_loss::{Needs, ResponseStats, Score, Settings, Totals, word};
 use std::collections::BTreeMap;
 
 /// The objective of a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Objective {
-    /// Cross entropy, the mean over the batch's scored tokens.
-    Sft,
-    /// A preference loss, the mean over the batch's pairs. A group of K ranked responses has K(K-1)/2 pairs.
-    Preference {
-        /// The pair loss.
-        loss: Preference,
-        /// Its strength.
-        beta: f64,
-    },
+#[derive(Clone, Debug)]
+pub struct Objective {
+    loss: duel_loss::Objective,
+    /// Whether responses are compared: then their rewards are metrics.
+    compares: bool,
 }
+
+/// A group's responses, best first: what the policy says of them, and the reference's log-probabilities, none where the
+/// loss needs none.
+pub type Scored<'a> = (&'a [ResponseStats], &'a [f64]);
 
 impl Objective {
     /// The objective that a configuration asks for.
     pub fn of(c: &Config) -> Self {
         match c.method {
-            Method::Sft => Objective::Sft,
-            Method::Dpo => Objective::Preference {
-                beta: c.beta,
-                loss: match c.loss_type {
-                    LossType::Sigmoid => Preference::Sigmoid { label_smoothing: c.label_smoothing },
-                    LossType::Ipo => Preference::Ipo { per_token: c.ipo_reduction == IpoReduction::Mean },
-                    LossType::Hinge => Preference::Hinge,
-                },
-            },
-        }
-    }
-
-    /// What the batch's loss is a mean over: scored tokens or pairs.
-    pub fn weight(&self, ds: &Dataset, indices: &[u32]) -> f64 {
-        let group = |&i: &u32| {
-            let g = ds.group(i as usize);
-            match self {
-                Objective::Sft => g.scored() as f64,
-                Objective::Preference { .. } => {
-                    let k = g.responses().len();
-                    (k * (k - 1) / 2) as f64
-                }
-            }
-        };
-        indices.iter().map(group).sum::<f64>().max(1.0)
-    }
-
-    /// Loss and metrics of one group, added to `metrics`; with `coefs` also the derivatives by each response's
-    /// summed log-probability. `weight` is that of the whole batch.
-    pub fn group(
-        &self,
-        weight: f64,
-        responses: &[ResponseStats],
-        reference: &[f64],
-        metrics: &mut Metrics,
-        coefs: Option<&mut [f64]>,
-    ) {
-        let mut slopes = vec![0.0; responses.len()];
-        match *self {
-            Objective::Sft => {
-                for (r, slope) in responses.iter().zip(&mut slopes) {
-                    metrics.loss -= r.logp / weight;
-                    *slope = -1.0 / weight;
-                }
-            }
-            Objective::Preference { loss, beta } => {
-                let score = |i: usize| Score {
-                    logp: responses[i].logp,
-                    reference: reference[i],
-                    tokens: responses[i].tokens,
+            Method::Sft => Objective { loss: duel_loss::Objective::cross_entropy(), compares: false },
+            Method::Dpo => {
+                let settings = Settings {
+                    beta: c.beta,
+                    label_smoothing: c.label_smoothing,
+                    ipo_per_token: c.ipo_reduction == IpoReduction::Mean,
+                    ..Settings::default()
                 };
-                for chosen in 0..responses.len() {
-                    for rejected in chosen + 1..responses.len() {
-                        let (w, l) = (score(chosen), score(rejected));
-                        let pair = loss.pair(beta, w, l);
-                        metrics.loss += pair.value / weight;
-                        slopes[chosen] += pair.d_chosen / weight;
-                        slopes[rejected] += pair.d_rejected / weight;
-                        let (rw, rl) = (beta * w.log_ratio(), beta * l.log_ratio());
-                        metrics.mean("rewards/chosen", rw, 1.0);
-                        metrics.mean("rewards/rejected", rl, 1.0);
-                        metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)), 1.0);
-                        metrics.mean("rewards/margins", rw - rl, 1.0);
-                        metrics.mean("logps/chosen", w.logp, 1.0);
-                        metrics.mean("logps/rejected", l.logp, 1.0);
-                        let logits = |i: usize| (responses[i].mean_logit, responses[i].tokens as f64);
-                        metrics.sum("logits/chosen", logits(chosen));
-                        metrics.sum("logits/rejected", logits(rejected));
-                    }
-                }
+                let terms = word(&c.loss_type.to_string()).into_iter().map(|word| (1.0, word)).collect();
+                Objective { loss: duel_loss::Objective::new(terms, settings), compares: true }
             }
         }
-        for r in responses {
-            metrics.sum("entropy", (r.entropy, r.tokens as f64));
+    }
+
+    /// What it has to be given.
+    pub fn needs(&self) -> Needs {
+        self.loss.needs()
+    }
+
+    /// What the means of a batch are over.
+    pub fn totals(&self, ds: &Dataset, indices: &[u32]) -> Totals {
+        let mut totals = Totals::default();
+        for &i in indices {
+            let group = ds.group(i as usize);
+            totals.add(group.responses().len(), group.scored_of_best());
         }
-        // As TRL has it: how well the policy predicts the response that is preferred.
-        if let Some(best) = responses.first() {
-            metrics.sum("mean_token_accuracy", (best.hits, best.tokens as f64));
+        totals
+    }
+
+    /// The share of `groups` in the loss of a batch of `totals`, and their metrics, added to `metrics`; returns the
+    /// derivatives by each response's summed log-probability. All groups of the batch at once where
+    /// [`Objective::needs`] asks for that.
+    pub fn slopes(&self, groups: &[Scored<'_>], totals: Totals, metrics: &mut Metrics) -> Vec<f64> {
+        let scores: Vec<Vec<Score>> = groups.iter().map(|group| scores(*group)).collect();
+        let borrowed: Vec<&[Score]> = scores.iter().map(Vec::as_slice).collect();
+        let mut slopes = vec![0.0; scores.iter().map(Vec::len).sum()];
+        metrics.loss += self.loss.slopes(&borrowed, totals, &mut slopes);
+        for ((responses, _), scores) in groups.iter().zip(&scores) {
+            if self.compares {
+                self.compare(responses, scores, metrics);
+            }
+            for r in *responses {
+                metrics.sum("entropy", (r.entropy, r.tokens as f64));
+            }
+            // As TRL has it: how well the policy predicts the response that is preferred.
+            if let Some(best) = responses.first() {
+                metrics.sum("mean_token_accuracy", (best.hits, best.tokens as f64));
+            }
         }
-        if let Some(coefs) = coefs {
-            coefs.copy_from_slice(&slopes);
+        slopes
+    }
+
+    /// Metrics of every pair of a ranking.
+    fn compare(&self, responses: &[ResponseStats], scores: &[Score], metrics: &mut Metrics) {
+        let beta = self.loss.settings().beta;
+        for chosen in 0..responses.len() {
+            for rejected in chosen + 1..responses.len() {
+                let (w, l) = (scores[chosen], scores[rejected]);
+                let (rw, rl) = (beta * w.log_ratio(), beta * l.log_ratio());
+                metrics.mean("rewards/chosen", rw, 1.0);
+                metrics.mean("rewards/rejected", rl, 1.0);
+                metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)), 1.0);
+                metrics.mean("rewards/margins", rw - rl, 1.0);
+                metrics.mean("logps/chosen", w.logp, 1.0);
+                metrics.mean("logps/rejected", l.logp, 1.0);
+                let logits = |i: usize| (responses[i].mean_logit, responses[i].tokens as f64);
+                metrics.sum("logits/chosen", logits(chosen));
+                metrics.sum("logits/rejected", logits(rejected));
+            }
         }
     }
+}
+
+fn scores((responses, reference): Scored<'_>) -> Vec<Score> {
+    let of = |i: usize| reference.get(i).copied().unwrap_or(0.0);
+    let score = |(i, r): (usize, &ResponseStats)| Score { logp: r.logp, reference: of(i), tokens: r.tokens };
+    responses.iter().enumerate().map(score).collect()
 }
 
 /// Loss and weighted means over a batch.

@@ -6,7 +6,7 @@ use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::{Config, Maybe, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
 use crate::engine::{Engine, Room, parameter_bytes};
 use crate::metrics::{self, MetricsWriter};
-use crate::objective::{Metrics, Objective};
+use crate::objective::{Metrics, Objective, Scored};
 use crate::plot;
 use crate::progress::Progress;
 use crate::reference::{ModelId, Reference};
@@ -14,6 +14,7 @@ use crate::sample::{self, sequence_kl};
 use crate::signal;
 use duel_backend::{Acc, Backend, Dtype, Element, Real};
 use duel_data::{Dataset, Group, Options, Task, Tokenizer, Truncation, order};
+use duel_loss::ResponseStats;
 use duel_model::{Config as ModelConfig, Folder, Frozen, Keep, Model, Sampling, Shape};
 use duel_optim::{Algorithm, Optimizer, Schedule, ScheduleKind, clip_scale};
 use serde_json::{Value, json};
@@ -274,17 +275,31 @@ impl<B: Backend> Run<'_, B> {
         for g in self.grads.iter_mut() {
             b.zero(g);
         }
-        let weight = self.objective.weight(&self.ds, batch);
+        let totals = self.objective.totals(&self.ds, batch);
         let mut metrics = Metrics::default();
-        let (objective, reference) = (self.objective, self.reference.as_ref());
+        let (objective, reference) = (&self.objective, self.reference.as_ref());
+        let of_reference = |group: usize| reference.map_or(&[][..], |r| r.group(group));
+        // A loss that compares responses of different prompts has every derivative before the first gradient.
+        let mut known = Vec::new();
+        if objective.needs().batch {
+            let stats = self.engine.score(&self.weights, &self.ds, batch, |_| true)?;
+            let scored = grouped(&self.ds, batch, &stats, of_reference);
+            known = objective.slopes(&scored, totals, &mut metrics);
+        }
+        let mut at = 0;
         self.engine.accumulate(
             &self.weights,
             &mut self.grads,
             &self.ds,
             batch,
             |group, responses, coefs| {
-                let reference = reference.map_or(&[][..], |r| r.group(group));
-                objective.group(weight, responses, reference, &mut metrics, Some(coefs));
+                if known.is_empty() {
+                    let slopes = objective.slopes(&[(responses, of_reference(group))], totals, &mut metrics);
+                    coefs.copy_from_slice(&slopes);
+                } else {
+                    coefs.copy_from_slice(&known[at..at + responses.len()]);
+                    at += responses.len();
+                }
             },
         )?;
         let squares = b.square_sums(&self.grads.iter())?;
@@ -349,7 +364,6 @@ impl<B: Backend> Run<'_, B> {
     fn evaluate(&mut self, progress: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
         let Some(eval) = &self.eval else { return Ok(Vec::new()) };
         let indices: Vec<u32> = (0..eval.ds.len() as u32).collect();
-        let weight = self.objective.weight(&eval.ds, &indices);
         let mut bar = progress.sub("evaluating", "groups", eval.ds.len() as u64);
         let stats = self.engine.score(&self.weights, &eval.ds, &indices, |n| {
             bar.advance(n as u64);
@@ -361,13 +375,9 @@ impl<B: Backend> Run<'_, B> {
             return Ok(Vec::new());
         }
         let mut metrics = Metrics::default();
-        let mut at = 0;
-        for i in 0..eval.ds.len() {
-            let k = eval.ds.group(i).responses().len();
-            let reference = eval.reference.as_ref().map_or(&[][..], |r| r.group(i));
-            self.objective.group(weight, &stats[at..at + k], reference, &mut metrics, None);
-            at += k;
-        }
+        let of_reference = |group: usize| eval.reference.as_ref().map_or(&[][..], |r| r.group(group));
+        let scored = grouped(&eval.ds, &indices, &stats, of_reference);
+        self.objective.slopes(&scored, self.objective.totals(&eval.ds, &indices), &mut metrics);
         let mut all: Vec<(String, f64)> =
             metrics.values().into_iter().map(|(k, v)| (format!("eval_{k}"), v)).collect();
         if self.config.generate_during_eval {
@@ -481,6 +491,22 @@ impl<B: Backend> Run<'_, B> {
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
         plot::write_svg(&out.join("metrics.svg"), &metrics::read(&out.join("metrics.jsonl"))?)
     }
+}
+
+/// The statistics of the responses of the groups `indices`, group by group, with the reference's.
+fn grouped<'a, 'r: 'a>(
+    ds: &Dataset,
+    indices: &[u32],
+    stats: &'a [ResponseStats],
+    of_reference: impl Fn(usize) -> &'r [f64],
+) -> Vec<Scored<'a>> {
+    let mut rest = stats;
+    let group = |&i: &u32| {
+        let (own, after) = rest.split_at(ds.group(i as usize).responses().len());
+        rest = after;
+        (own, of_reference(i as usize))
+    };
+    indices.iter().map(group).collect()
 }
 
 /// Groups of an evaluation whose prompts are continued.

@@ -6,7 +6,7 @@ use duel_cpu::Cpu;
 use duel_cuda::Cuda;
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
-use duel_loss::{Head, Preference, ResponseStats, Score};
+use duel_loss::{Head, ResponseStats, Score, sigmoid};
 use duel_model::{Config, Family, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
@@ -99,8 +99,7 @@ impl Run {
                 coefs.fill(0.0);
                 for chosen in 0..stats.len() {
                     for rejected in chosen + 1..stats.len() {
-                        let kind = Preference::Sigmoid { label_smoothing: 0.0 };
-                        let pair = kind.pair(BETA, score(chosen), score(rejected));
+                        let pair = sigmoid(BETA, 0.0, score(chosen), score(rejected));
                         loss += pair.value / self.pairs();
                         coefs[chosen] += pair.d_chosen / self.pairs();
                         coefs[rejected] += pair.d_rejected / self.pairs();

@@ -4,7 +4,7 @@ use crate::{Bench, Devices};
 use duel_backend::{Acc, Backend, Float, Index, Real, RowStats};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal, Driver, PairLoss, PreferenceObjective, PreferenceOut};
-use duel_loss::{Preference, Score};
+use duel_loss::{Score, hinge, ipo, sigmoid};
 use duel_tests::{Random, host};
 use half::bf16;
 
@@ -50,19 +50,22 @@ struct Outcome {
     coef: Vec<f64>,
 }
 
-/// The objectives under test, and what `duel_loss` calls them.
-fn objectives() -> [(PairLoss, Preference); 5] {
+/// A loss of `duel_loss`: of `beta` and two scores.
+type HostLoss = fn(f64, Score, Score) -> duel_loss::PairLoss;
+
+/// The objectives under test, and the same of `duel_loss`.
+fn objectives() -> [(PairLoss, HostLoss); 5] {
     [
-        (PairLoss::Sigmoid { label_smoothing: 0.0 }, Preference::Sigmoid { label_smoothing: 0.0 }),
-        (PairLoss::Sigmoid { label_smoothing: 0.2 }, Preference::Sigmoid { label_smoothing: 0.2 }),
-        (PairLoss::Ipo { per_token: true }, Preference::Ipo { per_token: true }),
-        (PairLoss::Ipo { per_token: false }, Preference::Ipo { per_token: false }),
-        (PairLoss::Hinge, Preference::Hinge),
+        (PairLoss::Sigmoid { label_smoothing: 0.0 }, |beta, w, l| sigmoid(beta, 0.0, w, l)),
+        (PairLoss::Sigmoid { label_smoothing: 0.2 }, |beta, w, l| sigmoid(beta, 0.2, w, l)),
+        (PairLoss::Ipo { per_token: true }, |beta, w, l| ipo(beta, true, w, l)),
+        (PairLoss::Ipo { per_token: false }, |beta, w, l| ipo(beta, false, w, l)),
+        (PairLoss::Hinge, hinge),
     ]
 }
 
 /// The objective on the host, from the statistics of every row.
-fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: Preference, beta: f64, weight: f64) -> Outcome {
+fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: HostLoss, beta: f64, weight: f64) -> Outcome {
     let mut out = Outcome { sums: Vec::new(), loss: Vec::new(), rewards: Vec::new(), coef: Vec::new() };
     let mut row = 0;
     for &n in &chunk.responses {
@@ -78,7 +81,7 @@ fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: Preference, beta: f64, weight
     for &n in &chunk.groups {
         for chosen in first..first + n {
             for rejected in chosen + 1..first + n {
-                let pair = loss.pair(beta, score(chosen), score(rejected));
+                let pair = loss(beta, score(chosen), score(rejected));
                 out.loss[chosen] += pair.value / weight;
                 slopes[chosen] += pair.d_chosen / weight;
                 slopes[rejected] += pair.d_rejected / weight;
@@ -213,7 +216,7 @@ impl Logits {
     }
 
     /// Gradients of the logits with the objective on the host.
-    fn on_host<B: Backend>(&self, b: &B, chunk: &Chunk, loss: Preference, beta: f64) -> Vec<f64> {
+    fn on_host<B: Backend>(&self, b: &B, chunk: &Chunk, loss: HostLoss, beta: f64) -> Vec<f64> {
         let rows = chunk.rows();
         let (mut logits, targets) = self.upload(b);
         let mut stats = Stats::<B>::new(b, rows);

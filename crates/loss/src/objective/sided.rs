@@ -1,0 +1,81 @@
+//! Losses that look at each response's own log-ratio, not only at the margin between two.
+
+use super::score::{logistic, softplus};
+use super::{Kind, PairLoss, Word};
+
+pub(super) const NCA_PAIR: Word = Word {
+    name: "nca_pair",
+    formula: "-ls(beta u_w) - ls(-beta u_w)/2 - ls(-beta u_l)/2",
+    source: "NCA: Chen et al., 2024",
+    uses: &[],
+    kind: Kind::Pair(|s, w, l| {
+        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
+        PairLoss {
+            value: softplus(-w) + softplus(w) / 2.0 + softplus(l) / 2.0,
+            d_chosen: s.beta * (logistic(w) / 2.0 - logistic(-w)),
+            d_rejected: s.beta * logistic(l) / 2.0,
+        }
+    }),
+};
+
+pub(super) const BCO_PAIR: Word = Word {
+    name: "bco_pair",
+    formula: "-ls(beta u_w) - ls(-beta u_l)",
+    source: "BCO: Jung et al., 2024",
+    uses: &[],
+    kind: Kind::Pair(|s, w, l| {
+        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
+        PairLoss {
+            value: softplus(-w) + softplus(l),
+            d_chosen: -s.beta * logistic(-w),
+            d_rejected: s.beta * logistic(l),
+        }
+    }),
+};
+
+pub(super) const SPPO_HARD: Word = Word {
+    name: "sppo_hard",
+    formula: "(u_w - 1/(2 beta))^2 + (u_l + 1/(2 beta))^2",
+    source: "SPPO: Wu et al., 2024",
+    uses: &[],
+    kind: Kind::Pair(|s, w, l| {
+        let half = 1.0 / (2.0 * s.beta);
+        let (w, l) = (w.log_ratio() - half, l.log_ratio() + half);
+        PairLoss { value: w * w + l * l, d_chosen: 2.0 * w, d_rejected: 2.0 * l }
+    }),
+};
+
+pub(super) const APO_ZERO: Word = Word {
+    name: "apo_zero",
+    formula: "1 - sigmoid(beta u_w) + sigmoid(beta u_l)",
+    source: "APO: D'Oosterlinck et al., 2024",
+    uses: &[],
+    kind: Kind::Pair(|s, w, l| {
+        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
+        PairLoss {
+            value: logistic(-w) + logistic(l),
+            d_chosen: -s.beta * bell(w),
+            d_rejected: s.beta * bell(l),
+        }
+    }),
+};
+
+pub(super) const APO_DOWN: Word = Word {
+    name: "apo_down",
+    formula: "sigmoid(beta u_w) + 1 - sigmoid(beta h)",
+    source: "APO: D'Oosterlinck et al., 2024",
+    uses: &[],
+    kind: Kind::Pair(|s, w, l| {
+        let (w, h) = (s.beta * w.log_ratio(), s.beta * (w.log_ratio() - l.log_ratio()));
+        PairLoss {
+            value: logistic(w) + logistic(-h),
+            d_chosen: s.beta * (bell(w) - bell(h)),
+            d_rejected: s.beta * bell(h),
+        }
+    }),
+};
+
+/// The logistic function's derivative.
+fn bell(x: f64) -> f64 {
+    logistic(x) * logistic(-x)
+}
