@@ -14,6 +14,8 @@ use std::ops::Range;
 pub struct Targets {
     rows: Vec<u32>,
     tokens: Vec<u32>,
+    /// How much each token's log-probability counts in its response's sum.
+    weights: Vec<f64>,
     responses: Vec<Range<usize>>,
     groups: Vec<Range<usize>>,
 }
@@ -23,6 +25,7 @@ impl Targets {
     pub fn clear(&mut self) {
         self.rows.clear();
         self.tokens.clear();
+        self.weights.clear();
         self.responses.clear();
         self.groups.clear();
     }
@@ -54,7 +57,19 @@ impl Targets {
             }
             self.responses.push(from..self.rows.len());
         }
+        self.weights.resize(self.rows.len(), 1.0);
         self.groups.push(first..self.responses.len());
+    }
+
+    /// Lets the tokens of the last group's responses that lie beyond the length of its shortest count `alpha` each
+    /// (length-desensitised DPO: Liu et al., 2024).
+    pub fn discount_tails(&mut self, alpha: f64) {
+        let Some(group) = self.groups.last().cloned() else { return };
+        let responses = &self.responses[group];
+        let shortest = responses.iter().map(|r| r.len()).min().unwrap_or(0);
+        for response in responses {
+            self.weights[response.start + shortest..response.end].fill(alpha);
+        }
     }
 
     /// Rows that the head runs on: scored tokens.
@@ -103,7 +118,7 @@ impl Targets {
 pub struct ResponseStats {
     /// Scored tokens.
     pub tokens: usize,
-    /// Log-probabilities.
+    /// Log-probabilities, each by the weight of its token.
     pub logp: f64,
     /// Entropies of the predictions, in nats.
     pub entropy: f64,
@@ -207,7 +222,7 @@ impl<B: Backend> Head<B> {
             for row in rows.start.max(range.start)..rows.end.min(range.end) {
                 let i = row - range.start;
                 s.tokens += 1;
-                s.logp += logp[i].to_f64();
+                s.logp += targets.weights[row] * logp[i].to_f64();
                 s.entropy += entropy[i].to_f64();
                 s.mean_logit += mean_logit[i].to_f64();
                 s.hits += hit[i].to_f64();
@@ -239,7 +254,7 @@ impl<B: Backend> Head<B> {
         let row_coefs = &mut self.host[0];
         for (rows, &coef) in targets.responses.iter().zip(coefs) {
             for row in rows.start.max(range.start)..rows.end.min(range.end) {
-                row_coefs[row - range.start] = B::Acc::from_f64(coef);
+                row_coefs[row - range.start] = B::Acc::from_f64(coef * targets.weights[row]);
             }
         }
         b.upload(&mut self.coef, 0, &row_coefs[..n]);
@@ -341,6 +356,17 @@ mod tests {
         assert_eq!(t.rows, [2, 5, 1, 7]);
         assert_eq!(t.tokens, [3, 6, 7, 8].map(|i: usize| tokens[i]));
         assert_eq!(t.responses, [0..2, 2..4]);
+    }
+
+    #[test]
+    fn tails_count_less() {
+        let (mut t, _) = targets();
+        t.discount_tails(0.5);
+        assert_eq!(t.weights, [1.0; 8]);
+        let response = |start, len| Segment { start, len, prefix_start: 0, prefix_len: 2 };
+        t.push_group(&[0; 12], [response(2, 4), response(6, 2), response(8, 3)], &[]);
+        t.discount_tails(0.5);
+        assert_eq!(t.weights[8..], [1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
     }
 
     /// However small the room for logits is, values and gradients are the same.

@@ -79,6 +79,7 @@ pub struct Engine<'b, B: Backend> {
     head: Head<B>,
     layout: Layout<B>,
     targets: Targets,
+    tails: Option<f64>,
 }
 
 impl<'b, B: Backend> Engine<'b, B> {
@@ -92,7 +93,13 @@ impl<'b, B: Backend> Engine<'b, B> {
             head: Head::new(b, model.width, model.vocab, room.logits)?,
             layout: Layout::new(b, room.rows)?,
             targets: Targets::default(),
+            tails: None,
         })
+    }
+
+    /// Lets what a response has beyond the length of its group's shortest count `alpha` a token, in all passes.
+    pub fn discount_tails(&mut self, alpha: Option<f64>) {
+        self.tails = alpha;
     }
 
     /// Bytes that [`Engine::new`] allocates.
@@ -130,6 +137,9 @@ impl<'b, B: Backend> Engine<'b, B> {
             let end = segments.last().map_or(0, |s| s.start + s.len);
             let (own, rest) = given.split_at(given.partition_point(|run| run.end <= end));
             self.targets.push_group(&batch.tokens, segments.iter().map(segment), own);
+            if let Some(alpha) = self.tails {
+                self.targets.discount_tails(alpha);
+            }
             given = rest;
         }
     }

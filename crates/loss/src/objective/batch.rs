@@ -7,7 +7,8 @@ pub(super) const AOT: Word = Word {
     name: "aot",
     formula: "as sigmoid, of sort(logp_w - logp_l) - sort(ref_w - ref_l) over the batch",
     source: "AOT: Melnyk et al., 2024",
-    uses: &["label_smoothing"],
+    uses: &["beta", "label_smoothing"],
+    reference: true,
     kind: Kind::Batch(paired),
 };
 
@@ -15,7 +16,8 @@ pub(super) const AOT_UNPAIRED: Word = Word {
     name: "aot_unpaired",
     formula: "as sigmoid, of sort(u_w) - sort(u_l) over the batch",
     source: "AOT: Melnyk et al., 2024",
-    uses: &["label_smoothing"],
+    uses: &["beta", "label_smoothing"],
+    reference: true,
     kind: Kind::Batch(unpaired),
 };
 

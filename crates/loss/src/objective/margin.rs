@@ -10,7 +10,8 @@ pub(super) const SIGMOID: Word = Word {
     name: "sigmoid",
     formula: "-(1-label_smoothing) ls(beta h) - label_smoothing ls(-beta h)",
     source: "DPO: Rafailov et al., 2023, equation 7; Mitchell, 2023, equation 3",
-    uses: &[SMOOTHING, DIVERGENCE],
+    uses: &["beta", SMOOTHING, DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| margin(s, w, l, false, |h| smoothed(s, h))),
 };
 
@@ -18,7 +19,8 @@ pub(super) const HINGE: Word = Word {
     name: "hinge",
     formula: "max(0, 1 - beta h)",
     source: "SLiC: Zhao et al., 2023; on the margin of DPO: Liu et al., 2023",
-    uses: &[DIVERGENCE],
+    uses: &["beta", DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let value = 1.0 - s.beta * h;
@@ -31,7 +33,8 @@ pub(super) const IPO: Word = Word {
     name: "ipo",
     formula: "(h - 1/(2 beta))^2, with the scores per token or summed",
     source: "IPO: Azar et al., 2023, equation 17",
-    uses: &["ipo_reduction", DIVERGENCE],
+    uses: &["beta", "ipo_reduction", DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, s.ipo_per_token, |h| {
             let miss = h - 1.0 / (2.0 * s.beta);
@@ -44,7 +47,8 @@ pub(super) const EXO_PAIR: Word = Word {
     name: "exo_pair",
     formula: "q ln(q / (1-label_smoothing)) + (1-q) ln((1-q) / label_smoothing), q = sigmoid(beta h)",
     source: "EXO: Ji et al., 2024",
-    uses: &[SMOOTHING, DIVERGENCE],
+    uses: &["beta", SMOOTHING, DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (z, right, wrong) = (s.beta * h, (1.0 - s.label_smoothing).ln(), s.label_smoothing.ln());
@@ -59,7 +63,8 @@ pub(super) const ROBUST: Word = Word {
     name: "robust",
     formula: "(-(1-label_smoothing) ls(beta h) + label_smoothing ls(-beta h)) / (1 - 2 label_smoothing)",
     source: "robust DPO: Ray Chowdhury et al., 2024",
-    uses: &[SMOOTHING, DIVERGENCE],
+    uses: &["beta", SMOOTHING, DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (z, e) = (s.beta * h, s.label_smoothing);
@@ -74,7 +79,8 @@ pub(super) const DISCOPOP: Word = Word {
     name: "discopop",
     formula: "-(1-m) ls(beta h) + m exp(-beta h), m = sigmoid(beta h / discopop_tau)",
     source: "DiscoPOP: Lu et al., 2024",
-    uses: &["discopop_tau", DIVERGENCE],
+    uses: &["beta", "discopop_tau", DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (x, tau) = (s.beta * h, s.discopop_tau);
@@ -92,7 +98,8 @@ pub(super) const SIGMOID_NORM: Word = Word {
     name: "sigmoid_norm",
     formula: "-ls(beta h), with the scores per token",
     source: "length-normalised DPO: Lambert et al., 2024 (Tulu 3)",
-    uses: &[DIVERGENCE],
+    uses: &["beta", DIVERGENCE],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, true, |h| (softplus(-s.beta * h), -s.beta * logistic(-s.beta * h)))
     }),

@@ -5,6 +5,7 @@
 //! the rejected one's, `ls(z) = ln sigmoid(z)`. Nothing here knows a device.
 
 mod batch;
+mod free;
 mod margin;
 mod ranking;
 mod score;
@@ -26,6 +27,12 @@ pub struct Settings {
     pub discopop_tau: f64,
     /// What becomes of a log-ratio before losses on `h` compare two.
     pub divergence: Divergence,
+    /// SimPO's margin, and AlphaPO's.
+    pub simpo_gamma: f64,
+    /// AlphaPO's exponent; 0 is SimPO.
+    pub alpha: f64,
+    /// How much unlikelihood pushes the rejected response down.
+    pub unlikelihood_alpha: f64,
 }
 
 impl Default for Settings {
@@ -36,6 +43,9 @@ impl Default for Settings {
             ipo_per_token: true,
             discopop_tau: 0.05,
             divergence: Divergence::ReverseKl,
+            simpo_gamma: 0.5,
+            alpha: 0.0,
+            unlikelihood_alpha: 1.0,
         }
     }
 }
@@ -49,8 +59,10 @@ pub struct Word {
     pub formula: &'static str,
     /// Where it comes from.
     pub source: &'static str,
-    /// Names of the settings beside `beta` that change it.
+    /// Names of the settings that change it.
     pub uses: &'static [&'static str],
+    /// Whether it compares the policy with a reference.
+    pub reference: bool,
     kind: Kind,
 }
 
@@ -87,6 +99,7 @@ const SFT: Word = Word {
     formula: "-logp of the chosen response, the mean over tokens",
     source: "cross entropy",
     uses: &[],
+    reference: false,
     kind: Kind::CrossEntropy,
 };
 
@@ -108,6 +121,9 @@ pub const WORDS: &[&Word] = &[
     &SFT,
     &margin::SIGMOID_NORM,
     &ranking::PLACKETT_LUCE,
+    &free::SIMPO,
+    &free::ALPHAPO,
+    &free::UNLIKELIHOOD,
 ];
 
 /// What an objective has to be given.
@@ -144,12 +160,18 @@ impl Totals {
 pub struct Objective {
     terms: Vec<(f64, &'static Word)>,
     settings: Settings,
+    compares: bool,
 }
 
 impl Objective {
     /// The sum of `terms`: weights and losses.
     pub fn new(terms: Vec<(f64, &'static Word)>, settings: Settings) -> Self {
-        Objective { terms, settings }
+        Objective { terms, settings, compares: true }
+    }
+
+    /// The same with a reference that finds everything equally likely: CPO's use of DPO's losses.
+    pub fn without_reference(self) -> Self {
+        Objective { compares: false, ..self }
     }
 
     /// Cross entropy alone.
@@ -164,10 +186,9 @@ impl Objective {
 
     /// What it has to be given.
     pub fn needs(&self) -> Needs {
-        let any = |what: fn(Kind) -> bool| self.terms.iter().any(|(_, word)| what(word.kind));
         Needs {
-            reference: any(|kind| !matches!(kind, Kind::CrossEntropy)),
-            batch: any(|kind| matches!(kind, Kind::Batch(_))),
+            reference: self.compares && self.terms.iter().any(|(_, word)| word.reference),
+            batch: self.terms.iter().any(|(_, word)| matches!(word.kind, Kind::Batch(_))),
         }
     }
 

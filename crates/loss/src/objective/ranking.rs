@@ -7,7 +7,8 @@ pub(super) const PLACKETT_LUCE: Word = Word {
     name: "plackett_luce",
     formula: "-sum over places k of (beta u_k - ln sum over j >= k of exp(beta u_j))",
     source: "DPO for rankings: Rafailov et al., 2023, appendix A.3",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Ranking(plackett_luce),
 };
 

@@ -7,7 +7,8 @@ pub(super) const NCA_PAIR: Word = Word {
     name: "nca_pair",
     formula: "-ls(beta u_w) - ls(-beta u_w)/2 - ls(-beta u_l)/2",
     source: "NCA: Chen et al., 2024",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -22,7 +23,8 @@ pub(super) const BCO_PAIR: Word = Word {
     name: "bco_pair",
     formula: "-ls(beta u_w) - ls(-beta u_l)",
     source: "BCO: Jung et al., 2024",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -37,7 +39,8 @@ pub(super) const SPPO_HARD: Word = Word {
     name: "sppo_hard",
     formula: "(u_w - 1/(2 beta))^2 + (u_l + 1/(2 beta))^2",
     source: "SPPO: Wu et al., 2024",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         let half = 1.0 / (2.0 * s.beta);
         let (w, l) = (w.log_ratio() - half, l.log_ratio() + half);
@@ -49,7 +52,8 @@ pub(super) const APO_ZERO: Word = Word {
     name: "apo_zero",
     formula: "1 - sigmoid(beta u_w) + sigmoid(beta u_l)",
     source: "APO: D'Oosterlinck et al., 2024",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -64,7 +68,8 @@ pub(super) const APO_DOWN: Word = Word {
     name: "apo_down",
     formula: "sigmoid(beta u_w) + 1 - sigmoid(beta h)",
     source: "APO: D'Oosterlinck et al., 2024",
-    uses: &[],
+    uses: &["beta"],
+    reference: true,
     kind: Kind::Pair(|s, w, l| {
         let (w, h) = (s.beta * w.log_ratio(), s.beta * (w.log_ratio() - l.log_ratio()));
         PairLoss {

@@ -96,7 +96,10 @@ fn needs() {
     let needs = |name: &str| Objective::new(vec![(1.0, word(name).unwrap())], Settings::default()).needs();
     assert_eq!(needs("sigmoid"), Needs { reference: true, batch: false });
     assert_eq!(needs("aot"), Needs { reference: true, batch: true });
+    assert_eq!(needs("simpo"), Needs::default());
     assert_eq!(Objective::cross_entropy().needs(), Needs::default());
+    let cpo = Objective::new(vec![(1.0, word("sigmoid").unwrap())], Settings::default()).without_reference();
+    assert_eq!(cpo.needs(), Needs::default());
 }
 
 /// A sum of losses is the sum of its terms, each with its own mean.

@@ -1,0 +1,49 @@
+//! Losses without a reference.
+
+use super::score::{logistic, softplus};
+use super::{Kind, PairLoss, Score, Settings, Word};
+
+pub(super) const SIMPO: Word = Word {
+    name: "simpo",
+    formula: "-ls(beta (a_w - a_l) - simpo_gamma), a = logp per token",
+    source: "SimPO: Meng et al., 2024",
+    uses: &["beta", "simpo_gamma"],
+    reference: false,
+    kind: Kind::Pair(|s, w, l| rewarded(s, w, l, |a| (a, 1.0))),
+};
+
+pub(super) const ALPHAPO: Word = Word {
+    name: "alphapo",
+    formula: "-ls(beta (r_w - r_l) - simpo_gamma), r = (1 - exp(-alpha a)) / alpha, a = logp per token",
+    source: "AlphaPO: Gupta et al., 2025",
+    uses: &["beta", "simpo_gamma", "alpha"],
+    reference: false,
+    kind: Kind::Pair(|s, w, l| {
+        rewarded(s, w, l, |a| match s.alpha {
+            0.0 => (a, 1.0),
+            alpha => (-(-alpha * a).exp_m1() / alpha, (-alpha * a).exp()),
+        })
+    }),
+};
+
+pub(super) const UNLIKELIHOOD: Word = Word {
+    name: "unlikelihood",
+    formula: "-logp_w + unlikelihood_alpha logp_l",
+    source: "a baseline of Rafailov et al., 2023; after Welleck et al., 2020",
+    uses: &["unlikelihood_alpha"],
+    reference: false,
+    kind: Kind::Pair(|s, w, l| PairLoss {
+        value: s.unlikelihood_alpha * l.logp - w.logp,
+        d_chosen: -1.0,
+        d_rejected: s.unlikelihood_alpha,
+    }),
+};
+
+/// The logistic loss of two rewards, `reward(a)` with its derivative, that have to differ by a margin.
+fn rewarded(s: &Settings, chosen: Score, rejected: Score, reward: impl Fn(f64) -> (f64, f64)) -> PairLoss {
+    let (nw, nl) = (chosen.per_token(), rejected.per_token());
+    let ((w, dw), (l, dl)) = (reward(chosen.logp * nw), reward(rejected.logp * nl));
+    let z = s.beta * (w - l) - s.simpo_gamma;
+    let slope = -s.beta * logistic(-z);
+    PairLoss { value: softplus(-z), d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
+}
