@@ -4,8 +4,8 @@ use crate::arguments::RunOptions;
 use clap::Args;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
+use duel_experiments::sentiment::{self, Finding};
 use duel_train::config::{Config, Device, Maybe, Options};
-use duel_train::experiment::{self, Finding};
 use duel_train::{Error, Outcome, signal, train};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ struct Experiment;
 impl Job for Experiment {
     type Output = Finding;
     fn run<B: Backend>(self, b: &B) -> Result<Finding, Error> {
-        experiment::run(b, Path::new("runs/sentiment"), 42)
+        sentiment::run(b, Path::new("runs/sentiment"), 42)
     }
 }
 
