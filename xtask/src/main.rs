@@ -65,8 +65,8 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let duel = |name: &str| {
         // Built on its own, to show what may take minutes; `run` is quiet, because it would repeat all arguments.
-        cargo(&["build", "--release", "--package", "duel-train", "--bin", "duel"], &[])?;
-        let run = ["run", "--quiet", "--release", "--package", "duel-train", "--bin", "duel", "--", name];
+        cargo(&["build", "--release", "--package", "duel"], &[])?;
+        let run = ["run", "--quiet", "--release", "--package", "duel", "--", name];
         // In this process's place: Ctrl-C then goes to the trainer alone, and the shell waits until it has saved.
         #[cfg(unix)]
         {

@@ -24,7 +24,7 @@ const MOST_BYTES: u64 = 60_000_000;
 
 /// A program of the bundle: its name there, cargo's name of the target, and how cargo builds it.
 const PROGRAMS: [(&str, &str, &[&str]); 3] = [
-    ("duel", "duel", &["build", "--release", "--package", "duel-train", "--bin", "duel"]),
+    ("duel", "duel", &["build", "--release", "--package", "duel"]),
     (
         "conformance",
         "device",

@@ -4,14 +4,41 @@
 //! structs come from one table, so that a key cannot exist in one and be forgotten in the other. Names are TRL's.
 //! An option that would have no effect is an error: nothing a user asks for is silently ignored.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::Error;
-use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// How a key stands on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// With a value.
+    Value,
+    /// With a value, or alone for the value `true`.
+    Optional,
+    /// With true or false, or alone for true.
+    Switch,
+}
+
+/// A value that can be written as text.
+trait Text: FromStr<Err: fmt::Display> {
+    const FORM: Form = Form::Value;
+}
+
+impl Text for PathBuf {}
+impl Text for f64 {}
+impl Text for i64 {}
+impl Text for u64 {}
+impl Text for usize {}
+impl Text for bool {
+    const FORM: Form = Form::Switch;
+}
+
+fn read_text<T: Text>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(|e: T::Err| Error::new(e.to_string()))
+}
 
 /// Defines an enum written as a word in TOML and on the command line. `later` lists the words that TRL knows and
 /// duel does not have yet, which deserve a better answer than "unknown".
@@ -42,6 +69,8 @@ macro_rules! choices {
                 }
             }
         }
+
+        impl Text for $name {}
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -166,6 +195,8 @@ impl FromStr for Device {
     }
 }
 
+impl Text for Device {}
+
 impl Serialize for Device {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -212,6 +243,13 @@ impl<T: FromStr> FromStr for Maybe<T> {
     }
 }
 
+impl<T: Text> Text for Maybe<T> {
+    const FORM: Form = match T::FORM {
+        Form::Value => Form::Value,
+        Form::Optional | Form::Switch => Form::Optional,
+    };
+}
+
 impl<T: Serialize> Serialize for Maybe<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
@@ -252,6 +290,10 @@ impl FromStr for Resume {
     }
 }
 
+impl Text for Resume {
+    const FORM: Form = Form::Optional;
+}
+
 impl Serialize for Resume {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -272,19 +314,50 @@ impl<'de> Deserialize<'de> for Resume {
     }
 }
 
-/// Makes [`Options`], [`Config`] and [`KEYS`] from one table of `key: type [clap settings] = default`. A default is
-/// evaluated only where the key was not given, in table order, and sees the values of the keys above it.
+/// A key of the configuration.
+pub struct Key {
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// The part of the help that it belongs to.
+    pub heading: &'static str,
+    /// How it stands on a command line.
+    pub form: Form,
+    doc: &'static str,
+    read: fn(&str) -> Result<Options, Error>,
+}
+
+impl Key {
+    /// Its name on a command line, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// What it does and its default, in one line.
+    pub fn help(&self) -> &'static str {
+        self.doc.trim().trim_end_matches('.')
+    }
+
+    /// Options that say this key alone.
+    ///
+    /// # Errors
+    /// Why `text` is no value of it. The message leaves it to the caller to name the key as the user wrote it.
+    pub fn read(&self, text: &str) -> Result<Options, Error> {
+        (self.read)(text)
+    }
+}
+
+/// Makes [`Options`], [`Config`] and [`KEYS`] from one table of `key: type = default`. A default is evaluated only
+/// where the key was not given, in table order, and sees the values of the keys above it.
 macro_rules! options {
     ($($heading:literal {
-        $($(#[doc = $doc:literal])+ $name:ident: $ty:ty $([$($arg:tt)+])? = $default:expr;)+
+        $($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:expr;)+
     })+) => {
-        /// What a user asked for: every key optional. Reads from TOML ([`Options::read`]) and the command line (as
-        /// `clap` arguments, after [`normalize_args`]); [`Options::or`] joins the two.
-        #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+        /// What a user asked for: every key optional. Reads from TOML ([`Options::read`]) and, a key at a time, from
+        /// text ([`Key::read`]); [`Options::or`] joins what was read.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct Options {$($(
             $(#[doc = $doc])+
-            #[arg(long, help_heading = $heading, allow_negative_numbers = true $(, $($arg)+)?)]
             #[serde(skip_serializing_if = "Option::is_none")]
             pub $name: Option<$ty>,
         )+)+}
@@ -298,7 +371,18 @@ macro_rules! options {
         )+)+}
 
         /// Every key.
-        pub const KEYS: &[&str] = &[$($(stringify!($name)),+),+];
+        pub const KEYS: &[Key] = &[$($(Key {
+            name: stringify!($name),
+            heading: $heading,
+            form: <$ty as Text>::FORM,
+            doc: concat!($($doc),+),
+            read: |text| Ok(Options { $name: Some(read_text(text)?), ..Options::default() }),
+        }),+),+];
+
+        /// The names of all keys.
+        fn names() -> impl Iterator<Item = &'static str> {
+            KEYS.iter().map(|key| key.name)
+        }
 
         impl Options {
             /// These options, and those of `other` where they say nothing.
@@ -327,9 +411,9 @@ options! {
         /// Folder for checkpoints, metrics and the trained model. [default: duel-output]
         output_dir: PathBuf = "duel-output".into();
         /// Allow an output folder that already holds a run, and start it anew. [default: false]
-        overwrite_output_dir: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = false;
+        overwrite_output_dir: bool = false;
         /// Continue from this checkpoint; true or no value: the newest one in output_dir. [default: false]
-        resume_from_checkpoint: Resume [num_args = 0..=1, default_missing_value = "true"] = Resume::Off;
+        resume_from_checkpoint: Resume = Resume::Off;
         /// Seed of all randomness: shuffling, sampling. [default: 42]
         seed: u64 = 42;
     }
@@ -339,7 +423,7 @@ options! {
         /// Which end of a longer row is kept: keep_start or keep_end. [default: keep_start]
         truncation_mode: TruncationMode = TruncationMode::KeepStart;
         /// Draw a new row order for every epoch. [default: true]
-        shuffle: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = true;
+        shuffle: bool = true;
     }
     "Loss" {
         /// Strength of the pull towards the reference model. [default: 0.1]
@@ -352,7 +436,7 @@ options! {
         ipo_reduction: IpoReduction = IpoReduction::Mean;
         /// The reference model's log-probabilities are always computed once, before the first step: only true is
         /// accepted. [default: true]
-        precompute_ref_log_probs: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = true;
+        precompute_ref_log_probs: bool = true;
     }
     "Steps" {
         /// Groups (a prompt with its responses) in a batch. [default: 8]
@@ -402,7 +486,7 @@ options! {
         /// Groups in an evaluation batch. [default: 8]
         per_device_eval_batch_size: usize = 8;
         /// Write samples of the model at every evaluation. [default: false]
-        generate_during_eval: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = false;
+        generate_during_eval: bool = false;
         /// Evaluation prompts to sample for. [default: 4]
         num_eval_samples: usize = 4;
         /// Longest sample in tokens. [default: 64]
@@ -421,11 +505,11 @@ options! {
         device: Device = Device::Auto;
         /// Compute in bfloat16, with weights, gradients and moments kept in float32 beside; GPU only. none: on a GPU,
         /// yes. [default: none]
-        bf16: Maybe<bool> [num_args = 0..=1, default_missing_value = "true"] = Maybe(None);
+        bf16: Maybe<bool> = Maybe(None);
         /// Threads; 0: one per core. [default: 0]
         threads: usize = 0;
         /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default: false]
-        gradient_checkpointing: bool [num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new()] = false;
+        gradient_checkpointing: bool = false;
         /// Tokens computed at once; 0: 768 on the CPU, 8192 on a GPU, or the longest group where that is longer.
         /// [default: 0]
         micro_batch_tokens: usize = 0;
@@ -546,8 +630,11 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// An error where `key` (in snake case) is one of TRL's that duel does not have.
-fn check_supported(key: &str) -> Result<(), Error> {
+/// Whether `key` (in snake case) may be a key at all.
+///
+/// # Errors
+/// It is one of TRL's that duel does not have; the message says what to do instead.
+pub fn check_supported(key: &str) -> Result<(), Error> {
     match UNSUPPORTED.iter().find(|(keys, _)| keys.contains(&key)) {
         Some((_, instead)) => Err(Error::new(format!("`{key}` is not supported: {instead}; remove it"))),
         None => Ok(()),
@@ -559,26 +646,6 @@ fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str
     candidates
         .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
         .unwrap_or("")
-}
-
-/// Command-line arguments as `clap` wants them: flags in kebab case (`--learning_rate=1` to `--learning-rate=1`).
-/// Values, and everything after a lone `--`, stay as they are.
-///
-/// # Errors
-/// A flag is one of TRL's that duel does not have.
-pub fn normalize_args(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
-    let mut flags_ended = false;
-    let mut normalize = |arg: OsString| {
-        flags_ended |= arg == "--";
-        let Some(flag) = arg.to_str().and_then(|text| text.strip_prefix("--")).filter(|_| !flags_ended)
-        else {
-            return Ok(arg);
-        };
-        let (key, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
-        check_supported(&key.replace('-', "_"))?;
-        Ok(format!("--{}{value}", key.replace('_', "-")).into())
-    };
-    args.into_iter().map(&mut normalize).collect()
 }
 
 impl Options {
@@ -600,7 +667,7 @@ impl Options {
     pub fn read_whole(path: &Path) -> Result<Self, Error> {
         let options = Self::read(path)?;
         let given = table(&options)?;
-        match KEYS.iter().find(|key| !given.contains_key(**key)) {
+        match names().find(|key| !given.contains_key(*key)) {
             None => Ok(options),
             Some(key) => Err(Error::new(format!(
                 "{}: `{key}` is missing: the file is damaged, or of another version of duel; use an earlier checkpoint",
@@ -620,8 +687,8 @@ impl Options {
         for (written, value) in table {
             let key = written.replace('-', "_");
             check_supported(&key)?;
-            if !KEYS.contains(&key.as_str()) {
-                let near = nearest(&key, KEYS.iter().copied());
+            if !names().any(|name| name == key) {
+                let near = nearest(&key, names());
                 return Err(Error::new(format!("unknown key `{written}`; did you mean `{near}`?")));
             }
             if !seen.insert(key.clone()) {
@@ -737,14 +804,11 @@ impl Config {
     pub fn differences(&self, saved: &Config) -> Result<Vec<Difference>, Error> {
         let (now, saved) = (table(self)?, table(saved)?);
         let decides =
-            |key: &&&str| !FREE_ON_RESUME.contains(*key) && !same(key, saved.get(**key), now.get(**key));
+            |key: &&str| !FREE_ON_RESUME.contains(key) && !same(key, saved.get(*key), now.get(*key));
         let show = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
-        let difference = |key: &&str| Difference {
-            key: (*key).into(),
-            saved: show(saved.get(*key)),
-            now: show(now.get(*key)),
-        };
-        Ok(KEYS.iter().filter(decides).map(difference).collect())
+        let difference =
+            |key: &str| Difference { key: key.into(), saved: show(saved.get(key)), now: show(now.get(key)) };
+        Ok(names().filter(decides).map(difference).collect())
     }
 
     fn check_ranges(&self) -> Result<(), Error> {
@@ -880,24 +944,9 @@ fn same(key: &str, a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, Parser};
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn cli(args: &[&str]) -> Options {
-        let args = ["duel", "--model", "m", "--dataset", "d"].iter().chain(args).map(OsString::from);
-        Cli::try_parse_from(normalize_args(args).unwrap()).unwrap_or_else(|e| panic!("{e}")).options
-    }
-
-    fn cli_error(args: &[&str]) -> String {
-        match normalize_args(["duel"].iter().chain(args).map(OsString::from)) {
-            Err(error) => error.to_string(),
-            Ok(args) => Cli::try_parse_from(args).err().expect("accepted").to_string(),
-        }
+    fn help(key: &str) -> &'static str {
+        KEYS.iter().find(|k| k.name == key).unwrap().help()
     }
 
     fn resolve(toml: &str) -> Result<Config, Error> {
@@ -911,10 +960,8 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let config = table(&resolve("").unwrap()).unwrap();
-        let command = Cli::command();
-        for &key in KEYS {
-            let arg = command.get_arguments().find(|a| a.get_id() == key).unwrap();
-            let help = arg.get_long_help().or(arg.get_help()).unwrap().to_string();
+        for key in names() {
+            let help = help(key);
             if ["model", "dataset"].contains(&key) {
                 assert!(help.contains("Required"), "{key}");
             } else if !["cache_dir", "learning_rate"].contains(&key) {
@@ -934,7 +981,6 @@ mod tests {
 
     #[test]
     fn help_names_every_choice() {
-        let command = Cli::command();
         let choices: [(&str, &[&str]); 8] = [
             ("method", Method::WORDS),
             ("loss_type", LossType::WORDS),
@@ -946,9 +992,7 @@ mod tests {
             ("report_to", ReportTo::WORDS),
         ];
         for (key, words) in choices {
-            let arg = command.get_arguments().find(|a| a.get_id() == key).unwrap();
-            let help = arg.get_help().unwrap().to_string();
-            words.iter().for_each(|word| assert!(help.contains(word), "{key}: {word}"));
+            words.iter().for_each(|word| assert!(help(key).contains(word), "{key}: {word}"));
         }
     }
 
@@ -967,7 +1011,6 @@ mod tests {
             assert!(error(&format!("device = '{wrong}'")).contains("did you mean"), "{wrong}");
         }
         assert!(error("device = 'mps'").contains("is not supported yet"));
-        assert_eq!(cli(&["--bf16", "--device=cuda"]).bf16, Some(Maybe(Some(true))));
         assert_eq!(resolve("bf16 = false").unwrap().bf16, Maybe(Some(false)));
         assert!(error("bf16 = true\ndevice = 'cpu'").contains("needs a GPU"));
         assert!(error("threads = 3\ndevice = 'cuda'").contains("`threads` has no effect on a GPU"));
@@ -977,64 +1020,50 @@ mod tests {
     fn tables_name_real_keys_only() {
         let config = resolve("").unwrap();
         for key in FREE_ON_RESUME.iter().chain(config.unused().flat_map(|(keys, _)| keys)) {
-            assert!(KEYS.contains(key), "{key}");
+            assert!(names().any(|name| name == *key), "{key}");
         }
         for (keys, _) in UNSUPPORTED {
-            keys.iter().for_each(|key| assert!(!KEYS.contains(key), "{key} is supported"));
+            keys.iter().for_each(|key| assert!(names().all(|name| name != *key), "{key} is supported"));
         }
     }
 
     #[test]
-    fn snake_and_kebab_are_the_same_on_the_command_line_and_in_toml() {
-        for args in [["--learning_rate", "1e-4"], ["--learning-rate", "1e-4"]] {
-            assert_eq!(cli(&args).learning_rate, Some(1e-4));
-        }
-        assert_eq!(cli(&["--learning_rate=1e-4", "--output_dir=my_out-dir"]).learning_rate, Some(1e-4));
-        assert_eq!(cli(&["--output_dir=my_out-dir"]).output_dir, Some("my_out-dir".into()));
+    fn snake_and_kebab_are_the_same() {
         assert_eq!(resolve("learning-rate = 1e-4").unwrap(), resolve("learning_rate = 1e-4").unwrap());
         assert!(error("learning-rate = 1\nlearning_rate = 1").contains("given twice"));
-
-        let args = ["duel", "a_b", "--x_y", "a_b", "--", "--x_y"].map(OsString::from);
-        assert_eq!(normalize_args(args).unwrap(), ["duel", "a_b", "--x-y", "a_b", "--", "--x_y"]);
     }
 
     #[test]
-    fn booleans_take_an_optional_value() {
-        for (args, expected) in [
-            (&["--shuffle"][..], Some(true)),
-            (&["--shuffle", "false"], Some(false)),
-            (&["--shuffle=False"], Some(false)),
-            (&["--shuffle", "True", "--seed", "1"], Some(true)),
-            (&["--shuffle", "--seed", "1"], Some(true)),
-            (&[], None),
+    fn text_is_read_as_toml_is() {
+        for (key, text, toml) in [
+            ("beta", "1e-4", "1e-4"),
+            ("shuffle", "false", "false"),
+            ("max_length", "None", "'none'"),
+            ("max_length", "7", "7"),
+            ("bf16", "true", "true"),
+            ("loss_type", "ipo", "'ipo'"),
+            ("resume_from_checkpoint", "False", "false"),
+            ("resume_from_checkpoint", "out/c-5", "'out/c-5'"),
         ] {
-            assert_eq!(cli(args).shuffle, expected, "{args:?}");
+            let read = KEYS.iter().find(|k| k.name == key).unwrap().read(text);
+            assert_eq!(read, Options::parse(&format!("{key} = {toml}")), "{key}");
         }
-    }
-
-    #[test]
-    fn the_command_line_wins() {
-        let file = Options::parse("model = 'a'\nbeta = 0.5\nseed = 7").unwrap();
-        let config = cli(&["--beta", "0.2", "--max-steps", "-1"]).or(file).resolve().unwrap();
-        assert_eq!((config.beta, config.seed, config.model, config.max_steps), (0.2, 7, "m".into(), -1));
     }
 
     #[test]
     fn none_and_resume_have_their_words() {
         for (given, expected) in [("'none'", None), ("7", Some(7))] {
             assert_eq!(resolve(&format!("max_length = {given}")).unwrap().max_length.0, expected);
-            assert_eq!(cli(&["--max-length", given.trim_matches('\'')]).max_length, Some(Maybe(expected)));
         }
         assert_eq!(resolve("eval_dataset = 'e'").unwrap().eval_dataset.0, Some("e".into()));
-        for (toml, arg, expected) in [
-            ("true", "--resume-from-checkpoint", Resume::Newest),
-            ("'true'", "--resume_from_checkpoint=true", Resume::Newest),
-            ("false", "--resume-from-checkpoint=False", Resume::Off),
-            ("'out/c-5'", "--resume-from-checkpoint=out/c-5", Resume::Path("out/c-5".into())),
+        for (toml, expected) in [
+            ("true", Resume::Newest),
+            ("'true'", Resume::Newest),
+            ("false", Resume::Off),
+            ("'out/c-5'", Resume::Path("out/c-5".into())),
         ] {
             let config = resolve(&format!("resume_from_checkpoint = {toml}")).unwrap();
             assert_eq!(config.resume_from_checkpoint, expected);
-            assert_eq!(cli(&[arg]).resume_from_checkpoint, Some(expected));
         }
         assert!(error("resume_from_checkpoint = 3").contains("the path of a checkpoint"));
     }
@@ -1071,7 +1100,6 @@ mod tests {
         assert_eq!(error, format!("{}: unknown key `bta`; did you mean `beta`?", file.display()));
         std::fs::remove_file(&file).unwrap();
         assert!(Options::read(&file).unwrap_err().to_string().contains("cannot read the configuration"));
-        assert!(cli_error(&["--learning_rat", "1"]).contains("--learning-rate"));
     }
 
     #[test]
@@ -1081,12 +1109,9 @@ mod tests {
         {
             let expected = format!("`{key}` is not supported");
             assert!(error(&format!("{key} = true")).starts_with(&expected));
-            assert!(cli_error(&[&format!("--{key}=true")]).starts_with(&expected));
-            assert!(cli_error(&[&format!("--{}", key.replace('_', "-"))]).starts_with(&expected));
         }
         let expected = "`loss_type = apo_zero` is not supported yet; use one of sigmoid, ipo, hinge";
         assert!(error("loss_type = 'apo_zero'").contains(expected));
-        assert!(cli_error(&["--loss_type", "apo_zero"]).contains(expected));
         assert!(error("loss_type = 'sigmod'").contains("did you mean `sigmoid`?"));
         assert!(error("report_to = 'wandb'").contains("not supported yet; use one of none, jsonl"));
         assert!(error("precompute_ref_log_probs = false").contains("always"));
@@ -1145,7 +1170,8 @@ mod tests {
             let (message, key) = (error(toml), toml.split(' ').next().unwrap());
             assert!(message.contains("out of range") && message.contains(key), "{message}");
         }
-        assert!(cli(&["--seed", "9223372036854775808"]).resolve().is_err());
+        let seed = KEYS.iter().find(|key| key.name == "seed").unwrap().read("9223372036854775808").unwrap();
+        assert!(seed.or(Options::parse("model = 'm'\ndataset = 'd'").unwrap()).resolve().is_err());
     }
 
     #[test]

@@ -5,8 +5,6 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 mod error;
-pub mod experiment;
-pub mod grammar;
 pub mod metrics;
 pub mod objective;
 pub mod plot;

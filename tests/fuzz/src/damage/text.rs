@@ -13,7 +13,7 @@ pub static JINJA: LazyLock<Vec<String>> =
 pub static TOML: LazyLock<Vec<String>> = LazyLock::new(|| {
     let deep = [("[", "]"), ("{a = ", "}"), ("a.", "a = 1")];
     let deep = deep.map(|(open, close)| open.repeat(20_000) + close);
-    let words = include_str!("toml.txt").lines().chain(["\n"]).chain(KEYS.iter().copied());
+    let words = include_str!("toml.txt").lines().chain(["\n"]).chain(KEYS.iter().map(|key| key.name));
     words.map(String::from).chain(deep).collect()
 });
 

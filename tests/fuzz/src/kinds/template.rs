@@ -3,7 +3,7 @@
 use super::{any, file};
 use crate::Files;
 use duel_data::{Context, Dataset, Message, Options, Row, Task, Tokenizer, Truncation};
-use duel_train::grammar;
+use duel_experiments::grammar;
 use serde_json::json;
 use std::path::Path;
 

@@ -1,14 +1,14 @@
 //! The paper's controlled-sentiment experiment in small, on data that the project makes itself: SFT from scratch on
 //! reviews of a grammar, preferences of that model's own samples by the grammar's ground truth, DPO, and what it did.
 
-use crate::config::{Config, Maybe, Method, Options, Scheduler};
 use crate::grammar;
-use crate::progress::Progress;
-use crate::sample::{sample, sequence_kl};
-use crate::{Error, Outcome, train};
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
 use duel_model::{Config as ModelConfig, Folder, Model, Sampling};
+use duel_train::config::{Config, Maybe, Method, Options, Scheduler};
+use duel_train::progress::Progress;
+use duel_train::sample::{sample, sequence_kl};
+use duel_train::{Error, Outcome, train};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,9 @@
 #![allow(dead_code)] // every test crate compiles its own copy and uses a part of it
 
 use duel_cpu::Cpu;
+use duel_experiments::grammar;
 use duel_model::{Config, Model};
-use duel_train::{checkpoint, grammar, metrics};
+use duel_train::{checkpoint, metrics};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::fs;

@@ -174,7 +174,7 @@ fn runs_are_reproducible_and_resume_to_the_bit() {
 #[test]
 fn checkpointed_activations_of_a_gpt2_give_the_same_bits() {
     let gpu = StandIn::new("gpt2");
-    let vocab = duel_train::grammar::vocabulary().len() + 3;
+    let vocab = duel_experiments::grammar::vocabulary().len() + 3;
     let config = serde_json::json!({
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": vocab, "n_embd": 32, "n_layer": 2,
         "n_head": 4, "n_positions": 64, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new",

@@ -1,0 +1,103 @@
+//! Where a command works: the one place where a device is chosen.
+
+use clap::Args;
+use duel_backend::Backend;
+use duel_cpu::Cpu;
+use duel_cuda::Cuda;
+use duel_train::Error;
+use duel_train::config::{Device, Maybe};
+use half::bf16;
+
+/// Where a command that has no other options of a run works.
+#[derive(Args)]
+pub struct Machine {
+    /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one
+    #[arg(long, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Compute in bfloat16; GPU only. none: on a GPU, yes
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none")]
+    pub bf16: Maybe<bool>,
+    /// Threads on the CPU; 0: one per core
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub threads: u16,
+}
+
+/// Work that any backend can do.
+pub trait Job: Send {
+    /// What comes of it.
+    type Output: Send;
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the user must put right.
+    fn run<B: Backend>(self, b: &B) -> Result<Self::Output, Error>;
+}
+
+/// A device that is there, and what it computes in.
+pub enum Chosen {
+    /// The processor, with so many threads.
+    Cpu(usize),
+    /// A GPU.
+    Gpu {
+        /// As the driver counts.
+        number: usize,
+        /// Opened.
+        gpu: Box<duel_cuda::Device>,
+        /// Computes in bfloat16.
+        bf16: bool,
+    },
+}
+
+impl Chosen {
+    /// The one place where a device is chosen. `auto` says why it is the CPU where it is.
+    ///
+    /// # Errors
+    /// The device that was asked for cannot be used, or bf16 was and it is the CPU.
+    pub fn of(device: Device, bf16: Maybe<bool>, threads: usize) -> Result<Self, Error> {
+        let number = match device {
+            Device::Cpu => None,
+            // The common case: without a driver nothing else is looked for.
+            Device::Auto => duel_cuda::has_driver().then_some(0),
+            Device::Cuda(number) => Some(number),
+        };
+        let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
+            Some((number, Ok(gpu))) => {
+                if threads > 0 {
+                    eprintln!("threads has no effect: the GPU is used");
+                }
+                return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.0.unwrap_or(true) });
+            }
+            Some((_, Err(e))) if device != Device::Auto => {
+                return Err(Error::new(format!("device {device}: {e}; give --device cpu to do without")));
+            }
+            Some((_, Err(e))) => format!("no GPU can be used: {e}"),
+            None if device == Device::Auto => "there is no NVIDIA driver".into(),
+            None => String::new(),
+        };
+        if bf16.0 == Some(true) {
+            let why = if why.is_empty() { "device is cpu" } else { &why };
+            return Err(Error::new(format!(
+                "bf16 needs a GPU, on the CPU the arithmetic is in float32; {why}; remove --bf16"
+            )));
+        }
+        if !why.is_empty() {
+            eprintln!("device auto: the CPU, since {why}");
+        }
+        Ok(Chosen::Cpu(threads))
+    }
+
+    /// Does the work there.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn run<J: Job>(self, job: J) -> Result<J::Output, Error> {
+        match self {
+            Chosen::Cpu(threads) => {
+                let cpu = Cpu::<f32>::new(threads);
+                cpu.install(|| job.run(&cpu))
+            }
+            Chosen::Gpu { gpu, bf16: true, .. } => job.run(&Cuda::<_, bf16>::new(*gpu)),
+            Chosen::Gpu { gpu, bf16: false, .. } => job.run(&Cuda::<_, f32>::new(*gpu)),
+        }
+    }
+}

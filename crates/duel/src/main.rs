@@ -1,0 +1,44 @@
+//! The `duel` command.
+
+mod arguments;
+mod generate;
+mod train;
+
+use clap::{Parser, Subcommand};
+use generate::Generate;
+use std::process::ExitCode;
+use train::Train;
+
+/// Preference training: SFT and DPO of Llama-family and GPT-2 models.
+#[derive(Parser)]
+#[command(name = "duel", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; without arguments, the controlled-sentiment experiment on data made here
+    Train(Box<Train>),
+    /// Continue a text
+    Generate(Generate),
+}
+
+fn main() -> ExitCode {
+    // A panic is a fault of duel, and a backtrace of no use to its user.
+    std::panic::set_hook(Box::new(|info| eprintln!("error: duel itself failed: {info}; please report it")));
+    std::panic::catch_unwind(command).unwrap_or(ExitCode::from(101))
+}
+
+fn command() -> ExitCode {
+    let result =
+        arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
+            Command::Train(args) => args.run(),
+            Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
+        });
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e}");
+        ExitCode::FAILURE
+    })
+}

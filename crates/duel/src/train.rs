@@ -1,0 +1,92 @@
+//! `duel train`: a run as the options say, or the built-in experiment where nothing is said.
+
+use crate::arguments::RunOptions;
+use clap::Args;
+use duel::device::{Chosen, Job};
+use duel_backend::Backend;
+use duel_experiments::sentiment::{self, Finding};
+use duel_train::config::{Config, Device, Maybe, Options};
+use duel_train::{Error, Outcome, signal, train};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Its arguments.
+#[derive(Args)]
+pub struct Train {
+    /// TOML file with any of the keys below; the command line wins
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+struct Experiment;
+
+impl Job for Experiment {
+    type Output = Finding;
+    fn run<B: Backend>(self, b: &B) -> Result<Finding, Error> {
+        sentiment::run(b, Path::new("runs/sentiment"), 42)
+    }
+}
+
+struct Training<'a>(&'a Config);
+
+impl Job for Training<'_> {
+    type Output = Outcome;
+    fn run<B: Backend>(self, b: &B) -> Result<Outcome, Error> {
+        train(b, self.0)
+    }
+}
+
+/// Whether nothing is said but where to work.
+fn is_experiment(options: &Options) -> bool {
+    let machine = Options {
+        device: options.device,
+        bf16: options.bf16.clone(),
+        threads: options.threads,
+        ..Options::default()
+    };
+    *options == machine
+}
+
+impl Train {
+    /// Trains; the exit code says whether the run is over.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        signal::listen();
+        let options = self.options.0;
+        if self.config.is_none() && is_experiment(&options) {
+            let Options { device, bf16, threads, .. } = options;
+            let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.unwrap_or(Maybe(None)));
+            return Chosen::of(device, bf16, threads.unwrap_or(0))?
+                .run(Experiment)
+                .map(|_| ExitCode::SUCCESS);
+        }
+        let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
+        let mut config = options.or(file).resolve()?;
+        let chosen = Chosen::of(config.device, config.bf16.clone(), config.threads)?;
+        // What the run's folder says: the device that it is, not how it was found.
+        (config.device, config.threads) = match chosen {
+            Chosen::Cpu(threads) => (Device::Cpu, threads),
+            Chosen::Gpu { number, .. } => (Device::Cuda(number), 0),
+        };
+        let outcome = chosen.run(Training(&config))?;
+        match outcome {
+            Outcome::Done { seconds, .. } => {
+                eprintln!(
+                    "done in {seconds:.1} s; the model, metrics.jsonl and metrics.svg are in {}",
+                    config.output_dir.display()
+                );
+                Ok(ExitCode::SUCCESS)
+            }
+            Outcome::Interrupted { checkpoint } => {
+                let program = std::env::args().next().unwrap_or_else(|| "duel".into());
+                let written = config.output_dir.join("duel.toml");
+                eprintln!(
+                    "stopped; {} is saved. To continue:\n  {program} train '{}' --resume-from-checkpoint",
+                    checkpoint.display(),
+                    written.display()
+                );
+                Ok(ExitCode::from(130))
+            }
+        }
+    }
+}
