@@ -325,10 +325,10 @@ impl Builder {
     }
 
     /// Adds what a row became, and counts what a user should hear of it.
-    fn add_encoded(&mut self, row: usize, encoded: &Encoded) -> std::result::Result<(), String> {
+    fn add_encoded(&mut self, row: usize, encoded: Encoded) -> std::result::Result<(), String> {
         let report = &mut self.data.report;
         report.rows += 1;
-        let Facts { boundary_moved, other_opening, turns, given_turns, after, ref unread } = encoded.facts;
+        let Facts { boundary_moved, other_opening, given_turns, after, ref unread } = encoded.facts;
         report.unlearned += usize::from(encoded.groups.is_empty());
         report.given_turns += given_turns;
         report.turns_after += after;
@@ -336,12 +336,20 @@ impl Builder {
             *report.unread.entry(name.clone()).or_default() += 1;
         }
         let before = self.data.groups.len();
-        for group in &encoded.groups {
+        for group in encoded.groups {
+            let (group, cut) = match (self.opt.truncation, self.opt.max_length) {
+                (Truncation::KeepEnd, Some(max)) => group.last(max),
+                _ => (group, false),
+            };
+            let kept = self.data.groups.len();
             self.add(row, group.prompt(), &group.responses(), &group.given)?;
+            if self.data.groups.len() > kept {
+                let tokens = self.data.tokens.len() - self.data.bounds[self.data.bounds.len() - 2];
+                self.data.report.truncated += usize::from(cut);
+                self.data.report.turns += group.turns.iter().filter(|start| **start < tokens).count();
+            }
         }
         let kept = self.data.groups.len() - before;
-        // A group holds all turns, or each turn is one.
-        self.data.report.turns += if encoded.groups.len() > 1 { kept } else { kept * turns };
         self.data.report.boundary_moved += if boundary_moved { kept } else { 0 };
         self.data.report.other_opening += if other_opening { kept } else { 0 };
         Ok(())
@@ -403,7 +411,7 @@ impl<'a> Feed<'a> {
         });
         for ((number, _), encoded) in self.waiting.drain(..).zip(encoded) {
             let added = encoded.and_then(|encoded| match encoded {
-                Some(encoded) => self.builder.add_encoded(number, &encoded),
+                Some(encoded) => self.builder.add_encoded(number, encoded),
                 None => {
                     self.builder.skip(|report| &mut report.identical);
                     Ok(())

@@ -22,6 +22,8 @@ pub(crate) struct Tokens {
     prompt: usize,
     /// Tokens of the only response that are given rather than learned: other turns than the assistant's.
     pub(crate) given: Vec<Range<usize>>,
+    /// Where in the only response the turns that are learned begin; none where it is learned as a whole.
+    pub(crate) turns: Vec<usize>,
 }
 
 /// What a user should hear of a row.
@@ -31,8 +33,6 @@ pub(crate) struct Facts {
     pub(crate) boundary_moved: bool,
     /// The prompt's text is not how the whole begins: the template's generation prompt is not how its turns begin.
     pub(crate) other_opening: bool,
-    /// Assistant turns of a conversation that are learned.
-    pub(crate) turns: usize,
     /// Those that are context only: excluded by the row, empty, or before anything was said.
     pub(crate) given_turns: usize,
     /// Turns after the last one that is learned.
@@ -50,11 +50,43 @@ impl Tokens {
         self.wholes.iter().map(|w| &w[self.prompt..]).collect()
     }
 
+    /// One sequence of which the `runs` are learned.
+    fn of_runs(ids: Vec<u32>, runs: &[Range<usize>]) -> Self {
+        // Without any, the last token keeps the sequence a group.
+        let prompt = runs.first().map_or(ids.len().saturating_sub(1), |run| run.start);
+        let ends = runs.iter().map(|run| run.end - prompt);
+        let next = runs.iter().skip(1).map(|run| run.start).chain([ids.len()]).map(|at| at - prompt);
+        let given = ends.zip(next).map(|(from, to)| from..to).filter(|run| !run.is_empty()).collect();
+        let turns = runs.iter().map(|run| run.start - prompt).collect();
+        Tokens { wholes: vec![ids], prompt, given, turns }
+    }
+
+    /// The end of a conversation of several learned turns where it has more than `most` tokens and its prompt alone
+    /// cannot give up enough: the turns that are learned there, after at least one token. Whether that was so.
+    pub(crate) fn last(self, most: usize) -> (Self, bool) {
+        let [ids] = &self.wholes[..] else { return (self, false) };
+        let cut = ids.len().saturating_sub(most);
+        if cut < self.prompt || self.turns.len() < 2 {
+            return (self, false);
+        }
+        let learned =
+            (0..ids.len() - self.prompt).filter(|at| !self.given.iter().any(|run| run.contains(at)));
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        // A turn whose start is cut off goes on being learned behind the first token that is left.
+        for at in learned.map(|at| at + self.prompt).filter(|at| *at > cut).map(|at| at - cut) {
+            match runs.last_mut() {
+                Some(run) if run.end == at && !self.turns.contains(&(at + cut - self.prompt)) => run.end += 1,
+                _ => runs.push(at..at + 1),
+            }
+        }
+        (Tokens::of_runs(ids[cut..].to_vec(), &runs), true)
+    }
+
     /// A prompt with responses. The boundary is decided in token space: the prompt is what its own encoding and all the
     /// whole encodings begin with in common, so that prompt + response is always exactly the encoding of the whole text.
     fn split(alone: &[u32], wholes: Vec<Vec<u32>>) -> Self {
         let prompt = wholes.iter().fold(alone.len(), |len, whole| shared(&alone[..len], whole));
-        Tokens { wholes, prompt, given: Vec::new() }
+        Tokens { wholes, prompt, given: Vec::new(), turns: Vec::new() }
     }
 }
 
@@ -96,7 +128,7 @@ fn encode_text(
         (None, first) => {
             // One whole text can start another; it still keeps a token to respond with.
             let lengths = wholes.iter().map(|w| first.map_or(0, |first| shared(first, w).min(w.len() - 1)));
-            Tokens { prompt: lengths.min().unwrap_or(0), wholes, given: Vec::new() }
+            Tokens { prompt: lengths.min().unwrap_or(0), wholes, given: Vec::new(), turns: Vec::new() }
         }
     };
     Ok(Some(Encoded { groups: vec![group], facts }))
@@ -120,12 +152,34 @@ fn encode_chat(
     let group = Tokens::split(&open, ids);
     let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
     let boundary_moved = !other_opening && group.prompt < open.len();
-    let all: Vec<Message> = prompt.iter().chain(responses.iter().flatten()).cloned().collect();
-    let unread = tok.template(context)?.unread(&all, context).map_err(Error::Tokenizer)?;
+    let unread = unread(prompt, responses, context, tok)?;
     Ok(Encoded {
         groups: vec![group],
         facts: Facts { boundary_moved, other_opening, unread, ..Facts::default() },
     })
+}
+
+/// What no response of a row shows to be read by the template.
+fn unread(
+    prompt: &[Message],
+    responses: &[Vec<Message>],
+    context: &Context,
+    tok: &Tokenizer,
+) -> crate::Result<Vec<String>> {
+    let template = tok.template(context)?;
+    let mut read: Vec<String> = Vec::new();
+    let mut unread: Vec<String> = Vec::new();
+    for response in responses {
+        let turns = [prompt, response].concat();
+        let names = template.unread(&turns, context).map_err(Error::Tokenizer)?;
+        let fields = turns.iter().flat_map(|m| m.fields().keys());
+        read.extend(fields.filter(|name| !names.contains(name)).cloned());
+        unread.extend(names);
+    }
+    unread.sort();
+    unread.dedup();
+    unread.retain(|name| !read.contains(name));
+    Ok(unread)
 }
 
 /// A conversation of which every turn of the assistant is learned, each once. Where the template marks what is
@@ -142,7 +196,6 @@ fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<
     let wanted: Vec<usize> = assistant.iter().copied().filter(learned).collect();
     let end = wanted.last().map_or(0, |last| last + 1);
     let mut facts = Facts {
-        turns: wanted.len(),
         given_turns: assistant.iter().filter(|i| **i < end).count() - wanted.len(),
         after: turns.len() - end,
         unread: template.unread(turns, context)?,
@@ -166,7 +219,7 @@ fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<
                 let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, tok).map_err(text)?;
                 facts.other_opening |= one.facts.other_opening;
                 facts.boundary_moved |= one.facts.boundary_moved;
-                groups.extend(one.groups);
+                groups.extend(one.groups.into_iter().map(|group| Tokens { turns: vec![0], ..group }));
             }
             groups
         }
@@ -234,23 +287,17 @@ fn turn_spans(
 /// The tokens of a text of which `spans` are learned. A token that reaches into a span belongs to it.
 fn masked(whole: &str, spans: &[Range<usize>], tok: &Tokenizer) -> crate::Result<Tokens> {
     let (ids, places) = tok.encode_with_places(whole)?;
-    let mut next = spans.iter().peekable();
-    let learned: Vec<bool> = places
-        .iter()
-        .map(|place| {
-            while next.next_if(|span| span.end <= place.start).is_some() {}
-            next.peek().is_some_and(|span| span.start < place.end.max(place.start + 1))
-        })
-        .collect();
-    let prompt = learned.iter().position(|l| *l).unwrap_or(ids.len().saturating_sub(1));
-    let mut given: Vec<Range<usize>> = Vec::new();
-    for i in (prompt..ids.len()).filter(|&i| !learned[i]) {
-        match given.last_mut() {
-            Some(run) if run.end == i - prompt => run.end += 1,
-            _ => given.push(i - prompt..i - prompt + 1),
-        }
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut from = 0;
+    for span in spans {
+        let reaches =
+            |place: &Range<usize>| place.start < span.end && place.end.max(place.start + 1) > span.start;
+        let Some(start) = (from..ids.len()).find(|&i| reaches(&places[i])) else { continue };
+        let end = (start..ids.len()).find(|&i| !reaches(&places[i])).unwrap_or(ids.len());
+        runs.push(start..end);
+        from = end;
     }
-    Ok(Tokens { wholes: vec![ids], prompt, given })
+    Ok(Tokens::of_runs(ids, &runs))
 }
 
 fn shared(a: &[u32], b: &[u32]) -> usize {

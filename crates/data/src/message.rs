@@ -11,10 +11,13 @@ pub struct Message {
 }
 
 /// Fields of datasets that say whether supervised training learns a turn.
-const FLAGS: [&str; 4] = ["weight", "train", "training", "loss"];
+const FLAGS: [&str; 5] = ["weight", "train", "training", "train_on_turn", "loss"];
 
 /// Fields that hold what no text model reads.
 pub(crate) const MEDIA: [&str; 6] = ["image", "images", "audio", "audios", "video", "videos"];
+
+/// Fields of which a turn may consist alone.
+const SPEAKING: [&str; 5] = ["tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"];
 
 /// Names under which a turn's reasoning is found; templates read the first, some the second.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -42,8 +45,8 @@ impl Message {
             (Some(Value::String(_)), _) => "content",
             (None, Some(Value::String(from))) => {
                 let role = role_of(name, from)?;
-                fields.shift_remove("from");
-                fields.shift_insert(0, "role".into(), role.into());
+                fields.insert("from".into(), role.into());
+                fields = renamed(fields, &[("from", "role"), ("value", "content")]);
                 "value"
             }
             _ => {
@@ -56,22 +59,16 @@ impl Message {
         if let Some(media) = MEDIA.iter().find(|key| fields.contains_key(**key)) {
             return Err(format!("`{name}` has `{media}`; only text is supported"));
         }
-        match fields.shift_remove(said) {
-            Some(Value::String(text)) => {
-                fields.shift_insert(1, "content".into(), text.into());
-            }
-            Some(Value::Array(parts)) => {
-                let parts = parts.into_iter().map(|p| part(name, p)).collect::<Result<Vec<_>, _>>()?;
-                fields.shift_insert(1, "content".into(), parts.into());
-            }
-            Some(other) => {
-                return Err(format!("`{name}` has {} as its `{said}`, not a string", kind(&other)));
-            }
-            // A turn may consist of calls or of reasoning alone.
-            None if fields.keys().any(|k| k == "tool_calls" || REASONING.contains(&k.as_str())) => {}
-            None => {
-                return Err(format!("`{name}` has no `{said}`, or null; a message is {{role, content}}"));
-            }
+        let speaks = SPEAKING.iter().any(|key| fields.contains_key(*key));
+        match fields.get_mut("content") {
+            Some(Value::String(_)) => {}
+            Some(Value::Array(parts)) => parts.iter_mut().try_for_each(|p| {
+                *p = part(name, p.take())?;
+                Ok::<(), String>(())
+            })?,
+            Some(other) => return Err(format!("`{name}` has {} as its `{said}`, not a string", kind(other))),
+            None if speaks => {}
+            None => return Err(format!("`{name}` has no `{said}`, or null; a message is {{role, content}}")),
         }
         Ok(Message { fields, learned })
     }
@@ -98,7 +95,7 @@ impl Message {
             Some(Value::Array(parts)) => parts.iter().all(|p| p["text"] == ""),
             content => content.is_none_or(|text| text == ""),
         };
-        silent && !self.fields.keys().any(|k| k == "tool_calls" || REASONING.contains(&k.as_str()))
+        silent && !SPEAKING.iter().any(|key| self.fields.contains_key(*key))
     }
 
     /// The fields as a template sees them: reasoning under the names that templates read, as transformers passes it.
@@ -111,14 +108,22 @@ impl Message {
         fields
     }
 
-    /// Names of the fields beside role and content that a template does not read, of those that it `mentions`.
-    pub(crate) fn unread(&self, mentions: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = &str> {
-        self.fields.keys().map(String::as_str).filter(move |key| match *key {
-            "role" | "content" => false,
-            key if REASONING.contains(&key) => !REASONING.iter().any(|word| mentions(word)),
-            key => !mentions(key),
-        })
+    /// The message without one of its fields; the names of reasoning are one.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut message = self.clone();
+        let same = |key: &str| key == name || REASONING.contains(&key) && REASONING.contains(&name);
+        message.fields.retain(|key, _| !same(key));
+        message
     }
+}
+
+/// The same fields in the same order, some by other names.
+fn renamed(fields: Map<String, Value>, names: &[(&str, &str)]) -> Map<String, Value> {
+    let name = |key: String| match names.iter().find(|(from, _)| *from == key) {
+        Some((_, to)) => (*to).to_owned(),
+        None => key,
+    };
+    fields.into_iter().map(|(key, value)| (name(key), value)).collect()
 }
 
 /// The role that a ShareGPT `from` stands for.
@@ -173,7 +178,7 @@ fn part(name: &str, value: Value) -> Result<Value, String> {
     match text {
         Some(text) => Ok(serde_json::json!({"type": "text", "text": text})),
         None => Err(format!(
-            "`{name}` has a content part that is not {{type: \"text\", text}}; only text is supported"
+            "`{name}` has a content part that is not {{type: \"text\", text}} with a text; only text is supported"
         )),
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::row::{UNWRAP, wrapped};
+use crate::row::{UNWRAP, is_columnar, wrapped};
 use crate::{Error, Result};
 
 /// What to do with each row: its number from 1, and its value.
@@ -32,6 +32,8 @@ type Source<'a> = BufReader<Counted<'a>>;
 
 /// Hands every row of a `.jsonl` or `.json` file to `each`, in order; `read` counts the file's bytes.
 pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
+    let io = |e| Error::file(path, e);
+    let file = File::open(path).map_err(io)?;
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let reader = match extension.as_str() {
         "jsonl" => lines,
@@ -43,8 +45,6 @@ pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> 
             ));
         }
     };
-    let io = |e| Error::file(path, e);
-    let file = File::open(path).map_err(io)?;
     let mut file = BufReader::with_capacity(1 << 16, Counted { file, read });
     let start = file.fill_buf().map_err(io)?;
     if let Some(what) = not_json(start) {
@@ -127,6 +127,13 @@ fn array(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
         (None, Err(e)) => {
             let what = match cause(&around(path, &e)) {
                 Some(cause) => format!("is broken JSON: {cause} (line {}, column {})", e.line(), e.column()),
+                None if e.to_string().contains("unicode code point") => {
+                    format!(
+                        "is not UTF-8 at line {}, column {}; save the file as UTF-8",
+                        e.line(),
+                        e.column()
+                    )
+                }
                 None => format!("is broken JSON: {e}"),
             };
             Err(Error::row(Some(path), elements.row, what))
@@ -143,6 +150,12 @@ fn no_array(file: Source<'_>) -> String {
     match (values.next(), values.next()) {
         (Some(Ok(Value::Object(columns))), None) => match wrapped(&columns) {
             Some(list) => format!("holds an object, and the rows lie under `{list}`; {UNWRAP}"),
+            None if is_columnar(&columns) => {
+                "holds columns, not rows: write an array of objects with one value of each column".into()
+            }
+            None if columns.values().all(Value::is_object) => {
+                "holds an object of objects, not an array: if they are rows, write their values as [{...}, {...}]".into()
+            }
             None => "holds one object, not an array of objects: put [ and ] around it, or write it in one line \
                      of a .jsonl"
                 .into(),
@@ -169,7 +182,7 @@ fn broken(e: &serde_json::Error, line: &[u8]) -> String {
         Some(cause) => cause,
         None => message.split(" at line ").next().unwrap_or_default(),
     };
-    format!("is broken JSON: {message} at column {}", e.column())
+    format!("is broken JSON: {message} (column {})", e.column())
 }
 
 /// How much of what stands before an error is looked at to find its cause.

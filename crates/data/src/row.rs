@@ -101,10 +101,26 @@ pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<R
 pub(crate) const UNWRAP: &str =
     "the file must be the array itself, [{...}, {...}] in a .json, or one row a line in a .jsonl";
 
-/// The column of an object that is no row, but whose list of objects is rows.
-pub(crate) fn wrapped(columns: &Map<String, Value>) -> Option<&str> {
-    let rows = |v: &Value| v.as_array().is_some_and(|list| list.iter().any(Value::is_object));
-    columns.iter().find(|(_, v)| rows(v)).map(|(name, _)| name.as_str())
+/// Where in an object that is no row the rows lie: the longest list of objects in it, or in an object in it.
+pub(crate) fn wrapped(columns: &Map<String, Value>) -> Option<String> {
+    let lists = |columns: &Map<String, Value>, at: &str| -> Vec<(usize, String)> {
+        let list = |(name, v): (&String, &Value)| {
+            let list = v.as_array().filter(|list| list.iter().any(Value::is_object))?;
+            Some((list.len(), format!("{at}{name}")))
+        };
+        columns.iter().filter_map(list).collect()
+    };
+    let mut all = lists(columns, "");
+    for (name, value) in columns {
+        all.extend(value.as_object().map(|inner| lists(inner, &format!("{name}."))).unwrap_or_default());
+    }
+    all.into_iter().max_by_key(|(len, _)| *len).map(|(_, name)| name)
+}
+
+/// Whether an object holds rows as columns: lists of the same length that are no lists of objects.
+pub(crate) fn is_columnar(columns: &Map<String, Value>) -> bool {
+    let lengths: Vec<Option<usize>> = columns.values().map(|v| v.as_array().map(Vec::len)).collect();
+    lengths.first().is_some_and(|first| first.is_some() && lengths.iter().all(|len| len == first))
 }
 
 /// Null means absent, at every depth; in a list it keeps its place.
@@ -251,14 +267,14 @@ fn single(columns: &mut Map<String, Value>, task: Task) -> Result<Single, String
         (Task::Preference, Some(_)) => {
             return Err(
                 "has a `label`: unpaired (KTO) rows do not fit DPO, which compares responses to the same \
-                        prompt; give `chosen` and `rejected`, or train on the file with task sft"
+                        prompt; give `chosen` and `rejected`, or train on the file with --method sft"
                     .to_owned(),
             );
         }
         (Task::Preference, None) => {
             return Err(format!(
                 "has one response (`{name}`), and preference training compares at least two; give `chosen` and \
-                 `rejected`, or train on the file with task sft"
+                 `rejected`, or train on the file with --method sft"
             ));
         }
         // Other labels (0, 1, a class name) are an ordinary column of text data, not a verdict.
@@ -340,7 +356,20 @@ fn join(prompt: Option<Content>, answers: Vec<Content>, rest: &Map<String, Value
     let mut responses: Vec<Vec<Message>> = answers.into_iter().map(|a| a.turns("assistant")).collect();
     let given = match prompt {
         // A string beside message lists that open with the user is a copy of what they open with.
-        Some(Content::Text(_)) if responses.iter().any(|r| r[0].role() != "assistant") => None,
+        Some(Content::Text(text)) if responses.iter().any(|r| r[0].role() != "assistant") => {
+            let says = |m: &Message| {
+                m.fields()
+                    .get("content")
+                    .and_then(Value::as_str)
+                    .is_some_and(|said| said.trim() == text.trim())
+            };
+            if !responses[0].iter().any(says) {
+                return Err(
+                    "has a `prompt` that none of its messages says; remove it, or put it into them".into()
+                );
+            }
+            None
+        }
         Some(other) => Some(other.turns("user")),
         None => None,
     };

@@ -43,8 +43,6 @@ impl Context {
 /// A compiled template.
 pub(crate) struct Template {
     env: Environment<'static>,
-    /// As it was given, to see what it mentions.
-    source: String,
     generation: bool,
     takes: OnceLock<Takes>,
 }
@@ -86,7 +84,7 @@ impl Template {
         contain(|| env.add_template_owned(NAME, translated.text))
             .map_err(|panic| format!("the chat template does not compile: {panic}"))?
             .map_err(|e| format!("the chat template does not compile: {}", explain(&e)))?;
-        Ok(Template { env, source, generation: translated.generation, takes: OnceLock::new() })
+        Ok(Template { env, generation: translated.generation, takes: OnceLock::new() })
     }
 
     /// Whether it says what is learned, by `{% generation %}`.
@@ -94,28 +92,53 @@ impl Template {
         self.generation
     }
 
-    /// What a row gives that the template never looks at: an error where the row means nothing without it, else names.
+    /// What a row gives that changes nothing in the text: an error where the row means nothing without it, else names.
     pub(crate) fn unread(&self, messages: &[Message], context: &Context) -> Result<Vec<String>, String> {
-        let mentions = |word: &str| mentions(&self.source, word);
-        for column in ["tools", "documents"] {
-            if context.columns().any(|given| given == column) && !mentions(column) {
+        let mut fields: Vec<&String> = messages.iter().flat_map(|m| m.fields().keys()).collect();
+        fields.retain(|key| *key != "role" && *key != "content");
+        fields.sort();
+        fields.dedup();
+        let mut unread = Vec::new();
+        if fields.is_empty() && context.columns().next().is_none() {
+            return Ok(unread);
+        }
+        let text = self.render(messages, false, context)?.text;
+        let same = |messages: &[Message], context: &Context| {
+            self.render(messages, false, context).is_ok_and(|rendered| rendered.text == text)
+        };
+        for column in context.columns().filter(|column| *column != "chat_template_kwargs") {
+            let mut without = context.clone();
+            if column == "tools" {
+                without.tools.clear()
+            } else {
+                without.documents.clear()
+            }
+            if same(messages, &without) {
                 return Err(format!(
                     "has `{column}`, which the model's chat template does not use; remove the column or take a model \
                      whose template does"
                 ));
             }
         }
-        let mut unread: Vec<String> = Vec::new();
-        let kwargs = context.kwargs.keys().filter(|key| !mentions(key));
-        let fields = messages.iter().flat_map(|m| m.unread(mentions));
-        for name in kwargs.map(|key| format!("chat_template_kwargs.{key}")).chain(fields.map(str::to_owned)) {
-            if name == "tool_calls" {
-                return Err("has `tool_calls` in a message, which the model's chat template does not use; write them \
-                            into the content or take a model whose template does"
-                    .into());
+        for key in context.kwargs.keys() {
+            let mut without = context.clone();
+            without.kwargs.shift_remove(key);
+            if same(messages, &without) {
+                unread.push(format!("chat_template_kwargs.{key}"));
             }
-            if !unread.contains(&name) {
-                unread.push(name);
+        }
+        for key in fields {
+            let without: Vec<Message> = messages.iter().map(|m| m.without(key)).collect();
+            match same(&without, context) {
+                true if key == "tool_calls" => {
+                    return Err(
+                        "has `tool_calls` in a message, which the model's chat template does not use; write \
+                                them into the content or take a model whose template does"
+                            .into(),
+                    );
+                }
+                true => unread.push(key.clone()),
+                false => {}
             }
         }
         Ok(unread)
@@ -200,14 +223,6 @@ impl Template {
             .map_err(|panic| format!("the chat template cannot be rendered: {panic}"))?
             .map_err(|e| format!("the chat template refuses the conversation: {}", explain(&e)))
     }
-}
-
-/// Whether a template's source has a word.
-fn mentions(source: &str, word: &str) -> bool {
-    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    source.match_indices(word).any(|(at, _)| {
-        !part(source[..at].chars().next_back()) && !part(source[at + word.len()..].chars().next())
-    })
 }
 
 /// What a template's error says, and in which line.

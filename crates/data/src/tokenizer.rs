@@ -36,10 +36,12 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let file = dir.join("tokenizer.json");
         let bytes = read(&file)?.ok_or_else(|| {
-            Error::file(
-                &file,
-                "not found; a model folder needs the tokenizer.json of the `tokenizers` library",
-            )
+            let other = ["tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json"];
+            let other = other.into_iter().find(|name| dir.join(name).exists());
+            let way = other.map_or_else(String::new, |name| {
+                format!("; {name} is there: transformers makes one of it, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)")
+            });
+            Error::file(&file, format!("not found; a model folder needs the tokenizer.json of the `tokenizers` library{way}"))
         })?;
         let broken = |e: &dyn fmt::Display| Error::file(&file, format!("is not a tokenizer: {e}"));
         let mut inner = contain(|| tokenizers::Tokenizer::from_bytes(&bytes))
@@ -50,6 +52,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| broken(&e))?;
 
         let config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        add_tokens(&mut inner, &config).map_err(|e| broken(&e))?;
         let specials = specials(&config, object(&dir.join("special_tokens_map.json"))?);
         let special = |name: &str| -> Result<Option<(String, u32)>> {
             let Some(text) = specials.get(name).and_then(Value::as_str) else { return Ok(None) };
@@ -282,7 +285,44 @@ fn specials(config: &Map<String, Value>, map: Option<Map<String, Value>>) -> Map
             specials.entry(name.clone()).or_insert_with(|| text.into());
         }
     }
+    // Those of a name of the model's own.
+    for (name, value) in config.get("extra_special_tokens").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(text) = token_text(value) {
+            specials.entry(name.clone()).or_insert_with(|| text.into());
+        }
+    }
     specials
+}
+
+/// Adds the tokens that `tokenizer_config.json` has and `tokenizer.json` lacks, as transformers does.
+fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+) -> std::result::Result<(), String> {
+    let known = config.get("added_tokens_decoder").and_then(Value::as_object);
+    let mut missing: Vec<(u32, &str, &Value)> = known
+        .into_iter()
+        .flatten()
+        .filter_map(|(id, token)| Some((id.parse().ok()?, token_text(token)?, token)))
+        .filter(|(_, text, _)| inner.token_to_id(text).is_none())
+        .collect();
+    missing.sort_by_key(|(id, ..)| *id);
+    for (id, text, token) in missing {
+        let is = |name: &str| token.get(name).and_then(Value::as_bool);
+        let added = tokenizers::AddedToken::from(text, is("special").unwrap_or(false))
+            .lstrip(is("lstrip").unwrap_or(false))
+            .rstrip(is("rstrip").unwrap_or(false))
+            .single_word(is("single_word").unwrap_or(false));
+        contain(|| inner.add_tokens([added]))
+            .map_err(|panic| panic.to_string())?
+            .map_err(|e| e.to_string())?;
+        if inner.token_to_id(text) != Some(id) {
+            return Err(format!(
+                "`{text}` of tokenizer_config.json would not get its id {id}; the two files differ"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A special token is written as its text or as `{"content": text, ...}`.

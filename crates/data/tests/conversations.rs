@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CHAT, PREFERENCE, SFT, TINY, Tiny, load, show};
-use duel_data::{Batch, Dataset, Options, Tokenizer};
+use duel_data::{Batch, Dataset, Options, Tokenizer, Truncation};
 
 fn with(template: &str) -> Tokenizer {
     Tiny { template: Some(template), ..TINY }.build()
@@ -122,9 +122,25 @@ fn turns_can_be_excluded() {
 #[test]
 fn truncation_cuts_what_is_given_too() {
     let tok = with(CHAT);
-    let at = |max| load("r.jsonl", THREE, &tok, &Options { max_length: Some(max), ..SFT }).unwrap();
-    assert_eq!(learned(&at(13)), [["u:A$a:".to_owned(), "one$[u:B]".to_owned()]]);
-    assert_eq!(learned(&at(8)), [["u:A$a:".to_owned(), "on".to_owned()]]);
+    let at = |max, truncation| {
+        load("r.jsonl", THREE, &tok, &Options { max_length: Some(max), truncation, ..SFT }).unwrap()
+    };
+    let start = at(13, Truncation::KeepStart);
+    assert_eq!(learned(&start), [["u:A$a:".to_owned(), "one$[u:B]".to_owned()]]);
+    assert_eq!((start.report().turns, start.report().truncated), (1, 1));
+    assert_eq!(learned(&at(8, Truncation::KeepStart)), [["u:A$a:".to_owned(), "on".to_owned()]]);
+    // The end of a conversation is its last answers.
+    for (max, want, turns) in [
+        (20, ["u:A$a:", "one$[u:B$a:]two$"], 2),
+        (18, ["A$a:", "one$[u:B$a:]two$"], 2),
+        (13, ["n", "e$[u:B$a:]two$"], 2),
+        (9, [":B$a:", "two$"], 1),
+        (3, ["w", "o$"], 1),
+    ] {
+        let end = at(max, Truncation::KeepEnd);
+        assert_eq!(learned(&end), [want.map(str::to_owned)], "{max}");
+        assert_eq!((end.report().turns, end.group(0).tokens()), (turns, max.min(20)), "{max}");
+    }
 }
 
 /// Every field of a message, and every variable of a row, is there for the template.
@@ -169,6 +185,24 @@ fn fields_reach_the_template() {
     let silent = talk("", "", "")
         .replace(r#""content": "y""#, r#""content": null, "tool_calls": [{"function": {"name": "f"}}]"#);
     assert_eq!(learned(&sft(&silent, &tok))[0][1], "Cf$");
+}
+
+/// What is read is seen by what changes, not by the words of the source.
+#[test]
+fn templates_that_read_whole_messages() {
+    let whole = with(
+        "{% for m in messages %}{{ m | tojson }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{% endif %}",
+    );
+    let row =
+        r#"{"prompt": [{"role": "user", "name": "Al", "content": "Q"}], "chosen": "y", "rejected": "n"}"#;
+    let data = load("r.jsonl", row, &whole, &PREFERENCE).unwrap();
+    assert!(data.report().unread.is_empty());
+    // The fields stand as in the file.
+    assert!(show(data.group(0))[0].starts_with(r#"{"role": "user", "name": "Al", "content": "Q"}$"#));
+    let comment = with(&format!("{{# tools and name #}}{CHAT}"));
+    assert_eq!(load("r.jsonl", row, &comment, &PREFERENCE).unwrap().report().unread["name"], 1);
+    let tools = row.replace(r#""chosen""#, r#""tools": [{"k": 1}], "chosen""#);
+    assert!(error(&tools, &comment, &PREFERENCE).contains("has `tools`"));
 }
 
 /// What a template never reads is named, and refused where the row means nothing without it.

@@ -264,7 +264,7 @@ fn errors_of_rows() {
         (r#"["Q", "y", "n"]"#, "is a list, not an object"),
         (
             r#"{"prompt": "Q", "chosen": "y" "rejected": "n"}"#,
-            "is broken JSON: expected `,` or `}` at column 31",
+            "is broken JSON: expected `,` or `}` (column 31)",
         ),
         ("{\"prompt\": \"\u{0}\"}", "is broken JSON"),
     ] {

@@ -34,6 +34,12 @@ pub(super) fn install(env: &mut Environment<'_>) {
         let value = value.as_str().map_or_else(|| value.clone(), |text| text.trim().into());
         filters::float(state, &value).unwrap_or_else(|_| default.unwrap_or_else(|| 0.0.into()))
     });
+    for name in ["length", "count"] {
+        env.add_filter(name, |value: &Value| match value.kind() {
+            ValueKind::Undefined => Ok(0),
+            _ => filters::length(value),
+        });
+    }
     env.add_filter("indent", indent);
     env.add_function("namespace", |from: Option<Value>, named: Kwargs| {
         functions::namespace(Some(merged(from, &named)?))
@@ -41,7 +47,8 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
     env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     env.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
+        use ValueKind::{Iterable, Map, Seq, String, Undefined};
+        matches!(value.kind(), String | Seq | Iterable | Map | Undefined)
     });
 }
 

@@ -11,6 +11,10 @@ pub(super) fn method(
     name: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    // Python has a list where the engine has something that is only walked through.
+    let list =
+        (value.kind() == ValueKind::Iterable).then(|| value.try_iter().map(|items| items.collect::<Value>()));
+    let value = &list.transpose()?.unwrap_or_else(|| value.clone());
     let ours = match (value.kind(), value.as_str()) {
         (_, Some(text)) => text_method(text, name, args)?,
         (ValueKind::Seq, _) => list_method(value, name, args)?,

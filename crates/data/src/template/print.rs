@@ -12,7 +12,9 @@ pub(super) fn print(out: &mut Output<'_>, _: &State<'_, '_>, value: &Value) -> R
 pub(super) fn shown(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => String::new(),
-        ValueKind::Number | ValueKind::Seq | ValueKind::Map if is_plain(value) => repr(value, 0),
+        ValueKind::Number | ValueKind::Seq | ValueKind::Iterable | ValueKind::Map if is_plain(value) => {
+            repr(value, 0)
+        }
         _ => value.to_string(),
     }
 }
@@ -32,7 +34,7 @@ fn repr(value: &Value, depth: usize) -> String {
         ValueKind::Number if !value.is_integer() => f64::try_from(value.clone())
             .map_or_else(|_| value.to_string(), |x| float(x, ["nan", "inf", "-inf"])),
         ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             let items = value.try_iter().into_iter().flatten();
             format!("[{}]", list(items.map(|item| repr(&item, depth + 1)).collect()))
         }

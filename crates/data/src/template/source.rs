@@ -18,7 +18,7 @@ pub(super) struct Source {
 pub(super) fn translate(source: &str) -> Source {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = Source { text: String::with_capacity(source.len()), generation: false };
-    let mut rest = source.as_str();
+    let (mut rest, mut open) = (source.as_str(), 0);
     while let Some(at) = rest.find('{') {
         out.text += &rest[..at];
         rest = &rest[at..];
@@ -39,9 +39,14 @@ pub(super) fn translate(source: &str) -> Source {
             }
             Some("generation") => {
                 out.generation = true;
+                open += 1;
                 out.text += &mark(tag, MARKS[0], false);
             }
-            Some("endgeneration") => out.text += &mark(tag, MARKS[1], true),
+            // One that ends nothing stays, for the compiler to name.
+            Some("endgeneration") if open > 0 => {
+                open -= 1;
+                out.text += &mark(tag, MARKS[1], true);
+            }
             _ if tag.starts_with("{#") || tag.len() == 1 => out.text += tag,
             _ => out.text += &format_operators(tag),
         }
