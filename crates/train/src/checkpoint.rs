@@ -95,7 +95,7 @@ pub fn save<B: Backend>(
             .map_or("there is no earlier checkpoint".into(), |(_, p)| format!("{} is whole", p.display()));
         Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
     })?;
-    if let Some(limit) = config.save_total_limit.0 {
+    if let Some(limit) = config.save_total_limit {
         let all = list(&config.output_dir);
         for (_, old) in
             all.iter().take(all.len().saturating_sub(limit)).filter(|(step, _)| *step < state.step)

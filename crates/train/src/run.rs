@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::cache::Cache;
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{Config, Maybe, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
+use crate::config::{Config, Method, Resume, SaveStrategy, Scheduler, TruncationMode};
 use crate::engine::{Engine, Room, parameter_bytes};
 use crate::metrics::{self, MetricsWriter};
 use crate::objective::{Metrics, Objective};
@@ -44,7 +44,7 @@ pub enum Outcome {
 /// Anything that the user must put right, in one sentence; what was written before stays.
 pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     // What the backend computes in decides the bits, so the run's own configuration names it.
-    let config = &Config { bf16: Maybe(Some(B::Real::DTYPE == Dtype::Bf16)), ..config.clone() };
+    let config = &Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() };
     let resume = checkpoint_to_resume(config)?;
     let checkpoint = resume.as_deref().map(|path| Checkpoint::open(path, config)).transpose()?;
     if checkpoint.is_none() {
@@ -57,7 +57,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let max_length = max_length(config, model);
     let load = |path: &Path| load_data(config, model, &tokenizer, path, max_length);
     let ds = load(&config.dataset)?;
-    let eval = config.eval_dataset.0.as_deref().map(load).transpose()?;
+    let eval = config.eval_dataset.as_deref().map(load).transpose()?;
 
     let manifest = Model::manifest(model);
     let plan = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
@@ -625,7 +625,7 @@ fn check_output_dir(c: &Config) -> Result<(), Error> {
     let inside = |path: &Path| {
         root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
     };
-    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.0.as_ref()];
+    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.as_ref()];
     if c.overwrite_output_dir && reads.into_iter().flatten().any(|path| inside(path)) {
         return Err(Error::new(format!(
             "overwrite_output_dir would delete in {}, where the model or a dataset lies; choose another output_dir",
@@ -678,7 +678,7 @@ fn remove_run(out: &Path) -> std::io::Result<()> {
 
 /// The configured length, but no longer than the model can go.
 fn max_length(c: &Config, model: &ModelConfig) -> usize {
-    match c.max_length.0 {
+    match c.max_length {
         Some(n) if n <= model.max_positions => n,
         asked => {
             let asked = asked.map_or("none".to_string(), |n| n.to_string());
@@ -759,7 +759,7 @@ fn print_plan<B: Backend>(
         model.width
     );
     eprintln!("train {}: {}", c.dataset.display(), ds.report());
-    if let (Some(path), Some(eval)) = (&c.eval_dataset.0, eval) {
+    if let (Some(path), Some(eval)) = (&c.eval_dataset, eval) {
         eprintln!("eval  {}: {}", path.display(), eval.report());
     }
     eprintln!(
