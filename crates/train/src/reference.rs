@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::cache::{Cache, Record};
 use crate::engine::Engine;
-use crate::progress::Progress;
+use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Element, Real};
 use duel_data::Dataset;
