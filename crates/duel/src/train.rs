@@ -55,7 +55,7 @@ impl Train {
         let options = self.options.0;
         if self.config.is_none() && is_experiment(&options) {
             let Options { device, bf16, threads, .. } = options;
-            let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(Option::from));
+            let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));
             return Chosen::of(device, bf16, threads.unwrap_or(0))?
                 .run(Experiment)
                 .map(|_| ExitCode::SUCCESS);

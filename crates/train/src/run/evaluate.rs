@@ -20,8 +20,6 @@ pub struct Evaluation<B: Backend> {
     pub ds: Dataset,
     /// The reference's log-probabilities of them.
     pub reference: Option<Reference>,
-    /// What is drawn besides.
-    pub samples: Option<Samples>,
     /// For the KL of samples; kept only when samples are drawn.
     pub reference_weights: Option<Frozen<B>>,
 }
@@ -59,34 +57,36 @@ impl<B: Backend> Evaluation<B> {
         Ok(Some(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)).collect()))
     }
 
-    /// Continues the prompts of the samples and writes them down; their KL where there is a reference.
+    /// Continues the prompts of `samples` and writes them down; their KL where there is a reference.
     ///
     /// # Errors
     /// The device or the disk failed.
     pub fn draw(
         &self,
+        samples: &Samples,
         engine: &Engine<'_, B>,
         weights: &Model<Real<B>>,
         tokenizer: &Tokenizer,
         step: u64,
         output: &Output,
     ) -> Result<Option<f64>, Error> {
-        let Some(Samples { prompts, how }) = self.samples.as_ref().filter(|s| !s.prompts.is_empty()) else {
+        let Samples { prompts, how } = samples;
+        if prompts.is_empty() {
             return Ok(None);
-        };
+        }
         let (b, model) = (engine.b, &engine.model);
-        let samples = match sample(b, model, weights, prompts, *how, tokenizer.stops(), |_| {}) {
+        let drawn = match sample(b, model, weights, prompts, *how, tokenizer.stops(), |_| {}) {
             Err(_) if signal::interrupted() => return Ok(None),
-            samples => samples?,
+            drawn => drawn?,
         };
         let mut lines = String::new();
-        for (prompt, sample) in prompts.iter().zip(&samples) {
+        for (prompt, sample) in prompts.iter().zip(&drawn) {
             let text = |ids: &[u32]| tokenizer.decode(ids, true);
             let line = json!({"step": step, "prompt": text(prompt)?, "completion": text(sample)?});
             lines += &format!("{line}\n");
         }
         output.add_samples(&lines)?;
-        let kl = |reference| sequence_kl(b, model, weights, reference, prompts, &samples);
+        let kl = |reference| sequence_kl(b, model, weights, reference, prompts, &drawn);
         self.reference_weights.as_ref().map(kl).transpose()
     }
 }

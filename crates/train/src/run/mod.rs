@@ -78,7 +78,6 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         None => None,
         Some(ds) => Some(Evaluation {
             reference: reference_of(&ds, &plan.visits.evaluated(ds.len(), from))?,
-            samples: plan.samples.clone(),
             reference_weights: plan
                 .keep_reference
                 .then(|| duel_model::load_frozen(b, &folder))

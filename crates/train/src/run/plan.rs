@@ -44,7 +44,6 @@ pub struct Plan {
 }
 
 /// Samples that an evaluation draws.
-#[derive(Clone)]
 pub struct Samples {
     /// The prompts that are continued.
     pub prompts: Vec<Vec<u32>>,

@@ -203,8 +203,10 @@ impl<B: Backend> Run<'_, B> {
         // After Ctrl-C: the loop saves next.
         let Some(mut all) = scored else { return Ok(Vec::new()) };
         let step = self.state.step;
-        let kl = eval.draw(&self.engine, &self.weights, &self.tokenizer, step, &self.output)?;
-        all.extend(kl.map(|kl| ("eval_kl".to_string(), kl)));
+        if let Some(samples) = &self.plan.samples {
+            let kl = eval.draw(samples, &self.engine, &self.weights, &self.tokenizer, step, &self.output)?;
+            all.extend(kl.map(|kl| ("eval_kl".to_string(), kl)));
+        }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
         self.writer.write(step, &record)?;
