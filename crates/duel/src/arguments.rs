@@ -150,11 +150,17 @@ mod tests {
         assert!(error(&["--beta", "much"]).contains("'much' for '--beta <BETA>': invalid float literal"));
         assert!(error(&["--shuffle=maybe"]).contains("'--shuffle [<SHUFFLE>]': value was not a boolean"));
         assert!(error(&["--model="]).contains("a value is required for '--model <MODEL>'"));
-        let expected = "`loss_type = apo_zero` is not supported yet; use one of sigmoid, ipo, hinge";
-        assert!(error(&["--loss_type", "apo_zero"]).contains(expected));
-        for key in
-            ["fp16", "use_peft", "lora_r", "sync_ref_model", "max_prompt_length", "deepspeed", "loss_weights"]
-        {
+        let expected = "`method = kto` is not supported yet; use one of sft, dpo, cpo";
+        assert!(error(&["--method", "kto"]).contains(expected));
+        for key in [
+            "fp16",
+            "use_peft",
+            "lora_r",
+            "sync_ref_model",
+            "max_prompt_length",
+            "deepspeed",
+            "use_weighting",
+        ] {
             let expected = format!("`{key}` is not supported");
             assert!(error(&[&format!("--{key}=true")]).starts_with(&expected));
             assert!(error(&[&format!("--{}", key.replace('_', "-"))]).starts_with(&expected));

@@ -53,7 +53,7 @@ impl Chosen {
     ///
     /// # Errors
     /// The device that was asked for cannot be used, or bf16 was and it is the CPU.
-    pub fn of(device: Device, bf16: Maybe<bool>, threads: usize) -> Result<Self, Error> {
+    pub fn of(device: Device, bf16: Option<bool>, threads: usize) -> Result<Self, Error> {
         let number = match device {
             Device::Cpu => None,
             // The common case: without a driver nothing else is looked for.
@@ -65,7 +65,7 @@ impl Chosen {
                 if threads > 0 {
                     eprintln!("threads has no effect: the GPU is used");
                 }
-                return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.0.unwrap_or(true) });
+                return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.unwrap_or(true) });
             }
             Some((_, Err(e))) if device != Device::Auto => {
                 return Err(Error::new(format!("device {device}: {e}; give --device cpu to do without")));
@@ -74,7 +74,7 @@ impl Chosen {
             None if device == Device::Auto => "there is no NVIDIA driver".into(),
             None => String::new(),
         };
-        if bf16.0 == Some(true) {
+        if bf16 == Some(true) {
             let why = if why.is_empty() { "device is cpu" } else { &why };
             return Err(Error::new(format!(
                 "bf16 needs a GPU, on the CPU the arithmetic is in float32; {why}; remove --bf16"

@@ -81,7 +81,7 @@ impl Generate {
         }
         let stop = tokenizer.stops().to_vec();
         let machine = &self.machine;
-        let chosen = Chosen::of(machine.device, machine.bf16.clone(), machine.threads.into())?;
+        let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
         let out = chosen.run(Generation { folder: &folder, prompt, how, stop })?;
         println!("{}", tokenizer.decode(&out, true)?);
         Ok(())

@@ -5,7 +5,7 @@ use clap::Args;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};
-use duel_train::config::{Config, Device, Maybe, Options};
+use duel_train::config::{Config, Device, Options};
 use duel_train::{Error, Outcome, signal, train};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,14 +55,14 @@ impl Train {
         let options = self.options.0;
         if self.config.is_none() && is_experiment(&options) {
             let Options { device, bf16, threads, .. } = options;
-            let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.unwrap_or(Maybe(None)));
+            let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));
             return Chosen::of(device, bf16, threads.unwrap_or(0))?
                 .run(Experiment)
                 .map(|_| ExitCode::SUCCESS);
         }
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
         let mut config = options.or(file).resolve()?;
-        let chosen = Chosen::of(config.device, config.bf16.clone(), config.threads)?;
+        let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {
             Chosen::Cpu(threads) => (Device::Cpu, threads),

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Ended, RESULT, Run, Temp, assert_same};
 use duel_cpu::Cpu;
-use duel_train::{checkpoint, metrics};
+use duel_train::checkpoint;
+use duel_train::report::metrics;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};

@@ -28,7 +28,7 @@ impl Cached {
         let options =
             Options { task: Task::Preference, max_length: Some(64), truncation: Truncation::KeepStart };
         let ds = Dataset::load(&temp.path(dataset), &tokenizer, &options).unwrap();
-        let key = ModelId::of(&model).unwrap().on(&Cpu::<f32>::new(1), &ds);
+        let key = ModelId::of(&model).unwrap().on(&Cpu::<f32>::new(1), &ds, None);
         Cached { cache: Cache::new(&temp.path(cache), &key), ds }
     }
 

@@ -6,7 +6,7 @@ use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
 use duel_model::{Config as ModelConfig, Folder, Model, Sampling};
 use duel_train::config::{Config, Maybe, Method, Options, Scheduler};
-use duel_train::progress::Progress;
+use duel_train::report::progress::Progress;
 use duel_train::sample::{sample, sequence_kl};
 use duel_train::{Error, Outcome, train};
 use serde_json::json;

@@ -26,11 +26,6 @@ pub struct State {
     pub window: (Vec<(String, f64)>, u64),
 }
 
-/// Name of the checkpoint folder of a step.
-pub fn folder(output_dir: &Path, step: u64) -> PathBuf {
-    output_dir.join(format!("checkpoint-{step}"))
-}
-
 /// Checkpoints of a run, oldest first.
 pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut all: Vec<(u64, PathBuf)> = fs::read_dir(output_dir)
@@ -56,55 +51,92 @@ pub fn half_written(output_dir: &Path) -> Vec<PathBuf> {
     entries.filter(|path| half(path).is_some()).collect()
 }
 
-/// Writes a checkpoint beside the finished ones and gives it its name last, then removes those beyond the limit.
-/// Whatever happens meanwhile, the checkpoints before it stay.
-pub fn save<B: Backend>(
-    b: &B,
-    config: &Config,
-    model: &duel_model::Config,
-    weights: &Model<Real<B>>,
-    stops: &[u32],
-    optimizer: &Optimizer<B>,
-    state: &State,
-) -> Result<PathBuf, Error> {
-    let done = folder(&config.output_dir, state.step);
-    let partial = done.with_extension("partial");
-    let write = || -> Result<(), Error> {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(failed)?;
-        }
-        fs::create_dir_all(&partial).map_err(failed)?;
-        duel_model::save(b, &partial, model, weights)?;
-        duel_model::copy_companions(&config.model, &partial)?;
-        duel_model::write_stops(&partial, stops)?;
-        duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
-        let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
-        duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
-        duel_model::write_synced(&partial.join(CONFIG), config.to_toml()?.as_bytes())?;
-        if done.exists() {
-            fs::remove_dir_all(&done).map_err(failed)?;
-        }
-        fs::rename(&partial, &done).map_err(failed)
-    };
-    write().map_err(|e| {
-        // What is half-written only takes the room that is missing.
-        drop(fs::remove_dir_all(&partial));
-        let kept = list(&config.output_dir).pop();
-        let kept = kept
-            .map_or("there is no earlier checkpoint".into(), |(_, p)| format!("{} is whole", p.display()));
-        Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
-    })?;
-    if let Some(limit) = config.save_total_limit.0 {
-        let all = list(&config.output_dir);
-        for (_, old) in
-            all.iter().take(all.len().saturating_sub(limit)).filter(|(step, _)| *step < state.step)
-        {
-            // One that cannot be removed costs room, nothing else.
-            drop(fs::remove_dir_all(old));
-        }
+/// The checkpoints that a run writes.
+pub struct Checkpoints {
+    dir: PathBuf,
+    /// Folder of the model that the run started from: what lies beside its weights goes along.
+    model: PathBuf,
+    config: String,
+    limit: Option<usize>,
+}
+
+impl Checkpoints {
+    /// Those of a run that does what `config` says.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn of(config: &Config) -> Result<Self, Error> {
+        Ok(Checkpoints {
+            dir: config.output_dir.clone(),
+            model: config.model.clone(),
+            config: config.to_toml()?,
+            limit: config.save_total_limit,
+        })
     }
-    Ok(done)
+
+    /// The folder of the checkpoint of a step.
+    pub fn folder(&self, step: u64) -> PathBuf {
+        self.dir.join(format!("checkpoint-{step}"))
+    }
+
+    /// The folder of the newest that is there.
+    pub fn newest(&self) -> Option<PathBuf> {
+        list(&self.dir).pop().map(|(_, path)| path)
+    }
+
+    /// Writes a checkpoint beside the finished ones and gives it its name last, then removes those beyond the limit.
+    /// Whatever happens meanwhile, the checkpoints before it stay.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save<B: Backend>(
+        &self,
+        b: &B,
+        model: &duel_model::Config,
+        weights: &Model<Real<B>>,
+        stops: &[u32],
+        optimizer: &Optimizer<B>,
+        state: &State,
+    ) -> Result<(), Error> {
+        let done = self.folder(state.step);
+        let partial = done.with_extension("partial");
+        let write = || -> Result<(), Error> {
+            let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
+            if partial.exists() {
+                fs::remove_dir_all(&partial).map_err(failed)?;
+            }
+            fs::create_dir_all(&partial).map_err(failed)?;
+            duel_model::save(b, &partial, model, weights)?;
+            duel_model::copy_companions(&self.model, &partial)?;
+            duel_model::write_stops(&partial, stops)?;
+            duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
+            let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
+            duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
+            duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?;
+            if done.exists() {
+                fs::remove_dir_all(&done).map_err(failed)?;
+            }
+            fs::rename(&partial, &done).map_err(failed)
+        };
+        write().map_err(|e| {
+            // What is half-written only takes the room that is missing.
+            drop(fs::remove_dir_all(&partial));
+            let kept = self.newest();
+            let kept =
+                kept.map_or("there is no earlier checkpoint".into(), |p| format!("{} is whole", p.display()));
+            Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
+        })?;
+        if let Some(limit) = self.limit {
+            let all = list(&self.dir);
+            for (_, old) in
+                all.iter().take(all.len().saturating_sub(limit)).filter(|(step, _)| *step < state.step)
+            {
+                // One that cannot be removed costs room, nothing else.
+                drop(fs::remove_dir_all(old));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A checkpoint that a run continues from.

@@ -1,16 +1,18 @@
 //! What a run trains for: the loss of its batches, and the metrics that go with it.
 
-use crate::config::{Config, IpoReduction, Method};
+use crate::config::{Config, DivergenceType, IpoReduction, Method};
 use duel_data::Dataset;
-use duel_loss::{Needs, ResponseStats, Score, Settings, Totals, word};
+use duel_loss::{Divergence, Needs, ResponseStats, Score, Settings, Totals, Word, word};
 use std::collections::BTreeMap;
 
 /// The objective of a run.
 #[derive(Clone, Debug)]
 pub struct Objective {
     loss: duel_loss::Objective,
-    /// Whether responses are compared: then their rewards are metrics.
+    /// Whether responses are compared: then their log-probabilities are metrics.
     compares: bool,
+    /// Whether they have rewards, `beta` times their log-ratio.
+    rewards: bool,
 }
 
 /// A group's responses, best first: what the policy says of them, and the reference's log-probabilities, none where the
@@ -21,16 +23,20 @@ impl Objective {
     /// The objective that a configuration asks for.
     pub fn of(c: &Config) -> Self {
         match c.method {
-            Method::Sft => Objective { loss: duel_loss::Objective::cross_entropy(), compares: false },
+            Method::Sft => {
+                Objective { loss: duel_loss::Objective::cross_entropy(), compares: false, rewards: false }
+            }
             Method::Dpo => {
-                let settings = Settings {
-                    beta: c.beta,
-                    label_smoothing: c.label_smoothing,
-                    ipo_per_token: c.ipo_reduction == IpoReduction::Mean,
-                    ..Settings::default()
-                };
-                let terms = word(&c.loss_type.to_string()).into_iter().map(|word| (1.0, word)).collect();
-                Objective { loss: duel_loss::Objective::new(terms, settings), compares: true }
+                let loss = losses(c, Vec::new());
+                Objective { rewards: loss.needs().reference, loss, compares: true }
+            }
+            Method::Cpo => {
+                let cross_entropy = word("sft").into_iter().map(|word| (c.cpo_alpha, word)).collect();
+                Objective {
+                    loss: losses(c, cross_entropy).without_reference(),
+                    compares: true,
+                    rewards: true,
+                }
             }
         }
     }
@@ -80,10 +86,12 @@ impl Objective {
             for rejected in chosen + 1..responses.len() {
                 let (w, l) = (scores[chosen], scores[rejected]);
                 let (rw, rl) = (beta * w.log_ratio(), beta * l.log_ratio());
-                metrics.mean("rewards/chosen", rw, 1.0);
-                metrics.mean("rewards/rejected", rl, 1.0);
-                metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)), 1.0);
-                metrics.mean("rewards/margins", rw - rl, 1.0);
+                if self.rewards {
+                    metrics.mean("rewards/chosen", rw, 1.0);
+                    metrics.mean("rewards/rejected", rl, 1.0);
+                    metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)), 1.0);
+                    metrics.mean("rewards/margins", rw - rl, 1.0);
+                }
                 metrics.mean("logps/chosen", w.logp, 1.0);
                 metrics.mean("logps/rejected", l.logp, 1.0);
                 let logits = |i: usize| (responses[i].mean_logit, responses[i].tokens as f64);
@@ -92,6 +100,44 @@ impl Objective {
             }
         }
     }
+}
+
+/// The losses that a configuration names, and `more`.
+fn losses(c: &Config, more: Vec<(f64, &'static Word)>) -> duel_loss::Objective {
+    let settings = Settings {
+        beta: c.beta,
+        label_smoothing: c.label_smoothing,
+        ipo_per_token: c.ipo_reduction == IpoReduction::Mean,
+        discopop_tau: c.discopop_tau,
+        divergence: match c.f_divergence_type {
+            DivergenceType::ReverseKl => Divergence::ReverseKl,
+            DivergenceType::ForwardKl => Divergence::ForwardKl,
+            DivergenceType::Js => Divergence::Js,
+            DivergenceType::Alpha => Divergence::Alpha(c.f_alpha_divergence_coef),
+        },
+        simpo_gamma: c.simpo_gamma,
+        alpha: c.alpha,
+        unlikelihood_alpha: c.unlikelihood_alpha,
+    };
+    let weight = |i: usize| c.loss_weights.as_ref().map_or(1.0, |weights| weights.0[i]);
+    let named = c.loss_type.0.iter().enumerate().filter_map(|(i, name)| Some((weight(i), word(name)?)));
+    duel_loss::Objective::new(named.chain(more).collect(), settings)
+}
+
+/// The statistics of the responses of the groups `indices`, group by group, with the reference's.
+pub fn grouped<'a, 'r: 'a>(
+    ds: &Dataset,
+    indices: &[u32],
+    stats: &'a [ResponseStats],
+    of_reference: impl Fn(usize) -> &'r [f64],
+) -> Vec<Scored<'a>> {
+    let mut rest = stats;
+    let group = |&i: &u32| {
+        let (own, after) = rest.split_at(ds.group(i as usize).responses().len());
+        rest = after;
+        (own, of_reference(i as usize))
+    };
+    indices.iter().map(group).collect()
 }
 
 fn scores((responses, reference): Scored<'_>) -> Vec<Score> {

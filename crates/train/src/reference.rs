@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::cache::{Cache, Record};
 use crate::engine::Engine;
-use crate::progress::Progress;
+use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Element, Real};
 use duel_data::Dataset;
@@ -60,9 +60,10 @@ impl ModelId {
     }
 
     /// The same together with all that decides the bits that a backend gives: log-probabilities of another device are
-    /// near, but at the first step the policy must be the reference to the bit.
-    pub fn on<B: Backend>(&self, b: &B, ds: &Dataset) -> String {
-        self.hash(&b.identity(), ds)
+    /// near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs the tokens of its sums.
+    pub fn on<B: Backend>(&self, b: &B, ds: &Dataset, ld_alpha: Option<f64>) -> String {
+        let weighed = ld_alpha.map_or_else(String::new, |alpha| format!(", ld_alpha {alpha}"));
+        self.hash(&(b.identity() + &weighed), ds)
     }
 
     fn hash(&self, computed: &str, ds: &Dataset) -> String {

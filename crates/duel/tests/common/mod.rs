@@ -4,7 +4,8 @@
 use duel_cpu::Cpu;
 use duel_experiments::grammar;
 use duel_model::{Config, Model};
-use duel_train::{checkpoint, metrics};
+use duel_train::checkpoint;
+use duel_train::report::metrics;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::fs;

@@ -7,13 +7,14 @@ use duel_data::Dataset;
 use duel_model::{Config, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Case, FAMILIES, TempDir, tiny};
+use duel_train::Error;
 use duel_train::cache::Cache;
-use duel_train::checkpoint::{self, Checkpoint, State};
+use duel_train::checkpoint::{Checkpoint, Checkpoints, State};
 use duel_train::config::{self, Options};
 use duel_train::engine::{Engine, Room};
-use duel_train::metrics::MetricsWriter;
 use duel_train::reference::{ModelId, Reference};
-use duel_train::{Error, plot};
+use duel_train::report::metrics::{self, MetricsWriter};
+use duel_train::report::plot;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -43,8 +44,11 @@ fn checkpoint(state: State) -> Files {
     let dir = TempDir::new().expect("room for a folder");
     let (of, model) = (options(dir.path()), tiny(FAMILIES[0]));
     let weights = Case::new(model.clone(), 1).upload(&*CPU);
-    let done = checkpoint::save(&*CPU, &of, &model, &weights, &[2], &optimizer(&model), &state);
-    let mut files = crate::read(&done.expect("room for a checkpoint")).expect("it was just written");
+    let checkpoints = Checkpoints::of(&of).expect("it is right");
+    checkpoints
+        .save(&*CPU, &model, &weights, &[2], &optimizer(&model), &state)
+        .expect("room for a checkpoint");
+    let mut files = crate::read(&checkpoints.folder(state.step)).expect("it was just written");
     // The temporary folder's name would make every run's inputs other ones.
     files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
     files
@@ -83,7 +87,7 @@ pub fn append(dir: &Path) -> Result<(), String> {
     let path = dir.join("metrics.jsonl");
     let go_on = || -> Result<(), Error> {
         MetricsWriter::open(&path, Some(3))?.write(4, &[("loss", 0.5.into())])?;
-        plot::write_svg(&dir.join("metrics.svg"), &duel_train::metrics::read(&path)?)
+        plot::write_svg(&dir.join("metrics.svg"), &metrics::read(&path)?)
     };
     go_on().map_err(|e| e.to_string())
 }
@@ -123,7 +127,7 @@ static SCORED: LazyLock<Scored> = LazyLock::new(|| {
 fn logps(s: &Scored, cache: &Path) -> Result<Vec<f64>, Error> {
     let room = Room::plan(&*CPU, &s.data, 1, 0, s.config.vocab);
     let mut engine = Engine::new(&*CPU, &s.config, room, Keep::Nothing)?;
-    let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data));
+    let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data, None));
     let all: Vec<u32> = (0..s.data.len() as u32).collect();
     let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache)?;
     Ok((0..s.data.len()).flat_map(|i| reference.group(i)).copied().collect())

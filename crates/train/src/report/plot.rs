@@ -7,8 +7,8 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::metrics::{Record, step_of};
 use crate::Error;
-use crate::metrics::{Record, step_of};
 
 /// One panel: its title and what may be in it. A panel without data is left out.
 struct Panel {
@@ -60,7 +60,7 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the records of a run ([`crate::metrics::read`]) to the file at `path`. Panels: loss, rewards, reward accuracy,
+/// Draws the records of a run ([`super::metrics::read`]) to the file at `path`. Panels: loss, rewards, reward accuracy,
 /// KL, token accuracy; the first four that have data.
 ///
 /// # Errors

@@ -1,0 +1,80 @@
+//! From what a user says to what a run does: defaults, and everything that can be wrong with values that are read.
+
+use super::range::out_of_range;
+use super::table::{Config, KEYS, Key, Options};
+use super::values::{Device, Resume};
+use crate::Error;
+
+impl Options {
+    /// Fills in the defaults and checks everything.
+    ///
+    /// # Errors
+    /// A required key is missing, a value is out of range, two keys contradict each other, or a key was set to
+    /// something that would have no effect.
+    pub fn resolve(self) -> Result<Config, Error> {
+        let given = self.table()?;
+        // The defaults that these options would have met, had only the deciding keys been given.
+        let basis = Self {
+            model: self.model.clone(),
+            dataset: self.dataset.clone(),
+            method: self.method,
+            ..Self::default()
+        };
+        let config = self.with_defaults()?;
+        for key in KEYS {
+            key.check_range(&config)?;
+        }
+        config.check_contradictions()?;
+        let defaults = basis.with_defaults()?.said().table()?;
+        // A value equal to the default may stand: a written configuration names every key.
+        let changed = |key: &&Key| given.get(key.name).is_some_and(|v| Some(v) != defaults.get(key.name));
+        for key in KEYS.iter().filter(changed) {
+            if let Some(reason) = key.no_effect(&config) {
+                return Err(Error::new(format!("`{}` has no effect {reason}; remove it", key.name)));
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl Config {
+    fn check_contradictions(&self) -> Result<(), Error> {
+        let wrong = |message: &str| Err(Error::new(message));
+        let (batch, batches) = (self.per_device_train_batch_size, self.gradient_accumulation_steps);
+        if batch.checked_mul(batches).is_none() {
+            return Err(out_of_range("gradient_accumulation_steps", &batches, "smaller"));
+        }
+        if !self.precompute_ref_log_probs {
+            return wrong(
+                "`precompute_ref_log_probs = false` is not supported: the reference log-probabilities are always \
+                 computed once, before the first step; remove it",
+            );
+        }
+        if self.loss_weights.as_ref().is_some_and(|w| w.0.len() != self.loss_type.0.len()) {
+            return wrong(
+                "`loss_weights` and `loss_type` are lists of different lengths; give a weight to each loss",
+            );
+        }
+        if self.loss_weights.as_ref().is_some_and(|w| !w.0.iter().all(|x| x.is_finite() && *x >= 0.0)) {
+            return wrong("`loss_weights` has a weight that is negative or no number");
+        }
+        if self.loss_type.0.contains(&"exo_pair") && self.label_smoothing == 0.0 {
+            return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");
+        }
+        if self.device == Device::Cpu && self.bf16 == Some(true) {
+            return wrong("`bf16 = true` needs a GPU: on the CPU the arithmetic is in float32; remove it");
+        }
+        if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {
+            return wrong("`warmup_steps` and `warmup_ratio` are both set; keep one");
+        }
+        if self.overwrite_output_dir && self.resume_from_checkpoint != Resume::Off {
+            return wrong(
+                "`overwrite_output_dir` starts anew and `resume_from_checkpoint` continues; keep one",
+            );
+        }
+        if self.generate_during_eval && self.eval_dataset.is_none() {
+            return wrong("`generate_during_eval` needs prompts; give `eval_dataset`");
+        }
+        Ok(())
+    }
+}

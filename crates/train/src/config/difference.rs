@@ -1,0 +1,47 @@
+//! What may not change when a run is resumed.
+
+use super::table::{Config, KEYS, Key};
+use crate::Error;
+use std::fmt;
+
+/// A key that two configurations set differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// Its value in the checkpoint.
+    pub saved: String,
+    /// Its value now.
+    pub now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was {} and is now {}", self.key, self.saved, self.now)
+    }
+}
+
+impl Config {
+    /// The keys that decide which weights come out (data, model, loss, optimizer, schedule, seed, batches) and that
+    /// differ from the configuration `saved` in a checkpoint: with any, a resumed run would not continue the curve.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn differences(&self, saved: &Config) -> Result<Vec<Difference>, Error> {
+        let (now, saved) = (self.said().table()?, saved.said().table()?);
+        let changed = |key: &&Key| !key.may_change && !same(key.name, saved.get(key.name), now.get(key.name));
+        let show = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
+        let difference = |key: &Key| Difference {
+            key: key.name.into(),
+            saved: show(saved.get(key.name)),
+            now: show(now.get(key.name)),
+        };
+        Ok(KEYS.iter().filter(changed).map(difference).collect())
+    }
+}
+
+/// Whether two values of a key mean the same; two spellings of one existing path do.
+fn same(key: &str, a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
+    let real = |value: Option<&toml::Value>| std::fs::canonicalize(value?.as_str()?).ok();
+    a == b || (matches!(key, "model" | "dataset") && real(a).is_some() && real(a) == real(b))
+}

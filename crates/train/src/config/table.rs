@@ -1,0 +1,361 @@
+//! The option table: a key, its type, default, range, what it needs to have an effect, and whether it may change.
+
+use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
+use super::values::{
+    Device, DivergenceType, Form, IpoReduction, Losses, Maybe, Method, Numbers, Optim, ReportTo, Resume,
+    SaveStrategy, Scheduler, Text, TruncationMode,
+};
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A key of the configuration.
+pub struct Key {
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// The part of the help that it belongs to.
+    pub heading: &'static str,
+    /// How it stands on a command line.
+    pub form: Form,
+    /// It may change when a run is resumed: it does not decide which weights come out.
+    pub may_change: bool,
+    doc: &'static str,
+    needs: &'static [Need],
+    read: fn(&str) -> Result<Options, Error>,
+    check: fn(&Config) -> Result<(), Error>,
+}
+
+impl Key {
+    /// Its name on a command line, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// What it does and its default, in one line.
+    pub fn help(&self) -> String {
+        self.doc.trim().trim_end_matches('.').replace("{words}", &Losses::words().join(", "))
+    }
+
+    /// Options that say this key alone.
+    ///
+    /// # Errors
+    /// Why `text` is no value of it. The message leaves it to the caller to name the key as the user wrote it.
+    pub fn read(&self, text: &str) -> Result<Options, Error> {
+        (self.read)(text)
+    }
+
+    /// # Errors
+    /// The key's value is out of range.
+    pub(super) fn check_range(&self, config: &Config) -> Result<(), Error> {
+        (self.check)(config)
+    }
+
+    /// Why it has no effect with this configuration, if so.
+    pub(super) fn no_effect(&self, config: &Config) -> Option<&'static str> {
+        self.needs.iter().find(|Need(_, holds)| !holds(config)).map(|Need(reason, _)| *reason)
+    }
+}
+
+/// What a key needs to have an effect: how an error says that it is not so, and whether it is.
+struct Need(&'static str, fn(&Config) -> bool);
+
+const PAIRS: Need = Need("with `method = sft`", |c| c.method != Method::Sft);
+const BETA: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("beta"));
+const SMOOTHING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("label_smoothing"));
+const IPO: Need = Need("unless `loss_type = ipo`", |c| c.loss_type.use_setting("ipo_reduction"));
+const DISCOPOP: Need = Need("unless `loss_type = discopop`", |c| c.loss_type.use_setting("discopop_tau"));
+const DIVERGENCE: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("f_divergence_type"));
+const COEFFICIENT: Need =
+    Need("unless `f_divergence_type = alpha_divergence`", |c| c.f_divergence_type == DivergenceType::Alpha);
+const GAMMA: Need =
+    Need("unless `loss_type = simpo` or `alphapo`", |c| c.loss_type.use_setting("simpo_gamma"));
+const ALPHA: Need = Need("unless `loss_type = alphapo`", |c| c.loss_type.use_setting("alpha"));
+const UNLIKELIHOOD: Need =
+    Need("unless `loss_type = unlikelihood`", |c| c.loss_type.use_setting("unlikelihood_alpha"));
+const CPO: Need = Need("unless `method = cpo`", |c| c.method == Method::Cpo);
+const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
+const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);
+const RMSPROP: Need = Need("unless `optim = rmsprop`", |c| c.optim == Optim::Rmsprop);
+const WARMUP: Need = Need("with `lr_scheduler_type = constant` (there is constant_with_warmup)", |c| {
+    c.lr_scheduler_type != Scheduler::Constant
+});
+const EVALUATION: Need = Need("without `eval_dataset`", |c| c.eval_dataset.is_some());
+const SAMPLES: Need = Need("without `generate_during_eval`", |c| c.generate_during_eval);
+const CHANCE: Need = Need("with `temperature = 0`", |c| c.temperature != 0.0);
+const CPU: Need = Need("on a GPU", |c| !matches!(c.device, Device::Cuda(_)));
+const CHECKPOINTS: Need = Need("with `save_strategy = no`", |c| c.save_strategy != SaveStrategy::No);
+
+/// The type of a value as a user says it.
+macro_rules! said {
+    ($ty:ty) => { $ty };
+    (none $ty:ty) => { Maybe<$ty> };
+}
+
+/// The type of a value as a run uses it.
+macro_rules! used {
+    ($ty:ty) => { $ty };
+    (none $ty:ty) => { Option<$ty> };
+}
+
+/// A value, or the one that there may be, as a slice.
+macro_rules! values {
+    ($value:expr) => {
+        std::slice::from_ref(&$value)
+    };
+    (none $value:expr) => {
+        $value.as_slice()
+    };
+}
+
+/// Whether a mark is there.
+macro_rules! marked {
+    () => {
+        false
+    };
+    (change) => {
+        true
+    };
+}
+
+/// Makes [`Options`], [`Config`] and [`KEYS`] from one table, a key a row:
+///
+/// `name: type | none = default, in range, needs [what, ...], may change;`
+///
+/// All after the default can be left out. With `| none` the value may be the word "none". A default is evaluated only
+/// where the key was not given, in table order, and sees the values of the keys above it.
+macro_rules! options {
+    ($($heading:literal {$(
+        $(#[doc = $doc:literal])+
+        $name:ident: $ty:ty $(| $none:ident)? = $default:expr
+            $(, in $range:expr)? $(, needs [$($need:expr),+])? $(, may $change:ident)?;
+    )+})+) => {
+        /// What a user asked for: every key optional. Reads from TOML ([`Options::read`]) and, a key at a time, from
+        /// text ([`Key::read`]); [`Options::or`] joins what was read.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Options {$($(
+            $(#[doc = $doc])+
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub $name: Option<said!($($none)? $ty)>,
+        )+)+}
+
+        /// What a run does: every key with its value, checked. Written to the run folder by [`Config::to_toml`],
+        /// which [`Options::read`] reads back.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config {$($(
+            $(#[doc = $doc])+
+            pub $name: used!($($none)? $ty),
+        )+)+}
+
+        /// Every key.
+        pub const KEYS: &[Key] = &[$($(Key {
+            name: stringify!($name),
+            heading: $heading,
+            form: <said!($($none)? $ty) as Text>::FORM,
+            needs: &[$($($need),+)?],
+            may_change: marked!($($change)?),
+            doc: concat!($($doc),+),
+            read: |text| match text.parse() {
+                Ok(value) => Ok(Options { $name: Some(value), ..Options::default() }),
+                Err(e) => Err(Error::new(format!("{e}"))),
+            },
+            check: |config| {
+                let _values = values!($($none)? config.$name);
+                $(($range).check(stringify!($name), _values)?;)?
+                Ok(())
+            },
+        }),+),+];
+
+        impl Options {
+            /// These options, and those of `other` where they say nothing.
+            pub fn or(self, other: Self) -> Self {
+                Self {$($($name: self.$name.or(other.$name),)+)+}
+            }
+
+            pub(super) fn with_defaults(self) -> Result<Config, Error> {
+                $($(
+                    let $name: used!($($none)? $ty) =
+                        match self.$name { Some(value) => value.into(), None => $default };
+                )+)+
+                Ok(Config {$($($name),+),+})
+            }
+        }
+
+        impl Config {
+            /// The options that ask for this.
+            pub(super) fn said(&self) -> Options {
+                Options {$($($name: Some(self.$name.clone().into()),)+)+}
+            }
+        }
+    };
+}
+
+options! {
+    "Run" {
+        /// Folder of the model to train: config.json, *.safetensors, tokenizer.json. Required.
+        model: PathBuf = return Err(missing("model"));
+        /// File of training rows (.jsonl, .json). Required.
+        dataset: PathBuf = return Err(missing("dataset"));
+        /// File of evaluation rows, or none. [default: none]
+        eval_dataset: PathBuf | none = None, may change;
+        /// What to train for: sft, dpo or cpo. [default: dpo]
+        method: Method = Method::Dpo;
+        /// Folder for checkpoints, metrics and the trained model. [default: duel-output]
+        output_dir: PathBuf = "duel-output".into(), may change;
+        /// Allow an output folder that already holds a run, and start it anew. [default: false]
+        overwrite_output_dir: bool = false, may change;
+        /// Continue from this checkpoint; true or no value: the newest one in output_dir. [default: false]
+        resume_from_checkpoint: Resume = Resume::Off, may change;
+        /// Seed of all randomness: shuffling, sampling. [default: 42]
+        seed: u64 = 42, in Range("below 2^63", |&n| i64::try_from(n).is_ok());
+    }
+    "Data" {
+        /// Longest prompt + response in tokens, or none for no limit. [default: 1024]
+        max_length: usize | none = Some(1024), in Range("at least 2, or \"none\"", |&n| n >= 2);
+        /// Which end of a longer row is kept: keep_start or keep_end. [default: keep_start]
+        truncation_mode: TruncationMode = TruncationMode::KeepStart, needs [LIMIT];
+        /// Draw a new row order for every epoch. [default: true]
+        shuffle: bool = true;
+    }
+    "Loss" {
+        /// Strength of the pull towards the reference model. [default: 0.1]
+        beta: f64 = 0.1, in POSITIVE, needs [PAIRS, BETA];
+        /// Losses, one or several with commas, each the mean over a step: {words}. [default: sigmoid]
+        loss_type: Losses = Losses(vec!["sigmoid"]), needs [PAIRS];
+        /// Weights of several losses, with commas; none: 1 each. [default: none]
+        loss_weights: Numbers | none = None, needs [PAIRS];
+        /// Share of pairs assumed to be labelled the wrong way round, below 0.5; sigmoid, exo_pair, robust, aot and
+        /// aot_unpaired. [default: 0.0]
+        label_smoothing: f64 = 0.0,
+            in Range("at least 0 and below 0.5", |x| (0.0..0.5).contains(x)), needs [PAIRS, SMOOTHING];
+        /// Log-ratios in the ipo loss: mean over tokens (as TRL) or sum (as the paper's code). [default: mean]
+        ipo_reduction: IpoReduction = IpoReduction::Mean, needs [PAIRS, IPO];
+        /// Temperature of the discopop loss. [default: 0.05]
+        discopop_tau: f64 = 0.05, in POSITIVE, needs [PAIRS, DISCOPOP];
+        /// Divergence from the reference: reverse_kl, forward_kl, js_divergence or alpha_divergence; for losses of the
+        /// margin between two responses. [default: reverse_kl]
+        f_divergence_type: DivergenceType = DivergenceType::ReverseKl, needs [PAIRS, DIVERGENCE];
+        /// Alpha of alpha_divergence, which 1 is none of. [default: 0.5]
+        f_alpha_divergence_coef: f64 = 0.5,
+            in Range("a number other than 1", |x: &f64| x.is_finite() && *x != 1.0), needs [PAIRS, COEFFICIENT];
+        /// How much a token beyond the length of the shortest response to its prompt counts (LD-DPO); none: as any
+        /// other. [default: none]
+        ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS];
+        /// Weight of the cross entropy of preferred responses beside the losses of cpo; 0 with simpo is SimPO itself,
+        /// and what alphapo has unless this is given. [default: 1.0]
+        cpo_alpha: f64 = if method == Method::Cpo && loss_type.0 == ["alphapo"] { 0.0 } else { 1.0 }, in NOT_NEGATIVE, needs [CPO];
+        /// Margin between the rewards in the losses simpo and alphapo. [default: 0.5]
+        simpo_gamma: f64 = 0.5, in NOT_NEGATIVE, needs [PAIRS, GAMMA];
+        /// Exponent of the rewards in the loss alphapo; 0: simpo. [default: 0.0]
+        alpha: f64 = 0.0, in Range("a number", |x: &f64| x.is_finite()), needs [PAIRS, ALPHA];
+        /// How much the loss unlikelihood pushes rejected responses down. [default: 1.0]
+        unlikelihood_alpha: f64 = 1.0, in NOT_NEGATIVE, needs [PAIRS, UNLIKELIHOOD];
+        /// The reference model's log-probabilities are always computed once, before the first step: only true is
+        /// accepted. [default: true]
+        precompute_ref_log_probs: bool = true;
+    }
+    "Steps" {
+        /// Groups (a prompt with its responses) in a batch. [default: 8]
+        per_device_train_batch_size: usize = 8, in AT_LEAST_1;
+        /// Batches summed up before each optimizer step. [default: 1]
+        gradient_accumulation_steps: usize = 1, in AT_LEAST_1;
+        /// Passes over the training rows; fractions allowed. [default: 3.0]
+        num_train_epochs: f64 = 3.0, in POSITIVE;
+        /// Optimizer steps, overriding num_train_epochs; -1: as many as the epochs give. [default: -1]
+        max_steps: i64 = -1, in Range("at least 1, or -1", |&n| n == -1 || n >= 1);
+    }
+    "Optimizer" {
+        /// Optimizer: adamw or rmsprop. [default: adamw]
+        optim: Optim = Optim::Adamw;
+        /// Peak learning rate. [default: 1e-6 for dpo and cpo, 2e-5 for sft]
+        learning_rate: f64 = match method { Method::Dpo | Method::Cpo => 1e-6, Method::Sft => 2e-5 }, in NOT_NEGATIVE;
+        /// Schedule: linear, cosine, constant or constant_with_warmup. [default: linear]
+        lr_scheduler_type: Scheduler = Scheduler::Linear;
+        /// Steps over which the learning rate rises from 0. [default: 0]
+        warmup_steps: u64 = 0, needs [WARMUP];
+        /// The same as a share of all steps; give one of the two. [default: 0.0]
+        warmup_ratio: f64 = 0.0, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [WARMUP];
+        /// Decay of the gradient mean (adamw). [default: 0.9]
+        adam_beta1: f64 = 0.9, in DECAY, needs [ADAMW];
+        /// Decay of the squared-gradient mean (adamw). [default: 0.999]
+        adam_beta2: f64 = 0.999, in DECAY, needs [ADAMW];
+        /// Added to the root of the squared-gradient mean (both optimizers). [default: 1e-8]
+        adam_epsilon: f64 = 1e-8, in POSITIVE;
+        /// Decay of the squared-gradient mean (rmsprop). [default: 0.99]
+        rmsprop_alpha: f64 = 0.99, in DECAY, needs [RMSPROP];
+        /// Weight decay. [default: 0.0]
+        weight_decay: f64 = 0.0, in NOT_NEGATIVE;
+        /// Scale gradients down to this norm; 0: never. [default: 1.0]
+        max_grad_norm: f64 = 1.0, in NOT_NEGATIVE;
+    }
+    "Logging, evaluation, checkpoints" {
+        /// Steps between logged metrics. [default: 10]
+        logging_steps: u64 = 10, in Range("at least 1", |&n| n >= 1), may change;
+        /// Steps between evaluations; 0: only at the end. [default: 0]
+        eval_steps: u64 = 0, needs [EVALUATION], may change;
+        /// Write checkpoints: steps, or no, which leaves the trained model alone. [default: steps]
+        save_strategy: SaveStrategy = SaveStrategy::Steps, may change;
+        /// Steps between checkpoints; 0: only at the end. [default: 500]
+        save_steps: u64 = 500, needs [CHECKPOINTS], may change;
+        /// Checkpoints kept, older ones are deleted; none: all. [default: 2]
+        save_total_limit: usize | none = Some(2),
+            in Range("at least 1, or \"none\"", |&n| n >= 1), needs [CHECKPOINTS], may change;
+        /// Groups in an evaluation batch. [default: 8]
+        per_device_eval_batch_size: usize = 8, in AT_LEAST_1, needs [EVALUATION], may change;
+        /// Write samples of the model at every evaluation. [default: false]
+        generate_during_eval: bool = false, may change;
+        /// Evaluation prompts to sample for. [default: 4]
+        num_eval_samples: usize = 4, in AT_LEAST_1, needs [SAMPLES], may change;
+        /// Longest sample in tokens. [default: 64]
+        max_new_tokens: usize = 64, in AT_LEAST_1, needs [SAMPLES], may change;
+        /// Sampling temperature; 0: always the likeliest token. [default: 1.0]
+        temperature: f64 = 1.0, in NOT_NEGATIVE, needs [SAMPLES], may change;
+        /// Sample among this many likeliest tokens; 0: all. [default: 0]
+        top_k: usize = 0, needs [SAMPLES, CHANCE], may change;
+        /// Sample among the likeliest tokens that together have this probability. [default: 1.0]
+        top_p: f64 = 1.0,
+            in Range("above 0 and at most 1", |&x| x > 0.0 && x <= 1.0), needs [SAMPLES, CHANCE], may change;
+        /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written). [default: none]
+        report_to: ReportTo = ReportTo::None, may change;
+    }
+    "Machine" {
+        /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one. [default: auto]
+        device: Device = Device::Auto, may change;
+        /// Compute in bfloat16, with weights, gradients and moments kept in float32 beside; GPU only. none: on a GPU,
+        /// yes. [default: none]
+        bf16: bool | none = None;
+        /// Threads; 0: one per core. [default: 0]
+        threads: usize = 0, in Range("from 0 (one per core) to 256", |&n| n <= 256), needs [CPU], may change;
+        /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default: false]
+        gradient_checkpointing: bool = false, may change;
+        /// Tokens computed at once; 0: 768 on the CPU, 8192 on a GPU, or the longest group where that is longer.
+        /// [default: 0]
+        micro_batch_tokens: usize = 0;
+        /// Folder for cached reference log-probabilities. [default: duel in $XDG_CACHE_HOME or ~/.cache]
+        cache_dir: PathBuf = default_cache_dir(), may change;
+    }
+}
+
+fn missing(key: &str) -> Error {
+    let flag = key.replace('_', "-");
+    Error::new(format!(
+        "`{key}` is missing: give --{flag} PATH, or {key} = \"PATH\" in the configuration file"
+    ))
+}
+
+/// `$XDG_CACHE_HOME/duel`, `~/.cache/duel`, or `.duel-cache` here where there is no home.
+fn default_cache_dir() -> PathBuf {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match (folder("XDG_CACHE_HOME"), folder("HOME")) {
+        (Some(cache), _) => cache.join("duel"),
+        (None, Some(home)) => home.join(".cache").join("duel"),
+        (None, None) => ".duel-cache".into(),
+    }
+}
+
+impl Config {
+    /// Groups in one optimizer step.
+    pub fn batch_size(&self) -> usize {
+        self.per_device_train_batch_size * self.gradient_accumulation_steps
+    }
+}

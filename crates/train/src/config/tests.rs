@@ -1,0 +1,274 @@
+use super::unsupported::UNSUPPORTED;
+use super::*;
+use crate::Error;
+
+fn find(name: &str) -> &'static Key {
+    KEYS.iter().find(|key| key.name == name).unwrap()
+}
+
+fn resolve(toml: &str) -> Result<Config, Error> {
+    Options::parse(&format!("model = \"m\"\ndataset = \"d\"\n{toml}"))?.resolve()
+}
+
+fn error(toml: &str) -> String {
+    resolve(toml).expect_err(toml).to_string()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = resolve("").unwrap().said().table().unwrap();
+    for key in KEYS.iter().map(|key| key.name) {
+        let help = find(key).help();
+        if ["model", "dataset"].contains(&key) {
+            assert!(help.contains("Required"), "{key}");
+        } else if !["cache_dir", "learning_rate"].contains(&key) {
+            let (_, said) = help.rsplit_once("[default: ").unwrap_or_else(|| panic!("{key}: {help}"));
+            let said = said.trim_end_matches(']');
+            let same = match &config[key] {
+                toml::Value::Float(value) => said.parse() == Ok(*value),
+                toml::Value::String(value) => said == value,
+                value => said == value.to_string(),
+            };
+            assert!(same, "{key}: help says {said}, the default is {}", config[key]);
+        }
+    }
+    assert_eq!(resolve("").unwrap().learning_rate, 1e-6);
+    assert_eq!(resolve("method = 'sft'").unwrap().learning_rate, 2e-5);
+}
+
+#[test]
+fn help_names_every_choice() {
+    let choices: [(&str, &[&str]); 8] = [
+        ("method", Method::WORDS),
+        ("f_divergence_type", DivergenceType::WORDS),
+        ("ipo_reduction", IpoReduction::WORDS),
+        ("truncation_mode", TruncationMode::WORDS),
+        ("optim", Optim::WORDS),
+        ("lr_scheduler_type", Scheduler::WORDS),
+        ("save_strategy", SaveStrategy::WORDS),
+        ("report_to", ReportTo::WORDS),
+    ];
+    Losses::words().iter().for_each(|word| assert!(find("loss_type").help().contains(word), "{word}"));
+    for (key, words) in choices {
+        words.iter().for_each(|word| assert!(find(key).help().contains(word), "{key}: {word}"));
+    }
+}
+
+#[test]
+fn devices() {
+    for (word, device) in
+        [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3))]
+    {
+        assert_eq!(resolve(&format!("device = '{word}'")).unwrap().device, device);
+        assert_eq!(device.to_string().parse(), Ok(device));
+    }
+    for wrong in ["cuda:", "cuda:x", "cuda:-1", "cuda:+1", "gpu", "cuda0"] {
+        assert!(error(&format!("device = '{wrong}'")).contains("did you mean"), "{wrong}");
+    }
+    assert!(error("device = 'mps'").contains("is not supported yet"));
+    assert_eq!(resolve("bf16 = false").unwrap().bf16, Some(false));
+    assert!(error("bf16 = true\ndevice = 'cpu'").contains("needs a GPU"));
+    assert!(error("threads = 3\ndevice = 'cuda'").contains("`threads` has no effect on a GPU"));
+}
+
+#[test]
+fn no_key_is_unsupported() {
+    for name in UNSUPPORTED.iter().flat_map(|(keys, _)| *keys) {
+        assert!(KEYS.iter().all(|key| key.name != *name), "{name} is supported");
+    }
+}
+
+#[test]
+fn snake_and_kebab_are_the_same() {
+    assert_eq!(resolve("learning-rate = 1e-4").unwrap(), resolve("learning_rate = 1e-4").unwrap());
+    assert!(error("learning-rate = 1\nlearning_rate = 1").contains("given twice"));
+}
+
+#[test]
+fn text_is_read_as_toml_is() {
+    for (key, text, toml) in [
+        ("beta", "1e-4", "1e-4"),
+        ("shuffle", "false", "false"),
+        ("max_length", "None", "'none'"),
+        ("max_length", "7", "7"),
+        ("bf16", "true", "true"),
+        ("loss_type", "ipo", "'ipo'"),
+        ("resume_from_checkpoint", "False", "false"),
+        ("resume_from_checkpoint", "out/c-5", "'out/c-5'"),
+    ] {
+        let read = find(key).read(text);
+        assert_eq!(read, Options::parse(&format!("{key} = {toml}")), "{key}");
+    }
+}
+
+#[test]
+fn none_and_resume_have_their_words() {
+    for (given, expected) in [("'none'", None), ("7", Some(7))] {
+        assert_eq!(resolve(&format!("max_length = {given}")).unwrap().max_length, expected);
+    }
+    assert_eq!(resolve("eval_dataset = 'e'").unwrap().eval_dataset, Some("e".into()));
+    for (toml, expected) in [
+        ("true", Resume::Newest),
+        ("'true'", Resume::Newest),
+        ("false", Resume::Off),
+        ("'out/c-5'", Resume::Path("out/c-5".into())),
+    ] {
+        let config = resolve(&format!("resume_from_checkpoint = {toml}")).unwrap();
+        assert_eq!(config.resume_from_checkpoint, expected);
+    }
+    assert!(error("resume_from_checkpoint = 3").contains("the path of a checkpoint"));
+}
+
+#[test]
+fn trl_names_of_the_optimizer_are_accepted() {
+    for name in ["adamw", "adamw_torch", "adamw_torch_fused"] {
+        assert_eq!(resolve(&format!("optim = '{name}'")).unwrap().optim, Optim::Adamw);
+    }
+}
+
+#[test]
+fn a_written_config_reads_back() {
+    for toml in [
+        "",
+        "method = 'sft'\nlearning_rate = 3e-7\nnum_train_epochs = 1\nmax_length = 'none'\nsave_total_limit = 'none'",
+        "loss_type = 'ipo'\nipo_reduction = 'sum'\noptim = 'rmsprop'\nresume_from_checkpoint = 'c'",
+        "eval_dataset = 'e'\ngenerate_during_eval = true\ntop_p = 0.1\nseed = 9223372036854775807",
+    ] {
+        let config = resolve(toml).unwrap();
+        let written = config.to_toml().unwrap();
+        assert_eq!(Options::parse(&written).unwrap().resolve().unwrap(), config, "{written}");
+    }
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    assert_eq!(error("learning_rat = 1"), "unknown key `learning_rat`; did you mean `learning_rate`?");
+    assert_eq!(error("optimizer = 'adamw'"), "unknown key `optimizer`; did you mean `optim`?");
+    assert!(error("save-step = 1").contains("`save_steps`"));
+    let file = std::env::temp_dir().join(format!("duel-config-{}.toml", std::process::id()));
+    std::fs::write(&file, "bta = 1").unwrap();
+    let error = Options::read(&file).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: unknown key `bta`; did you mean `beta`?", file.display()));
+    std::fs::remove_file(&file).unwrap();
+    assert!(Options::read(&file).unwrap_err().to_string().contains("cannot read the configuration"));
+}
+
+#[test]
+fn unsupported_trl_keys_and_values_are_named() {
+    for key in
+        ["fp16", "use_peft", "lora_r", "sync_ref_model", "max_prompt_length", "deepspeed", "use_weighting"]
+    {
+        let expected = format!("`{key}` is not supported");
+        assert!(error(&format!("{key} = true")).starts_with(&expected));
+    }
+    assert!(
+        error("method = 'kto'").contains("`method = kto` is not supported yet; use one of sft, dpo, cpo")
+    );
+    assert!(error("loss_type = 'sigmod'").contains("did you mean `sigmoid`?"));
+    assert!(error("report_to = 'wandb'").contains("not supported yet; use one of none, jsonl"));
+    assert!(error("precompute_ref_log_probs = false").contains("always"));
+    assert!(resolve("precompute_ref_log_probs = true").is_ok());
+}
+
+#[test]
+fn wrong_types_name_the_key() {
+    for (toml, key) in
+        [("beta = 'x'", "`beta`"), ("seed = -1", "`seed`"), ("max_length = 1.5", "`max_length`")]
+    {
+        assert!(error(toml).contains(key), "{}", error(toml));
+    }
+    assert!(error("beta = ").contains("line 3"), "{}", error("beta = "));
+}
+
+#[test]
+fn required_keys_are_asked_for() {
+    let error = Options::default().resolve().unwrap_err().to_string();
+    assert!(error.contains("`model` is missing: give --model PATH"), "{error}");
+    let error = Options::parse("model = 'm'").unwrap().resolve().unwrap_err().to_string();
+    assert!(error.contains("`dataset` is missing"), "{error}");
+}
+
+#[test]
+fn ranges_are_checked() {
+    for toml in [
+        "beta = 0",
+        "beta = nan",
+        "label_smoothing = 0.5",
+        "label_smoothing = -0.1",
+        "max_length = 1",
+        "learning_rate = -1",
+        "learning_rate = inf",
+        "per_device_train_batch_size = 0",
+        "gradient_accumulation_steps = 0",
+        "num_train_epochs = 0",
+        "max_steps = 0",
+        "max_steps = -2",
+        "adam_beta1 = 1",
+        "adam_beta2 = -0.1",
+        "adam_epsilon = 0",
+        "rmsprop_alpha = 1",
+        "weight_decay = -1",
+        "max_grad_norm = -1",
+        "warmup_ratio = 1.1",
+        "logging_steps = 0",
+        "save_total_limit = 0",
+        "per_device_eval_batch_size = 0",
+        "num_eval_samples = 0",
+        "max_new_tokens = 0",
+        "temperature = -1",
+        "top_p = 0",
+        "top_p = 1.1",
+    ] {
+        let (message, key) = (error(toml), toml.split(' ').next().unwrap());
+        assert!(message.contains("out of range") && message.contains(key), "{message}");
+    }
+    let seed = find("seed").read("9223372036854775808").unwrap();
+    assert!(seed.or(Options::parse("model = 'm'\ndataset = 'd'").unwrap()).resolve().is_err());
+}
+
+#[test]
+fn contradictions_are_errors() {
+    for (toml, part) in [
+        ("warmup_steps = 1\nwarmup_ratio = 0.1", "keep one"),
+        ("overwrite_output_dir = true\nresume_from_checkpoint = true", "keep one"),
+        ("generate_during_eval = true", "give `eval_dataset`"),
+        ("loss_type = 'ipo'\nlabel_smoothing = 0.1", "`label_smoothing` has no effect with this `loss_type`"),
+        ("ipo_reduction = 'sum'", "`ipo_reduction` has no effect unless `loss_type = ipo`"),
+        ("method = 'sft'\nbeta = 0.5", "`beta` has no effect with `method = sft`"),
+        ("method = 'sft'\nloss_type = 'ipo'", "`loss_type` has no effect"),
+        ("max_length = 'none'\ntruncation_mode = 'keep_end'", "`truncation_mode` has no effect"),
+        ("rmsprop_alpha = 0.5", "`rmsprop_alpha` has no effect unless `optim = rmsprop`"),
+        ("optim = 'rmsprop'\nadam_beta1 = 0.5", "`adam_beta1` has no effect"),
+        ("lr_scheduler_type = 'constant'\nwarmup_steps = 5", "constant_with_warmup"),
+        ("eval_steps = 10", "without `eval_dataset`"),
+        ("temperature = 0.5", "without `generate_during_eval`"),
+        (
+            "eval_dataset = 'e'\ngenerate_during_eval = true\ntemperature = 0\ntop_k = 5",
+            "with `temperature = 0`",
+        ),
+    ] {
+        assert!(error(toml).contains(part), "{toml}: {}", error(toml));
+    }
+}
+
+#[test]
+fn differences_are_those_that_change_the_weights() {
+    let saved = resolve("").unwrap();
+    let now =
+        resolve("beta = 0.5\nseed = 7\noutput_dir = 'x'\nthreads = 3\nlogging_steps = 1\neval_dataset = 'e'");
+    let differences = now.unwrap().differences(&saved).unwrap();
+    let shown: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    assert_eq!(shown, ["seed was 42 and is now 7", "beta was 0.1 and is now 0.5"]);
+    assert_eq!(saved.differences(&saved).unwrap(), []);
+
+    let here = Config { model: ".".into(), ..saved.clone() };
+    let absolute = Config { model: std::env::current_dir().unwrap(), ..saved.clone() };
+    assert_eq!(here.differences(&absolute).unwrap(), []);
+    assert_eq!(here.differences(&saved).unwrap().len(), 1);
+}
+
+#[test]
+fn batch_size_counts_accumulation() {
+    let config = resolve("per_device_train_batch_size = 4\ngradient_accumulation_steps = 3").unwrap();
+    assert_eq!(config.batch_size(), 12);
+}

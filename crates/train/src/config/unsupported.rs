@@ -1,0 +1,99 @@
+//! Keys that users of TRL type and duel does not have.
+
+use crate::Error;
+
+/// Each with what to do instead.
+pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
+    (&["model_name_or_path"], "it is called `model` here"),
+    (&["dataset_name"], "it is called `dataset` here and names a file"),
+    (&["dataset_train_split", "dataset_test_split"], "give files as `dataset` and `eval_dataset`"),
+    (&["shuffle_dataset"], "it is called `shuffle` here"),
+    (&["max_prompt_length", "max_completion_length"], "use `max_length` with `truncation_mode`"),
+    (&["logging_strategy"], "use `logging_steps`"),
+    (&["eval_strategy", "do_eval"], "give `eval_dataset` and `eval_steps`"),
+    (&["use_cpu", "no_cuda"], "use `device = cpu`"),
+    (&["label_smoothing_factor"], "use `label_smoothing`"),
+    (
+        &["padding_free", "packing", "packing_strategy", "eval_packing"],
+        "groups are always packed, without padding",
+    ),
+    (&["pad_to_multiple_of", "pad_token"], "there is no padding"),
+    (&["precompute_ref_batch_size"], "`micro_batch_tokens` sets the size of every pass"),
+    (&["disable_dropout"], "there is no dropout"),
+    (
+        &["fp16", "tf32", "dtype", "bf16_full_eval", "fp16_full_eval", "half_precision_backend"],
+        "the arithmetic is in float32, or with `bf16` in bfloat16",
+    ),
+    (&["load_in_8bit", "load_in_4bit"], "weights are float32 or bfloat16"),
+    (&["ref_model"], "the reference is the model before the first step"),
+    (&["completion_only_loss", "assistant_only_loss"], "the loss always covers the responses only"),
+    (
+        &[
+            "use_peft",
+            "lora_r",
+            "lora_alpha",
+            "lora_dropout",
+            "lora_target_modules",
+            "use_rslora",
+            "use_dora",
+        ],
+        "LoRA is not there yet; all weights are trained",
+    ),
+    (&["use_weighting"], "it is not there yet"),
+    (&["sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"], "the reference is fixed"),
+    (
+        &["deepspeed", "fsdp", "fsdp_config", "parallelism_config", "accelerator_config", "ddp_backend"],
+        "a run uses one machine",
+    ),
+    (
+        &["push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "hub_private_repo"],
+        "nothing is uploaded",
+    ),
+    (
+        &[
+            "load_best_model_at_end",
+            "metric_for_best_model",
+            "greater_is_better",
+            "save_only_model",
+            "data_seed",
+        ],
+        "it is not there yet",
+    ),
+    (
+        &[
+            "torch_compile",
+            "use_liger_kernel",
+            "attn_implementation",
+            "activation_offloading",
+            "trust_remote_code",
+        ],
+        "it belongs to PyTorch",
+    ),
+    (
+        &[
+            "gradient_checkpointing_kwargs",
+            "lr_scheduler_kwargs",
+            "optim_args",
+            "model_init_kwargs",
+            "neftune_noise_alpha",
+            "logging_first_step",
+            "group_by_length",
+            "dataloader_num_workers",
+            "dataset_num_proc",
+            "remove_unused_columns",
+            "run_name",
+        ],
+        "it has no counterpart",
+    ),
+];
+
+/// Whether `key` (in snake case) may be a key at all.
+///
+/// # Errors
+/// It is one of TRL's that duel does not have; the message says what to do instead.
+pub fn check_supported(key: &str) -> Result<(), Error> {
+    match UNSUPPORTED.iter().find(|(keys, _)| keys.contains(&key)) {
+        Some((_, instead)) => Err(Error::new(format!("`{key}` is not supported: {instead}; remove it"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,407 @@
+//! What a value can be, as a word, a number or a path: how it is read and written.
+
+use crate::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// How a key stands on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// With a value.
+    Value,
+    /// With a value, or alone for the value `true`.
+    Optional,
+    /// With true or false, or alone for true.
+    Switch,
+}
+
+/// A value that can be written as text.
+pub trait Text: FromStr<Err: fmt::Display> {
+    /// How a key with such a value stands on a command line.
+    const FORM: Form = Form::Value;
+}
+
+impl Text for PathBuf {}
+impl Text for f64 {}
+impl Text for i64 {}
+impl Text for u64 {}
+impl Text for usize {}
+impl Text for bool {
+    const FORM: Form = Form::Switch;
+}
+
+/// Defines an enum written as a word in TOML and on the command line. `later` lists the words that TRL knows and
+/// duel does not have yet, which deserve a better answer than "unknown".
+macro_rules! choices {
+    ($(#[$meta:meta])* $name:ident = $key:literal, later $later:expr,
+     $($(#[$vmeta:meta])* $variant:ident = $text:literal $(| $alias:literal)*),+ $(,)?) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// Every choice as it is written in TOML and on the command line.
+            pub const WORDS: &[&str] = &[$($text),+];
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text),+ })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(word: &str) -> Result<Self, Error> {
+                match word {
+                    $($text $(| $alias)* => Ok(Self::$variant),)+
+                    _ => Err(wrong_choice($key, word, Self::WORDS, $later)),
+                }
+            }
+        }
+
+        impl Text for $name {}
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+/// The candidate that looks most like `word`.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
+    candidates
+        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
+        .unwrap_or("")
+}
+
+fn wrong_choice(key: &str, word: &str, known: &[&str], later: &[&str]) -> Error {
+    let all = known.join(", ");
+    if later.contains(&word) {
+        Error::new(format!("`{key} = {word}` is not supported yet; use one of {all}"))
+    } else {
+        let near = nearest(word, known.iter().copied());
+        Error::new(format!("`{key} = {word}` is not known; did you mean `{near}`? It is one of {all}"))
+    }
+}
+
+choices! {
+    /// What is trained for.
+    Method = "method", later &["kto", "orpo", "grpo", "ppo", "rloo", "reward"],
+    /// Token-mean cross entropy of the response.
+    Sft = "sft",
+    /// Preference pairs against a reference model.
+    Dpo = "dpo",
+    /// Preference pairs without a reference, and cross entropy of the preferred responses.
+    Cpo = "cpo",
+}
+
+/// One loss or several, by the names of [`duel_loss::WORDS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Losses(pub Vec<&'static str>);
+
+impl Losses {
+    /// Every name.
+    pub fn words() -> Vec<&'static str> {
+        duel_loss::WORDS.iter().map(|word| word.name).collect()
+    }
+
+    fn one(name: &str) -> Result<&'static str, Error> {
+        let found = duel_loss::word(name.trim()).map(|word| word.name);
+        found.ok_or_else(|| wrong_choice("loss_type", name.trim(), &Self::words(), &[]))
+    }
+
+    /// Whether one of them is changed by the setting `name`.
+    pub fn use_setting(&self, name: &str) -> bool {
+        self.0.iter().filter_map(|loss| duel_loss::word(loss)).any(|word| word.uses.contains(&name))
+    }
+}
+
+impl FromStr for Losses {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.split(',').map(Self::one).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Text for Losses {}
+
+impl Serialize for Losses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [one] => serializer.serialize_str(one),
+            all => all.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Losses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text.parse().map_err(D::Error::custom),
+            value => {
+                let names: Vec<String> =
+                    value.try_into().map_err(|e: toml::de::Error| D::Error::custom(e.message()))?;
+                let all = names.iter().map(|name| Self::one(name)).collect::<Result<Vec<_>, _>>();
+                let all = all.map_err(D::Error::custom)?;
+                if all.is_empty() { Err(D::Error::custom("an empty list of losses")) } else { Ok(Self(all)) }
+            }
+        }
+    }
+}
+
+/// Numbers, as a list or with commas.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers(pub Vec<f64>);
+
+impl FromStr for Numbers {
+    type Err = std::num::ParseFloatError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Text for Numbers {}
+
+impl Serialize for Numbers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self)
+    }
+}
+
+choices! {
+    /// The divergence that holds the policy to the reference.
+    DivergenceType = "f_divergence_type", later &[],
+    /// DPO's own.
+    ReverseKl = "reverse_kl",
+    /// The other way round.
+    ForwardKl = "forward_kl",
+    /// Jensen-Shannon.
+    Js = "js_divergence",
+    /// Between the two, by `f_alpha_divergence_coef`.
+    Alpha = "alpha_divergence",
+}
+
+choices! {
+    /// How IPO turns a response's log-ratios into one number.
+    IpoReduction = "ipo_reduction", later &[],
+    /// Averaged per token, as TRL does.
+    Mean = "mean",
+    /// Summed, as the DPO authors' code does.
+    Sum = "sum",
+}
+
+choices! {
+    /// Which end of a too long row is kept.
+    TruncationMode = "truncation_mode", later &[],
+    /// Cut at the end of the response.
+    KeepStart = "keep_start",
+    /// Cut at the start of the prompt.
+    KeepEnd = "keep_end",
+}
+
+choices! {
+    /// The optimizer.
+    Optim = "optim", later &["adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd", "lion_32bit", "adagrad"],
+    /// Adam with decoupled weight decay.
+    Adamw = "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf",
+    /// RMSprop, the DPO paper's optimizer.
+    Rmsprop = "rmsprop",
+}
+
+choices! {
+    /// The learning rate over the steps, after warm-up.
+    Scheduler = "lr_scheduler_type",
+    later &["cosine_with_restarts", "polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr",
+            "warmup_stable_decay"],
+    /// Down to 0 in a straight line.
+    Linear = "linear",
+    /// Down to 0 along half a cosine.
+    Cosine = "cosine",
+    /// Constant from the first step, no warm-up.
+    Constant = "constant",
+    /// Constant after the warm-up.
+    ConstantWithWarmup = "constant_with_warmup",
+}
+
+/// Where the arithmetic is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where one can be used, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The GPU of this number, as the NVIDIA driver counts.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+    fn from_str(word: &str) -> Result<Self, Error> {
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+        match (word, word.strip_prefix("cuda:").and_then(number)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(number)) => Ok(Self::Cuda(number)),
+            _ => Err(wrong_choice("device", word, &["auto", "cpu", "cuda", "cuda:0"], &["mps"])),
+        }
+    }
+}
+
+impl Text for Device {}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+choices! {
+    /// When checkpoints are written.
+    SaveStrategy = "save_strategy", later &["epoch", "best"],
+    /// Every `save_steps`, and at the end.
+    Steps = "steps",
+    /// Never, but on Ctrl-C. The trained model is written all the same.
+    No = "no",
+}
+
+choices! {
+    /// Where metrics go besides `metrics.jsonl`.
+    ReportTo = "report_to",
+    later &["all", "wandb", "tensorboard", "mlflow", "trackio", "comet_ml", "clearml", "neptune", "swanlab"],
+    /// Nowhere else.
+    None = "none",
+    /// The same: `metrics.jsonl` is always written.
+    Jsonl = "jsonl",
+}
+
+/// A value or the word "none", as a user says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maybe<T>(pub Option<T>);
+
+impl<T> From<Maybe<T>> for Option<T> {
+    fn from(said: Maybe<T>) -> Self {
+        said.0
+    }
+}
+
+impl<T> From<Option<T>> for Maybe<T> {
+    fn from(used: Option<T>) -> Self {
+        Self(used)
+    }
+}
+
+impl<T: FromStr> FromStr for Maybe<T> {
+    type Err = T::Err;
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text.eq_ignore_ascii_case("none") {
+            Ok(Self(None))
+        } else {
+            text.parse().map(|value| Self(Some(value)))
+        }
+    }
+}
+
+impl<T: Text> Text for Maybe<T> {
+    const FORM: Form = match T::FORM {
+        Form::Value => Form::Value,
+        Form::Optional | Form::Switch => Form::Optional,
+    };
+}
+
+impl<T: Serialize> Serialize for Maybe<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str("none"),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(word) if word.eq_ignore_ascii_case("none") => Ok(Self(None)),
+            value => T::deserialize(value).map(|v| Self(Some(v))).map_err(|e| D::Error::custom(e.message())),
+        }
+    }
+}
+
+/// Where to continue from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// Start anew.
+    Off,
+    /// The newest checkpoint in `output_dir`.
+    Newest,
+    /// This checkpoint.
+    Path(PathBuf),
+}
+
+impl FromStr for Resume {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "true" => Self::Newest,
+            "false" | "none" => Self::Off,
+            _ => Self::Path(text.into()),
+        })
+    }
+}
+
+impl Text for Resume {
+    const FORM: Form = Form::Optional;
+}
+
+impl Serialize for Resume {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::Newest => serializer.serialize_bool(true),
+            Self::Path(path) => path.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Resume {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Boolean(newest) => Ok(if newest { Self::Newest } else { Self::Off }),
+            toml::Value::String(text) => text.parse().map_err(D::Error::custom),
+            _ => Err(D::Error::custom("expected true, false or the path of a checkpoint")),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What a run writes and says of itself.
+
+pub mod metrics;
+pub mod plot;
+pub mod progress;

@@ -1,0 +1,149 @@
+//! A training run, from a checked configuration to a folder with the trained model.
+
+mod data;
+mod evaluate;
+mod output;
+mod plan;
+mod steps;
+mod visits;
+
+use crate::Error;
+use crate::cache::Cache;
+use crate::checkpoint::{Checkpoint, State};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::reference::{ModelId, Reference};
+use data::Data;
+use duel_backend::{Backend, Dtype, Element};
+use duel_data::{Dataset, Tokenizer};
+use duel_model::{Folder, Model};
+use duel_optim::Optimizer;
+use evaluate::Evaluation;
+use output::Output;
+use plan::Plan;
+use std::path::PathBuf;
+use steps::Run;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All steps are done; the model is in the output folder.
+    Done {
+        /// Metrics of the last evaluation, or of the last logged step where there is none.
+        last: Vec<(String, f64)>,
+        /// Seconds from the first step to the last.
+        seconds: f64,
+    },
+    /// Ctrl-C; a checkpoint was written.
+    Interrupted {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+}
+
+/// Trains as `config` says.
+///
+/// # Errors
+/// Anything that the user must put right, in one sentence; what was written before stays.
+pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
+    // What the backend computes in decides the bits, so the run's own configuration names it.
+    let config = &Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() };
+    let checkpoint = output::to_resume(config)?.map(|path| Checkpoint::open(&path, config)).transpose()?;
+    if checkpoint.is_none() {
+        output::check(config)?;
+    }
+    let folder = Folder::open(&config.model)?;
+    folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+    let model = folder.config();
+    let tokenizer = Tokenizer::from_dir(&config.model)?;
+    let Data { train: ds, eval } = Data::load(config, model, &tokenizer)?;
+    let manifest = Model::manifest(model);
+    let plan = Plan::new(b, config, model, &manifest, &ds, eval.as_ref());
+    eprint!("{plan}");
+
+    let id = ModelId::of(&config.model)?;
+    let content = id.with::<B>(&ds);
+    if let Some(checkpoint) = &checkpoint {
+        check_content(checkpoint, &content, config)?;
+    }
+    let mut weights = duel_model::load(b, &folder)?;
+    let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
+    engine.discount_tails(plan.ld_alpha);
+    let from = checkpoint.as_ref().map_or(0, |c| c.state.step);
+    let mut reference_of = |ds: &Dataset, groups: &[u32]| {
+        let of = |dir| {
+            Reference::of(&mut engine, &weights, ds, groups, &Cache::new(dir, &id.on(b, ds, plan.ld_alpha)))
+        };
+        plan.reference_cache.as_deref().map(of).transpose()
+    };
+    let reference = reference_of(&ds, &plan.visits.visited(from))?;
+    let eval = match eval {
+        None => None,
+        Some(ds) => Some(Evaluation {
+            reference: reference_of(&ds, &plan.visits.evaluated(ds.len(), from))?,
+            reference_weights: plan
+                .keep_reference
+                .then(|| duel_model::load_frozen(b, &folder))
+                .transpose()?,
+            ds,
+        }),
+    };
+    let mut grads = manifest.alloc::<B, B::Acc>(b)?;
+    let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
+    let mut optimizer = Optimizer::new(b, plan.algorithm, shapes)?;
+    if Optimizer::<B>::needs_masters() {
+        optimizer = optimizer.with_masters(duel_model::load_masters(b, &folder)?);
+    }
+    let mut state = State { content, ..State::default() };
+    if let Some(c) = &checkpoint {
+        drop(weights); // there may not be room for both
+        weights = duel_model::load(b, &c.model_of(model)?)?;
+        c.restore(b, &mut optimizer)?;
+        state = c.state.clone();
+        eprintln!("continuing after step {} of {}", state.step, c.path.display());
+    }
+    if b.rehearses() {
+        engine.rehearse(&weights, &mut grads, &ds)?;
+        print_peak(b);
+    }
+    let output = Output::prepare(config)?;
+    let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
+    let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
+    Run {
+        plan,
+        output,
+        tokenizer,
+        manifest,
+        ds,
+        eval,
+        reference,
+        engine,
+        weights,
+        grads,
+        optimizer,
+        writer,
+        state,
+        saved,
+    }
+    .go()
+}
+
+/// A checkpoint continues only what it was made with.
+fn check_content(checkpoint: &Checkpoint, content: &str, config: &Config) -> Result<(), Error> {
+    if checkpoint.state.content == content {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{} was made with other content of {} or {}; bring the files back, or start anew in another output_dir",
+        checkpoint.path.display(),
+        config.model.display(),
+        config.dataset.display()
+    )))
+}
+
+/// What the largest micro-batch needed.
+fn print_peak<B: Backend>(b: &B) {
+    if let Some(peak) = b.memory().peak {
+        eprintln!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
+    }
+}

@@ -1,0 +1,192 @@
+//! The folder that a run writes: whether it may, and what it leaves there.
+
+use crate::Error;
+use crate::checkpoint::{self, Checkpoint, Checkpoints};
+use crate::config::{Config, Resume};
+use crate::report::metrics::{self, MetricsWriter};
+use crate::report::plot;
+use duel_backend::{Backend, Real};
+use duel_model::{Config as ModelConfig, Model};
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Folder in the output folder where the model is whole before it takes its place.
+const STAGED: &str = "model.partial";
+const METRICS: &str = "metrics.jsonl";
+const SAMPLES: &str = "samples.jsonl";
+const PLOT: &str = "metrics.svg";
+const RESULTS: &str = "train_results.json";
+const CONFIG: &str = "duel.toml";
+
+/// The checkpoint that a run continues from.
+///
+/// # Errors
+/// The newest is asked for and there is none.
+pub fn to_resume(c: &Config) -> Result<Option<PathBuf>, Error> {
+    match &c.resume_from_checkpoint {
+        Resume::Off => Ok(None),
+        Resume::Path(path) => Ok(Some(path.clone())),
+        Resume::Newest => match checkpoint::list(&c.output_dir).pop() {
+            Some((_, path)) => Ok(Some(path)),
+            None => Err(Error::new(format!(
+                "{} holds no checkpoint to resume from; leave resume_from_checkpoint out to start",
+                c.output_dir.display()
+            ))),
+        },
+    }
+}
+
+/// Whether a fresh run may have its folder.
+///
+/// # Errors
+/// It cannot be made, is in use by the run itself, or holds another run.
+pub fn check(c: &Config) -> Result<(), Error> {
+    let out = &c.output_dir;
+    if fs::canonicalize(out).ok().is_some_and(|o| fs::canonicalize(&c.model).ok() == Some(o)) {
+        return Err(Error::new(format!(
+            "output_dir {} is the model's own folder; choose another",
+            out.display()
+        )));
+    }
+    if let Some(file) = out.ancestors().find(|p| p.exists()).filter(|p| !p.is_dir()) {
+        return Err(Error::new(format!(
+            "output_dir {} cannot be made: {} is a file; choose another",
+            out.display(),
+            file.display()
+        )));
+    }
+    let root = fs::canonicalize(out).ok();
+    let inside = |path: &Path| {
+        root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
+    };
+    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.as_ref()];
+    if c.overwrite_output_dir && reads.into_iter().flatten().any(|path| inside(path)) {
+        return Err(Error::new(format!(
+            "overwrite_output_dir would delete in {}, where the model or a dataset lies; choose another output_dir",
+            out.display()
+        )));
+    }
+    let used =
+        [METRICS, SAMPLES].iter().any(|name| out.join(name).exists()) || !checkpoint::list(out).is_empty();
+    if used && !c.overwrite_output_dir {
+        return Err(Error::new(format!(
+            "{} already holds a run; give --resume-from-checkpoint to continue it, --overwrite-output-dir to replace \
+             it, or another --output-dir",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The folder of a run, ready to be written.
+pub struct Output {
+    dir: PathBuf,
+    /// Folder of the model that the run started from.
+    model: PathBuf,
+    /// The checkpoints in it.
+    pub checkpoints: Checkpoints,
+}
+
+impl Output {
+    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn prepare(c: &Config) -> Result<Self, Error> {
+        let out = &c.output_dir;
+        let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
+        fs::create_dir_all(out).map_err(failed)?;
+        if c.overwrite_output_dir {
+            remove_run(out).map_err(failed)?;
+            duel_model::remove_model(out)?;
+        }
+        // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
+        let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
+        duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
+        Ok(Output { dir: out.clone(), model: c.model.clone(), checkpoints: Checkpoints::of(c)? })
+    }
+
+    /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
+    /// again.
+    ///
+    /// # Errors
+    /// They cannot be read or written.
+    pub fn metrics(&self, resumed: Option<u64>) -> Result<MetricsWriter, Error> {
+        let writer = MetricsWriter::open(&self.dir.join(METRICS), resumed)?;
+        let samples = self.dir.join(SAMPLES);
+        if resumed.is_some() && samples.exists() {
+            MetricsWriter::open(&samples, resumed)?;
+        }
+        Ok(writer)
+    }
+
+    /// Whether a checkpoint is one of this folder's.
+    pub fn holds(&self, c: &Checkpoint) -> bool {
+        let own = self.checkpoints.folder(c.state.step);
+        fs::canonicalize(own).ok() == fs::canonicalize(&c.path).ok()
+    }
+
+    /// Appends lines to the samples.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn add_samples(&self, lines: &str) -> Result<(), Error> {
+        let path = self.dir.join(SAMPLES);
+        let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut f| f.write_all(lines.as_bytes()))
+            .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))
+    }
+
+    /// The trained model as a folder that transformers loads, the plot, and the run's speed.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn finish<B: Backend>(
+        &self,
+        b: &B,
+        model: &ModelConfig,
+        weights: &Model<Real<B>>,
+        stops: &[u32],
+        results: &Value,
+    ) -> Result<(), Error> {
+        let out = &self.dir;
+        let staged = out.join(STAGED);
+        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
+        if staged.exists() {
+            fs::remove_dir_all(&staged).map_err(failed)?;
+        }
+        fs::create_dir_all(&staged).map_err(failed)?;
+        duel_model::save(b, &staged, model, weights)?;
+        duel_model::copy_companions(&self.model, &staged)?;
+        duel_model::write_stops(&staged, stops)?;
+        let old = duel_model::install(&staged, out)?;
+        if !old.is_empty() {
+            eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
+        }
+        let speed = out.join(RESULTS);
+        fs::write(&speed, format!("{results:#}\n"))
+            .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
+        plot::write_svg(&out.join(PLOT), &metrics::read(&out.join(METRICS))?)
+    }
+}
+
+/// Removes what an earlier run left besides its model, and nothing else.
+fn remove_run(out: &Path) -> std::io::Result<()> {
+    for (_, old) in checkpoint::list(out) {
+        fs::remove_dir_all(old)?;
+    }
+    for half in checkpoint::half_written(out).into_iter().chain([out.join(STAGED)]) {
+        if half.exists() {
+            fs::remove_dir_all(half)?;
+        }
+    }
+    let files = [METRICS, PLOT, SAMPLES, RESULTS, CONFIG];
+    for file in files.map(|name| out.join(name)) {
+        if file.exists() {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
+}

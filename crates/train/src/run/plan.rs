@@ -1,0 +1,186 @@
+//! What a run will do: made once from the configuration, the model and the data, before any of it is done.
+
+use super::visits::Visits;
+use crate::config::{Config, Method, Optim, SaveStrategy, Scheduler};
+use crate::engine::{Engine, Room, parameter_bytes};
+use crate::objective::Objective;
+use crate::sample;
+use duel_backend::Backend;
+use duel_data::Dataset;
+use duel_model::{Config as ModelConfig, Keep, Model, Sampling, Shape};
+use duel_optim::{Algorithm, Schedule, ScheduleKind};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The plan of a run. It prints itself.
+pub struct Plan {
+    /// What is learned.
+    pub objective: Objective,
+    /// Where the reference's log-probabilities are kept; `None`: the objective needs none.
+    pub reference_cache: Option<PathBuf>,
+    /// How much what a response has beyond the length of the shortest counts; `None`: as the rest.
+    pub ld_alpha: Option<f64>,
+    /// Which groups the steps visit.
+    pub visits: Visits,
+    /// Room for every pass.
+    pub room: Room,
+    /// What a forward pass keeps for the backward pass.
+    pub keep: Keep,
+    /// The optimizer.
+    pub algorithm: Algorithm,
+    /// The learning rate of every step.
+    pub schedule: Schedule,
+    /// Gradients are scaled down to this norm; 0: never.
+    pub max_grad_norm: f64,
+    /// Steps between logged metrics.
+    pub logging_steps: u64,
+    /// Steps between evaluations; 0: only at the end.
+    pub eval_steps: u64,
+    /// Steps between checkpoints, 0: only at the end; `None`: only when interrupted.
+    pub save_steps: Option<u64>,
+    /// What is drawn at every evaluation.
+    pub samples: Option<Samples>,
+    /// The reference's weights stay, for the KL of the samples.
+    pub keep_reference: bool,
+    text: String,
+}
+
+/// Samples that an evaluation draws.
+pub struct Samples {
+    /// The prompts that are continued.
+    pub prompts: Vec<Vec<u32>>,
+    /// How.
+    pub how: Sampling,
+}
+
+impl Plan {
+    /// The plan of training `model` on the groups `ds` as `config` says, on `b`.
+    pub fn new<B: Backend>(
+        b: &B,
+        config: &Config,
+        model: &ModelConfig,
+        manifest: &Model<Shape>,
+        ds: &Dataset,
+        eval: Option<&Dataset>,
+    ) -> Self {
+        let room = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
+        let train_room = room(ds, config.batch_size());
+        let visits = Visits::of(config, ds.len());
+        let objective = Objective::of(config);
+        let mut plan = Plan {
+            reference_cache: objective.needs().reference.then(|| config.cache_dir.clone()),
+            objective,
+            ld_alpha: config.ld_alpha,
+            room: eval.iter().fold(train_room, |all, e| all.and(room(e, config.per_device_eval_batch_size))),
+            keep: if config.gradient_checkpointing { Keep::Residuals } else { Keep::All },
+            algorithm: algorithm(config),
+            schedule: schedule(config, visits.total),
+            visits,
+            max_grad_norm: config.max_grad_norm,
+            logging_steps: config.logging_steps,
+            eval_steps: config.eval_steps,
+            save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
+            samples: eval.filter(|_| config.generate_during_eval).map(|e| Samples::of(config, model, e)),
+            keep_reference: config.generate_during_eval && config.method == Method::Dpo,
+            text: String::new(),
+        };
+        plan.text = format!(
+            "model {}: {:.2} M parameters, {:?}, {} layers of width {}\n{}{}{}",
+            config.model.display(),
+            manifest.parameters() as f64 / 1e6,
+            model.family,
+            model.layers,
+            model.width,
+            rows("train", &config.dataset, ds),
+            config
+                .eval_dataset
+                .as_deref()
+                .zip(eval)
+                .map_or(String::new(), |(path, e)| rows("eval ", path, e)),
+            plan.work(b, model, manifest.parameters())
+        );
+        plan
+    }
+
+    /// What will be done and the memory that it takes.
+    fn work<B: Backend>(&self, b: &B, model: &ModelConfig, parameters: usize) -> String {
+        let bytes = parameters * parameter_bytes::<B>(self.algorithm, self.keep_reference)
+            + Engine::<B>::bytes(model, self.room, self.keep);
+        let mut text = format!(
+            "plan  {} steps of {} groups, micro-batches of up to {} tokens, {:.2} GB to be allocated; {}\n",
+            self.visits.total,
+            self.visits.batch,
+            self.room.rows,
+            bytes as f64 / 1e9,
+            b.describe()
+        );
+        if let Some(Samples { prompts, how }) = &self.samples {
+            let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+            let bytes =
+                sample::bytes::<B>(b.portions(), model, &lengths, how.max_new_tokens, self.keep_reference);
+            text += &format!("      up to {:.2} GB more while samples are drawn\n", bytes as f64 / 1e9);
+        }
+        if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes as f64 > *free) {
+            text += &format!(
+                "      only {:.2} GB of memory are free: lower max_length, per_device_train_batch_size or \
+                 micro_batch_tokens, or set gradient_checkpointing\n",
+                free / 1e9
+            );
+        }
+        text
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Samples {
+    fn of(c: &Config, model: &ModelConfig, eval: &Dataset) -> Self {
+        let continued = eval.groups().filter(|g| (1..model.max_positions).contains(&g.prompt.len()));
+        Samples {
+            prompts: continued.take(c.num_eval_samples).map(|g| g.prompt.to_vec()).collect(),
+            how: Sampling {
+                max_new_tokens: c.max_new_tokens,
+                temperature: c.temperature,
+                top_k: c.top_k,
+                top_p: c.top_p,
+                seed: c.seed,
+            },
+        }
+    }
+}
+
+fn rows(what: &str, path: &Path, ds: &Dataset) -> String {
+    format!("{what} {}: {}\n", path.display(), ds.report())
+}
+
+fn algorithm(c: &Config) -> Algorithm {
+    match c.optim {
+        Optim::Adamw => Algorithm::AdamW {
+            beta1: c.adam_beta1,
+            beta2: c.adam_beta2,
+            eps: c.adam_epsilon,
+            weight_decay: c.weight_decay,
+        },
+        Optim::Rmsprop => {
+            Algorithm::Rmsprop { alpha: c.rmsprop_alpha, eps: c.adam_epsilon, weight_decay: c.weight_decay }
+        }
+    }
+}
+
+fn schedule(c: &Config, total: u64) -> Schedule {
+    let warmup = match c.lr_scheduler_type {
+        Scheduler::Constant => 0,
+        _ if c.warmup_steps > 0 => c.warmup_steps,
+        _ => (c.warmup_ratio * total as f64).ceil() as u64,
+    };
+    let kind = match c.lr_scheduler_type {
+        Scheduler::Linear => ScheduleKind::Linear,
+        Scheduler::Cosine => ScheduleKind::Cosine,
+        Scheduler::Constant | Scheduler::ConstantWithWarmup => ScheduleKind::Constant,
+    };
+    Schedule { kind, peak: c.learning_rate, warmup, total }
+}

@@ -1,0 +1,284 @@
+//! The steps of a run, one after another, with what happens between them.
+
+use super::Outcome;
+use super::evaluate::Evaluation;
+use super::output::Output;
+use super::plan::Plan;
+use super::visits::EpochOrder;
+use crate::Error;
+use crate::checkpoint::State;
+use crate::engine::Engine;
+use crate::objective::{Metrics, grouped};
+use crate::reference::Reference;
+use crate::report::metrics::MetricsWriter;
+use crate::report::progress::Progress;
+use crate::signal;
+use duel_backend::{Acc, Backend, Real};
+use duel_data::{Dataset, Tokenizer};
+use duel_model::{Model, Shape};
+use duel_optim::{Optimizer, clip_scale};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// A run whose every buffer is allocated.
+pub struct Run<'a, B: Backend> {
+    pub plan: Plan,
+    pub output: Output,
+    pub tokenizer: Tokenizer,
+    pub manifest: Model<Shape>,
+    pub ds: Dataset,
+    pub eval: Option<Evaluation<B>>,
+    pub reference: Option<Reference>,
+    pub engine: Engine<'a, B>,
+    pub weights: Model<Real<B>>,
+    pub grads: Model<Acc<B>>,
+    pub optimizer: Optimizer<B>,
+    pub writer: MetricsWriter,
+    pub state: State,
+    /// Step of the newest checkpoint in the output folder that is this run's. It is never written a second time: while
+    /// a checkpoint is replaced, a crash would lose it.
+    pub saved: Option<u64>,
+}
+
+impl<B: Backend> Run<'_, B> {
+    /// Makes all steps that are left.
+    ///
+    /// # Errors
+    /// Anything that the user must put right; what was written before stays.
+    pub fn go(mut self) -> Result<Outcome, Error> {
+        let total = self.plan.visits.total;
+        let first = self.state.step;
+        let mut progress = Progress::new("training", "steps", first, total);
+        let started = Instant::now();
+        let mut last = Vec::new();
+        let mut order = EpochOrder::default();
+        let mut samples = 0;
+        let mut seconds_of_steps = Vec::new();
+        while self.state.step < total {
+            if signal::interrupted() {
+                drop(progress);
+                return self.interrupted();
+            }
+            let batch = order.batch(&self.plan.visits, self.state.step);
+            let begun = Instant::now();
+            let (metrics, norm, rate) = self.step(&batch)?;
+            seconds_of_steps.push(begun.elapsed().as_secs_f64());
+            samples += batch.len();
+            progress.step(batch.len() as u64, metrics.loss);
+            self.remember(&metrics);
+            let step = self.state.step;
+            if due(step, self.plan.logging_steps) || step == total {
+                last = self.log(norm, rate)?;
+                let shown: Vec<(&str, f64)> =
+                    last.iter().map(|(k, v)| (k.as_str(), *v)).filter(|(k, _)| shown(k)).collect();
+                progress.logged(&shown);
+            }
+            if self.eval.is_some() && (due(step, self.plan.eval_steps) || step == total) {
+                last = match self.evaluate(&mut progress) {
+                    Ok(last) => last,
+                    // What was trained is not lost with what could not be evaluated.
+                    Err(e) if self.saved == Some(step) || self.save().is_ok() => {
+                        let saved = self.output.checkpoints.folder(step);
+                        return Err(Error::new(format!("{e}; {} is saved", saved.display())));
+                    }
+                    Err(e) => return Err(e),
+                };
+            }
+            if self.plan.save_steps.is_some_and(|every| due(step, every)) {
+                self.save()?;
+            }
+        }
+        drop(progress);
+        let seconds = started.elapsed().as_secs_f64();
+        let results = self.results(samples, seconds, &seconds_of_steps);
+        match self.plan.save_steps {
+            Some(_) if self.saved != Some(total) => self.save()?,
+            Some(_) => {}
+            None => self.check_finite()?,
+        }
+        let stops = self.tokenizer.stops();
+        self.output.finish(self.engine.b, &self.engine.model, &self.weights, stops, &results)?;
+        Ok(Outcome::Done { last, seconds })
+    }
+
+    /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the seconds
+    /// of the reference pass and of every step, and what the device says of its memory.
+    fn results(&self, samples: usize, seconds: f64, seconds_of_steps: &[f64]) -> Value {
+        let mut results = json!({
+            "train_runtime": seconds,
+            "train_samples": samples,
+            "train_samples_per_second": samples as f64 / seconds.max(f64::MIN_POSITIVE),
+            "train_steps_per_second": seconds_of_steps.len() as f64 / seconds.max(f64::MIN_POSITIVE),
+            "reference_runtime": self.reference.as_ref().map_or(0.0, |r| r.runtime),
+            "step_seconds": seconds_of_steps,
+        });
+        if let Some(peak) = self.engine.b.memory().peak {
+            results["peak_device_bytes"] = json!(peak);
+        }
+        results
+    }
+
+    /// One optimizer step on the groups `batch`.
+    fn step(&mut self, batch: &[u32]) -> Result<(Metrics, f64, f64), Error> {
+        let b = self.engine.b;
+        for g in self.grads.iter_mut() {
+            b.zero(g);
+        }
+        let objective = &self.plan.objective;
+        let totals = objective.totals(&self.ds, batch);
+        let mut metrics = Metrics::default();
+        let reference = self.reference.as_ref();
+        let of_reference = |group: usize| reference.map_or(&[][..], |r| r.group(group));
+        // A loss that compares responses of different prompts has every derivative before the first gradient.
+        let mut known = Vec::new();
+        if objective.needs().batch {
+            let stats = self.engine.score(&self.weights, &self.ds, batch, |_| true)?;
+            let scored = grouped(&self.ds, batch, &stats, of_reference);
+            known = objective.slopes(&scored, totals, &mut metrics);
+        }
+        let mut at = 0;
+        self.engine.accumulate(
+            &self.weights,
+            &mut self.grads,
+            &self.ds,
+            batch,
+            |group, responses, coefs| {
+                if known.is_empty() {
+                    let slopes = objective.slopes(&[(responses, of_reference(group))], totals, &mut metrics);
+                    coefs.copy_from_slice(&slopes);
+                } else {
+                    coefs.copy_from_slice(&known[at..at + responses.len()]);
+                    at += responses.len();
+                }
+            },
+        )?;
+        let squares = b.square_sums(&self.grads.iter())?;
+        let norm = squares.iter().sum::<f64>().sqrt();
+        if !norm.is_finite() || !metrics.loss.is_finite() {
+            return Err(self.diverged(metrics.loss, &squares, batch));
+        }
+        let rate = self.plan.schedule.rate(self.state.step);
+        let scale = clip_scale(norm, self.plan.max_grad_norm);
+        self.optimizer.step(b, self.weights.iter_mut(), self.grads.iter(), rate, scale);
+        self.state.step += 1;
+        let counted = |&i: &u32| {
+            let g = self.ds.group(i as usize);
+            g.responses().map(|r| g.prompt.len() + r.len()).sum::<usize>() as u64
+        };
+        self.state.num_tokens += batch.iter().map(counted).sum::<u64>();
+        Ok((metrics, norm, rate))
+    }
+
+    fn diverged(&self, loss: f64, squares: &[f64], batch: &[u32]) -> Error {
+        let bad = squares.iter().position(|s| !s.is_finite());
+        let tensor = bad.map_or("no tensor", |i| self.manifest.iter()[i].pieces[0].name.as_str());
+        let rows: Vec<String> = batch.iter().map(|&i| self.ds.group(i as usize).row.to_string()).collect();
+        let kept = self.output.checkpoints.newest();
+        Error::new(format!(
+            "step {}: the loss is {loss} and the first gradient that is not finite is that of `{tensor}` (rows {}); \
+             lower learning_rate or max_grad_norm, or look at these rows; {}",
+            self.state.step + 1,
+            rows.join(", "),
+            kept.map_or("no checkpoint was written yet".into(), |p| format!(
+                "{} is from before",
+                p.display()
+            ))
+        ))
+    }
+
+    fn remember(&mut self, metrics: &Metrics) {
+        let (sums, n) = &mut self.state.window;
+        *n += 1;
+        for (name, value) in metrics.values() {
+            match sums.iter_mut().find(|(k, _)| *k == name) {
+                Some((_, sum)) => *sum += value,
+                None => sums.push((name, value)),
+            }
+        }
+    }
+
+    /// Writes the means since the last log.
+    fn log(&mut self, norm: f64, rate: f64) -> Result<Vec<(String, f64)>, Error> {
+        let (sums, n) = std::mem::take(&mut self.state.window);
+        let mut all: Vec<(String, f64)> =
+            sums.into_iter().map(|(k, sum)| (k, sum / n.max(1) as f64)).collect();
+        all.insert(1.min(all.len()), ("grad_norm".into(), norm));
+        all.insert(2.min(all.len()), ("learning_rate".into(), rate));
+        let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
+        record.push(("num_tokens", json!(self.state.num_tokens)));
+        record.push(("epoch", json!(self.plan.visits.epoch(self.state.step))));
+        self.writer.write(self.state.step, &record)?;
+        Ok(all)
+    }
+
+    fn evaluate(&mut self, progress: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
+        let Some(eval) = &self.eval else { return Ok(Vec::new()) };
+        let bar = progress.sub("evaluating", "groups", eval.ds.len() as u64);
+        let scored = eval.score(&mut self.engine, &self.weights, &self.plan.objective, bar)?;
+        // After Ctrl-C: the loop saves next.
+        let Some(mut all) = scored else { return Ok(Vec::new()) };
+        let step = self.state.step;
+        if let Some(samples) = &self.plan.samples {
+            let kl = eval.draw(samples, &self.engine, &self.weights, &self.tokenizer, step, &self.output)?;
+            all.extend(kl.map(|kl| ("eval_kl".to_string(), kl)));
+        }
+        let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
+        record.push(("epoch", json!(self.plan.visits.epoch(step))));
+        self.writer.write(step, &record)?;
+        let shown: Vec<String> = all
+            .iter()
+            .filter(|(k, _)| shown(k.trim_start_matches("eval_")))
+            .map(|(k, v)| format!("{k} {v:.4}"))
+            .collect();
+        progress.println(&format!("step {step}: {}", shown.join("  ")));
+        Ok(all)
+    }
+
+    /// Nothing that is saved holds anything but numbers.
+    fn check_finite(&self) -> Result<(), Error> {
+        if let Some(tensor) = duel_model::first_not_finite(self.engine.b, &self.manifest, &self.weights)? {
+            let kept = self.output.checkpoints.newest();
+            return Err(Error::new(format!(
+                "step {} made `{tensor}` not finite, nothing was saved; lower learning_rate; {}",
+                self.state.step,
+                kept.map_or("no checkpoint was written yet".into(), |p| format!(
+                    "{} is from before",
+                    p.display()
+                ))
+            )));
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        self.check_finite()?;
+        self.output.checkpoints.save(
+            self.engine.b,
+            &self.engine.model,
+            &self.weights,
+            self.tokenizer.stops(),
+            &self.optimizer,
+            &self.state,
+        )?;
+        self.saved = Some(self.state.step);
+        Ok(())
+    }
+
+    fn interrupted(mut self) -> Result<Outcome, Error> {
+        if self.saved != Some(self.state.step) {
+            self.save()?;
+        }
+        let checkpoint = self.output.checkpoints.folder(self.state.step);
+        Ok(Outcome::Interrupted { checkpoint })
+    }
+}
+
+fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// Metrics that fit a line.
+fn shown(name: &str) -> bool {
+    ["loss", "grad_norm", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "kl"]
+        .contains(&name)
+}
