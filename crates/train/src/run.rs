@@ -81,6 +81,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         &steps,
         keep_reference,
     );
+    if checkpoint.is_none() && !config.overwrite_output_dir {
+        print_replaced(&config.output_dir)?;
+    }
 
     let id = ModelId::of(&config.model)?;
     let content = id.with::<B>(&ds);
@@ -681,6 +684,21 @@ fn prepare_output_dir(c: &Config) -> Result<(), Error> {
     // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
     let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
     Ok(duel_model::write_synced(&out.join("duel.toml"), config.to_toml()?.as_bytes())?)
+}
+
+/// A model that the trained one will replace, before any time is spent.
+fn print_replaced(out: &Path) -> Result<(), Error> {
+    const SHOWN: usize = 3;
+    let names = duel_model::model_files(out)?;
+    if !names.is_empty() {
+        let more = if names.len() > SHOWN { ", ..." } else { "" };
+        let shown = names[..names.len().min(SHOWN)].join(", ");
+        eprintln!(
+            "note: {} holds another model ({shown}{more}); the trained one will take its place",
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 /// Removes what an earlier run left besides its model, and nothing else.
