@@ -111,8 +111,8 @@ fn refusal(shards: &Shards, config: &Config, reason: Cause, bad: &[&str]) -> Err
             )
         }
         Cause::Inside => {
-            "is part of a layer and has no place in this `model_type`, which would compute something \
-                          else without it; take the config.json that belongs to these weights"
+            "is part of a layer and has no place in this `model_type`, which would compute something else without it; \
+             take the config.json that belongs to these weights"
                 .into()
         }
     };
