@@ -106,6 +106,49 @@ fn names_may_lack_the_models_own() {
 }
 
 #[test]
+fn names_may_stand_behind_a_wrappers() {
+    for family in FAMILIES {
+        let want = values(&open(&folder(family)));
+        let (_, embed) = root(family);
+        for wrapper in ["_orig_mod.", "module.", "module._orig_mod."] {
+            let dir = folder(family);
+            let wrap = |file: &mut TensorFile| {
+                file.names().iter().for_each(|name| file.rename(name, &format!("{wrapper}{name}")));
+            };
+            edit(&dir, wrap);
+            shard(&dir);
+            let opened = open(&dir);
+            assert_eq!(values(&opened), want, "{family:?}, {wrapper}");
+            assert!(opened.notes().is_empty(), "{:?}", opened.notes());
+            let dir = folder(family);
+            edit(&dir, |file| file.rename(embed, &format!("{wrapper}{embed}")));
+            assert_refused(&dir, &[embed, "missing"]);
+        }
+    }
+}
+
+#[test]
+fn a_model_inside_another_is_found_and_refused() {
+    for family in FAMILIES {
+        let (root, embed) = root(family);
+        for (wrapper, short, what) in [
+            ("base_model.model.", false, "merge_and_unload"),
+            ("language_model.", false, "take its text model"),
+            ("model.language_model.", true, "take its text model"),
+        ] {
+            let dir = folder(family);
+            let inside = |name: &str| {
+                let name = if short { name.strip_prefix(root).unwrap_or(name) } else { name };
+                format!("{wrapper}{name}")
+            };
+            edit(&dir, |file| file.names().iter().for_each(|name| file.rename(name, &inside(name))));
+            let found = format!("`{}` is there", inside(embed));
+            assert_refused(&dir, &[WEIGHTS, &format!("`{embed}` is missing"), &found, what]);
+        }
+    }
+}
+
+#[test]
 fn a_full_name_wins() {
     for family in FAMILIES {
         let dir = folder(family);
@@ -321,10 +364,56 @@ fn tensors_of_another_task_are_noted() {
         let folder = open(&dir);
         assert_eq!(values(&folder), want);
         let [note] = folder.notes() else { panic!("{:?}", folder.notes()) };
-        for part in ["4 of the tensors", "score.weight, v_head.summary.bias, v_head.summary.weight, ..."] {
+        for part in
+            ["4 of the tensors are not part", "score.weight, v_head.summary.bias, v_head.summary.weight, ..."]
+        {
             assert!(note.contains(part), "{note}");
         }
+        let dir = self::folder(family);
+        edit(&dir, |file| file.add("score.weight", &[2]));
+        assert!(
+            open(&dir).notes()[0].ends_with("1 tensor is not part of the model and left out: score.weight")
+        );
     }
+}
+
+#[test]
+fn biases_get_the_advice_that_helps() {
+    let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|map| format!("self_attn.{map}.bias"));
+    let mlp = ["gate_proj", "up_proj", "down_proj"].map(|map| format!("mlp.{map}.bias"));
+    let norm = ["post_attention_layernorm.bias".to_string()];
+    let advice = |family, biases: &[&[String]]| {
+        let dir = folder(family);
+        edit(&dir, |file| {
+            for name in biases.concat() {
+                file.add(&format!("model.layers.0.{name}"), &[4]);
+            }
+        });
+        Folder::open(dir.path()).err().expect("refused").to_string()
+    };
+    let (one, both) = ("set `attention_bias` to true", "set `attention_bias` and `mlp_bias` to true");
+    let none = "duel has no place for it";
+    for (family, biases, part) in [
+        (Family::Llama, &[&attention[..]][..], one),
+        (Family::Llama, &[&mlp], "set `mlp_bias` to true"),
+        (Family::Llama, &[&attention, &mlp], both),
+        (Family::Llama, &[&attention[..3]], none), // as Qwen2 has them
+        (Family::Llama, &[&attention, &norm], none),
+        (Family::Qwen3, &[&attention], one),
+        (Family::Qwen3, &[&attention, &mlp], none),
+        (Family::Qwen2, &[&attention[3..]], none),
+        (Family::Qwen2, &[&mlp], none),
+    ] {
+        let message = advice(family, biases);
+        assert!(message.contains(part), "{family:?}, {biases:?}: {message}");
+    }
+}
+
+#[test]
+fn one_layer_is_one_layer() {
+    let dir = folder(Family::Llama);
+    configure(&dir, json!({"num_hidden_layers": 1}));
+    assert_refused(&dir, &["config.json has 1 layer, the weights 2;"]);
 }
 
 // ---- keys of the config ----------------------------------------------------------------------------------------------
@@ -527,7 +616,7 @@ fn sliding_windows_are_refused_where_they_are_on() {
         for (on, part) in [
             (json!({"use_sliding_window": true, "max_window_layers": 1}), "use_sliding_window"),
             (json!({"layer_types": ["full_attention", "sliding_attention"]}), "sliding_attention"),
-            (json!({"layer_types": ["full_attention"]}), "1 entries for 2 layers"),
+            (json!({"layer_types": ["full_attention"]}), "1 entry for 2 layers"),
         ] {
             let e = with(family, on.clone()).expect_err(&on.to_string());
             assert!(e.contains(part), "{e}");
@@ -551,10 +640,84 @@ fn quantised_models_are_refused() {
     }
 }
 
+/// Weights that no config says anything about.
+#[test]
+fn quantised_weights_are_known_by_their_names_and_types() {
+    for family in FAMILIES {
+        let gpt2 = family == Family::Gpt2;
+        let stem = if gpt2 { "transformer.h.1.mlp.c_fc." } else { "model.layers.1.mlp.up_proj." };
+        let name = format!("{stem}weight");
+        for beside in [
+            "weight_scale",
+            "weight_scale_inv",
+            "input_scale",
+            "scales",
+            "qzeros",
+            "g_idx",
+            "weight.absmax",
+            "weight.quant_state.bitsandbytes__nf4",
+        ] {
+            let dir = folder(family);
+            edit(&dir, |file| file.add(&format!("{stem}{beside}"), &[1]));
+            assert_refused(&dir, &[WEIGHTS, &format!("quantised (found `{stem}{beside}`)"), "unquantised"]);
+        }
+        for (dtype, bytes) in [("U8", 1), ("I8", 1), ("I32", 4), ("F8_E4M3", 1), ("F8_E5M2", 1)] {
+            let dir = folder(family);
+            edit(&dir, |file| {
+                file.rename(&name, "old");
+                let place = [file.data.len(), file.data.len() + 60 * bytes];
+                file.data.resize(place[1], 0);
+                let packed = json!({"dtype": dtype, "shape": [60, 1], "data_offsets": place});
+                file.header.insert(name.clone(), packed);
+            });
+            assert_refused(
+                &dir,
+                &[
+                    WEIGHTS,
+                    &format!("quantised (`{name}` is {dtype}, not F64, F32, BF16 or F16)"),
+                    "unquantised",
+                ],
+            );
+        }
+        for file in ["quantize_config.json", "quant_config.json", "hf_quant_config.json"] {
+            let dir = folder(family);
+            fs::write(dir.path().join(file), "{}").unwrap();
+            assert_refused(&dir, &["quantised", &format!("(found {file})"), "unquantised"]);
+        }
+    }
+}
+
 /// Writes a right config alone.
 fn configure_new(dir: &TempDir) {
     let json = Value::Object(tiny(Family::Llama).json);
     fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+}
+
+/// What a download left in the place of a file.
+#[test]
+fn files_that_are_something_else_say_what() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+    for (text, part) in [
+        (pointer.as_bytes(), "is a Git LFS pointer, not the file itself; download it again"),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"\n<html></html>", "is a web page"),
+        (b"", "is empty"),
+        (b"\xFF\xFE{\0}\0", "is UTF-16"),
+        (b"\xEF\xBB\xBF{}", "byte-order mark"),
+        (b"{\"a\"", "is not a JSON object: "),
+    ] {
+        for file in ["config.json", INDEX] {
+            let dir = folder(Family::Llama);
+            if file == INDEX {
+                fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+            }
+            fs::write(dir.path().join(file), text).unwrap();
+            assert_refused(&dir, &[&format!("{file}: "), part]);
+        }
+    }
+    let dir = folder(Family::Llama);
+    fs::write(dir.path().join(WEIGHTS), pointer).unwrap();
+    assert_refused(&dir, &["is not a whole safetensors file (it is a Git LFS pointer)", "download"]);
 }
 
 /// The folder itself, where it is not a model's.

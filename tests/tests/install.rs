@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every kind of file that a model folder has had.
-const OF_MODELS: [&str; 23] = [
+const OF_MODELS: [&str; 26] = [
     "model.safetensors",
     "model.fp16.safetensors",
     "model-00001-of-00002.safetensors",
@@ -19,6 +19,9 @@ const OF_MODELS: [&str; 23] = [
     "adapter_model.safetensors",
     "adapter_model.bin",
     "adapter_config.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
     "consolidated.00.pth",
     "tf_model.h5",
     "flax_model.msgpack",
@@ -88,9 +91,11 @@ fn a_model_replaces_every_file_of_another() {
     let staged = out.path().join("staged");
     stage(&staged);
     let new = files(&staged);
+    let listed = duel_model::model_files(out.path()).unwrap();
     let replaced = duel_model::install(&staged, out.path()).unwrap();
     assert_eq!(files(out.path()), &new | &set(&OF_OTHERS));
     assert!(Folder::open(out.path()).unwrap().notes().is_empty());
+    assert_eq!(listed, replaced);
     let mut names = set(&OF_MODELS);
     names.remove("additional_chat_templates/tool_use.jinja");
     names.insert("additional_chat_templates".into());

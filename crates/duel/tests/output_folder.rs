@@ -49,6 +49,8 @@ fn a_finished_run_replaces_a_model_that_was_there() {
     put_another_model(&temp.path("out"));
     let run = Run::new(&temp, "out").set("max-steps", 1).set("save-strategy", "no");
     let said = run.ok();
+    let warned = said.find("holds another model (model-00001-of-00001.safetensors, ").expect(&said);
+    assert!(warned < said.find("training").expect(&said), "before training: {said}");
     assert_eq!(names(&run.out()), result_and(&["notes.txt"]));
     let line = said.lines().find(|line| line.contains("held a model")).expect(&said);
     for name in ["model.safetensors.index.json", "model-00001-of-00001.safetensors", "merges.txt"] {
@@ -83,7 +85,7 @@ fn overwriting_removes_the_old_run_as_a_whole() {
     next.forget("save-steps");
     let said = next.ok();
     assert_eq!(names(&temp.path("out")), result_and(&["checkpoint-of-mine", "notes.txt"]));
-    assert!(!said.contains("held a model"), "it was asked for: {said}");
+    assert!(!said.contains("held a model") && !said.contains("another model"), "it was asked for: {said}");
 }
 
 /// A checkpoint of ours is a model folder like any other: what it is besides stays behind.

@@ -1,4 +1,6 @@
 use crate::keys::{Keys, Read};
+use crate::plural::counted;
+use crate::quantised;
 use crate::rope::Rope;
 use duel_backend::Heads;
 use serde_json::{Map, Value};
@@ -23,6 +25,11 @@ impl Family {
             Family::Gpt2 => ("transformer", "h"),
             Family::Llama | Family::Qwen2 | Family::Qwen3 => ("model", "layers"),
         }
+    }
+
+    /// A tensor's name as base models have it, without the model's own.
+    pub(crate) fn without_root(self, name: &str) -> &str {
+        name.strip_prefix(self.names().0).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
     }
 }
 
@@ -93,7 +100,7 @@ impl Config {
     /// What is wrong, without the file's name.
     pub fn from_json(json: Map<String, Value>) -> Result<Self, String> {
         let keys = Keys::new(&json);
-        refuse_quantised(keys)?;
+        quantised::refuse_config(keys)?;
         if keys.object("per_layer_config")?.is_some_and(|layers| !layers.is_empty()) {
             return Err(
                 "`per_layer_config` is there; layers that differ from each other are not known".into()
@@ -246,7 +253,11 @@ impl Config {
             }
         }
         if !heads.is_multiple_of(kv_heads) {
-            return Err(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly"));
+            return Err(format!(
+                "{} cannot share {} evenly",
+                counted(heads, "query head", "query heads"),
+                counted(kv_heads, "key/value head", "key/value heads")
+            ));
         }
         if self.rope.is_some() && !head_dim.is_multiple_of(2) {
             return Err(format!("rotary positions need an even head_dim, not {head_dim}"));
@@ -272,7 +283,11 @@ impl Config {
 fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
     if let Some(types) = keys.list("layer_types")? {
         if types.len() != layers {
-            return Err(format!("`layer_types` has {} entries for {layers} layers", types.len()));
+            return Err(format!(
+                "`layer_types` has {} for {}",
+                counted(types.len(), "entry", "entries"),
+                counted(layers, "layer", "layers")
+            ));
         }
         return match types.iter().find(|t| *t != "full_attention") {
             Some(other) => Err(format!("`layer_types` has {other}; only full_attention is known")),
@@ -282,23 +297,6 @@ fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
     let on = keys.flag("use_sliding_window")? == Some(true) && !keys.is_null("sliding_window");
     if on && keys.count("max_window_layers")?.unwrap_or(28) < layers {
         return Err("`use_sliding_window` is true; sliding windows are not known".into());
-    }
-    Ok(())
-}
-
-fn refuse_quantised(keys: Keys) -> Read<()> {
-    for key in ["quantization_config", "compression_config"] {
-        let Some(how) = keys.object(key)? else { continue };
-        let bits = ["load_in_4bit", "load_in_8bit"];
-        let method = match how.text("quant_method")? {
-            Some(method) => method,
-            None if bits.iter().any(|bits| how.get(bits).is_some()) => "bitsandbytes",
-            None => "an unnamed method",
-        };
-        return Err(format!(
-            "`{key}` says that the weights are quantised ({method}), which cannot be trained; take the unquantised \
-             model"
-        ));
     }
     Ok(())
 }

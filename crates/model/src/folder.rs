@@ -3,8 +3,11 @@
 use crate::advice;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::leftover;
-use crate::shards::{Shards, Tensor};
+use crate::missing::missing;
+use crate::quantised;
+use crate::shards::{FLOATS, Shards, Tensor};
 use crate::weights::{HEAD, Model, Shape};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -30,7 +33,9 @@ impl Folder {
     /// what the model computes. Each names the file and the key or tensor.
     pub fn open(path: &Path) -> Result<Self> {
         let mut config = read_config(path)?;
+        quantised::refuse_folder(path)?;
         let shards = Shards::open(path)?;
+        quantised::refuse_weights(&shards)?;
         let mut notes = Vec::new();
         let embed = Model::manifest(&config).embed.pieces[0].name.clone();
         if config.tied && is_untied(&shards, &config, &embed) {
@@ -86,20 +91,17 @@ impl Folder {
 
 fn read_config(dir: &Path) -> Result<Config> {
     let path = dir.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => advice::no_config(dir),
         _ => Error::file(&path, format!("cannot be read ({e}); --model needs a Hugging Face folder")),
     })?;
-    let json =
-        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is not a JSON object: {e}")))?;
+    let json = serde_json::from_slice(&bytes).map_err(|e| json::broken(&path, &bytes, &e))?;
     Config::from_json(json).map_err(|what| Error::file(&path, what))
 }
 
 /// A tensor under its full name or, as base models are saved, without the model's own.
 fn find<'a>(shards: &'a Shards, config: &Config, name: &'a str) -> Option<(&'a str, Tensor<'a>)> {
-    let (root, _) = config.family.names();
-    let short = name.strip_prefix(root).and_then(|rest| rest.strip_prefix('.'));
-    [Some(name), short].into_iter().flatten().find_map(|name| Some((name, shards.get(name)?)))
+    [name, config.family.without_root(name)].into_iter().find_map(|name| Some((name, shards.get(name)?)))
 }
 
 /// Whether the files hold a head beside the embedding, and another one.
@@ -110,29 +112,15 @@ fn is_untied(shards: &Shards, config: &Config, embed: &str) -> bool {
     }
 }
 
-fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
-    let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
-    let why = match name {
-        HEAD if said => {
-            ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
-        }
-        HEAD => {
-            ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
-        }
-        _ => "; config.json asks for it",
-    };
-    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))
-}
-
 /// A tensor must be what the config says before anything of that size is allocated.
 fn check(tensor: &Tensor, name: &str, shape: &Shape, rows: usize) -> Result<()> {
     let fail = |what: String| Err(Error::file(tensor.path, format!("tensor `{name}` {what}")));
+    if !tensor.is_float() {
+        return fail(format!("is {:?}; weights must be {FLOATS}", tensor.dtype));
+    }
     let want = shape.stored(rows);
     if tensor.shape != want {
         return fail(format!("has shape {:?}, config.json asks for {want:?}", tensor.shape));
-    }
-    if !tensor.is_float() {
-        return fail(format!("is {:?}; weights must be F32, BF16 or F16", tensor.dtype));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Which files of a folder are a model's, and how a model takes its place.
 
 use crate::error::{Error, Result};
+use crate::json;
+use crate::quantised;
 use crate::shards::SINGLE;
 use crate::write::{sync, write_synced};
 use serde_json::{Map, Value};
@@ -41,10 +43,9 @@ const WEIGHTS: [(&str, &str); 12] = [
 ];
 
 /// What else a model's folder may have that decides how it is loaded.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 8] = [
     "config.json",
     "adapter_config.json",
-    "quantize_config.json",
     "chat_template.json",
     "processor_config.json",
     "preprocessor_config.json",
@@ -86,9 +87,9 @@ pub fn write_stops(dir: &Path, stops: &[u32]) -> Result<()> {
     let object = |name: &str| -> Result<Option<Map<String, Value>>> {
         let path = dir.join(name);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| Error::file(&path, format!("is not a JSON object: {e}"))),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|e| json::broken(&path, &bytes, &e))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file(&path, format!("cannot be read: {e}"))),
         }
@@ -114,30 +115,38 @@ pub fn write_stops(dir: &Path, stops: &[u32]) -> Result<()> {
     write_synced(&path, text.as_bytes())
 }
 
+/// Names of the files of `dir` that belong to a model, the weights first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn model_files(dir: &Path) -> Result<Vec<String>> {
+    let weights = |name: &String| {
+        WEIGHTS.iter().any(|(start, end)| name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)))
+    };
+    let lists = [&COMPANIONS[..], &OTHERS, &quantised::FILES];
+    let other = |name: &String| lists.iter().any(|list| list.contains(&name.as_str()));
+    let files = names_in(dir)?.into_iter().filter(|name| !dir.join(name).is_dir());
+    let (mut all, rest): (Vec<String>, Vec<String>) = files.partition(weights);
+    all.extend(rest.into_iter().filter(other));
+    if dir.join(TEMPLATES).is_dir() {
+        all.push(TEMPLATES.into());
+    }
+    Ok(all)
+}
+
 /// Removes every file of `dir` that belongs to a model, the weights first: what is left never loads. Returns their
 /// names.
 ///
 /// # Errors
 /// A file cannot be removed.
 pub fn remove_model(dir: &Path) -> Result<Vec<String>> {
-    let weights = |name: &String| {
-        WEIGHTS.iter().any(|(start, end)| name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)))
-    };
-    let other = |name: &String| COMPANIONS.contains(&name.as_str()) || OTHERS.contains(&name.as_str());
-    let files = names_in(dir)?.into_iter().filter(|name| !dir.join(name).is_dir());
-    let (mut all, rest): (Vec<String>, Vec<String>) = files.partition(weights);
-    all.extend(rest.into_iter().filter(other));
-    for name in &all {
+    let names = model_files(dir)?;
+    for name in &names {
         let path = dir.join(name);
-        fs::remove_file(&path).map_err(|e| Error::file(&path, format!("cannot be removed: {e}")))?;
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|e| Error::file(&path, format!("cannot be removed: {e}")))?;
     }
-    let templates = dir.join(TEMPLATES);
-    if templates.is_dir() {
-        fs::remove_dir_all(&templates)
-            .map_err(|e| Error::file(&templates, format!("cannot be removed: {e}")))?;
-        all.push(TEMPLATES.into());
-    }
-    Ok(all)
+    Ok(names)
 }
 
 /// Moves the model of the folder `staged` to `out` and removes `staged`. A model that was in `out` is gone before, and

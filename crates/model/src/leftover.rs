@@ -1,7 +1,8 @@
 //! Tensors of the files that the config has no place for.
 
-use crate::config::Config;
+use crate::config::{Config, Family};
 use crate::error::{Error, Result};
+use crate::plural::counted;
 use crate::shards::Shards;
 use crate::weights::HEAD;
 use std::collections::{HashMap, HashSet};
@@ -11,6 +12,12 @@ const BUFFERS: [&str; 4] = ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bia
 
 /// Tensors that a note names.
 const SHOWN: usize = 3;
+
+/// Keys of a config that give biases to maps of every layer, and all maps of each.
+const BIASES: [(&str, &[&str]); 2] = [
+    ("attention_bias", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]),
+    ("mlp_bias", &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
+];
 
 /// Why a tensor cannot be left out.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,9 +56,9 @@ pub(crate) fn note(
     }
     let shown: Vec<&str> = unused.iter().take(SHOWN).map(|(name, _)| *name).collect();
     Ok(Some(format!(
-        "{}: {} of the tensors are not part of the model and are left out: {}{}",
+        "{}: {} not part of the model and left out: {}{}",
         shards.listing.display(),
-        unused.len(),
+        counted(unused.len(), "tensor is", "of the tensors are"),
         shown.join(", "),
         if unused.len() > SHOWN { ", ..." } else { "" }
     )))
@@ -64,7 +71,7 @@ fn is_buffer(name: &str) -> bool {
 
 fn cause(name: &str, config: &Config, names: &HashMap<String, String>) -> Option<Cause> {
     let (root, _) = config.family.names();
-    let full = if without_root(name, config) == name { format!("{root}.{name}") } else { name.into() };
+    let full = if config.family.without_root(name) == name { format!("{root}.{name}") } else { name.into() };
     if names.contains_key(&full) {
         return None; // it is there a second time, under its full name
     }
@@ -80,15 +87,10 @@ fn cause(name: &str, config: &Config, names: &HashMap<String, String>) -> Option
     }
 }
 
-fn without_root<'a>(name: &'a str, config: &Config) -> &'a str {
-    let (root, _) = config.family.names();
-    name.strip_prefix(root).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
-}
-
 /// Number of the layer that a tensor is of.
 fn layer(name: &str, config: &Config) -> Option<usize> {
     let (_, block) = config.family.names();
-    let rest = without_root(name, config).strip_prefix(block)?.strip_prefix('.')?;
+    let rest = config.family.without_root(name).strip_prefix(block)?.strip_prefix('.')?;
     rest.split_once('.')?.0.parse().ok()
 }
 
@@ -97,20 +99,44 @@ fn refusal(shards: &Shards, config: &Config, reason: Cause, bad: &[&str]) -> Err
         Cause::Layer => {
             let last = bad.iter().filter_map(|name| layer(name, config)).max().unwrap_or_default();
             format!(
-                "has no place: config.json has {} layers, the weights {}; take the config.json that belongs to these \
-                 weights",
-                config.layers,
+                "has no place: config.json has {}, the weights {}; take the config.json that belongs to these weights",
+                counted(config.layers, "layer", "layers"),
                 last.saturating_add(1)
             )
         }
-        Cause::Bias => "is a bias that the model does not have by config.json, and would compute something else \
-                        without: set `attention_bias` there, or take the config.json that belongs to these weights"
-            .into(),
-        Cause::Inside => "is part of a layer and has no place in this `model_type`, which would compute something \
-                          else without it; take the config.json that belongs to these weights"
-            .into(),
+        Cause::Bias => {
+            format!(
+                "is a bias without which the model computes something else, and {}",
+                bias_advice(config, bad)
+            )
+        }
+        Cause::Inside => {
+            "is part of a layer and has no place in this `model_type`, which would compute something else without it; \
+             take the config.json that belongs to these weights"
+                .into()
+        }
     };
     let more = if bad.len() > 1 { format!(" (and {} more)", bad.len() - 1) } else { String::new() };
     let path = shards.get(bad[0]).map_or(shards.listing.as_path(), |tensor| tensor.path);
     Error::file(path, format!("tensor `{}`{more} {what}", bad[0]))
+}
+
+/// How all of the biases `bad` get a place, if there is a way.
+fn bias_advice(config: &Config, bad: &[&str]) -> String {
+    let keys = match config.family {
+        Family::Llama => &BIASES[..],
+        Family::Qwen3 => &BIASES[..1],
+        Family::Qwen2 | Family::Gpt2 => &[],
+    };
+    let of = |name: &str, map: &str| name.strip_suffix(".bias").is_some_and(|stem| stem.ends_with(map));
+    // A key asks for the biases of all its maps: where some are not there it only moves the error.
+    let whole = |maps: &[&str]| maps.iter().all(|map| bad.iter().any(|name| of(name, map)));
+    let fit: Vec<_> = keys.iter().filter(|(_, maps)| whole(maps)).collect();
+    if bad.iter().all(|name| fit.iter().any(|(_, maps)| maps.iter().any(|map| of(name, map)))) {
+        let keys: Vec<String> = fit.iter().map(|(key, _)| format!("`{key}`")).collect();
+        return format!("config.json does not ask for it; set {} to true there", keys.join(" and "));
+    }
+    "duel has no place for it; the weights are of another architecture or config, take the config.json that belongs to \
+     them"
+        .into()
 }

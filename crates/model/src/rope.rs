@@ -72,6 +72,7 @@ impl Rope {
             "linear" => RopeScaling::Linear { factor: positive("factor")? },
             "llama3" => {
                 let key = "original_max_position_embeddings";
+                // transformers reads the inner one, and when it builds the model puts the one beside it over that.
                 let beside = keys.count(key)?;
                 let original = beside.map_or_else(|| dict.count(key), |beside| Ok(Some(beside)))?;
                 RopeScaling::Llama3 {

@@ -2,6 +2,7 @@
 
 use crate::advice;
 use crate::error::{Error, Result};
+use crate::json;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
@@ -14,6 +15,11 @@ use std::path::{Path, PathBuf};
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// What it looks for next: names the files that hold the model together.
 const INDEX: &str = "model.safetensors.index.json";
+/// Types that weights can be of, as [`Tensor::is_float`] has it.
+pub(crate) const FLOATS: &str = "F64, F32, BF16 or F16";
+
+/// Modules that hold a model while it is compiled or trained, and stay in the names of a careless writer.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
 
 /// A mapped safetensors file.
 struct Shard {
@@ -59,14 +65,28 @@ impl Shards {
         for name in names {
             shards.add(dir.join(name))?;
         }
+        shards.unwrap();
         Ok(shards)
+    }
+
+    /// Takes off what torch.compile and DataParallel put before every name: the tensors are the same.
+    fn unwrap(&mut self) {
+        let before_all = |tensors: &BTreeMap<String, _>| {
+            let all = |wrapper: &&str| !tensors.is_empty() && tensors.keys().all(|n| n.starts_with(*wrapper));
+            WRAPPERS.into_iter().find(all)
+        };
+        while let Some(wrapper) = before_all(&self.tensors) {
+            let tensors = std::mem::take(&mut self.tensors);
+            self.tensors = tensors.into_iter().map(|(name, at)| (name[wrapper.len()..].into(), at)).collect();
+        }
     }
 
     /// Adds a file. Its own header says what it holds: an index may be older than its files.
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let bytes = map(&path)?;
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            Error::file(&path, format!("is not a whole safetensors file ({e}); download or copy it again"))
+            let why = json::stand_in(&bytes).map_or_else(|| e.to_string(), |what| format!("it is {what}"));
+            Error::file(&path, format!("is not a whole safetensors file ({why}); download or copy it again"))
         })?;
         for (name, info) in metadata.tensors() {
             self.tensors.insert(name, (self.files.len(), info.clone()));
@@ -110,10 +130,8 @@ impl Tensor<'_> {
 
 /// The files that an index names.
 fn files_of(index: &Path) -> Result<BTreeSet<String>> {
-    let text =
-        std::fs::read_to_string(index).map_err(|e| Error::file(index, format!("cannot be read: {e}")))?;
-    let json: Value =
-        serde_json::from_str(&text).map_err(|e| Error::file(index, format!("is not JSON: {e}")))?;
+    let bytes = std::fs::read(index).map_err(|e| Error::file(index, format!("cannot be read: {e}")))?;
+    let json: Value = serde_json::from_slice(&bytes).map_err(|e| json::broken(index, &bytes, &e))?;
     let weight_map =
         json["weight_map"].as_object().ok_or_else(|| Error::file(index, "has no `weight_map` object"))?;
     let file = |(tensor, file): (&String, &Value)| {

@@ -226,6 +226,27 @@ fn ranges_are_checked() {
     assert!(seed.or(Options::parse("model = 'm'\ndataset = 'd'").unwrap()).resolve().is_err());
 }
 
+/// Several losses are a list, or a text with commas; both are written so that they read back.
+#[test]
+fn losses_are_lists() {
+    for toml in [
+        "loss_type = ['sigmoid', 'sft']\nloss_weights = [1.0, 0.5]",
+        "loss_type = 'sigmoid, sft'\nloss_weights = [1.0, 0.5]",
+    ] {
+        let config = resolve(toml).unwrap();
+        assert_eq!(config.loss_type.0, ["sigmoid", "sft"]);
+        assert_eq!(config.loss_weights, Some(Numbers(vec![1.0, 0.5])));
+        assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
+    }
+    let read = find("loss_weights").read("0.8,0.2, 1").unwrap().loss_weights;
+    assert_eq!(read, Some(Maybe(Some(Numbers(vec![0.8, 0.2, 1.0])))));
+    assert!(error("loss_type = []").contains("`loss_type`"));
+    assert!(error("loss_type = ['sigmoid', 'sgimoid']").contains("did you mean `sigmoid`?"));
+    let alphapo = resolve("method = 'cpo'\nloss_type = 'alphapo'").unwrap();
+    assert_eq!((alphapo.cpo_alpha, resolve("method = 'cpo'").unwrap().cpo_alpha), (0.0, 1.0));
+    assert_eq!(Options::parse(&alphapo.to_toml().unwrap()).unwrap().resolve().unwrap(), alphapo);
+}
+
 #[test]
 fn contradictions_are_errors() {
     for (toml, part) in [
@@ -234,6 +255,18 @@ fn contradictions_are_errors() {
         ("generate_during_eval = true", "give `eval_dataset`"),
         ("loss_type = 'ipo'\nlabel_smoothing = 0.1", "`label_smoothing` has no effect with this `loss_type`"),
         ("ipo_reduction = 'sum'", "`ipo_reduction` has no effect unless `loss_type = ipo`"),
+        ("discopop_tau = 0.1", "`discopop_tau` has no effect unless `loss_type = discopop`"),
+        ("f_alpha_divergence_coef = 0.3", "unless `f_divergence_type = alpha_divergence`"),
+        (
+            "loss_type = 'bco_pair'\nf_divergence_type = 'forward_kl'",
+            "`f_divergence_type` has no effect with this",
+        ),
+        ("loss_type = 'sft'\nbeta = 0.5", "`beta` has no effect with this `loss_type`"),
+        ("cpo_alpha = 0.5", "`cpo_alpha` has no effect unless `method = cpo`"),
+        ("loss_weights = [1.0, 2.0]", "lists of different lengths"),
+        ("loss_type = 'sigmoid,sft'\nloss_weights = [1.0, -2.0]", "a weight that is negative"),
+        ("loss_type = 'exo_pair'", "needs `label_smoothing` above 0"),
+        ("method = 'sft'\nld_alpha = 0.5", "`ld_alpha` has no effect with `method = sft`"),
         ("method = 'sft'\nbeta = 0.5", "`beta` has no effect with `method = sft`"),
         ("method = 'sft'\nloss_type = 'ipo'", "`loss_type` has no effect"),
         ("max_length = 'none'\ntruncation_mode = 'keep_end'", "`truncation_mode` has no effect"),

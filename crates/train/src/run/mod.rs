@@ -60,6 +60,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let manifest = Model::manifest(model);
     let plan = Plan::new(b, config, model, &manifest, &ds, eval.as_ref());
     eprint!("{plan}");
+    if checkpoint.is_none() {
+        output::announce(config)?;
+    }
 
     let id = ModelId::of(&config.model)?;
     let content = id.with::<B>(&ds);

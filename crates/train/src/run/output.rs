@@ -80,6 +80,24 @@ pub fn check(c: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// Names a model in the output folder that the trained one will replace, before any time is spent.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn announce(c: &Config) -> Result<(), Error> {
+    const SHOWN: usize = 3;
+    let names = duel_model::model_files(&c.output_dir)?;
+    if !names.is_empty() && !c.overwrite_output_dir {
+        let more = if names.len() > SHOWN { ", ..." } else { "" };
+        let shown = names[..names.len().min(SHOWN)].join(", ");
+        eprintln!(
+            "note: {} holds another model ({shown}{more}); the trained one will take its place",
+            c.output_dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// The folder of a run, ready to be written.
 pub struct Output {
     dir: PathBuf,

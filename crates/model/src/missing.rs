@@ -1,0 +1,46 @@
+//! What to tell a user whose files lack a tensor.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::shards::Shards;
+use crate::weights::HEAD;
+
+/// What stands before the names of a model that is a part of another thing, and what to do about it.
+const WRAPPERS: [(&str, &str); 3] = [
+    (
+        "base_model.model.",
+        "the model is wrapped by PEFT; merge the adapter into it first (merge_and_unload) and give the folder of the \
+         merged model",
+    ),
+    ("model.language_model.", VISION),
+    ("language_model.", VISION),
+];
+const VISION: &str =
+    "it is a part of a vision-language model; take its text model, saved on its own with its own config.json";
+
+/// The error for a tensor of the manifest that the files do not have.
+pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
+    let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
+    let why = match (wrapped(shards, config, name), name) {
+        (Some((stored, what)), _) => format!(", but `{stored}` is there: {what}"),
+        (None, HEAD) if said => {
+            ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
+                .into()
+        }
+        (None, HEAD) => {
+            ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
+                .into()
+        }
+        (None, _) => "; config.json asks for it".into(),
+    };
+    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))
+}
+
+/// The name of the tensor in the files behind a wrapper's, and what that means.
+fn wrapped(shards: &Shards, config: &Config, name: &str) -> Option<(String, &'static str)> {
+    let short = config.family.without_root(name);
+    WRAPPERS.iter().find_map(|(wrapper, what)| {
+        let mut stored = [name, short].into_iter().map(|name| format!("{wrapper}{name}"));
+        Some((stored.find(|stored| shards.get(stored).is_some())?, *what))
+    })
+}
