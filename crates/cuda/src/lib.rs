@@ -1,21 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
-mod cache;
-mod device;
 mod driver;
+mod gpu;
 mod head;
-mod libraries;
 mod library;
 mod linear;
 mod memory;
 mod norm;
-mod nvrtc;
 mod optimizer;
 mod pointwise;
 mod preference;
 mod reduce;
-mod staging;
 mod variants;
 
 use duel_backend::{
@@ -28,12 +24,11 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use variants::Variants;
 
-pub use device::{Device, DeviceMemory, Recorded, Settings, has_driver, load_libraries};
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
+pub use gpu::{Device, DeviceMemory, Recorded, Settings, compile, has_driver, load_libraries, nvrtc_version};
 pub use library::{Epilogue, LibraryProduct, Product};
 pub use memory::Buffer;
-pub use nvrtc::{compile, version as nvrtc_version};
 pub use optimizer::Rounding;
 pub use preference::{PairLoss, PreferenceObjective, PreferenceOut, ResponseGroups};
 

@@ -1,6 +1,6 @@
 //! Compiled kernels, kept on disk.
 
-use crate::nvrtc;
+use super::nvrtc;
 use duel_backend::Result;
 use duel_kernels::{HEADERS, Source};
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! NVRTC, the compiler of CUDA C++ that is a library: compiles the kernels for one device.
 
-use crate::libraries;
+use super::libraries;
 use cudarc::nvrtc::sys::{self, nvrtcResult};
 use duel_backend::{Error, Result};
 use duel_kernels::{HEADERS, Source};
