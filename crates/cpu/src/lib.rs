@@ -10,10 +10,11 @@ mod simd;
 mod sync;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Gemm, Heads, Layout, Logits, Memory, Norm, Result, Rmsprop, RowStats,
-    Weight,
+    AdamW, Attention, Backend, Decode, Element, Error, FeedForward, Gather, Gemm, Heads, Layout, LogProbs,
+    Logits, Memory, Norm, Norms, Products, Repetition, Result, Rmsprop, RowStats, Storage, Update, Weight,
 };
 use gemm::{HasKernel, Init, Operand, Shape};
+use half::bf16;
 pub use real::{Real, Scalar};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -64,21 +65,14 @@ fn transposed<T>(data: &[T], cols: usize) -> Operand<'_, T> {
     Operand { data, rs: 1, cs: cols }
 }
 
-impl<R: Real> Backend for Cpu<R>
-where
-    R::Acc: HasKernel,
-{
+impl<R: Real> Storage for Cpu<R> {
     type Real = R;
+    type Narrow = bf16;
     type Acc = R::Acc;
     type Buf<T: Element> = Vec<T>;
 
-    fn describe(&self) -> String {
-        format!("CPU, {} thread(s), {}, {:?}", self.threads(), instruction_set(), R::DTYPE)
-    }
-
-    fn identity(&self) -> String {
-        // Not the threads, and not the instruction set: AVX2 and AVX-512 sum in one order.
-        format!("CPU, {:?}", R::DTYPE)
+    fn memory(&self) -> Memory {
+        Memory { free: available_memory(), peak: None }
     }
 
     fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
@@ -92,13 +86,6 @@ where
         Ok(buf)
     }
 
-    fn host_bytes<'a, T: Element>(&self, buf: &'a Vec<T>) -> Option<&'a [u8]> {
-        // SAFETY: an `Element` is plain data without padding; the bytes are borrowed as long as the elements.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(buf.as_ptr().cast::<u8>(), size_of_val(buf.as_slice())) };
-        cfg!(target_endian = "little").then_some(bytes)
-    }
-
     fn len<T: Element>(&self, buf: &Vec<T>) -> usize {
         buf.len()
     }
@@ -107,21 +94,20 @@ where
         dst[offset..offset + src.len()].copy_from_slice(src);
     }
 
-    fn memory(&self) -> Memory {
-        Memory { free: available_memory(), peak: None }
-    }
-
     fn download<T: Element>(&self, dst: &mut [T], src: &Vec<T>, offset: usize) -> Result<()> {
         dst.copy_from_slice(&src[offset..offset + dst.len()]);
         Ok(())
     }
 
-    fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
-        self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
+    fn host_bytes<'a, T: Element>(&self, buf: &'a Vec<T>) -> Option<&'a [u8]> {
+        // SAFETY: an `Element` is plain data without padding; the bytes are borrowed as long as the elements.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(buf.as_ptr().cast::<u8>(), size_of_val(buf.as_slice())) };
+        cfg!(target_endian = "little").then_some(bytes)
     }
 
-    fn reads_bf16(&self) -> bool {
-        true
+    fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
+        self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
     }
 
     fn zero<T: Element>(&self, buf: &mut Vec<T>) {
@@ -132,9 +118,16 @@ where
     fn finish(&self) -> Result<()> {
         Ok(())
     }
+}
 
+impl<R: Real> Repetition for Cpu<R> {
     type Recording = ();
+}
 
+impl<R: Real> Products for Cpu<R>
+where
+    R::Acc: HasKernel,
+{
     fn gemm<'w>(
         &self,
         y: &mut Vec<R>,
@@ -148,7 +141,7 @@ where
         let shape = Shape { m, n, k, ldc: stride };
         match w.into() {
             Weight::Real(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
-            Weight::Bf16(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
+            Weight::Narrow(w) => gemm::gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
         }
     }
 
@@ -166,7 +159,9 @@ where
         d.assert_dense();
         norm::bias_dw(&self.pool, db, dy, d.m, d.n);
     }
+}
 
+impl<R: Real> Gather for Cpu<R> {
     fn embed<'w>(
         &self,
         y: &mut Vec<R>,
@@ -178,7 +173,7 @@ where
         let (ids, rows) = (&layout.tokens, layout.rows);
         match table.into() {
             Weight::Real(table) => pointwise::gather(&self.pool, y, table, ids, rows, width),
-            Weight::Bf16(table) => pointwise::gather_up(&self.pool, y, table, ids, rows, width),
+            Weight::Narrow(table) => pointwise::gather_up(&self.pool, y, table, ids, rows, width),
         }
         if let Some(table) = pos_table {
             pointwise::add_gathered(&self.pool, y, table, &layout.positions, rows, width);
@@ -199,6 +194,16 @@ where
         }
     }
 
+    fn gather(&self, y: &mut Vec<R>, x: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
+        pointwise::gather(&self.pool, y, x, index, rows, width);
+    }
+
+    fn scatter_add(&self, dx: &mut Vec<R>, dy: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
+        pointwise::scatter_add(&self.pool, dx, dy, index, rows, width);
+    }
+}
+
+impl<R: Real> Norms for Cpu<R> {
     fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, dims: Norm) {
         norm::rmsnorm(&self.pool, y, rstd, x, w, dims);
     }
@@ -270,7 +275,12 @@ where
     ) {
         norm::qk_norm_bw(&self.pool, dqkv, [dwq, dwk], x, rstd, [wq, wk], rows, dims);
     }
+}
 
+impl<R: Real> Attention for Cpu<R>
+where
+    R::Acc: HasKernel,
+{
     fn rope(
         &self,
         qkv: &mut Vec<R>,
@@ -306,7 +316,9 @@ where
     ) {
         attention::backward(&self.pool, dqkv, dout, o, lse, qkv, &layout.segments, dims);
     }
+}
 
+impl<R: Real> Decode for Cpu<R> {
     fn kv_store(
         &self,
         keys: &mut Vec<R>,
@@ -332,7 +344,12 @@ where
     ) {
         attention::cached(&self.pool, o, qkv, (keys, values), bases, lens, rows, dims);
     }
+}
 
+impl<R: Real> FeedForward for Cpu<R>
+where
+    R::Acc: HasKernel,
+{
     fn swiglu(&self, y: &mut Vec<R>, x: &Vec<R>, rows: usize, width: usize) {
         pointwise::swiglu(&self.pool, y, x, rows, width);
     }
@@ -348,15 +365,9 @@ where
     fn gelu_bw(&self, dx: &mut Vec<R>, dy: &Vec<R>, x: &Vec<R>, len: usize) {
         pointwise::gelu_bw(&self.pool, dx, dy, x, len);
     }
+}
 
-    fn gather(&self, y: &mut Vec<R>, x: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
-        pointwise::gather(&self.pool, y, x, index, rows, width);
-    }
-
-    fn scatter_add(&self, dx: &mut Vec<R>, dy: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {
-        pointwise::scatter_add(&self.pool, dx, dy, index, rows, width);
-    }
-
+impl<R: Real> LogProbs for Cpu<R> {
     fn logprob(&self, out: RowStats<'_, Self>, logits: &Vec<R>, targets: &Vec<u32>, dims: Logits) {
         let RowStats { logp, lse, entropy, mean_logit, hit } = out;
         head::logprob(&self.pool, [logp, lse, entropy, mean_logit, hit], logits, targets, dims);
@@ -372,7 +383,9 @@ where
     ) {
         head::logprob_bw(&self.pool, logits, lse, coef, targets, dims);
     }
+}
 
+impl<R: Real> Update for Cpu<R> {
     fn adamw(
         &self,
         w: &mut Vec<R>,
@@ -410,6 +423,20 @@ where
 
     fn square_sums(&self, xs: &[&Vec<R::Acc>]) -> Result<Vec<f64>> {
         Ok(xs.iter().map(|x| norm::sumsq(&self.pool, x)).collect())
+    }
+}
+
+impl<R: Real> Backend for Cpu<R>
+where
+    R::Acc: HasKernel,
+{
+    fn describe(&self) -> String {
+        format!("CPU, {} thread(s), {}, {:?}", self.threads(), instruction_set(), R::DTYPE)
+    }
+
+    fn identity(&self) -> String {
+        // Not the threads, and not the instruction set: AVX2 and AVX-512 sum in one order.
+        format!("CPU, {:?}", R::DTYPE)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::pointwise::narrow;
 use crate::variants::{Attention, Tiled, WIDEST_HEAD, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Backend, Heads, Layout, Segment};
+use duel_backend::{Heads, Layout, Segment, Storage};
 use duel_kernels::sys;
 use std::cmp::Reverse;
 use std::ffi::c_void;

@@ -15,8 +15,9 @@ mod reduce;
 mod variants;
 
 use duel_backend::{
-    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Logits, Memory, Norm, Portions, Result,
-    Rmsprop, RowStats, Weight,
+    AdamW, Attention, Backend, Decode, Element, Error, FeedForward, Float, Gather, Gemm, Heads, Layout,
+    LogProbs, Logits, Memory, Norm, Norms, Portions, Products, Repetition, Result, Rmsprop, RowStats,
+    Storage, Update, Weight,
 };
 use duel_kernels::sys::TensorMap;
 use half::bf16;
@@ -48,6 +49,12 @@ impl CudaReal for bf16 {
     fn kernel(_: &'static str, bf16: &'static str) -> &'static str {
         bf16
     }
+}
+
+/// The buffer of weights, which have one type here, narrowed or not.
+fn either<'w, D: Driver, R: CudaReal>(w: Weight<'w, Cuda<D, R>>) -> &'w Buf<D, R> {
+    let (Weight::Real(buf) | Weight::Narrow(buf)) = w;
+    buf
 }
 
 /// Name of an operation's kernel for a type: `kernel!(R, "gelu")` is `"gelu_f32"` or `"gelu_bf16"`.
@@ -160,28 +167,11 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     }
 }
 
-impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
+impl<D: Driver, R: CudaReal> Storage for Cuda<D, R> {
     type Real = R;
+    type Narrow = R;
     type Acc = f32;
     type Buf<T: Element> = Buffer<D::Memory, T>;
-
-    type Recording = Recording<D>;
-
-    fn describe(&self) -> String {
-        format!("{}, {:?}", self.driver.describe(), R::DTYPE)
-    }
-
-    fn identity(&self) -> String {
-        format!("{}, {:?}", self.driver.identity(), R::DTYPE)
-    }
-
-    fn portions(&self) -> Portions {
-        Self::PORTIONS
-    }
-
-    fn rehearses(&self) -> bool {
-        true
-    }
 
     fn memory(&self) -> Memory {
         self.driver.memory()
@@ -217,6 +207,10 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         // What failed in a verb came before what that led to.
         self.take_failure().and(done)
     }
+}
+
+impl<D: Driver, R: CudaReal> Repetition for Cuda<D, R> {
+    type Recording = Recording<D>;
 
     fn repeat(&self, recording: &mut Recording<D>, work: impl FnOnce()) {
         if recording.scratch_moves != self.scratch_moves.get() {
@@ -230,7 +224,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
             recording.scratch_moves = self.scratch_moves.get();
         }
     }
+}
 
+impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
     fn gemm<'w>(
         &self,
         y: &mut Buf<D, R>,
@@ -240,7 +236,7 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         residual: Option<&Buf<D, R>>,
         dims: Gemm,
     ) {
-        self.launch_gemm(y, x, w.into().real(), bias, residual, dims);
+        self.launch_gemm(y, x, either(w.into()), bias, residual, dims);
     }
 
     fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims: Gemm) {
@@ -254,7 +250,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     fn bias_dw(&self, db: &mut Buf<D, f32>, dy: &Buf<D, R>, dims: Gemm) {
         self.launch_bias_dw(db, dy, dims);
     }
+}
 
+impl<D: Driver, R: CudaReal> Gather for Cuda<D, R> {
     fn embed<'w>(
         &self,
         y: &mut Buf<D, R>,
@@ -263,7 +261,7 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         layout: &Layout<Self>,
         width: usize,
     ) {
-        self.launch_embed(y, table.into().real(), pos_table, layout, width);
+        self.launch_embed(y, either(table.into()), pos_table, layout, width);
     }
 
     fn embed_bw(
@@ -277,6 +275,23 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         self.launch_embed_bw(dtable, dpos_table, dy, layout, width);
     }
 
+    fn gather(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, index: &Buf<D, u32>, rows: usize, width: usize) {
+        self.launch_gather(y, x, index, rows, width);
+    }
+
+    fn scatter_add(
+        &self,
+        dx: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        index: &Buf<D, u32>,
+        rows: usize,
+        width: usize,
+    ) {
+        self.launch_scatter_add(dx, dy, index, rows, width);
+    }
+}
+
+impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
         self.launch_rmsnorm(y, rstd, x, w, dims);
     }
@@ -348,7 +363,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     ) {
         self.launch_qk_norm_bw(dqkv, dwq, dwk, x, rstd, wq, wk, rows, dims);
     }
+}
 
+impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
     fn rope(
         &self,
         qkv: &mut Buf<D, R>,
@@ -384,7 +401,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     ) {
         self.launch_attention_bw(dqkv, dout, o, lse, qkv, layout, dims);
     }
+}
 
+impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
     fn kv_store(
         &self,
         keys: &mut Buf<D, R>,
@@ -410,7 +429,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     ) {
         self.launch_attention_cached(o, qkv, keys, values, bases, lens, rows, dims);
     }
+}
 
+impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
     fn swiglu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
         self.launch_swiglu(y, x, rows, width);
     }
@@ -427,21 +448,32 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
         self.launch_gelu_bw(dx, dy, x, len);
     }
 
-    fn gather(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, index: &Buf<D, u32>, rows: usize, width: usize) {
-        self.launch_gather(y, x, index, rows, width);
+    fn gemm_gelu<'w>(
+        &self,
+        y: &mut Buf<D, R>,
+        x: &mut Buf<D, R>,
+        a: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
+        bias: Option<&Buf<D, R>>,
+        dims: Gemm,
+    ) {
+        self.launch_gemm_gelu(y, x, a, either(w.into()), bias, dims);
     }
 
-    fn scatter_add(
+    fn gemm_dx_gelu(
         &self,
         dx: &mut Buf<D, R>,
+        dact: &mut Buf<D, R>,
         dy: &Buf<D, R>,
-        index: &Buf<D, u32>,
-        rows: usize,
-        width: usize,
+        w: &Buf<D, R>,
+        x: &Buf<D, R>,
+        dims: Gemm,
     ) {
-        self.launch_scatter_add(dx, dy, index, rows, width);
+        self.launch_gemm_dx_gelu(dx, dact, dy, w, x, dims);
     }
+}
 
+impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
     fn logprob(&self, out: RowStats<'_, Self>, logits: &Buf<D, R>, targets: &Buf<D, u32>, dims: Logits) {
         self.launch_logprob(out, logits, targets, dims);
     }
@@ -456,31 +488,9 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
     ) {
         self.launch_logprob_bw(logits, lse, coef, targets, dims);
     }
+}
 
-    fn gemm_gelu<'w>(
-        &self,
-        y: &mut Buf<D, R>,
-        x: &mut Buf<D, R>,
-        a: &Buf<D, R>,
-        w: impl Into<Weight<'w, Self>>,
-        bias: Option<&Buf<D, R>>,
-        dims: Gemm,
-    ) {
-        self.launch_gemm_gelu(y, x, a, w.into().real(), bias, dims);
-    }
-
-    fn gemm_dx_gelu(
-        &self,
-        dx: &mut Buf<D, R>,
-        dact: &mut Buf<D, R>,
-        dy: &Buf<D, R>,
-        w: &Buf<D, R>,
-        x: &Buf<D, R>,
-        dims: Gemm,
-    ) {
-        self.launch_gemm_dx_gelu(dx, dact, dy, w, x, dims);
-    }
-
+impl<D: Driver, R: CudaReal> Update for Cuda<D, R> {
     fn adamw(
         &self,
         w: &mut Buf<D, R>,
@@ -506,5 +516,21 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
 
     fn square_sums(&self, xs: &[&Buf<D, f32>]) -> Result<Vec<f64>> {
         self.launch_square_sums(xs)
+    }
+}
+
+impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
+    const REHEARSES: bool = true;
+
+    fn describe(&self) -> String {
+        format!("{}, {:?}", self.driver.describe(), R::DTYPE)
+    }
+
+    fn identity(&self) -> String {
+        format!("{}, {:?}", self.driver.identity(), R::DTYPE)
+    }
+
+    fn portions(&self) -> Portions {
+        Self::PORTIONS
     }
 }

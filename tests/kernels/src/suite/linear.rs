@@ -2,21 +2,21 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, Gemm};
+use duel_backend::{Backend, Gemm, Products};
 use duel_cuda::{Cuda, CudaReal, Driver};
 use duel_tests::host;
 use half::bf16;
 
-struct Products {
+struct AllProducts {
     dims: Gemm,
     bias: bool,
     residual: bool,
     scale: f64,
 }
 
-impl Operation for Products {
+impl Operation for AllProducts {
     fn name(&self) -> String {
-        let Products { dims: Gemm { m, n, k, stride }, bias, residual, scale } = *self;
+        let AllProducts { dims: Gemm { m, n, k, stride }, bias, residual, scale } = *self;
         format!(
             "gemm {m} x {n} x {k}, rows of y every {stride}, bias {bias}, residual {residual}, inputs to {scale:e}"
         )
@@ -86,7 +86,7 @@ pub fn gemm_gelu(devices: &impl Devices) {
 
 fn products(devices: &impl Devices, [m, n, k]: [usize; 3], more: [bool; 2], scale: f64) {
     let [bias, residual] = more;
-    check_both(devices, &Products { dims: Gemm::dense(m, n, k), bias, residual, scale });
+    check_both(devices, &AllProducts { dims: Gemm::dense(m, n, k), bias, residual, scale });
 }
 
 /// The same products with something between the rows of `y`: odd widths in rows of whole 16 bytes, as a head has them, and
@@ -100,7 +100,7 @@ pub fn gemm_strided(devices: &impl Devices) {
         ([1, 600, 40], 640),
     ] {
         let dims = Gemm { stride, ..Gemm::dense(m, n, k) };
-        check_both(devices, &Products { dims, bias: true, residual: false, scale: 1.0 });
+        check_both(devices, &AllProducts { dims, bias: true, residual: false, scale: 1.0 });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{AdamW, Backend, Rmsprop};
+use duel_backend::{AdamW, Backend, Rmsprop, Storage, Update};
 use duel_cuda::{Buffer, Cuda, CudaReal, Driver, Rounding};
 use duel_tests::host;
 use half::bf16;

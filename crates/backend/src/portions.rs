@@ -17,12 +17,3 @@ impl Default for Portions {
         Portions { tokens: 768, logits_bytes: 128 << 20, logits_multiple: 1 }
     }
 }
-
-/// What a device says of its memory, in bytes; what it does not know is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Could be allocated now.
-    pub free: Option<u64>,
-    /// The most that was allocated through the backend at a time.
-    pub peak: Option<u64>,
-}
