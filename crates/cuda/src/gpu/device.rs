@@ -7,7 +7,7 @@ use super::kernels::Kernels;
 use super::memory::{DeviceMemory, Usage};
 use super::staging::Staging;
 use super::{cache, libraries, nvrtc};
-use crate::memory::Buffer;
+use crate::buffer::Buffer;
 use crate::{Driver, Properties};
 use cudarc::driver::sys::{self, CUdevice_attribute};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};

@@ -1,6 +1,6 @@
 //! Memory of a GPU.
 
-use crate::memory::Buffer;
+use crate::buffer::Buffer;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use duel_backend::Element;
 use std::cell::Cell;

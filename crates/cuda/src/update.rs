@@ -1,7 +1,7 @@
-//! Launches of the optimizers.
+//! Steps of the optimizers.
 
 use crate::{Buf, Cuda, CudaReal, Driver, kernel};
-use duel_backend::{AdamW, Rmsprop};
+use duel_backend::{AdamW, Result, Rmsprop, Update};
 use duel_kernels::sys;
 
 /// How an optimizer step rounds weights to bf16 that have no master.
@@ -57,7 +57,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         clip: &Buf<D, f32>,
         hyper: AdamW,
     ) {
-        self.launch_adamw(w, master, m, v, g, Some(clip), hyper);
+        self.step_adamw(w, master, m, v, g, Some(clip), hyper);
     }
 
     /// `rmsprop` with one more factor on the gradient, `clip[0]`, that is read on the device when the step runs.
@@ -73,7 +73,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         clip: &Buf<D, f32>,
         hyper: Rmsprop,
     ) {
-        self.launch_rmsprop(w, master, v, g, Some(clip), hyper);
+        self.step_rmsprop(w, master, v, g, Some(clip), hyper);
     }
 
     fn address_of_master(&self, master: Option<&mut Buf<D, f32>>, n: usize) -> *mut f32 {
@@ -87,7 +87,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         clip.map_or(std::ptr::null(), |clip| self.read(clip, 1).cast())
     }
 
-    pub(crate) fn launch_adamw(
+    fn step_adamw(
         &self,
         w: &mut Buf<D, R>,
         master: Option<&mut Buf<D, f32>>,
@@ -132,7 +132,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "adamw"), self.flat_grid(n), &params) };
     }
 
-    pub(crate) fn launch_rmsprop(
+    fn step_rmsprop(
         &self,
         w: &mut Buf<D, R>,
         master: Option<&mut Buf<D, f32>>,
@@ -166,5 +166,45 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         };
         // SAFETY: the kernel takes RmspropParams; `write` and `read` checked the buffers against its length.
         unsafe { self.launch(kernel!(R, "rmsprop"), self.flat_grid(n), &params) };
+    }
+}
+
+impl<D: Driver, R: CudaReal> Update for Cuda<D, R> {
+    fn adamw(
+        &self,
+        w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
+        m: &mut Buf<D, f32>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        hyper: AdamW,
+    ) {
+        self.step_adamw(w, master, m, v, g, None, hyper);
+    }
+
+    fn rmsprop(
+        &self,
+        w: &mut Buf<D, R>,
+        master: Option<&mut Buf<D, f32>>,
+        v: &mut Buf<D, f32>,
+        g: &Buf<D, f32>,
+        hyper: Rmsprop,
+    ) {
+        self.step_rmsprop(w, master, v, g, None, hyper);
+    }
+
+    fn square_sums(&self, xs: &[&Buf<D, f32>]) -> Result<Vec<f64>> {
+        // The sums first, then what the longest needs: one wait serves them all.
+        let longest = xs.iter().map(|x| Self::squares_bytes(x)).max().unwrap_or(0);
+        let mut sums = vec![0.0; xs.len()];
+        let bytes = size_of_val(sums.as_slice());
+        self.with_scratch(bytes + longest, |address| {
+            let (sums, partials) = (address.cast::<f64>(), address.wrapping_byte_add(bytes).cast());
+            for (i, x) in xs.iter().enumerate() {
+                self.sum_squares(sums.wrapping_add(i), x, partials);
+            }
+        });
+        self.download_scratch(&mut sums)?;
+        Ok(sums)
     }
 }

@@ -1,17 +1,24 @@
-//! Launches of matrix products.
+//! Matrix products and the gradient of a bias.
 
+use crate::grid::{elements_a_thread, narrow};
 use crate::library::{Epilogue, LibraryProduct, Product};
-use crate::pointwise::narrow;
+use crate::reduce::{THREADS, rows_a_block};
 use crate::variants::{Linear, launch_of};
-use crate::{Buf, Cuda, CudaReal, Driver, Grid};
-use duel_backend::Gemm;
-use duel_kernels::sys::{LinearParams, PartsSumParams, TensorMap, TensorMapSpec};
+use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
+use duel_backend::{Gemm, Products, Weight};
+use duel_kernels::sys::{ColumnSumsParams, LinearParams, PartsSumParams, TensorMap, TensorMapSpec};
 use std::ffi::c_void;
 
 /// Parts of a weight gradient have a multiple of this many rows: f32 sums so many before it adds them to the rest.
 const PART_ROWS: usize = 256;
 /// Elements along the depth in a stage of the kernels for sm_90; a box of 64 bf16 is what its swizzle spans.
 const SM90_DEPTH: u32 = 64;
+
+/// The buffer of weights, which have one type here, narrowed or not.
+pub(crate) fn buffer_of<'w, D: Driver, R: CudaReal>(w: Weight<'w, Cuda<D, R>>) -> &'w Buf<D, R> {
+    let (Weight::Real(buf) | Weight::Narrow(buf)) = w;
+    buf
+}
 
 impl Linear {
     fn tiles(&self, rows: usize, columns: usize) -> usize {
@@ -26,7 +33,7 @@ impl Linear {
 }
 
 /// Addresses of a product's operands and of what is added to it.
-struct Operands {
+pub(crate) struct Operands {
     left: *const c_void,
     right: *const c_void,
     bias: *const c_void,
@@ -34,7 +41,7 @@ struct Operands {
 }
 
 impl Operands {
-    fn new(left: *const c_void, right: *const c_void) -> Self {
+    pub(crate) fn new(left: *const c_void, right: *const c_void) -> Self {
         Operands { left, right, bias: std::ptr::null(), residual: std::ptr::null() }
     }
 }
@@ -115,7 +122,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     ///
     /// # Safety
     /// As for [`Cuda::launch_product`], without parts.
-    unsafe fn by_library(
+    pub(crate) unsafe fn by_library(
         &self,
         product: Product,
         epilogue: Epilogue,
@@ -141,7 +148,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.driver.library_product(&product) }
     }
 
-    fn operands_of_gemm(
+    pub(crate) fn operands_of_gemm(
         &self,
         x: &Buf<D, R>,
         w: &Buf<D, R>,
@@ -158,12 +165,14 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             ..Operands::new(self.read(x, m * k), self.read(w, n * k))
         }
     }
+}
 
-    pub(crate) fn launch_gemm(
+impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
+    fn gemm<'w>(
         &self,
         y: &mut Buf<D, R>,
         x: &Buf<D, R>,
-        w: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
         bias: Option<&Buf<D, R>>,
         residual: Option<&Buf<D, R>>,
         dims @ Gemm { m, n, k, .. }: Gemm,
@@ -172,7 +181,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             return;
         }
         let product = Product::Forward;
-        let operands = self.operands_of_gemm(x, w, bias, residual, dims);
+        let operands = self.operands_of_gemm(x, buffer_of(w.into()), bias, residual, dims);
         let y = self.write(y, dims.y_len());
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
         unsafe {
@@ -182,36 +191,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         }
     }
 
-    pub(crate) fn launch_gemm_gelu(
-        &self,
-        y: &mut Buf<D, R>,
-        x: &mut Buf<D, R>,
-        a: &Buf<D, R>,
-        w: &Buf<D, R>,
-        bias: Option<&Buf<D, R>>,
-        dims @ Gemm { m, n, .. }: Gemm,
-    ) {
-        if m * n == 0 {
-            return;
-        }
-        dims.assert_dense();
-        let operands = self.operands_of_gemm(a, w, bias, None, dims);
-        let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
-        // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        if unsafe { self.by_library(Product::Forward, epilogue, self.write(y, m * n), &operands, dims) } {
-            return;
-        }
-        self.launch_gemm(x, a, w, bias, None, dims);
-        self.launch_gelu(y, x, m * n);
-    }
-
-    pub(crate) fn launch_gemm_dx(
-        &self,
-        dx: &mut Buf<D, R>,
-        dy: &Buf<D, R>,
-        w: &Buf<D, R>,
-        dims @ Gemm { m, n, k, .. }: Gemm,
-    ) {
+    fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims @ Gemm { m, n, k, .. }: Gemm) {
         if m * k == 0 {
             return;
         }
@@ -226,32 +206,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         }
     }
 
-    pub(crate) fn launch_gemm_dx_gelu(
-        &self,
-        dx: &mut Buf<D, R>,
-        dact: &mut Buf<D, R>,
-        dy: &Buf<D, R>,
-        w: &Buf<D, R>,
-        x: &Buf<D, R>,
-        dims @ Gemm { m, n, k, .. }: Gemm,
-    ) {
-        if m * k == 0 {
-            return;
-        }
-        dims.assert_dense();
-        let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
-        let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
-        // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        if unsafe {
-            self.by_library(Product::InputGradient, epilogue, self.write(dx, m * k), &operands, dims)
-        } {
-            return;
-        }
-        self.launch_gemm_dx(dact, dy, w, dims);
-        self.launch_gelu_bw(dx, dact, x, m * k);
-    }
-
-    pub(crate) fn launch_gemm_dw(
+    fn gemm_dw(
         &self,
         dw: &mut Buf<D, f32>,
         dy: &Buf<D, R>,
@@ -286,6 +241,34 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 self.launch_product(product, variant, scratch, &operands, part, dims);
                 self.launch("gemm_dw_sum", grid, &sum);
             }
+        });
+    }
+
+    fn bias_dw(&self, db: &mut Buf<D, f32>, dy: &Buf<D, R>, dims: Gemm) {
+        let Gemm { m: rows, n: width, .. } = dims;
+        dims.assert_dense();
+        if rows * width == 0 {
+            return;
+        }
+        let rows_a_block = rows_a_block(rows);
+        let parts = rows.div_ceil(rows_a_block);
+        let count = elements_a_thread::<R>(width);
+        let packs = width.div_ceil(count);
+        let team = packs.next_power_of_two().clamp(32, THREADS as usize);
+        let threads = [narrow(team), THREADS / narrow(team)];
+        let grid = Grid::plane([parts, packs.div_ceil(team)], threads)
+            .with_shared(THREADS as usize * count * size_of::<f32>());
+        self.with_scratch(parts * width * size_of::<f32>(), |address| {
+            let params = ColumnSumsParams {
+                partials: address.cast(),
+                dy: self.read(dy, rows * width),
+                rows: narrow(rows),
+                width: narrow(width),
+                rows_a_block: narrow(rows_a_block),
+            };
+            // SAFETY: the kernel takes ColumnSumsParams; `read` checked its input, and the scratch is what it writes.
+            unsafe { self.launch(kernel!(R, "column_sums"), grid, &params) };
+            self.add_partials([db], address.cast(), parts, width);
         });
     }
 }

@@ -1,8 +1,8 @@
-//! Launches of the log-softmax over the vocabulary.
+//! The log-softmax over the vocabulary.
 
-use crate::pointwise::narrow;
+use crate::grid::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Logits, RowStats};
+use duel_backend::{LogProbs, Logits, RowStats};
 use duel_kernels::sys;
 
 /// Loads of 16 bytes that a thread does for its row before the row gets more threads.
@@ -17,8 +17,10 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         let threads = packs.div_ceil(PACKS_A_THREAD).next_power_of_two().clamp(THREADS[1], THREADS[0]);
         Grid::linear(rows, narrow(threads)).with_shared(threads / 32 * 4 * size_of::<f32>())
     }
+}
 
-    pub(crate) fn launch_logprob(
+impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
+    fn logprob(
         &self,
         out: RowStats<'_, Self>,
         logits: &Buf<D, R>,
@@ -44,7 +46,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "logprob"), Self::vocab_grid(rows, vocab), &params) };
     }
 
-    pub(crate) fn launch_logprob_bw(
+    fn logprob_bw(
         &self,
         logits: &mut Buf<D, R>,
         lse: &Buf<D, f32>,
