@@ -16,7 +16,7 @@ pub fn has_driver() -> bool {
 }
 
 /// Loads libcuda and libnvrtc. Every function of cudarc panics where its library is missing, so a program that calls any
-/// before it opens a [`Device`] asks here first.
+/// before it opens a [`Device`](crate::Device) asks here first.
 ///
 /// # Errors
 /// When a library is missing: names all that are, and where they were looked for.

@@ -19,7 +19,7 @@ impl Usage {
     }
 }
 
-/// Memory of a [`Device`].
+/// Memory of a [`Device`](crate::Device).
 pub struct DeviceMemory {
     /// Taken by [`Buffer::into_slice`], which alone leaves nothing.
     slice: Option<CudaSlice<u8>>,
