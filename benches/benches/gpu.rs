@@ -3,7 +3,7 @@
 #![allow(missing_docs)] // criterion's macros make public items
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
-use duel_backend::{Backend, Result};
+use duel_backend::{Backend, Result, Storage};
 use duel_benches::gpu::{Case, Gpu, Group, cases};
 use duel_benches::prepare::{Run, prepare};
 use duel_cuda::{Device, Settings};

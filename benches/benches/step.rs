@@ -3,7 +3,7 @@
 #![allow(missing_docs)] // criterion's macros make public items
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use duel_backend::Backend;
+use duel_backend::{Storage, Update};
 use duel_benches::step::{Case, cases};
 use duel_benches::{cores, indices, values};
 use duel_cpu::Cpu;

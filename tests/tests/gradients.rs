@@ -5,7 +5,9 @@
 //! difference is three quarters of the wider one's truncation error, which bounds the far smaller one (fourth order)
 //! of their extrapolation; rounding of the outputs, divided by the step, adds to it.
 
-use duel_backend::{Backend, Gemm, Heads, Layout, Logits, Norm, RowStats};
+use duel_backend::{
+    Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products, RowStats,
+};
 use duel_cpu::Cpu;
 use duel_model::Family;
 use duel_tests::{Batch, Case, Group, How, Objective, Random, tiny};

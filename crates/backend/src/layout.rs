@@ -1,4 +1,4 @@
-use crate::{Backend, Index, Result};
+use crate::{Index, Result, Storage};
 
 /// A run of consecutive rows that attend causally to themselves and fully to a prefix.
 ///
@@ -19,7 +19,7 @@ pub struct Segment {
 /// One micro-batch: groups packed end to end without padding, `[prompt | response 1 | … | response K]` each.
 ///
 /// Allocated once for the largest micro-batch and refilled with [`Layout::set`].
-pub struct Layout<B: Backend> {
+pub struct Layout<B: Storage> {
     /// Rows in use.
     pub rows: usize,
     /// Segments that tile the rows, in order.
@@ -31,7 +31,7 @@ pub struct Layout<B: Backend> {
     staging: Vec<u32>,
 }
 
-impl<B: Backend> Layout<B> {
+impl<B: Storage> Layout<B> {
     /// Room for `max_rows` rows.
     pub fn new(backend: &B, max_rows: usize) -> Result<Self> {
         Ok(Layout {

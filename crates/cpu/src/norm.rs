@@ -1,12 +1,10 @@
 //! RMSNorm, LayerNorm and the per-head norm of queries and keys, forward and backward.
 
+use crate::Cpu;
 use crate::real::{Real, Scalar, sum};
+use crate::reduce::{add_columns, slabs};
 use crate::simd::simd;
-use crate::sync::{Pool, SyncPtr};
-use duel_backend::{Float, Heads, Norm};
-
-/// Columns that one task sums at a time when rows are reduced.
-const SLAB: usize = 64;
+use duel_backend::{Heads, Norm, Norms};
 
 simd! {
     /// `y = x · rstd · w`; returns `rstd`.
@@ -69,178 +67,131 @@ simd! {
             *dw += dy.up() * ((x.up() - mean) * rstd);
         }
     }
+}
 
-    /// `db += dy` for one row of a slab of columns.
-    pub fn bias_row<R: Real>(db: &mut [R::Acc], dy: &[R]) {
-        for (db, dy) in db.iter_mut().zip(dy) {
-            *db += dy.up();
-        }
+impl<R: Real> Norms for Cpu<R> {
+    fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, d: Norm) {
+        let n = d.width;
+        self.pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {
+            rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps);
+        });
     }
-}
 
-/// Calls `f(first column, slab of dw)`; rows are summed inside `f`, in order, so threads cannot change the sum.
-fn slabs<S: Scalar>(pool: &Pool, dw: &mut [S], width: usize, f: impl Fn(usize, &mut [S]) + Sync) {
-    pool.parts(dw, width, |from, part| {
-        for (i, slab) in part.chunks_mut(SLAB).enumerate() {
-            f(from + i * SLAB, slab);
-        }
-    });
-}
+    fn rmsnorm_bw(
+        &self,
+        dx: &mut Vec<R>,
+        dw: &mut Vec<R::Acc>,
+        dy: &Vec<R>,
+        x: &Vec<R>,
+        rstd: &Vec<R::Acc>,
+        w: &Vec<R>,
+        d: Norm,
+    ) {
+        let n = d.width;
+        self.pool.rows(dx, d.rows, n, |r, dx| {
+            rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r])
+        });
+        slabs(&self.pool, dw, n, |col, dw| {
+            for (r, &rstd) in rstd.iter().enumerate().take(d.rows) {
+                let at = r * n + col;
+                weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd);
+            }
+        });
+    }
 
-/// Column sums of `dy[rows, width]` added to `db`.
-pub fn bias_dw<R: Real>(pool: &Pool, db: &mut [R::Acc], dy: &[R], rows: usize, width: usize) {
-    slabs(pool, db, width, |col, db| {
-        for r in 0..rows {
-            bias_row(db, &dy[r * width + col..][..db.len()]);
-        }
-    });
-}
+    fn layernorm(
+        &self,
+        y: &mut Vec<R>,
+        stats: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        w: &Vec<R>,
+        b: &Vec<R>,
+        d: Norm,
+    ) {
+        let n = d.width;
+        self.pool.rows2(y, n, stats, 2, d.rows, |r, y, stats| {
+            stats.copy_from_slice(&layer_row(y, &x[r * n..][..n], &w[..n], &b[..n], d.eps));
+        });
+    }
 
-pub fn rmsnorm<R: Real>(pool: &Pool, y: &mut [R], rstd: &mut [R::Acc], x: &[R], w: &[R], d: Norm) {
-    let n = d.width;
-    pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {
-        rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps);
-    });
-}
+    fn layernorm_bw(
+        &self,
+        dx: &mut Vec<R>,
+        dw: &mut Vec<R::Acc>,
+        db: &mut Vec<R::Acc>,
+        dy: &Vec<R>,
+        x: &Vec<R>,
+        stats: &Vec<R::Acc>,
+        w: &Vec<R>,
+        d: Norm,
+    ) {
+        let n = d.width;
+        self.pool.rows(dx, d.rows, n, |r, dx| {
+            layer_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], [stats[2 * r], stats[2 * r + 1]]);
+        });
+        slabs(&self.pool, dw, n, |col, dw| {
+            for r in 0..d.rows {
+                let at = r * n + col;
+                weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], stats[2 * r], stats[2 * r + 1]);
+            }
+        });
+        add_columns(&self.pool, db, dy, d.rows, n);
+    }
 
-pub fn rmsnorm_bw<R: Real>(
-    pool: &Pool,
-    dx: &mut [R],
-    dw: &mut [R::Acc],
-    dy: &[R],
-    x: &[R],
-    rstd: &[R::Acc],
-    w: &[R],
-    d: Norm,
-) {
-    let n = d.width;
-    pool.rows(dx, d.rows, n, |r, dx| rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]));
-    slabs(pool, dw, n, |col, dw| {
-        for (r, &rstd) in rstd.iter().enumerate().take(d.rows) {
-            let at = r * n + col;
-            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd);
-        }
-    });
-}
+    fn qk_norm(
+        &self,
+        y: &mut Vec<R>,
+        rstd: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        wq: &Vec<R>,
+        wk: &Vec<R>,
+        rows: usize,
+        eps: f64,
+        d: Heads,
+    ) {
+        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
+        self.pool.rows2(y, width, rstd, normed, rows, |r, y, rstd| {
+            let x = &x[r * width..][..width];
+            for h in 0..normed {
+                let w = [wq, wk][usize::from(h >= d.heads)];
+                rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps);
+            }
+            y[normed * hd..].copy_from_slice(&x[normed * hd..]);
+        });
+    }
 
-pub fn layernorm<R: Real>(
-    pool: &Pool,
-    y: &mut [R],
-    stats: &mut [R::Acc],
-    x: &[R],
-    w: &[R],
-    b: &[R],
-    d: Norm,
-) {
-    let n = d.width;
-    pool.rows2(y, n, stats, 2, d.rows, |r, y, stats| {
-        stats.copy_from_slice(&layer_row(y, &x[r * n..][..n], &w[..n], &b[..n], d.eps));
-    });
-}
-
-pub fn layernorm_bw<R: Real>(
-    pool: &Pool,
-    dx: &mut [R],
-    dw: &mut [R::Acc],
-    db: &mut [R::Acc],
-    dy: &[R],
-    x: &[R],
-    stats: &[R::Acc],
-    w: &[R],
-    d: Norm,
-) {
-    let n = d.width;
-    pool.rows(dx, d.rows, n, |r, dx| {
-        layer_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], [stats[2 * r], stats[2 * r + 1]]);
-    });
-    slabs(pool, dw, n, |col, dw| {
-        for r in 0..d.rows {
-            let at = r * n + col;
-            weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], stats[2 * r], stats[2 * r + 1]);
-        }
-    });
-    bias_dw(pool, db, dy, d.rows, n);
-}
-
-pub fn qk_norm<R: Real>(
-    pool: &Pool,
-    y: &mut [R],
-    rstd: &mut [R::Acc],
-    x: &[R],
-    weights: [&[R]; 2],
-    rows: usize,
-    eps: f64,
-    d: Heads,
-) {
-    let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-    pool.rows2(y, width, rstd, normed, rows, |r, y, rstd| {
-        let x = &x[r * width..][..width];
-        for h in 0..normed {
-            let w = weights[usize::from(h >= d.heads)];
-            rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps);
-        }
-        y[normed * hd..].copy_from_slice(&x[normed * hd..]);
-    });
-}
-
-pub fn qk_norm_bw<R: Real>(
-    pool: &Pool,
-    dqkv: &mut [R],
-    dw: [&mut [R::Acc]; 2],
-    x: &[R],
-    rstd: &[R::Acc],
-    weights: [&[R]; 2],
-    rows: usize,
-    d: Heads,
-) {
-    let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-    // The weights' gradients need dy, which the next pass overwrites.
-    for (dw, heads) in dw.into_iter().zip([0..d.heads, d.heads..normed]) {
-        let dy = &*dqkv;
-        slabs(pool, dw, hd, |col, dw| {
-            for r in 0..rows {
-                for h in heads.clone() {
-                    let at = r * width + h * hd + col;
-                    let scale = rstd[r * normed + h];
-                    weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, scale);
+    fn qk_norm_bw(
+        &self,
+        dqkv: &mut Vec<R>,
+        dwq: &mut Vec<R::Acc>,
+        dwk: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        rstd: &Vec<R::Acc>,
+        wq: &Vec<R>,
+        wk: &Vec<R>,
+        rows: usize,
+        d: Heads,
+    ) {
+        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
+        // The weights' gradients need dy, which the next pass overwrites.
+        for (dw, heads) in [dwq, dwk].into_iter().zip([0..d.heads, d.heads..normed]) {
+            let dy = &*dqkv;
+            slabs(&self.pool, dw, hd, |col, dw| {
+                for r in 0..rows {
+                    for h in heads.clone() {
+                        let at = r * width + h * hd + col;
+                        let scale = rstd[r * normed + h];
+                        weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, scale);
+                    }
                 }
-            }
-        });
-    }
-    pool.rows(dqkv, rows, width, |r, d_row| {
-        for h in 0..normed {
-            let w = weights[usize::from(h >= d.heads)];
-            let x = &x[r * width + h * hd..][..hd];
-            rms_row_bw_in_place(&mut d_row[h * hd..][..hd], x, &w[..hd], rstd[r * normed + h]);
+            });
         }
-    });
-}
-
-/// Sum of squares in f64, in blocks whose order does not depend on the threads.
-pub fn sumsq<S: Scalar>(pool: &Pool, x: &[S]) -> f64 {
-    const BLOCK: usize = 1 << 14;
-    let blocks = x.len().div_ceil(BLOCK);
-    f64::with_shared(|partial| {
-        partial.resize(partial.len().max(blocks), 0.0);
-        let out = SyncPtr::new(partial);
-        pool.tasks(blocks, |b| {
-            let block = &x[b * BLOCK..x.len().min((b + 1) * BLOCK)];
-            let s = block_sumsq(block);
-            // SAFETY: each task writes its own element of `partial`.
-            unsafe {
-                *out.at(b) = s;
+        self.pool.rows(dqkv, rows, width, |r, d_row| {
+            for h in 0..normed {
+                let w = [wq, wk][usize::from(h >= d.heads)];
+                let x = &x[r * width + h * hd..][..hd];
+                rms_row_bw_in_place(&mut d_row[h * hd..][..hd], x, &w[..hd], rstd[r * normed + h]);
             }
         });
-        partial[..blocks].iter().sum()
-    })
-}
-
-simd! {
-    /// Sum of squares of one block, each square taken and summed in f64.
-    pub fn block_sumsq<S: Scalar>(x: &[S]) -> f64 {
-        sum([x], |[x]| {
-            let v = Float::to_f64(x);
-            v * v
-        })
     }
 }

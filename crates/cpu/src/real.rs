@@ -284,6 +284,23 @@ pub fn max<S: Scalar>(x: &[S]) -> S {
     acc.into_iter().fold(S::LOWEST, |a, v| if v > a { v } else { a })
 }
 
+/// Parts of these sizes of a scratch buffer, which grows where they need it; what they hold is undefined.
+pub fn take<'a, S: Scalar>(scratch: &'a mut Vec<S>, sizes: &[usize]) -> Vec<&'a mut [S]> {
+    let total = sizes.iter().sum();
+    if scratch.len() < total {
+        scratch.resize(total, S::ZERO);
+    }
+    let mut rest = &mut scratch[..total];
+    sizes
+        .iter()
+        .map(|&n| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(n);
+            rest = tail;
+            part
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

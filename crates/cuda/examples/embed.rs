@@ -7,7 +7,10 @@
 //! and the gradient of its head's weights.
 
 use cudarc::driver::CudaContext;
-use duel_backend::{Backend, Error, Gemm, Heads, Layout, Logits, Result, RowStats, Segment};
+use duel_backend::{
+    Attention, Backend, Error, Gather, Gemm, Heads, Layout, LogProbs, Logits, Products, Result, RowStats,
+    Segment, Storage,
+};
 use duel_cuda::{Cuda, Device, PairLoss, PreferenceObjective, PreferenceOut, Settings};
 use half::bf16;
 use std::process::ExitCode;

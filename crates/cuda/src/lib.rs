@@ -1,41 +1,43 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
-mod cache;
-mod device;
+mod buffer;
+mod decode;
 mod driver;
-mod head;
-mod libraries;
+mod feed_forward;
+mod gather;
+mod gpu;
+mod grid;
 mod library;
-mod linear;
-mod memory;
+mod logprob;
 mod norm;
-mod nvrtc;
-mod optimizer;
-mod pointwise;
 mod preference;
+mod product;
 mod reduce;
-mod staging;
+mod repetition;
+mod scratch;
+mod squares;
+mod storage;
+mod tiles;
+mod update;
 mod variants;
 
-use duel_backend::{
-    AdamW, Backend, Element, Error, Float, Gemm, Heads, Layout, Logits, Memory, Norm, Portions, Result,
-    Rmsprop, RowStats, Weight,
-};
+use duel_backend::{Backend, Error, Float, Portions};
 use duel_kernels::sys::TensorMap;
 use half::bf16;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use tiles::TileLists;
 use variants::Variants;
 
-pub use device::{Device, DeviceMemory, Recorded, Settings, has_driver, load_libraries};
+pub use buffer::Buffer;
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
+pub use gpu::{Device, DeviceMemory, Recorded, Settings, compile, has_driver, load_libraries, nvrtc_version};
 pub use library::{Epilogue, LibraryProduct, Product};
-pub use memory::Buffer;
-pub use nvrtc::{compile, version as nvrtc_version};
-pub use optimizer::Rounding;
 pub use preference::{PairLoss, PreferenceObjective, PreferenceOut, ResponseGroups};
+pub use repetition::Recording;
+pub use update::Rounding;
 
 /// What weights and activations can be stored in.
 pub trait CudaReal: Float {
@@ -77,21 +79,9 @@ pub struct Cuda<D: Driver, R> {
     /// Whether the work of a repetition is being done.
     repeating: Cell<bool>,
     variants: Variants,
-    tile_lists: RefCell<attention::TileLists<D>>,
+    tile_lists: RefCell<TileLists<D>>,
     rounding: Cell<Rounding>,
     real: PhantomData<R>,
-}
-
-/// Work that repeats, as the driver keeps it, and where the scratch memory was then.
-pub struct Recording<D: Driver> {
-    scratch_moves: u64,
-    of_driver: D::Recording,
-}
-
-impl<D: Driver> Default for Recording<D> {
-    fn default() -> Self {
-        Recording { scratch_moves: 0, of_driver: D::Recording::default() }
-    }
 }
 
 /// A buffer on the CUDA backend.
@@ -149,28 +139,10 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, &arguments) };
     }
-
-    /// # Panics
-    /// In work that repeats, where only kernels may be launched.
-    pub(crate) fn check_outside_of_repetition(&self) {
-        assert!(
-            !self.repeating.get(),
-            "work that repeats allocates nothing, copies nothing from or to the host"
-        );
-    }
-
-    /// Blocks that keep every multiprocessor busy in a kernel that strides over its work, but no more than `work`.
-    pub(crate) fn blocks_for(&self, work: usize) -> usize {
-        work.clamp(1, 8 * self.properties.multiprocessors as usize)
-    }
 }
 
 impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
-    type Real = R;
-    type Acc = f32;
-    type Buf<T: Element> = Buffer<D::Memory, T>;
-
-    type Recording = Recording<D>;
+    const REHEARSES: bool = true;
 
     fn describe(&self) -> String {
         format!("{}, {:?}", self.driver.describe(), R::DTYPE)
@@ -182,334 +154,5 @@ impl<D: Driver, R: CudaReal> Backend for Cuda<D, R> {
 
     fn portions(&self) -> Portions {
         Self::PORTIONS
-    }
-
-    fn rehearses(&self) -> bool {
-        true
-    }
-
-    fn memory(&self) -> Memory {
-        self.driver.memory()
-    }
-
-    fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>> {
-        self.alloc_buffer(len)
-    }
-
-    fn len<T: Element>(&self, buf: &Buf<D, T>) -> usize {
-        buf.len()
-    }
-
-    fn upload<T: Element>(&self, dst: &mut Buf<D, T>, offset: usize, src: &[T]) {
-        self.upload_buffer(dst, offset, src);
-    }
-
-    fn download<T: Element>(&self, dst: &mut [T], src: &Buf<D, T>, offset: usize) -> Result<()> {
-        self.download_buffer(dst, src, offset)
-    }
-
-    fn copy<T: Element>(&self, dst: &mut Buf<D, T>, src: &Buf<D, T>, len: usize) {
-        self.copy_buffer(dst, src, len);
-    }
-
-    fn zero<T: Element>(&self, buf: &mut Buf<D, T>) {
-        self.zero_buffer(buf);
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.check_outside_of_repetition();
-        let done = self.driver.finish();
-        // What failed in a verb came before what that led to.
-        self.take_failure().and(done)
-    }
-
-    fn repeat(&self, recording: &mut Recording<D>, work: impl FnOnce()) {
-        if recording.scratch_moves != self.scratch_moves.get() {
-            *recording = Recording::default();
-        }
-        self.repeating.set(true);
-        self.driver.repeat(&mut recording.of_driver, work);
-        self.repeating.set(false);
-        if recording.scratch_moves != self.scratch_moves.get() {
-            // It grew in the first pass, which is over: the next one finds it in its place.
-            recording.scratch_moves = self.scratch_moves.get();
-        }
-    }
-
-    fn gemm<'w>(
-        &self,
-        y: &mut Buf<D, R>,
-        x: &Buf<D, R>,
-        w: impl Into<Weight<'w, Self>>,
-        bias: Option<&Buf<D, R>>,
-        residual: Option<&Buf<D, R>>,
-        dims: Gemm,
-    ) {
-        self.launch_gemm(y, x, w.into().real(), bias, residual, dims);
-    }
-
-    fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims: Gemm) {
-        self.launch_gemm_dx(dx, dy, w, dims);
-    }
-
-    fn gemm_dw(&self, dw: &mut Buf<D, f32>, dy: &Buf<D, R>, x: &Buf<D, R>, dims: Gemm) {
-        self.launch_gemm_dw(dw, dy, x, dims);
-    }
-
-    fn bias_dw(&self, db: &mut Buf<D, f32>, dy: &Buf<D, R>, dims: Gemm) {
-        self.launch_bias_dw(db, dy, dims);
-    }
-
-    fn embed<'w>(
-        &self,
-        y: &mut Buf<D, R>,
-        table: impl Into<Weight<'w, Self>>,
-        pos_table: Option<&Buf<D, R>>,
-        layout: &Layout<Self>,
-        width: usize,
-    ) {
-        self.launch_embed(y, table.into().real(), pos_table, layout, width);
-    }
-
-    fn embed_bw(
-        &self,
-        dtable: &mut Buf<D, f32>,
-        dpos_table: Option<&mut Buf<D, f32>>,
-        dy: &Buf<D, R>,
-        layout: &Layout<Self>,
-        width: usize,
-    ) {
-        self.launch_embed_bw(dtable, dpos_table, dy, layout, width);
-    }
-
-    fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
-        self.launch_rmsnorm(y, rstd, x, w, dims);
-    }
-
-    fn rmsnorm_bw(
-        &self,
-        dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
-        dy: &Buf<D, R>,
-        x: &Buf<D, R>,
-        rstd: &Buf<D, f32>,
-        w: &Buf<D, R>,
-        dims: Norm,
-    ) {
-        self.launch_rmsnorm_bw(dx, dw, dy, x, rstd, w, dims);
-    }
-
-    fn layernorm(
-        &self,
-        y: &mut Buf<D, R>,
-        stats: &mut Buf<D, f32>,
-        x: &Buf<D, R>,
-        w: &Buf<D, R>,
-        b: &Buf<D, R>,
-        dims: Norm,
-    ) {
-        self.launch_layernorm(y, stats, x, w, b, dims);
-    }
-
-    fn layernorm_bw(
-        &self,
-        dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
-        db: &mut Buf<D, f32>,
-        dy: &Buf<D, R>,
-        x: &Buf<D, R>,
-        stats: &Buf<D, f32>,
-        w: &Buf<D, R>,
-        dims: Norm,
-    ) {
-        self.launch_layernorm_bw(dx, dw, db, dy, x, stats, w, dims);
-    }
-
-    fn qk_norm(
-        &self,
-        y: &mut Buf<D, R>,
-        rstd: &mut Buf<D, f32>,
-        x: &Buf<D, R>,
-        wq: &Buf<D, R>,
-        wk: &Buf<D, R>,
-        rows: usize,
-        eps: f64,
-        dims: Heads,
-    ) {
-        self.launch_qk_norm(y, rstd, x, wq, wk, rows, eps, dims);
-    }
-
-    fn qk_norm_bw(
-        &self,
-        dqkv: &mut Buf<D, R>,
-        dwq: &mut Buf<D, f32>,
-        dwk: &mut Buf<D, f32>,
-        x: &Buf<D, R>,
-        rstd: &Buf<D, f32>,
-        wq: &Buf<D, R>,
-        wk: &Buf<D, R>,
-        rows: usize,
-        dims: Heads,
-    ) {
-        self.launch_qk_norm_bw(dqkv, dwq, dwk, x, rstd, wq, wk, rows, dims);
-    }
-
-    fn rope(
-        &self,
-        qkv: &mut Buf<D, R>,
-        table: &Buf<D, f32>,
-        positions: &Buf<D, u32>,
-        rows: usize,
-        inverse: bool,
-        dims: Heads,
-    ) {
-        self.launch_rope(qkv, table, positions, rows, inverse, dims);
-    }
-
-    fn attention(
-        &self,
-        o: &mut Buf<D, R>,
-        lse: &mut Buf<D, f32>,
-        qkv: &Buf<D, R>,
-        layout: &Layout<Self>,
-        dims: Heads,
-    ) {
-        self.launch_attention(o, lse, qkv, layout, dims);
-    }
-
-    fn attention_bw(
-        &self,
-        dqkv: &mut Buf<D, R>,
-        dout: &Buf<D, R>,
-        o: &Buf<D, R>,
-        lse: &Buf<D, f32>,
-        qkv: &Buf<D, R>,
-        layout: &Layout<Self>,
-        dims: Heads,
-    ) {
-        self.launch_attention_bw(dqkv, dout, o, lse, qkv, layout, dims);
-    }
-
-    fn kv_store(
-        &self,
-        keys: &mut Buf<D, R>,
-        values: &mut Buf<D, R>,
-        qkv: &Buf<D, R>,
-        slots: &Buf<D, u32>,
-        rows: usize,
-        dims: Heads,
-    ) {
-        self.launch_kv_store(keys, values, qkv, slots, rows, dims);
-    }
-
-    fn attention_cached(
-        &self,
-        o: &mut Buf<D, R>,
-        qkv: &Buf<D, R>,
-        keys: &Buf<D, R>,
-        values: &Buf<D, R>,
-        bases: &Buf<D, u32>,
-        lens: &Buf<D, u32>,
-        rows: usize,
-        dims: Heads,
-    ) {
-        self.launch_attention_cached(o, qkv, keys, values, bases, lens, rows, dims);
-    }
-
-    fn swiglu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
-        self.launch_swiglu(y, x, rows, width);
-    }
-
-    fn swiglu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
-        self.launch_swiglu_bw(dx, dy, x, rows, width);
-    }
-
-    fn gelu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize) {
-        self.launch_gelu(y, x, len);
-    }
-
-    fn gelu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, len: usize) {
-        self.launch_gelu_bw(dx, dy, x, len);
-    }
-
-    fn gather(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, index: &Buf<D, u32>, rows: usize, width: usize) {
-        self.launch_gather(y, x, index, rows, width);
-    }
-
-    fn scatter_add(
-        &self,
-        dx: &mut Buf<D, R>,
-        dy: &Buf<D, R>,
-        index: &Buf<D, u32>,
-        rows: usize,
-        width: usize,
-    ) {
-        self.launch_scatter_add(dx, dy, index, rows, width);
-    }
-
-    fn logprob(&self, out: RowStats<'_, Self>, logits: &Buf<D, R>, targets: &Buf<D, u32>, dims: Logits) {
-        self.launch_logprob(out, logits, targets, dims);
-    }
-
-    fn logprob_bw(
-        &self,
-        logits: &mut Buf<D, R>,
-        lse: &Buf<D, f32>,
-        coef: &Buf<D, f32>,
-        targets: &Buf<D, u32>,
-        dims: Logits,
-    ) {
-        self.launch_logprob_bw(logits, lse, coef, targets, dims);
-    }
-
-    fn gemm_gelu<'w>(
-        &self,
-        y: &mut Buf<D, R>,
-        x: &mut Buf<D, R>,
-        a: &Buf<D, R>,
-        w: impl Into<Weight<'w, Self>>,
-        bias: Option<&Buf<D, R>>,
-        dims: Gemm,
-    ) {
-        self.launch_gemm_gelu(y, x, a, w.into().real(), bias, dims);
-    }
-
-    fn gemm_dx_gelu(
-        &self,
-        dx: &mut Buf<D, R>,
-        dact: &mut Buf<D, R>,
-        dy: &Buf<D, R>,
-        w: &Buf<D, R>,
-        x: &Buf<D, R>,
-        dims: Gemm,
-    ) {
-        self.launch_gemm_dx_gelu(dx, dact, dy, w, x, dims);
-    }
-
-    fn adamw(
-        &self,
-        w: &mut Buf<D, R>,
-        master: Option<&mut Buf<D, f32>>,
-        m: &mut Buf<D, f32>,
-        v: &mut Buf<D, f32>,
-        g: &Buf<D, f32>,
-        hyper: AdamW,
-    ) {
-        self.launch_adamw(w, master, m, v, g, None, hyper);
-    }
-
-    fn rmsprop(
-        &self,
-        w: &mut Buf<D, R>,
-        master: Option<&mut Buf<D, f32>>,
-        v: &mut Buf<D, f32>,
-        g: &Buf<D, f32>,
-        hyper: Rmsprop,
-    ) {
-        self.launch_rmsprop(w, master, v, g, None, hyper);
-    }
-
-    fn square_sums(&self, xs: &[&Buf<D, f32>]) -> Result<Vec<f64>> {
-        self.launch_square_sums(xs)
     }
 }

@@ -1,9 +1,9 @@
-//! Launches of the norms.
+//! Norms of rows and of heads.
 
-use crate::pointwise::{elements_a_thread, narrow, team_grid};
+use crate::grid::{elements_a_thread, narrow, team_grid};
 use crate::reduce::rows_a_block;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Heads, Norm};
+use duel_backend::{Heads, Norm, Norms};
 use duel_kernels::sys;
 
 /// Threads of a block: NORM_THREADS of norm.cu.
@@ -59,15 +59,10 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             self.add_partials(dw, partials, parts, width);
         });
     }
+}
 
-    pub(crate) fn launch_rmsnorm(
-        &self,
-        y: &mut Buf<D, R>,
-        rstd: &mut Buf<D, f32>,
-        x: &Buf<D, R>,
-        w: &Buf<D, R>,
-        dims: Norm,
-    ) {
+impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
+    fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
         let Norm { rows, width, eps } = dims;
         if rows == 0 {
             return;
@@ -85,7 +80,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "rmsnorm"), forward_grid::<R>(rows, width), &params) };
     }
 
-    pub(crate) fn launch_rmsnorm_bw(
+    fn rmsnorm_bw(
         &self,
         dx: &mut Buf<D, R>,
         dw: &mut Buf<D, f32>,
@@ -118,7 +113,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         });
     }
 
-    pub(crate) fn launch_layernorm(
+    fn layernorm(
         &self,
         y: &mut Buf<D, R>,
         stats: &mut Buf<D, f32>,
@@ -145,7 +140,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "layernorm"), forward_grid::<R>(rows, width), &params) };
     }
 
-    pub(crate) fn launch_layernorm_bw(
+    fn layernorm_bw(
         &self,
         dx: &mut Buf<D, R>,
         dw: &mut Buf<D, f32>,
@@ -179,7 +174,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         });
     }
 
-    pub(crate) fn launch_qk_norm(
+    fn qk_norm(
         &self,
         y: &mut Buf<D, R>,
         rstd: &mut Buf<D, f32>,
@@ -213,7 +208,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "qk_norm"), grid, &params) };
     }
 
-    pub(crate) fn launch_qk_norm_bw(
+    fn qk_norm_bw(
         &self,
         dqkv: &mut Buf<D, R>,
         dwq: &mut Buf<D, f32>,

@@ -1,7 +1,7 @@
 //! The preference objective on the device.
 
 use crate::{Buf, Cuda, CudaReal, Driver, Grid};
-use duel_backend::{Result, RowStats};
+use duel_backend::{Result, RowStats, Storage};
 use duel_kernels::sys;
 
 const THREADS: u32 = 256;
@@ -74,8 +74,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// Room for so many responses in at most so many groups. Fails when the device has none.
     pub fn response_groups(&self, responses: usize, groups: usize) -> Result<ResponseGroups<D>> {
         Ok(ResponseGroups {
-            first_rows: self.alloc_buffer(responses + 1)?,
-            first_responses: self.alloc_buffer(groups + 1)?,
+            first_rows: self.alloc(responses + 1)?,
+            first_responses: self.alloc(groups + 1)?,
             rows: 0,
             responses: 0,
             groups: 0,
@@ -96,8 +96,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         groups.rows = first_rows.last().map_or(0, |&end| end as usize);
         groups.responses = parts_of(first_rows, groups.rows);
         groups.groups = parts_of(first_responses, groups.responses);
-        self.upload_buffer(&mut groups.first_rows, 0, first_rows);
-        self.upload_buffer(&mut groups.first_responses, 0, first_responses);
+        self.upload(&mut groups.first_rows, 0, first_rows);
+        self.upload(&mut groups.first_responses, 0, first_responses);
     }
 
     /// Loss and coefficients of a chunk of whole groups, from the statistics that `logprob` left for its rows;

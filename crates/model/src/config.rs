@@ -265,7 +265,7 @@ impl Config {
         Ok(())
     }
 
-    /// `[max_positions, head_dim]`: half cosines, half sines a position, for [`duel_backend::Backend::rope`].
+    /// `[max_positions, head_dim]`: half cosines, half sines a position, for [`duel_backend::Attention::rope`].
     pub fn rope_table(&self, positions: usize) -> Vec<f64> {
         let Some(rope) = self.rope else { return Vec::new() };
         let frequencies = rope.frequencies(self.heads.head_dim);

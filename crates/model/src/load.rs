@@ -5,7 +5,6 @@ use crate::folder::Folder;
 use crate::shards::Tensor;
 use crate::weights::{Frozen, Model, Shape, Stored};
 use duel_backend::{Acc, Backend, Element, Float, Real};
-use half::bf16;
 
 /// Reads the weights of a Hugging Face folder onto the device.
 ///
@@ -36,13 +35,14 @@ pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
 pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
     let positions = Model::manifest(folder.config()).positions;
     let parameters = read_all(folder, |shape, host: &[B::Real]| {
-        let narrow = |x: &B::Real| bf16::from_f32(x.to_f32());
+        let narrow = |x: &B::Real| B::Narrow::from_f64(x.to_f64());
         let exact = |x: &B::Real| narrow(x).to_f64() == x.to_f64();
         // The table of positions is added to rows, and vectors are too short to matter.
         let matrix = !shape.vector && positions.as_ref() != Some(shape);
-        if b.reads_bf16() && matrix && host.iter().all(exact) {
-            let narrow: Vec<bf16> = host.iter().map(narrow).collect();
-            return Ok(Stored::Bf16(upload(b, &narrow)?));
+        let narrower = size_of::<B::Narrow>() < size_of::<B::Real>();
+        if narrower && matrix && host.iter().all(exact) {
+            let narrow: Vec<B::Narrow> = host.iter().map(narrow).collect();
+            return Ok(Stored::Narrow(upload(b, &narrow)?));
         }
         Ok(Stored::Real(upload(b, host)?))
     })?;

@@ -1,6 +1,5 @@
 use crate::config::{Config, Family, Mlp, NormKind};
 use duel_backend::{Backend, Float, Real, Result, Weight};
-use half::bf16;
 use std::convert::Infallible;
 
 /// Name of the head in every file.
@@ -241,11 +240,12 @@ impl<B: Backend> Weights<B> for Model<B::Buf<B::Real>> {
 /// A parameter that does not change any more.
 pub(crate) enum Stored<B: Backend> {
     Real(Real<B>),
-    Bf16(B::Buf<bf16>),
+    Narrow(B::Buf<B::Narrow>),
 }
 
-/// A model that is only read: a reference, a model to generate from. Where the backend reads bf16, a matrix whose
-/// every element bf16 holds exactly (most published weights) is stored in it: the results are the same bits.
+/// A model that is only read: a reference, a model to generate from. Where the backend reads a narrower type, such as
+/// bf16, a matrix whose every element that holds exactly (most published weights) is stored in it: the results are the
+/// same bits.
 pub struct Frozen<B: Backend> {
     pub(crate) parameters: Model<Stored<B>>,
 }
@@ -255,7 +255,7 @@ impl<B: Backend> Frozen<B> {
     pub fn bytes(&self, b: &B) -> usize {
         let bytes = |p: &Stored<B>| match p {
             Stored::Real(buf) => b.len(buf) * size_of::<B::Real>(),
-            Stored::Bf16(buf) => b.len(buf) * size_of::<bf16>(),
+            Stored::Narrow(buf) => b.len(buf) * size_of::<B::Narrow>(),
         };
         self.parameters.iter().into_iter().map(bytes).sum()
     }
@@ -265,7 +265,7 @@ impl<B: Backend> Weights<B> for Frozen<B> {
     fn view(&self) -> Model<Weight<'_, B>> {
         self.parameters.each(|p| match p {
             Stored::Real(buf) => Weight::Real(buf),
-            Stored::Bf16(buf) => Weight::Bf16(buf),
+            Stored::Narrow(buf) => Weight::Narrow(buf),
         })
     }
 }

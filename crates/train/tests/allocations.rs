@@ -1,6 +1,6 @@
 //! A step allocates no buffer: what it needs was allocated before the first one.
 
-use duel_backend::Backend;
+use duel_backend::{Storage, Update};
 use duel_cpu::Cpu;
 use duel_data::{Dataset, Options, Task, Truncation};
 use duel_model::{Config, Keep, Model};

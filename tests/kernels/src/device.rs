@@ -1,7 +1,7 @@
 //! What a [`Device`] promises besides its kernels. Each function takes a way to open one.
 
 use crate::message_of_panic;
-use duel_backend::{Backend, Error};
+use duel_backend::{Error, FeedForward, Storage};
 use duel_cuda::{Cuda, Device, Driver, Grid, Settings, sys};
 
 /// Opens a device with these settings.

@@ -285,7 +285,7 @@ impl Emulation {
         for Launch { kernel, grid, arguments } in &launches.0 {
             let addresses: Vec<_> = arguments.iter().map(|memory| memory.0.as_ptr().cast()).collect();
             // SAFETY: the arguments are copies of those of a launch whose caller made the promise, and who repeats work
-            // promises it again (`Backend::repeat`).
+            // promises it again (`Repetition::repeat`).
             unsafe { self.run_and_keep(kernel, *grid, &addresses) };
         }
     }

@@ -1,6 +1,6 @@
 //! A row number outside its table is an error of the device, not a read or write of someone else's memory.
 
-use duel_backend::{Backend, Heads};
+use duel_backend::{Acc, Attention, Decode, Gather, Heads, Index, Storage};
 use duel_cuda::Cuda;
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 
@@ -8,7 +8,7 @@ type Device = Cuda<Emulation, f32>;
 const WIDTH: usize = 8;
 
 /// Runs `verb` with a table of 5 rows and the row numbers 0, 4 and 5, and checks its error.
-fn check(verb: impl FnOnce(&Device, &mut <Device as Backend>::Buf<f32>, &<Device as Backend>::Buf<u32>)) {
+fn check(verb: impl FnOnce(&Device, &mut Acc<Device>, &Index<Device>)) {
     let b = Device::new(Emulation::new(Schedule::new(Order::Forward, Copies::Lazy)));
     let mut table = b.alloc(5 * WIDTH).expect("room for a test");
     let mut index = b.alloc(3).expect("room for a test");

@@ -105,7 +105,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         state = c.state.clone();
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
     }
-    if b.rehearses() {
+    if B::REHEARSES {
         engine.rehearse(&weights, &mut grads, &ds)?;
         print_peak(b);
     }

@@ -3,15 +3,16 @@
 //! Each takes the devices to run on; [`conformance!`](crate::conformance) makes a test of every one.
 
 mod attention;
+mod feed_forward;
 mod gather;
-mod head;
-mod linear;
+mod logprob;
 mod norm;
-mod optimizer;
-mod pointwise;
 mod preference;
+mod product;
 mod reduce;
 mod repetition;
+mod rope;
+mod update;
 
 use crate::{Devices, Operation, check};
 use half::bf16;
@@ -19,15 +20,16 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 pub use attention::{attention, attention_cached, attention_of_random_layouts, attention_rows};
+pub use feed_forward::{gelu, swiglu};
 pub use gather::{embed, gather, gather_random};
-pub use head::{logprob, logprob_random, logprob_strided};
-pub use linear::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide};
+pub use logprob::{logprob, logprob_random, logprob_strided};
 pub use norm::{layernorm, norm_random, qk_norm, rmsnorm};
-pub use optimizer::{clipped_steps, optimizers, stochastic_rounding};
-pub use pointwise::{gelu, rope, swiglu};
 pub use preference::{head_chunk, preference};
+pub use product::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide};
 pub use reduce::{bias_dw, sumsq};
 pub use repetition::repetition;
+pub use rope::rope;
+pub use update::{clipped_steps, optimizers, stochastic_rounding};
 
 /// Checks an operation in f32 and in bf16.
 fn check_both(devices: &impl Devices, operation: &impl Operation) {

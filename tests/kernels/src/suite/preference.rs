@@ -1,7 +1,7 @@
 //! The preference objective on the device, against that of `duel_loss` on the host.
 
 use crate::{Bench, Devices};
-use duel_backend::{Acc, Backend, Float, Index, Real, RowStats};
+use duel_backend::{Acc, Backend, Float, Index, LogProbs, Real, RowStats, Storage};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal, Driver, PairLoss, PreferenceObjective, PreferenceOut};
 use duel_loss::{Score, hinge, ipo, sigmoid};

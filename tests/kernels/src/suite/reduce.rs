@@ -2,7 +2,7 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, Gemm};
+use duel_backend::{Backend, Gemm, Update};
 use duel_cuda::Cuda;
 use duel_tests::host;
 

@@ -1,17 +1,17 @@
 //! Work that repeats.
 
 use crate::Devices;
-use duel_backend::{Backend, Gemm};
+use duel_backend::{Acc, Backend, Gemm, Products, Real, Repetition, Storage};
 use duel_cuda::{Cuda, Driver};
 use duel_tests::{Random, host};
 use half::bf16;
 
 /// A product, whose kernel reads tensor maps on a device that has them, and the norm of a gradient, which needs scratch.
 struct Work<D: Driver> {
-    x: <Cuda<D, bf16> as Backend>::Buf<bf16>,
-    w: <Cuda<D, bf16> as Backend>::Buf<bf16>,
-    y: <Cuda<D, bf16> as Backend>::Buf<bf16>,
-    db: <Cuda<D, bf16> as Backend>::Buf<f32>,
+    x: Real<Cuda<D, bf16>>,
+    w: Real<Cuda<D, bf16>>,
+    y: Real<Cuda<D, bf16>>,
+    db: Acc<Cuda<D, bf16>>,
 }
 
 const DIMS: Gemm = Gemm { m: 40, n: 512, k: 64, stride: 512 };

@@ -1,0 +1,58 @@
+use crate::{Acc, Index, Real, Storage};
+
+/// Dimensions of a matrix of logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logits {
+    /// Rows: scored tokens.
+    pub rows: usize,
+    /// Columns.
+    pub vocab: usize,
+    /// Elements from one row to the next; what lies between is not touched.
+    pub stride: usize,
+}
+
+impl Logits {
+    /// Dense logits.
+    pub fn dense(rows: usize, vocab: usize) -> Self {
+        Logits { rows, vocab, stride: vocab }
+    }
+
+    /// Elements from the first to the last.
+    pub fn len(self) -> usize {
+        if self.is_empty() { 0 } else { (self.rows - 1) * self.stride + self.vocab }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.rows == 0 || self.vocab == 0
+    }
+}
+
+/// Where the per-row results of [`LogProbs::logprob`] go: one value a row each.
+pub struct RowStats<'a, B: Storage> {
+    /// `ln softmax(logits)[target]`.
+    pub logp: &'a mut Acc<B>,
+    /// `ln sum exp(logits)`; the backward needs it.
+    pub lse: &'a mut Acc<B>,
+    /// Entropy of the softmax, in nats.
+    pub entropy: &'a mut Acc<B>,
+    /// Mean of the row's logits over the vocabulary.
+    pub mean_logit: &'a mut Acc<B>,
+    /// 1 where the target is the arg-max, else 0.
+    pub hit: &'a mut Acc<B>,
+}
+
+/// The log-softmax over the vocabulary at a target.
+pub trait LogProbs: Storage {
+    /// Log-softmax of each row of `logits[rows, vocab]` at its target, with the row's statistics.
+    fn logprob(&self, out: RowStats<'_, Self>, logits: &Real<Self>, targets: &Index<Self>, dims: Logits);
+    /// Backward of [`LogProbs::logprob`], in place: `logits[r] = coef[r] · (onehot(target[r]) - softmax(logits[r]))`.
+    fn logprob_bw(
+        &self,
+        logits: &mut Real<Self>,
+        lse: &Acc<Self>,
+        coef: &Acc<Self>,
+        targets: &Index<Self>,
+        dims: Logits,
+    );
+}

@@ -1,0 +1,78 @@
+use crate::{Acc, Heads, Real, Storage};
+
+/// Dimensions of a norm over the last axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Rows that are normalised on their own.
+    pub rows: usize,
+    /// Elements in a row.
+    pub width: usize,
+    /// Added to the mean square (or variance) before the root.
+    pub eps: f64,
+}
+
+/// Norms of rows and of heads.
+pub trait Norms: Storage {
+    /// RMSNorm (Zhang & Sennrich, 2019): `y = x · rstd · w`, `rstd = 1/sqrt(mean(x²) + eps)`; `rstd[rows]` is kept.
+    fn rmsnorm(&self, y: &mut Real<Self>, rstd: &mut Acc<Self>, x: &Real<Self>, w: &Real<Self>, dims: Norm);
+    /// Backward of [`Norms::rmsnorm`]: `dx +=` (the residual's gradient is already there), `dw +=`.
+    fn rmsnorm_bw(
+        &self,
+        dx: &mut Real<Self>,
+        dw: &mut Acc<Self>,
+        dy: &Real<Self>,
+        x: &Real<Self>,
+        rstd: &Acc<Self>,
+        w: &Real<Self>,
+        dims: Norm,
+    );
+    /// LayerNorm (Ba et al., 2016): `y = (x - mean) · rstd · w + b`; `stats[2·rows]` keeps `mean, rstd` a row.
+    fn layernorm(
+        &self,
+        y: &mut Real<Self>,
+        stats: &mut Acc<Self>,
+        x: &Real<Self>,
+        w: &Real<Self>,
+        b: &Real<Self>,
+        dims: Norm,
+    );
+    /// Backward of [`Norms::layernorm`]: `dx +=`, `dw +=`, `db +=`.
+    fn layernorm_bw(
+        &self,
+        dx: &mut Real<Self>,
+        dw: &mut Acc<Self>,
+        db: &mut Acc<Self>,
+        dy: &Real<Self>,
+        x: &Real<Self>,
+        stats: &Acc<Self>,
+        w: &Real<Self>,
+        dims: Norm,
+    );
+    /// RMSNorm of every query and key head of `x[rows, qkv]` with weights `wq`, `wk` (`head_dim` each), values
+    /// copied (Qwen3); `rstd[rows · (heads + kv_heads)]` is kept.
+    fn qk_norm(
+        &self,
+        y: &mut Real<Self>,
+        rstd: &mut Acc<Self>,
+        x: &Real<Self>,
+        wq: &Real<Self>,
+        wk: &Real<Self>,
+        rows: usize,
+        eps: f64,
+        dims: Heads,
+    );
+    /// Backward of [`Norms::qk_norm`], in place: `dqkv` holds the gradient of `y` and receives that of `x`;
+    /// `dwq +=`, `dwk +=`.
+    fn qk_norm_bw(
+        &self,
+        dqkv: &mut Real<Self>,
+        dwq: &mut Acc<Self>,
+        dwk: &mut Acc<Self>,
+        x: &Real<Self>,
+        rstd: &Acc<Self>,
+        wq: &Real<Self>,
+        wk: &Real<Self>,
+        rows: usize,
+        dims: Heads,
+    );
+}

@@ -1,0 +1,54 @@
+use crate::{Element, Float, Result};
+
+/// A buffer of weights or activations on backend `B`.
+pub type Real<B> = <B as Storage>::Buf<<B as Storage>::Real>;
+/// A buffer of gradients, statistics or moments on backend `B`.
+pub type Acc<B> = <B as Storage>::Buf<<B as Storage>::Acc>;
+/// A buffer of token ids, positions or row numbers on backend `B`.
+pub type Index<B> = <B as Storage>::Buf<u32>;
+
+/// What a device says of its memory, in bytes; what it does not know is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Could be allocated now.
+    pub free: Option<u64>,
+    /// The most that was allocated through the backend at a time.
+    pub peak: Option<u64>,
+}
+
+/// Buffers, and what they hold.
+pub trait Storage: Sized + 'static {
+    /// Weights and activations.
+    type Real: Float;
+    /// Weights that do not change any more, where this holds them exactly: a narrower type than [`Storage::Real`] that
+    /// [`Weight`](crate::Weight) may have, or the same.
+    type Narrow: Float;
+    /// Gradients of weights, statistics and moments.
+    type Acc: Float;
+    /// Device memory. The buffer is the unit of aliasing: there are no views.
+    type Buf<T: Element>: 'static;
+
+    /// What is known about the device's memory.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+    /// A zeroed buffer of `len` elements. Fails when the device has no room for it: memory is had here, not when it is
+    /// first used.
+    fn alloc<T: Element>(&self, len: usize) -> Result<Self::Buf<T>>;
+    /// Number of elements in `buf`.
+    fn len<T: Element>(&self, buf: &Self::Buf<T>) -> usize;
+    /// Copies `src` from the host into `dst[offset..]`.
+    fn upload<T: Element>(&self, dst: &mut Self::Buf<T>, offset: usize, src: &[T]);
+    /// Copies `src[offset..offset + dst.len()]` to the host, after all earlier verbs. Fails when one of those did.
+    fn download<T: Element>(&self, dst: &mut [T], src: &Self::Buf<T>, offset: usize) -> Result<()>;
+    /// The buffer's bytes, little-endian, where it lies in the host's memory and can be read without a copy.
+    fn host_bytes<'a, T: Element>(&self, _buf: &'a Self::Buf<T>) -> Option<&'a [u8]> {
+        None
+    }
+    /// `dst[..len] = src[..len]`.
+    fn copy<T: Element>(&self, dst: &mut Self::Buf<T>, src: &Self::Buf<T>, len: usize);
+    /// Sets every element to zero.
+    fn zero<T: Element>(&self, buf: &mut Self::Buf<T>);
+    /// Waits for everything that was started and reports what went wrong in it.
+    fn finish(&self) -> Result<()>;
+}

@@ -1,0 +1,227 @@
+//! Matrix product in packed panels (Goto & van de Geijn, 2008), for every layout of the operands.
+//!
+//! An element of the result is a sum over `k` in blocks of [`block::KC`], each block summed in order: its bits depend
+//! neither on the thread count nor on how many other rows and columns there are.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod band;
+mod block;
+mod choice;
+mod kernel;
+mod operand;
+mod pack;
+mod portable;
+mod store;
+
+use crate::real::{Lift, Real};
+use crate::sync::{Pool, SyncPtr};
+pub use band::{Band, PANEL};
+use block::block;
+pub use choice::HasKernel;
+pub use operand::{Init, Operand, Shape};
+
+/// `c = init + a bᵀ`, split over the pool's threads along the longer of `m` and `n`.
+pub fn gemm<S, A, B, C>(pool: &Pool, shape: Shape, c: &mut [C], a: Operand<A>, b: Operand<B>, init: Init<C>)
+where
+    S: HasKernel,
+    A: Lift<S>,
+    B: Lift<S>,
+    C: Real<Acc = S>,
+{
+    gemm_band(pool, shape, Band::Full, c, a, b, init);
+}
+
+/// As [`gemm`], of the part that `band` says.
+pub fn gemm_band<S, A, B, C>(
+    pool: &Pool,
+    shape: Shape,
+    band: Band,
+    c: &mut [C],
+    a: Operand<A>,
+    b: Operand<B>,
+    init: Init<C>,
+) where
+    S: HasKernel,
+    A: Lift<S>,
+    B: Lift<S>,
+    C: Real<Acc = S>,
+{
+    let Shape { m, n, k, ldc } = shape;
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(ldc >= n && c.len() >= (m - 1) * ldc + n, "result buffer too short");
+    assert!(k == 0 || a.data.len() > (m - 1) * a.rs + (k - 1) * a.cs, "left operand too short");
+    assert!(k == 0 || b.data.len() > (n - 1) * b.rs + (k - 1) * b.cs, "right operand too short");
+    if let Init::Add(bias, residual) = init {
+        assert!(bias.is_none_or(|x| x.len() >= n), "bias too short");
+        assert!(
+            residual.is_none_or(|x| x.len() >= m * n && ldc == n),
+            "residual too short, or rows not dense"
+        );
+    }
+    let kernel = S::kernel();
+    assert!(kernel.mr <= PANEL, "a band's zeros must cover a panel");
+    let c = SyncPtr::new(c);
+    let parts = if m * n * k < 1 << 16 { 1 } else { usize::MAX };
+    if m >= n {
+        pool.ranges(m, kernel.mr, parts, |rows| {
+            // SAFETY: this thread writes rows `rows` of c only, inside c as asserted above.
+            unsafe { block(&kernel, shape, band, rows, 0..n, c, a, b, init) };
+        });
+    } else {
+        pool.ranges(n, kernel.nr, parts, |cols| {
+            // SAFETY: this thread writes columns `cols` of c only, inside c as asserted above.
+            unsafe { block(&kernel, shape, band, 0..m, cols, c, a, b, init) };
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::block::KC;
+    use super::*;
+    use half::bf16;
+
+    fn value(i: usize) -> f64 {
+        ((i * 2_654_435_761) % 1009) as f64 / 504.5 - 1.0
+    }
+
+    /// Every layout and edge against the plain triple loop in f64, the error bounded by k + 3 roundings of the largest partial sum.
+    fn check<R: Real>()
+    where
+        R::Acc: HasKernel,
+    {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for (m, n, k) in [
+                (1, 1, 1),
+                (1, 70, 33),
+                (2, 5, 300),
+                (13, 33, 7),
+                (60, 130, KC + 1),
+                (250, 40, 2 * KC + 9),
+                (5, 9, 0),
+            ] {
+                for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+                    let a: Vec<R> = (0..m * k).map(|i| R::from_f64(value(i))).collect();
+                    let b: Vec<R> = (0..n * k).map(|i| R::from_f64(value(i + 7))).collect();
+                    let bias: Vec<R> = (0..n).map(|i| R::from_f64(value(i + 3))).collect();
+                    let res: Vec<R> = (0..m * n).map(|i| R::from_f64(value(i + 5))).collect();
+                    let (ars, acs) = if ta { (1, m) } else { (k, 1) };
+                    let (brs, bcs) = if tb { (1, n) } else { (k, 1) };
+                    let mut c = vec![R::default(); m * n];
+                    gemm(
+                        &pool,
+                        Shape { m, n, k, ldc: n },
+                        &mut c,
+                        Operand { data: &a, rs: ars, cs: acs },
+                        Operand { data: &b, rs: brs, cs: bcs },
+                        Init::Add(Some(&bias), Some(&res)),
+                    );
+                    for i in 0..m {
+                        for j in 0..n {
+                            let mut want = bias[j].to_f64() + res[i * n + j].to_f64();
+                            let mut size = bias[j].to_f64().abs() + res[i * n + j].to_f64().abs();
+                            for p in 0..k {
+                                let product = a[i * ars + p * acs].to_f64() * b[j * brs + p * bcs].to_f64();
+                                want += product;
+                                size += product.abs();
+                            }
+                            let bound = (k + 3) as f64 * size * <R::Acc as duel_backend::Float>::EPSILON
+                                + want.abs() * R::EPSILON;
+                            let got = c[i * n + j].to_f64();
+                            assert!(
+                                (got - want).abs() <= bound,
+                                "({m},{n},{k}) at ({i},{j}): {got} not {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn matches_the_triple_loop() {
+        check::<f64>();
+        check::<f32>();
+        check::<bf16>();
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_other_rows() {
+        let (n, k) = (75, 2 * KC + 30);
+        let a: Vec<f32> = (0..40 * k).map(|i| value(i) as f32).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| value(i + 11) as f32).collect();
+        let run = |m: usize, threads| {
+            let mut c = vec![0f32; m * n];
+            let (a, b) = (Operand { data: &a, rs: k, cs: 1 }, Operand { data: &b, rs: k, cs: 1 });
+            gemm(&Pool::new(threads), Shape { m, n, k, ldc: n }, &mut c, a, b, Init::Zero);
+            c
+        };
+        let all = run(40, 1);
+        for (m, threads) in [(1, 1), (3, 1), (17, 2), (39, 3)] {
+            assert_eq!(run(m, threads), all[..m * n]);
+        }
+    }
+
+    /// Each band against the triple loop over what it keeps, with NaN wherever the band says that nothing is read.
+    #[test]
+    fn bands_leave_out_what_they_say() {
+        fn check<S: HasKernel>() {
+            let pool = Pool::new(1);
+            let nan = S::of(f64::NAN);
+            for (m, n, k) in [(1, 1, 1), (40, 100, 70), (97, 300, 130), (200, 64, 2 * KC + 9)] {
+                for edge in [0, 5, 96] {
+                    let b: Vec<S> = (0..n * k).map(|i| S::of(value(i + 7))).collect();
+                    let of_b = Operand { data: &b, rs: k, cs: 1 };
+                    let bands = [Band::Result { edge }, Band::Left { edge }, Band::LeftTransposed { edge }];
+                    for band in bands {
+                        let kept = |i: usize, p: usize| match band {
+                            Band::Left { .. } => p <= i + edge,
+                            Band::LeftTransposed { .. } => i <= p + edge,
+                            _ => true,
+                        };
+                        // Behind the zeros that a panel may look at, nothing may be read.
+                        let hidden = |i: usize, p: usize| match band {
+                            Band::Left { .. } => p > i + edge + PANEL,
+                            Band::LeftTransposed { .. } => i > p + edge + PANEL,
+                            _ => false,
+                        };
+                        let element = |i: usize, p: usize| match (kept(i, p), hidden(i, p)) {
+                            (true, _) => S::of(value(i * k + p)),
+                            (false, true) => nan,
+                            (false, false) => S::ZERO,
+                        };
+                        let a: Vec<S> = (0..m * k).map(|at| element(at / k, at % k)).collect();
+                        let mut c = vec![nan; m * n];
+                        let shape = Shape { m, n, k, ldc: n };
+                        let of_a = Operand { data: &a, rs: k, cs: 1 };
+                        gemm_band(&pool, shape, band, &mut c, of_a, of_b, Init::Zero);
+                        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                            if matches!(band, Band::Result { .. }) && j > i + edge {
+                                continue;
+                            }
+                            let products = (0..k)
+                                .filter(|&p| kept(i, p))
+                                .map(|p| a[i * k + p].to_f64() * b[j * k + p].to_f64());
+                            let (want, size) = products.fold((0.0, 0.0), |(w, s), x| (w + x, s + x.abs()));
+                            let bound = (k + 3) as f64 * size * S::EPSILON;
+                            let got = c[i * n + j].to_f64();
+                            assert!(
+                                (got - want).abs() <= bound,
+                                "({m},{n},{k}) edge {edge} at ({i},{j}): {got} not {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        check::<f64>();
+        check::<f32>();
+    }
+}

@@ -1,0 +1,41 @@
+//! What a product is made of.
+
+/// An operand: element `(i, p)` is `data[i * rs + p * cs]`, `p` running along the summed axis.
+pub struct Operand<'a, T> {
+    pub data: &'a [T],
+    pub rs: usize,
+    pub cs: usize,
+}
+
+impl<T> Clone for Operand<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Operand<'_, T> {}
+
+/// What the product is added to.
+pub enum Init<'a, C> {
+    /// Nothing.
+    Zero,
+    /// What the result buffer holds.
+    Keep,
+    /// A row of biases and a matrix of the result's shape, dense.
+    Add(Option<&'a [C]>, Option<&'a [C]>),
+}
+
+impl<C> Clone for Init<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<C> Copy for Init<'_, C> {}
+
+/// Shape of the product: `c[m, n]` with row stride `ldc`, summed over `k`.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub ldc: usize,
+}

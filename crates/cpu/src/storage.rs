@@ -1,0 +1,69 @@
+//! Buffers in the host's memory.
+
+use crate::Cpu;
+use crate::real::Real;
+use duel_backend::{Element, Error, Memory, Result, Storage};
+use half::bf16;
+use std::mem::MaybeUninit;
+
+impl<R: Real> Storage for Cpu<R> {
+    type Real = R;
+    type Narrow = bf16;
+    type Acc = R::Acc;
+    type Buf<T: Element> = Vec<T>;
+
+    fn memory(&self) -> Memory {
+        Memory { free: available_memory(), peak: None }
+    }
+
+    fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
+        let mut buf = Vec::new();
+        buf.try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+        // Touched by all threads: the system clears pages as they are touched, which is slow on one.
+        self.pool.parts(buf.spare_capacity_mut(), len, |_, part| part.fill(MaybeUninit::new(T::default())));
+        // SAFETY: the first `len` elements were just written.
+        unsafe { buf.set_len(len) };
+        Ok(buf)
+    }
+
+    fn len<T: Element>(&self, buf: &Vec<T>) -> usize {
+        buf.len()
+    }
+
+    fn upload<T: Element>(&self, dst: &mut Vec<T>, offset: usize, src: &[T]) {
+        dst[offset..offset + src.len()].copy_from_slice(src);
+    }
+
+    fn download<T: Element>(&self, dst: &mut [T], src: &Vec<T>, offset: usize) -> Result<()> {
+        dst.copy_from_slice(&src[offset..offset + dst.len()]);
+        Ok(())
+    }
+
+    fn host_bytes<'a, T: Element>(&self, buf: &'a Vec<T>) -> Option<&'a [u8]> {
+        // SAFETY: an `Element` is plain data without padding; the bytes are borrowed as long as the elements.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(buf.as_ptr().cast::<u8>(), size_of_val(buf.as_slice())) };
+        cfg!(target_endian = "little").then_some(bytes)
+    }
+
+    fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
+        self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
+    }
+
+    fn zero<T: Element>(&self, buf: &mut Vec<T>) {
+        let len = buf.len();
+        self.pool.parts(buf, len, |_, part| part.fill(T::default()));
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes of memory that the system could give, where it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}

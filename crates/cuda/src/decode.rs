@@ -1,0 +1,77 @@
+//! Attention over a cache of keys and values.
+
+use crate::grid::narrow;
+use crate::variants::WIDEST_HEAD;
+use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
+use duel_backend::{Decode, Heads};
+use duel_kernels::sys;
+
+/// Teams of a block of `attention_cached`.
+const CACHED_TEAMS: usize = 16;
+/// Threads of a block of `attention_cached`.
+const CACHED_THREADS: u32 = 128;
+
+impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
+    fn kv_store(
+        &self,
+        keys: &mut Buf<D, R>,
+        values: &mut Buf<D, R>,
+        qkv: &Buf<D, R>,
+        slots: &Buf<D, u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        let cache_rows = keys.len().min(values.len()) / dims.kv_width();
+        let params = sys::KvStoreParams {
+            keys: self.write(keys, cache_rows * dims.kv_width()),
+            values: self.write(values, cache_rows * dims.kv_width()),
+            qkv: self.read(qkv, rows * dims.qkv_width()),
+            slots: self.read(slots, rows).cast(),
+            rows: narrow(rows),
+            q_width: narrow(dims.q_width()),
+            kv_width: narrow(dims.kv_width()),
+            cache_rows: narrow(cache_rows),
+        };
+        // SAFETY: the kernel takes KvStoreParams; `write` and `read` checked the buffers, the kernel checks the slots.
+        unsafe { self.launch(kernel!(R, "kv_store"), self.rows_grid(rows, 2 * dims.kv_width()), &params) };
+    }
+
+    fn attention_cached(
+        &self,
+        o: &mut Buf<D, R>,
+        qkv: &Buf<D, R>,
+        keys: &Buf<D, R>,
+        values: &Buf<D, R>,
+        bases: &Buf<D, u32>,
+        lens: &Buf<D, u32>,
+        rows: usize,
+        dims: Heads,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        assert!(dims.head_dim <= WIDEST_HEAD, "attention with heads of width {}, over 256", dims.head_dim);
+        let cache_rows = keys.len().min(values.len()) / dims.kv_width();
+        let params = sys::AttentionCachedParams {
+            o: self.write(o, rows * dims.q_width()),
+            qkv: self.read(qkv, rows * dims.qkv_width()),
+            keys: self.read(keys, cache_rows * dims.kv_width()),
+            values: self.read(values, cache_rows * dims.kv_width()),
+            bases: self.read(bases, rows).cast(),
+            lens: self.read(lens, rows).cast(),
+            heads: narrow(dims.heads),
+            kv_heads: narrow(dims.kv_heads),
+            head_dim: narrow(dims.head_dim),
+            cache_rows: narrow(cache_rows),
+            scale: dims.scale() as f32,
+        };
+        let shared = CACHED_TEAMS * (2 + dims.head_dim) * size_of::<f32>();
+        let grid = Grid::linear(rows * dims.heads, CACHED_THREADS).with_shared(shared);
+        // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks that
+        // bases and lens name rows of the caches.
+        unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };
+    }
+}

@@ -1,0 +1,71 @@
+//! The log-softmax over the vocabulary.
+
+use crate::grid::narrow;
+use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
+use duel_backend::{LogProbs, Logits, RowStats};
+use duel_kernels::sys;
+
+/// Loads of 16 bytes that a thread does for its row before the row gets more threads.
+const PACKS_A_THREAD: usize = 4;
+/// Most threads of a block, and the least.
+const THREADS: [usize; 2] = [512, 32];
+
+impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// A block for each row, its threads by the vocabulary, with room for what its warps know of their logits.
+    fn vocab_grid(rows: usize, vocab: usize) -> Grid {
+        let packs = vocab.div_ceil(16 / size_of::<R>());
+        let threads = packs.div_ceil(PACKS_A_THREAD).next_power_of_two().clamp(THREADS[1], THREADS[0]);
+        Grid::linear(rows, narrow(threads)).with_shared(threads / 32 * 4 * size_of::<f32>())
+    }
+}
+
+impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
+    fn logprob(
+        &self,
+        out: RowStats<'_, Self>,
+        logits: &Buf<D, R>,
+        targets: &Buf<D, u32>,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        assert!(vocab > 0, "a softmax over nothing");
+        let params = sys::LogprobParams {
+            logits: self.read(logits, dims.len()),
+            targets: self.read(targets, rows).cast(),
+            logp: self.write(out.logp, rows).cast(),
+            lse: self.write(out.lse, rows).cast(),
+            entropy: self.write(out.entropy, rows).cast(),
+            mean_logit: self.write(out.mean_logit, rows).cast(),
+            hit: self.write(out.hit, rows).cast(),
+            vocab: narrow(vocab),
+            stride: narrow(stride),
+        };
+        // SAFETY: the kernel takes LogprobParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "logprob"), Self::vocab_grid(rows, vocab), &params) };
+    }
+
+    fn logprob_bw(
+        &self,
+        logits: &mut Buf<D, R>,
+        lse: &Buf<D, f32>,
+        coef: &Buf<D, f32>,
+        targets: &Buf<D, u32>,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        if dims.is_empty() {
+            return;
+        }
+        let params = sys::LogprobBwParams {
+            logits: self.write(logits, dims.len()),
+            lse: self.read(lse, rows).cast(),
+            coef: self.read(coef, rows).cast(),
+            targets: self.read(targets, rows).cast(),
+            vocab: narrow(vocab),
+            stride: narrow(stride),
+        };
+        // SAFETY: the kernel takes LogprobBwParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "logprob_bw"), Self::vocab_grid(rows, vocab), &params) };
+    }
+}
