@@ -64,7 +64,19 @@ impl Generate {
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let tokenizer = Tokenizer::from_dir(&self.model)?;
         let prompt = if self.chat {
+            if !tokenizer.has_chat_template() {
+                return Err(Error::new(format!(
+                    "{} has no chat template, which --chat needs; leave --chat out, or add a chat_template.jinja",
+                    self.model.display()
+                )));
+            }
             let chat = tokenizer.chat(&[Message::new("user", &self.prompt)], true, &Context::default())?;
+            if chat.text.is_empty() {
+                return Err(Error::new(format!(
+                    "the chat template of {} makes no text of the prompt; leave --chat out",
+                    self.model.display()
+                )));
+            }
             tokenizer.encode(&chat.text, false)?
         } else {
             tokenizer.encode_prompt(&self.prompt)?

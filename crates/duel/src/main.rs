@@ -37,8 +37,15 @@ fn command() -> ExitCode {
             Command::Train(args) => args.run(),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
         });
-    result.unwrap_or_else(|e| {
-        eprintln!("error: {e}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|e| match duel_train::signal::interrupted() {
+        // What was asked for is no error; the code is that of a shell for Ctrl-C.
+        true => {
+            eprintln!("{e}");
+            ExitCode::from(130)
+        }
+        false => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
     })
 }

@@ -1,6 +1,7 @@
 //! What may not change when a run is resumed.
 
 use super::table::{Config, KEYS, Key};
+use super::values::Scheduler;
 use crate::Error;
 use std::fmt;
 
@@ -28,8 +29,12 @@ impl Config {
     /// # Errors
     /// A path is not UTF-8.
     pub fn differences(&self, saved: &Config) -> Result<Vec<Difference>, Error> {
+        // Where the learning rate does not depend on where the run ends, a longer run begins with the shorter one's steps.
+        let constant = matches!(self.lr_scheduler_type, Scheduler::Constant | Scheduler::ConstantWithWarmup);
+        let grows = constant && self.warmup_ratio == 0.0 && (1..self.max_steps).contains(&saved.max_steps);
         let (now, saved) = (self.said().table()?, saved.said().table()?);
-        let changed = |key: &&Key| !key.may_change && !same(key.name, saved.get(key.name), now.get(key.name));
+        let free = |key: &Key| key.may_change || key.name == "max_steps" && grows;
+        let changed = |key: &&Key| !free(key) && !same(key.name, saved.get(key.name), now.get(key.name));
         let show = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
         let difference = |key: &Key| Difference {
             key: key.name.into(),

@@ -300,6 +300,21 @@ fn differences_are_those_that_change_the_weights() {
     assert_eq!(here.differences(&saved).unwrap().len(), 1);
 }
 
+/// A run of a constant learning rate may go on for longer; any other would have had other rates from its first step.
+#[test]
+fn max_steps_may_grow() {
+    let of = |toml: &str| resolve(toml).unwrap();
+    let differ = |now: &str, saved: &str| !of(now).differences(&of(saved)).unwrap().is_empty();
+    for schedule in ["constant", "constant_with_warmup"] {
+        let of = |steps: u32| format!("lr_scheduler_type = '{schedule}'\nmax_steps = {steps}");
+        assert!(!differ(&of(3), &of(2)) && differ(&of(2), &of(3)), "{schedule}");
+        assert!(differ(&of(3), &format!("lr_scheduler_type = '{schedule}'")), "epochs are not steps");
+    }
+    assert!(differ("max_steps = 3", "max_steps = 2"));
+    let warm = "lr_scheduler_type = 'constant_with_warmup'\nwarmup_ratio = 0.5\n";
+    assert!(differ(&format!("{warm}max_steps = 3"), &format!("{warm}max_steps = 2")));
+}
+
 #[test]
 fn batch_size_counts_accumulation() {
     let config = resolve("per_device_train_batch_size = 4\ngradient_accumulation_steps = 3").unwrap();

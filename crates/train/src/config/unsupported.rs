@@ -93,7 +93,10 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
 /// It is one of TRL's that duel does not have; the message says what to do instead.
 pub fn check_supported(key: &str) -> Result<(), Error> {
     match UNSUPPORTED.iter().find(|(keys, _)| keys.contains(&key)) {
-        Some((_, instead)) => Err(Error::new(format!("`{key}` is not supported: {instead}; remove it"))),
+        Some((_, instead)) => {
+            let way = if instead.starts_with("it is called") { "rename it" } else { "remove it" };
+            Err(Error::new(format!("`{key}` is not supported: {instead}; {way}")))
+        }
         None => Ok(()),
     }
 }
