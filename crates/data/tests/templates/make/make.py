@@ -1,6 +1,6 @@
 """Writes cases.json and semantics.json: what transformers makes of chats.py and constructs.py.
 
-Run: /tmp/venv/bin/python make.py (transformers 5.23, jinja2 3.1.6)
+Run: python make.py, with transformers 5.23 and jinja2 3.1.6; the files lie in the folder above.
 """
 
 import json
@@ -16,7 +16,7 @@ from transformers.utils.chat_template_utils import (
     render_jinja_template,
 )
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
 
 
