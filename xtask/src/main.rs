@@ -17,7 +17,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
-  check           formatting, clippy and every test, as CI runs them";
+  check           formatting, clippy, the scripts' tests, a minute of fuzzing and every test, as CI runs them";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
@@ -45,6 +45,30 @@ fn start(command: &mut Command) -> Result<(), u8> {
 fn fuzz(rest: &[String]) -> Result<(), u8> {
     let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
     start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
+}
+
+/// All that CI checks.
+fn check() -> Result<(), u8> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    match Command::new("python3").arg("--version").output() {
+        Ok(_) => scripts()?,
+        Err(_) => eprintln!("SKIPPED: the tests of the scripts in benches/, there is no python3"),
+    }
+    // With a seed of its own each time, which it prints.
+    fuzz(&["--seconds".into(), "60".into()])?;
+    cargo(&["test", "--workspace"], &[])
+}
+
+/// Tests of the benchmarks' scripts.
+fn scripts() -> Result<(), u8> {
+    for folder in ["gpu", "peers"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches").join(folder);
+        start(
+            Command::new("python3").args(["-m", "unittest", "discover", "-p", "test_*.py", "-s"]).arg(folder),
+        )?;
+    }
+    Ok(())
 }
 
 /// Where cargo builds.
@@ -83,9 +107,7 @@ fn main() -> ExitCode {
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),
         "gpu-pack" => pack::run(&rest).map_err(report),
-        "check" => cargo(&["fmt", "--all", "--check"], &[])
-            .and_then(|()| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))
-            .and_then(|()| cargo(&["test", "--workspace"], &[])),
+        "check" => check(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -83,7 +83,8 @@ impl Dataset {
         let mut feed = Feed::new(tok, opt, Some(path));
         let mut seen = 0;
         read::rows(path, &read, &mut |number, value| {
-            match row::parse(value, opt.task, tok.has_chat_template()) {
+            let unused = &mut feed.builder.data.report.unused;
+            match row::parse(value, opt.task, tok.has_chat_template(), unused) {
                 Ok(Some(row)) => feed.add(number, row)?,
                 Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
                 Err(message) => return Err(Error::row(Some(path), number, message)),

@@ -1,6 +1,6 @@
 //! What became of the rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Counts over a [`Dataset`](crate::Dataset): what was read, what is kept, and what was cut or dropped on the
@@ -43,6 +43,8 @@ pub struct Report {
     pub other_opening: usize,
     /// Fields of messages, and variables, that the chat template never reads: in how many rows.
     pub unread: BTreeMap<String, usize>,
+    /// Columns that rows have and nothing here uses.
+    pub unused: BTreeSet<String>,
 }
 
 impl fmt::Display for Report {
@@ -74,6 +76,13 @@ impl fmt::Display for Report {
             if count > 0 {
                 write!(f, "; {count} {what}")?;
             }
+        }
+        if !self.unused.is_empty() {
+            /// A line has no room for more.
+            const SHOWN: usize = 8;
+            let names: Vec<String> = self.unused.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+            let more = if self.unused.len() > SHOWN { ", ..." } else { "" };
+            write!(f, "; columns not used: {}{more}", names.join(", "))?;
         }
         for (name, rows) in &self.unread {
             write!(f, "; `{name}` in {rows} rows is not read by the chat template")?;

@@ -1,5 +1,7 @@
 //! The shapes of rows that preference and instruction files come in, normalised to one of three.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::Task;
@@ -47,14 +49,27 @@ const SHAPES: &str = "\
     {prompt, completion}, {messages}, {conversations}, {instruction, input, output} or {text} for supervised training";
 
 /// One JSON value as a row. `Ok(None)` is an unpaired row that says it is a bad example; `chat` tells whether
-/// instruction rows can go through a chat template. Messages of errors start with a verb: "row 3: " goes before.
-pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<Row>, String> {
+/// instruction rows can go through a chat template; `unused` hears the columns that the row has no use for. Messages of
+/// errors start with a verb: "row 3: " goes before.
+pub(crate) fn parse(
+    mut value: Value,
+    task: Task,
+    chat: bool,
+    unused: &mut BTreeSet<String>,
+) -> Result<Option<Row>, String> {
     without_nulls(&mut value);
     let Value::Object(mut columns) = value else {
         return Err(format!("is {}, not an object with named columns", kind(&value)));
     };
-    refuse(&columns)?;
-    let context = context(&mut columns)?;
+    refuse(&mut columns)?;
+    let row = read(&mut columns, task, chat)?;
+    unused.extend(columns.into_iter().filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
+    Ok(row)
+}
+
+/// Takes what a row is made of out of its columns.
+fn read(columns: &mut Map<String, Value>, task: Task, chat: bool) -> Result<Option<Row>, String> {
+    let context = context(columns)?;
     let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
 
     let answers: Vec<(String, Value)> = match columns.remove("responses") {
@@ -63,23 +78,22 @@ pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<R
         }
         Some(other) => return Err(format!("`responses` is {}, not a list from best to worst", kind(&other))),
         None if columns.contains_key("chosen") || columns.contains_key("rejected") => {
-            vec![require(&mut columns, "chosen")?, require(&mut columns, "rejected")?]
+            vec![require(columns, "chosen")?, require(columns, "rejected")?]
         }
-        None => match single(&mut columns, task)? {
+        None => match single(columns, task)? {
             Single::Dropped => return Ok(None),
             Single::Answer(answer) => vec![answer],
             Single::Text(text) => {
-                return finish(Row::plain("", [text]), &mut columns, context).map(Some);
+                return finish(Row::plain("", [text]), columns, context).map(Some);
             }
             Single::Talk(turns) => {
-                return finish(Row::Talk { turns, context: Context::default() }, &mut columns, context)
-                    .map(Some);
+                return finish(Row::Talk { turns, context: Context::default() }, columns, context).map(Some);
             }
             Single::Unknown if columns.is_empty() => {
                 return Err(format!("has no columns; a row is {SHAPES}"));
             }
             Single::Unknown => {
-                if let Some(list) = wrapped(&columns) {
+                if let Some(list) = wrapped(columns) {
                     return Err(format!("is no row: the rows lie under `{list}`; {UNWRAP}"));
                 }
                 return Err(format!("has the columns {found}; none of the accepted shapes fits: {SHAPES}"));
@@ -87,14 +101,14 @@ pub(crate) fn parse(mut value: Value, task: Task, chat: bool) -> Result<Option<R
         },
     };
     let lone = answers.len() == 1;
-    let prompt = prompt(&mut columns, chat)?;
+    let prompt = prompt(columns, chat)?;
     if prompt.is_none() && lone {
         return Err(format!("`prompt` is missing; the columns are {found}"));
     }
     let answers: Vec<Content> =
         answers.into_iter().map(|(name, value)| answer(&name, value)).collect::<Result<_, String>>()?;
-    let row = join(prompt, answers, &columns)?;
-    finish(row, &mut columns, context).map(Some)
+    let row = join(prompt, answers, columns)?;
+    finish(row, columns, context).map(Some)
 }
 
 /// What to do with a file whose rows lie in a list inside an object.
@@ -145,7 +159,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Columns that mean something which training here cannot give.
-fn refuse(columns: &Map<String, Value>) -> Result<(), String> {
+fn refuse(columns: &mut Map<String, Value>) -> Result<(), String> {
     let given = |key: &str| columns.get(key).is_some_and(|v| !is_empty(v));
     if given("history") {
         return Err(
@@ -163,10 +177,12 @@ fn refuse(columns: &Map<String, Value>) -> Result<(), String> {
             "has a `weight` of {weight}, and rows are not weighted; repeat or remove rows, or remove the column"
         ));
     }
-    match columns.get("train") {
-        Some(Value::Bool(false)) => Err("has `train` set to false; remove the row, or the column".into()),
-        _ => Ok(()),
+    if columns.get("train") == Some(&Value::Bool(false)) {
+        return Err("has `train` set to false; remove the row, or the column".into());
     }
+    // What is left of the two says that the row counts as any other.
+    columns.retain(|name, v| !(name == "weight" && v.is_number() || name == "train" && v.is_boolean()));
+    Ok(())
 }
 
 /// What the row gives its chat template beside messages.

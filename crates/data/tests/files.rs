@@ -190,6 +190,17 @@ fn duplicates() {
     assert_eq!((data.len(), data.report().duplicates, data.report().identical), (1, 1, 1));
 }
 
+/// A column that nothing uses is named once.
+#[test]
+fn unused_columns_are_named() {
+    let tok = TINY.build();
+    let rows = "{\"prompt\": \"Q\", \"chosen\": \"y\", \"rejected\": \"n\", \"score\": 1, \"weight\": 1, \"train\": true}\n\
+                {\"prompt\": \"Q\", \"chosen\": \"y\", \"rejected\": \"n\", \"functions\": [1], \"tags\": [], \"note\": null}";
+    let data = load("u.jsonl", rows, &tok, &PREFERENCE).unwrap();
+    let line = data.report().to_string();
+    assert!(line.ends_with("; columns not used: `functions`, `score`"), "{line}");
+}
+
 #[test]
 fn rows_keep_their_numbers_and_order() {
     let tok = TINY.build();
