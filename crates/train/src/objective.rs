@@ -81,19 +81,17 @@ impl Objective {
 
     /// Metrics of every pair of a ranking.
     fn compare(&self, responses: &[ResponseStats], scores: &[Score], metrics: &mut Metrics) {
-        let beta = self.loss.settings().beta;
         for chosen in 0..responses.len() {
             for rejected in chosen + 1..responses.len() {
-                let (w, l) = (scores[chosen], scores[rejected]);
-                let (rw, rl) = (beta * w.log_ratio(), beta * l.log_ratio());
+                let ((w, rw), (l, rl)) = (self.loss.worth(scores[chosen]), self.loss.worth(scores[rejected]));
                 if self.rewards {
                     metrics.mean("rewards/chosen", rw, 1.0);
                     metrics.mean("rewards/rejected", rl, 1.0);
                     metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)), 1.0);
                     metrics.mean("rewards/margins", rw - rl, 1.0);
                 }
-                metrics.mean("logps/chosen", w.logp, 1.0);
-                metrics.mean("logps/rejected", l.logp, 1.0);
+                metrics.mean("logps/chosen", w, 1.0);
+                metrics.mean("logps/rejected", l, 1.0);
                 let logits = |i: usize| (responses[i].mean_logit, responses[i].tokens as f64);
                 metrics.sum("logits/chosen", logits(chosen));
                 metrics.sum("logits/rejected", logits(rejected));

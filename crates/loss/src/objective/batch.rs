@@ -9,6 +9,7 @@ pub(super) const AOT: Word = Word {
     source: "AOT: Melnyk et al., 2024",
     uses: &["beta", "label_smoothing"],
     reference: true,
+    per_token: false,
     kind: Kind::Batch(paired),
 };
 
@@ -18,6 +19,7 @@ pub(super) const AOT_UNPAIRED: Word = Word {
     source: "AOT: Melnyk et al., 2024",
     uses: &["beta", "label_smoothing"],
     reference: true,
+    per_token: false,
     kind: Kind::Batch(unpaired),
 };
 

@@ -9,6 +9,7 @@ pub(super) const SIMPO: Word = Word {
     source: "SimPO: Meng et al., 2024",
     uses: &["beta", "simpo_gamma"],
     reference: false,
+    per_token: true,
     kind: Kind::Pair(|s, w, l| rewarded(s, w, l, |a| (a, 1.0))),
 };
 
@@ -18,6 +19,7 @@ pub(super) const ALPHAPO: Word = Word {
     source: "AlphaPO: Gupta et al., 2025",
     uses: &["beta", "simpo_gamma", "alpha"],
     reference: false,
+    per_token: true,
     kind: Kind::Pair(|s, w, l| {
         rewarded(s, w, l, |a| match s.alpha {
             0.0 => (a, 1.0),
@@ -32,6 +34,7 @@ pub(super) const UNLIKELIHOOD: Word = Word {
     source: "a baseline of Rafailov et al., 2023; after Welleck et al., 2020",
     uses: &["unlikelihood_alpha"],
     reference: false,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| PairLoss {
         value: s.unlikelihood_alpha * l.logp - w.logp,
         d_chosen: -1.0,

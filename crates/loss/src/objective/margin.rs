@@ -12,6 +12,7 @@ pub(super) const SIGMOID: Word = Word {
     source: "DPO: Rafailov et al., 2023, equation 7; Mitchell, 2023, equation 3",
     uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| margin(s, w, l, false, |h| smoothed(s, h))),
 };
 
@@ -21,6 +22,7 @@ pub(super) const HINGE: Word = Word {
     source: "SLiC: Zhao et al., 2023; on the margin of DPO: Liu et al., 2023",
     uses: &["beta", DIVERGENCE],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let value = 1.0 - s.beta * h;
@@ -35,6 +37,7 @@ pub(super) const IPO: Word = Word {
     source: "IPO: Azar et al., 2023, equation 17",
     uses: &["beta", "ipo_reduction", DIVERGENCE],
     reference: true,
+    per_token: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, s.ipo_per_token, |h| {
             let miss = h - 1.0 / (2.0 * s.beta);
@@ -49,6 +52,7 @@ pub(super) const EXO_PAIR: Word = Word {
     source: "EXO: Ji et al., 2024",
     uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (z, right, wrong) = (s.beta * h, (1.0 - s.label_smoothing).ln(), s.label_smoothing.ln());
@@ -65,6 +69,7 @@ pub(super) const ROBUST: Word = Word {
     source: "robust DPO: Ray Chowdhury et al., 2024",
     uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (z, e) = (s.beta * h, s.label_smoothing);
@@ -81,6 +86,7 @@ pub(super) const DISCOPOP: Word = Word {
     source: "DiscoPOP: Lu et al., 2024",
     uses: &["beta", "discopop_tau", DIVERGENCE],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, false, |h| {
             let (x, tau) = (s.beta * h, s.discopop_tau);
@@ -100,6 +106,7 @@ pub(super) const SIGMOID_NORM: Word = Word {
     source: "length-normalised DPO: Lambert et al., 2024 (Tulu 3)",
     uses: &["beta", DIVERGENCE],
     reference: true,
+    per_token: true,
     kind: Kind::Pair(|s, w, l| {
         margin(s, w, l, true, |h| (softplus(-s.beta * h), -s.beta * logistic(-s.beta * h)))
     }),

@@ -63,6 +63,8 @@ pub struct Word {
     pub uses: &'static [&'static str],
     /// Whether it compares the policy with a reference.
     pub reference: bool,
+    /// Whether a response counts by its mean per token (`ipo`: unless it is told to sum).
+    pub per_token: bool,
     kind: Kind,
 }
 
@@ -100,6 +102,7 @@ const SFT: Word = Word {
     source: "cross entropy",
     uses: &[],
     reference: false,
+    per_token: true,
     kind: Kind::CrossEntropy,
 };
 
@@ -179,17 +182,21 @@ impl Objective {
         Objective::new(vec![(1.0, &SFT)], Settings::default())
     }
 
-    /// What it was told.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
     /// What it has to be given.
     pub fn needs(&self) -> Needs {
         Needs {
             reference: self.compares && self.terms.iter().any(|(_, word)| word.reference),
             batch: self.terms.iter().any(|(_, word)| matches!(word.kind, Kind::Batch(_))),
         }
+    }
+
+    /// The log-probability by which a response is compared, and its reward, which is `beta` times that less the
+    /// reference's: of sums; without a reference per token where the first loss compares so, as TRL has it.
+    pub fn worth(&self, score: Score) -> (f64, f64) {
+        let means = !self.compares && self.terms.first().is_some_and(|(_, word)| word.per_token);
+        let share = if means { score.per_token() } else { 1.0 };
+        let reference = if self.compares { score.reference } else { 0.0 };
+        (share * score.logp, self.settings.beta * share * (score.logp - reference))
     }
 
     /// The share of `groups` in the loss of a batch of `totals`, and its derivative by the summed log-probability of

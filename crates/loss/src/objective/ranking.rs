@@ -9,6 +9,7 @@ pub(super) const PLACKETT_LUCE: Word = Word {
     source: "DPO for rankings: Rafailov et al., 2023, appendix A.3",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Ranking(plackett_luce),
 };
 

@@ -9,6 +9,7 @@ pub(super) const NCA_PAIR: Word = Word {
     source: "NCA: Chen et al., 2024",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -25,6 +26,7 @@ pub(super) const BCO_PAIR: Word = Word {
     source: "BCO: Jung et al., 2024",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -41,6 +43,7 @@ pub(super) const SPPO_HARD: Word = Word {
     source: "SPPO: Wu et al., 2024",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         let half = 1.0 / (2.0 * s.beta);
         let (w, l) = (w.log_ratio() - half, l.log_ratio() + half);
@@ -54,6 +57,7 @@ pub(super) const APO_ZERO: Word = Word {
     source: "APO: D'Oosterlinck et al., 2024",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
         PairLoss {
@@ -70,6 +74,7 @@ pub(super) const APO_DOWN: Word = Word {
     source: "APO: D'Oosterlinck et al., 2024",
     uses: &["beta"],
     reference: true,
+    per_token: false,
     kind: Kind::Pair(|s, w, l| {
         let (w, h) = (s.beta * w.log_ratio(), s.beta * (w.log_ratio() - l.log_ratio()));
         PairLoss {
