@@ -94,7 +94,10 @@ impl Template {
 
     /// What a row gives that changes nothing in the text: an error where the row means nothing without it, else names.
     pub(crate) fn unread(&self, messages: &[Message], context: &Context) -> Result<Vec<String>, String> {
-        let mut fields: Vec<&String> = messages.iter().flat_map(|m| m.fields().keys()).collect();
+        // An empty value says nothing: files with columns of one shape have them everywhere.
+        let says = |(_, v): &(&String, &Value)| *v != &json!([]) && *v != &json!({}) && *v != &json!("");
+        let given = messages.iter().flat_map(|m| m.fields().iter().filter(says));
+        let mut fields: Vec<&String> = given.map(|(key, _)| key).collect();
         fields.retain(|key| *key != "role" && *key != "content");
         fields.sort();
         fields.dedup();

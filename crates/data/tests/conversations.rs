@@ -215,6 +215,10 @@ fn what_no_template_reads_is_said() {
     for name in ["`name`", "`thinking`", "`chat_template_kwargs.enable_thinking`"] {
         assert!(line.contains(&format!("{name} in 2 rows is not read by the chat template")), "{line}");
     }
+    // What is empty says nothing.
+    let empty =
+        THREE.replace(r#""content": "one""#, r#""content": "one", "tool_calls": [], "name": "", "x": {}"#);
+    assert!(sft(&empty, &tok).report().unread.is_empty());
     for (more, what) in [
         (r#""tools": [{"type": "function"}]"#, "has `tools`, which the model's chat template does not use"),
         (r#""documents": [{"text": "x"}]"#, "has `documents`"),
