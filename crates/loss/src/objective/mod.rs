@@ -195,8 +195,7 @@ impl Objective {
     pub fn worth(&self, score: Score) -> (f64, f64) {
         let means = !self.compares && self.terms.first().is_some_and(|(_, word)| word.per_token);
         let share = if means { score.per_token() } else { 1.0 };
-        let reference = if self.compares { score.reference } else { 0.0 };
-        (share * score.logp, self.settings.beta * share * (score.logp - reference))
+        (share * score.logp, self.settings.beta * share * score.log_ratio())
     }
 
     /// The share of `groups` in the loss of a batch of `totals`, and its derivative by the summed log-probability of

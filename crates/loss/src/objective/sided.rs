@@ -1,7 +1,7 @@
 //! Losses that look at each response's own log-ratio, not only at the margin between two.
 
 use super::score::{logistic, softplus};
-use super::{Kind, PairLoss, Word};
+use super::{Kind, PairLoss, Score, Settings, Word};
 
 pub(super) const NCA_PAIR: Word = Word {
     name: "nca_pair",
@@ -11,12 +11,8 @@ pub(super) const NCA_PAIR: Word = Word {
     reference: true,
     per_token: false,
     kind: Kind::Pair(|s, w, l| {
-        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
-        PairLoss {
-            value: softplus(-w) + softplus(w) / 2.0 + softplus(l) / 2.0,
-            d_chosen: s.beta * (logistic(w) / 2.0 - logistic(-w)),
-            d_rejected: s.beta * logistic(l) / 2.0,
-        }
+        let chosen = |w: f64| (softplus(-w) + softplus(w) / 2.0, logistic(w) / 2.0 - logistic(-w));
+        sided(s, w, l, chosen, |l| (softplus(l) / 2.0, logistic(l) / 2.0))
     }),
 };
 
@@ -28,12 +24,7 @@ pub(super) const BCO_PAIR: Word = Word {
     reference: true,
     per_token: false,
     kind: Kind::Pair(|s, w, l| {
-        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
-        PairLoss {
-            value: softplus(-w) + softplus(l),
-            d_chosen: -s.beta * logistic(-w),
-            d_rejected: s.beta * logistic(l),
-        }
+        sided(s, w, l, |w| (softplus(-w), -logistic(-w)), |l| (softplus(l), logistic(l)))
     }),
 };
 
@@ -58,14 +49,7 @@ pub(super) const APO_ZERO: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
-        let (w, l) = (s.beta * w.log_ratio(), s.beta * l.log_ratio());
-        PairLoss {
-            value: logistic(-w) + logistic(l),
-            d_chosen: -s.beta * bell(w),
-            d_rejected: s.beta * bell(l),
-        }
-    }),
+    kind: Kind::Pair(|s, w, l| sided(s, w, l, |w| (logistic(-w), -bell(w)), |l| (logistic(l), bell(l)))),
 };
 
 pub(super) const APO_DOWN: Word = Word {
@@ -84,6 +68,19 @@ pub(super) const APO_DOWN: Word = Word {
         }
     }),
 };
+
+/// The sum of a loss of `beta u_w` and one of `beta u_l`, each with its derivative.
+fn sided(
+    s: &Settings,
+    chosen: Score,
+    rejected: Score,
+    of_chosen: impl FnOnce(f64) -> (f64, f64),
+    of_rejected: impl FnOnce(f64) -> (f64, f64),
+) -> PairLoss {
+    let ((w, dw), (l, dl)) =
+        (of_chosen(s.beta * chosen.log_ratio()), of_rejected(s.beta * rejected.log_ratio()));
+    PairLoss { value: w + l, d_chosen: s.beta * dw, d_rejected: s.beta * dl }
+}
 
 /// The logistic function's derivative.
 fn bell(x: f64) -> f64 {
