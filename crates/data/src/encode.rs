@@ -95,7 +95,9 @@ pub(crate) fn encode(row: &Row, tok: &Tokenizer) -> Result<Option<Encoded>, Stri
     match row {
         Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, tok),
         Row::Chat { prompt, responses, context } => {
-            encode_chat(prompt, responses, context, tok).map(Some).map_err(text)
+            let mut encoded = encode_chat(prompt, responses, context, tok).map_err(text)?;
+            encoded.facts.unread = unread(prompt, responses, context, tok).map_err(text)?;
+            Ok(Some(encoded))
         }
         Row::Talk { turns, context } => encode_talk(turns, context, tok).map(Some),
     }
@@ -152,11 +154,7 @@ fn encode_chat(
     let group = Tokens::split(&open, ids);
     let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
     let boundary_moved = !other_opening && group.prompt < open.len();
-    let unread = unread(prompt, responses, context, tok)?;
-    Ok(Encoded {
-        groups: vec![group],
-        facts: Facts { boundary_moved, other_opening, unread, ..Facts::default() },
-    })
+    Ok(Encoded { groups: vec![group], facts: Facts { boundary_moved, other_opening, ..Facts::default() } })
 }
 
 /// What no response of a row shows to be read by the template.

@@ -105,10 +105,13 @@ impl Template {
         if fields.is_empty() && context.columns().next().is_none() {
             return Ok(unread);
         }
-        let text = self.render(messages, false, context)?.text;
-        let same = |messages: &[Message], context: &Context| {
-            self.render(messages, false, context).is_ok_and(|rendered| rendered.text == text)
+        // Texts are compared, so nothing is marked in them.
+        let plain = |messages: &[Message], context: &Context| {
+            self.run(&self.fitted(messages), false, context, ["", ""])
         };
+        let text = plain(messages, context)?;
+        let same =
+            |messages: &[Message], context: &Context| plain(messages, context).is_ok_and(|t| t == text);
         for column in context.columns().filter(|column| *column != "chat_template_kwargs") {
             let mut without = context.clone();
             if column == "tools" {
@@ -154,7 +157,7 @@ impl Template {
         add_generation_prompt: bool,
         given: &Context,
     ) -> Result<Rendered, String> {
-        let messages: Vec<Value> = messages.iter().map(|m| self.fit(m.view())).collect();
+        let messages = self.fitted(messages);
         let plain = self.run(&messages, add_generation_prompt, given, ["", ""])?;
         if !self.generation {
             return Ok(Rendered { text: plain, generated: Vec::new() });
@@ -173,6 +176,11 @@ impl Template {
                           {% endgeneration %}, so its place cannot be told"
                 .into()),
         }
+    }
+
+    /// Messages as the template sees them.
+    fn fitted(&self, messages: &[Message]) -> Vec<Value> {
+        messages.iter().map(|m| self.fit(m.view())).collect()
     }
 
     /// A message in the form that the template expects its content in.
