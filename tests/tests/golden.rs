@@ -53,7 +53,8 @@ fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
     let mut a = activations(b, c, tokens.len(), Keep::Nothing);
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut head = Head::new(b, c.width, c.vocab, tokens.len()).unwrap();
-    head.score(b, w.head(), &a.hidden, &targets).unwrap().iter().map(|s| s.logp).collect()
+    let rows = head.score(b, w.head(), &a.hidden, &targets).unwrap();
+    targets.sums(&rows).iter().map(|s| s.logp).collect()
 }
 
 /// Logits of every row of a text.
