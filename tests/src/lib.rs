@@ -1,6 +1,8 @@
 //! What the tests of duel share: pseudo-random data, packed groups, whole models on any backend, safetensors files
 //! taken apart, and the way to the data that the project does not hold.
 
+pub mod golden;
+
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
 use duel_loss::{Head, ResponseStats, Score, Targets, sigmoid};
 use duel_model::{Activations, Config, Family, Keep, Model, Shape};
