@@ -262,7 +262,8 @@ typedef struct ColumnSumsParams {
     unsigned rows_a_block;
 } ColumnSumsParams;
 
-/* column_reduce: out[i][width] += the sum over parts of partials[i, parts, width], for i below gridDim.y. */
+/* column_reduce: out[i][width] += the sum over parts of partials[i, parts, width], for i below gridDim.y
+ * unless out[i] is null. */
 typedef struct ColumnReduceParams {
     float *out[2];
     const float *partials;

@@ -63,6 +63,9 @@ template <class Real> DEVICE void column_sums(const ColumnSumsParams &p) {
 DEVICE void reduce_columns(const ColumnReduceParams &p) {
     DYN_SMEM(shared);
     float *sums = reinterpret_cast<float *>(shared);
+    if (p.out[blockIdx.y] == nullptr) {
+        return;
+    }
     const unsigned lane = threadIdx.x % TILE;
     const unsigned warp = threadIdx.x / TILE;
     const unsigned column = blockIdx.x * TILE + lane;

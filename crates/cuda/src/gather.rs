@@ -105,14 +105,16 @@ impl<D: Driver, R: CudaReal> Gather for Cuda<D, R> {
 
     fn embed_bw(
         &self,
-        dtable: &mut Buf<D, f32>,
+        dtable: Option<&mut Buf<D, f32>>,
         dpos_table: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         layout: &Layout<Self>,
         width: usize,
     ) {
         let kernel = kernel!(R, "embed_bw");
-        self.scatter_rows(kernel, dtable, dy, &layout.tokens, layout.rows, width);
+        if let Some(dtable) = dtable {
+            self.scatter_rows(kernel, dtable, dy, &layout.tokens, layout.rows, width);
+        }
         if let Some(dpos) = dpos_table {
             self.scatter_rows(kernel, dpos, dy, &layout.positions, layout.rows, width);
         }

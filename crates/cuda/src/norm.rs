@@ -28,10 +28,10 @@ fn forward_grid<R>(rows: usize, width: usize) -> Grid {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to `dw`.
+    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to those of `dw` that are there.
     fn sum_over_rows<const N: usize>(
         &self,
-        dw: [&mut Buf<D, f32>; N],
+        dw: [Option<&mut Buf<D, f32>>; N],
         rows: usize,
         width: usize,
         launch: impl FnOnce(RowsOfBlocks),
@@ -83,7 +83,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn rmsnorm_bw(
         &self,
         dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
+        dw: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         x: &Buf<D, R>,
         rstd: &Buf<D, f32>,
@@ -143,8 +143,8 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn layernorm_bw(
         &self,
         dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
-        db: &mut Buf<D, f32>,
+        dw: Option<&mut Buf<D, f32>>,
+        db: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         x: &Buf<D, R>,
         stats: &Buf<D, f32>,
@@ -211,8 +211,8 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn qk_norm_bw(
         &self,
         dqkv: &mut Buf<D, R>,
-        dwq: &mut Buf<D, f32>,
-        dwk: &mut Buf<D, f32>,
+        dwq: Option<&mut Buf<D, f32>>,
+        dwk: Option<&mut Buf<D, f32>>,
         x: &Buf<D, R>,
         rstd: &Buf<D, f32>,
         wq: &Buf<D, R>,

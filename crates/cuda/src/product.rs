@@ -191,11 +191,18 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
         }
     }
 
-    fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims @ Gemm { m, n, k, .. }: Gemm) {
+    fn gemm_dx<'w>(
+        &self,
+        dx: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
+        dims @ Gemm { m, n, k, .. }: Gemm,
+    ) {
         if m * k == 0 {
             return;
         }
         let product = Product::InputGradient;
+        let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, dims.y_len()), self.read(w, n * k));
         let dx = self.write(dx, m * k);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
@@ -268,7 +275,7 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
             };
             // SAFETY: the kernel takes ColumnSumsParams; `read` checked its input, and the scratch is what it writes.
             unsafe { self.launch(kernel!(R, "column_sums"), grid, &params) };
-            self.add_partials([db], address.cast(), parts, width);
+            self.add_partials([Some(db)], address.cast(), parts, width);
         });
     }
 }

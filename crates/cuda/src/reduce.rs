@@ -20,10 +20,10 @@ pub(crate) fn rows_a_block(rows: usize) -> usize {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// `out[i][..width] +=` the sums over parts of `partials[i, parts, width]`.
+    /// `out[i][..width] +=` the sums over parts of `partials[i, parts, width]`, where `out[i]` is there.
     pub(crate) fn add_partials<const N: usize>(
         &self,
-        out: [&mut Buf<D, f32>; N],
+        out: [Option<&mut Buf<D, f32>>; N],
         partials: *const f32,
         parts: usize,
         width: usize,
@@ -35,7 +35,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             width: narrow(width),
         };
         for (address, out) in params.out.iter_mut().zip(out) {
-            *address = self.write(out, width).cast();
+            *address = out.map_or(std::ptr::null_mut(), |out| self.write(out, width).cast());
         }
         let threads = narrow(TILE * TILE);
         let grid = Grid::plane([width.div_ceil(TILE), N], [threads, 1]);
