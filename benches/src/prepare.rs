@@ -306,6 +306,7 @@ struct Statistics<B: Backend> {
     entropy: Acc<B>,
     mean_logit: Acc<B>,
     hit: Acc<B>,
+    collision: Acc<B>,
 }
 
 impl<B: Backend> Statistics<B> {
@@ -317,6 +318,7 @@ impl<B: Backend> Statistics<B> {
             entropy: empty()?,
             mean_logit: empty()?,
             hit: empty()?,
+            collision: empty()?,
         })
     }
 
@@ -327,6 +329,7 @@ impl<B: Backend> Statistics<B> {
             entropy: &mut self.entropy,
             mean_logit: &mut self.mean_logit,
             hit: &mut self.hit,
+            collision: &mut self.collision,
         }
     }
 }

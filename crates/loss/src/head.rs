@@ -126,6 +126,8 @@ pub struct ResponseStats {
     pub mean_logit: f64,
     /// Tokens that were the most likely.
     pub hits: f64,
+    /// `ln sum p^2` over the predictions.
+    pub collision: f64,
 }
 
 /// The head's buffers: at most one chunk of logits exists at a time.
@@ -145,8 +147,9 @@ pub struct Head<B: Backend> {
     entropy: Acc<B>,
     mean_logit: Acc<B>,
     hit: Acc<B>,
+    collision: Acc<B>,
     coef: Acc<B>,
-    host: [Vec<B::Acc>; 4],
+    host: [Vec<B::Acc>; 5],
 }
 
 impl<B: Backend> Head<B> {
@@ -168,6 +171,7 @@ impl<B: Backend> Head<B> {
             entropy: b.alloc(capacity)?,
             mean_logit: b.alloc(capacity)?,
             hit: b.alloc(capacity)?,
+            collision: b.alloc(capacity)?,
             coef: b.alloc(capacity)?,
             host: std::array::from_fn(|_| vec![B::Acc::default(); capacity]),
         })
@@ -181,7 +185,7 @@ impl<B: Backend> Head<B> {
     pub fn bytes(portions: Portions, width: usize, vocab: usize, capacity: usize) -> usize {
         let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
         let stride = Self::stride(portions, vocab);
-        capacity * ((2 * width + stride) * real + 10 * acc + 8)
+        capacity * ((2 * width + stride) * real + 12 * acc + 8)
     }
 
     /// Logits and their statistics of the target rows `range`, added to the statistics of their responses.
@@ -206,13 +210,15 @@ impl<B: Backend> Head<B> {
             entropy: &mut self.entropy,
             mean_logit: &mut self.mean_logit,
             hit: &mut self.hit,
+            collision: &mut self.collision,
         };
         b.logprob(out, &self.logits, &self.targets, shape);
-        let [logp, entropy, mean_logit, hit] = &mut self.host;
+        let [logp, entropy, mean_logit, hit, collision] = &mut self.host;
         b.download(&mut logp[..n], &self.logp, 0)?;
         b.download(&mut entropy[..n], &self.entropy, 0)?;
         b.download(&mut mean_logit[..n], &self.mean_logit, 0)?;
         b.download(&mut hit[..n], &self.hit, 0)?;
+        b.download(&mut collision[..n], &self.collision, 0)?;
         let first = targets.responses.partition_point(|r| r.end <= range.start);
         for (response, rows) in targets.responses.iter().enumerate().skip(first) {
             if rows.start >= range.end {
@@ -226,6 +232,7 @@ impl<B: Backend> Head<B> {
                 s.entropy += entropy[i].to_f64();
                 s.mean_logit += mean_logit[i].to_f64();
                 s.hits += hit[i].to_f64();
+                s.collision += collision[i].to_f64();
             }
         }
         Ok(())

@@ -95,7 +95,7 @@ fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: HostLoss, beta: f64, weight: 
 }
 
 /// The statistics of rows on a backend.
-struct Stats<B: Backend>([Acc<B>; 5]);
+struct Stats<B: Backend>([Acc<B>; 6]);
 
 impl<B: Backend> Stats<B> {
     fn new(b: &B, rows: usize) -> Self {
@@ -103,8 +103,8 @@ impl<B: Backend> Stats<B> {
     }
 
     fn out(&mut self) -> RowStats<'_, B> {
-        let [logp, lse, entropy, mean_logit, hit] = &mut self.0;
-        RowStats { logp, lse, entropy, mean_logit, hit }
+        let [logp, lse, entropy, mean_logit, hit, collision] = &mut self.0;
+        RowStats { logp, lse, entropy, mean_logit, hit, collision }
     }
 
     /// Those that the objective sums.
