@@ -72,8 +72,12 @@ fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: HostLoss, beta: f64, weight: 
         out.sums.push(rows.map(|values| values[row..row + n].iter().sum()));
         row += n;
     }
-    let score =
-        |i: usize| Score { logp: out.sums[i][0], reference: chunk.reference[i], tokens: chunk.responses[i] };
+    let score = |i: usize| Score {
+        logp: out.sums[i][0],
+        reference: chunk.reference[i],
+        tokens: chunk.responses[i],
+        ..Score::default()
+    };
     let mut slopes = vec![0.0; chunk.responses.len()];
     out.loss = slopes.clone();
     out.rewards = (0..slopes.len()).map(|i| beta * score(i).log_ratio()).collect();
