@@ -1,6 +1,6 @@
 //! Rows by their numbers: embedding, gather and scatter.
 
-use crate::grid::{MIN_TEAM, THREADS, elements_a_thread, narrow, team_grid};
+use crate::grid::{THREADS, elements_a_thread, narrow, team_grid};
 use crate::product::buffer_of;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Element, Gather, Layout, Weight};
@@ -67,7 +67,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 sys::SortRowsParams { order, keys, index: self.read(index, rows).cast(), rows: narrow(rows) };
             // SAFETY: the kernel takes SortRowsParams; the scratch has room for both of its outputs.
             unsafe {
-                self.launch("sort_rows", Grid::linear(rows.div_ceil(THREADS as usize / 32), THREADS), &params)
+                self.launch("sort_rows", Grid::linear(rows.div_ceil(THREADS / 32), sys::ROW_THREADS), &params)
             };
             let params = sys::ScatterAddParams {
                 table: self.write(table, 0),
@@ -79,8 +79,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 table_rows,
             };
             let packs = width.div_ceil(elements_a_thread::<R>(width));
-            let team = packs.next_power_of_two().clamp(MIN_TEAM, THREADS as usize);
-            let places = THREADS as usize / team;
+            let team = packs.next_power_of_two().clamp(sys::ROW_TEAM as usize, THREADS);
+            let places = THREADS / team;
             let grid =
                 Grid::plane([rows.div_ceil(places), packs.div_ceil(team)], [narrow(team), narrow(places)]);
             // SAFETY: the kernel takes ScatterAddParams; `read` checked dy, sort_rows has written the rest, and the
