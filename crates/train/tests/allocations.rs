@@ -16,10 +16,16 @@ struct Counting;
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// One test at a time: the counts are of the whole process.
+/// One test at a time: the counts are of the whole process. Threads of the one before may still be giving back what they
+/// held.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = usize::MAX;
+    while std::mem::replace(&mut held, HELD.load(Relaxed)) != held {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    alone
 }
 
 // SAFETY: every call goes to the system's allocator unchanged.

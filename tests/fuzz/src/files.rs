@@ -12,11 +12,17 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// # Errors
 /// One of them cannot be read.
 pub fn read(dir: &Path) -> Result<Files> {
-    let file = |entry: Result<std::fs::DirEntry>| {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        Ok((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?))
-    };
-    std::fs::read_dir(dir)?.map(file).collect()
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        match path.is_dir() {
+            true => files
+                .extend(read(&path)?.into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes))),
+            false => files.extend([(name, std::fs::read(path)?)]),
+        }
+    }
+    Ok(files)
 }
 
 /// Makes `dir` a folder of these files and nothing else.
@@ -28,5 +34,9 @@ pub fn write(dir: &Path, files: &Files) -> Result<()> {
         std::fs::remove_dir_all(dir)?;
     }
     std::fs::create_dir_all(dir)?;
-    files.iter().try_for_each(|(name, bytes)| std::fs::write(dir.join(name), bytes))
+    files.iter().try_for_each(|(name, bytes)| {
+        let path = dir.join(name);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, bytes)
+    })
 }

@@ -21,7 +21,7 @@ fn defaults_are_the_documented_ones() {
         let help = find(key).help();
         if ["model", "dataset"].contains(&key) {
             assert!(help.contains("Required"), "{key}");
-        } else if !["cache_dir", "learning_rate"].contains(&key) {
+        } else if !["cache_dir", "learning_rate", "beta", "loss_type"].contains(&key) {
             let (_, said) = help.rsplit_once("[default: ").unwrap_or_else(|| panic!("{key}: {help}"));
             let said = said.trim_end_matches(']');
             let same = match &config[key] {
@@ -33,7 +33,12 @@ fn defaults_are_the_documented_ones() {
         }
     }
     assert_eq!(resolve("").unwrap().learning_rate, 1e-6);
-    assert_eq!(resolve("method = 'sft'").unwrap().learning_rate, 2e-5);
+    let of = |method: &str| resolve(&format!("method = '{method}'")).unwrap();
+    assert_eq!((of("sft").learning_rate, of("reward").learning_rate), (2e-5, 1e-4));
+    assert_eq!((of("dpo").beta, of("reward").beta), (0.1, 1.0));
+    for (method, loss) in [("dpo", "sigmoid"), ("kto", "kto"), ("orpo", "orpo"), ("reward", "sigmoid")] {
+        assert_eq!(of(method).loss_type.0, [loss]);
+    }
 }
 
 #[test]
@@ -155,14 +160,13 @@ fn unknown_keys_name_the_nearest() {
 
 #[test]
 fn unsupported_trl_keys_and_values_are_named() {
-    for key in
-        ["fp16", "use_peft", "lora_r", "sync_ref_model", "max_prompt_length", "deepspeed", "use_weighting"]
-    {
+    for key in ["fp16", "use_peft", "lora_r", "max_prompt_length", "deepspeed"] {
         let expected = format!("`{key}` is not supported");
         assert!(error(&format!("{key} = true")).starts_with(&expected));
     }
     assert!(
-        error("method = 'kto'").contains("`method = kto` is not supported yet; use one of sft, dpo, cpo")
+        error("method = 'grpo'")
+            .contains("`method = grpo` is not supported yet; use one of sft, dpo, cpo, orpo, kto")
     );
     assert!(error("loss_type = 'sigmod'").contains("did you mean `sigmoid`?"));
     assert!(error("report_to = 'wandb'").contains("not supported yet; use one of none, jsonl"));

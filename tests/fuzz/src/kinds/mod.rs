@@ -54,7 +54,14 @@ pub static KINDS: [Kind; 11] = [
     Kind {
         name: "checkpoint",
         seeds: run::checkpoints,
-        damaged: &["trainer_state.json", "duel.toml", "optimizer.safetensors", "model.safetensors"],
+        damaged: &[
+            "trainer_state.json",
+            "duel.toml",
+            "optimizer.safetensors",
+            "model.safetensors",
+            "reference/config.json",
+            "reference/model.safetensors",
+        ],
         load: run::resume,
     },
     Kind { name: "metrics", seeds: run::metrics, damaged: &["metrics.jsonl"], load: run::append },

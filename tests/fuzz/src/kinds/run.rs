@@ -67,7 +67,9 @@ pub fn resume(dir: &Path) -> Result<(), String> {
     let checkpoint = Checkpoint::open(dir, &options(Path::new("out"))).map_err(said)?;
     let model = tiny(FAMILIES[0]);
     let folder = checkpoint.model_of(&model).map_err(said)?;
-    duel_model::load(&*CPU, &folder).map_err(|e| e.to_string())?;
+    for folder in [folder, checkpoint.reference_of(&model).map_err(said)?] {
+        duel_model::load(&*CPU, &folder).map_err(|e| e.to_string())?;
+    }
     checkpoint.restore(&*CPU, &mut optimizer(&model)).map_err(said)
 }
 
