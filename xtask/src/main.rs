@@ -13,7 +13,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   generate [...]  duel generate
   bench [--quick] [FILTER]
                   the criterion benchmarks of the CPU, in one table
-  bench --readme  rewrites the README's part on GPUs from the newest results
+  bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
