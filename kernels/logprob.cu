@@ -2,13 +2,15 @@
 // logprob_bw.
 //
 //   p = softmax(logits[row]),  lse = ln sum e^logit,  logp = logit[target] - lse
-//   entropy = -sum p ln p,  mean_logit = sum logit / vocab,  hit = 1 where logit[target] is the largest
+//   entropy = -sum p ln p,  mean_logit = sum logit / vocab,  hit = 1 where logit[target] is the largest,
+//   collision = ln sum p^2
 //   backward: logits = coef (onehot(target) - p)
 //
-// The forward reads a row once. With t the largest logit so far it keeps S = sum e^(x - t) and
-// W = sum (x - t) e^(x - t) (online softmax: Milakov & Gimelshein, 2018); when t grows by d, W becomes
-// e^-d (W - d S) and S becomes e^-d S.
-// Then lse = t + ln S and entropy = ln S - W / S: nothing large cancels.
+// The forward reads a row once. With t the largest logit so far it keeps S = sum e^(x - t),
+// W = sum (x - t) e^(x - t) and Q = sum e^2(x - t) (online softmax: Milakov & Gimelshein, 2018); when t grows by d,
+// W becomes e^-d (W - d S), S becomes e^-d S and Q becomes e^-2d Q.
+// Then lse = t + ln S, entropy = ln S - W / S and collision = ln (Q / S^2): nothing large cancels, and with
+// 1 <= Q <= S <= vocab nothing overflows or vanishes. Q costs one multiply-add an element.
 //
 // Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn, and single
 // elements of what is left at the end; where rows do not begin at whole 16 bytes, single elements that lie a block's
@@ -87,6 +89,7 @@ struct Softmax {
     float top;
     float sum;      // S
     float weighted; // W
+    float squares;  // Q
     float mean;     // their share in the mean
 
     // Measures from a larger `top` on.
@@ -94,6 +97,7 @@ struct Softmax {
         const float distance = limit(top - to);
         const float factor = expf(distance);
         weighted = factor * (weighted + distance * sum);
+        squares *= factor * factor;
         sum *= factor;
         top = to;
     }
@@ -105,6 +109,7 @@ struct Softmax {
         more.raise(highest);
         sum += more.sum;
         weighted += more.weighted;
+        squares += more.squares;
         mean += more.mean;
     }
 };
@@ -128,6 +133,7 @@ DEVICE void absorb(Softmax &s, const float (&x)[count], const Where &where, unsi
             const float e = expf(distance);
             s.sum += e;
             s.weighted = fmaf(e, distance, s.weighted);
+            s.squares = fmaf(e, e, s.squares);
             s.mean = fmaf(x[i], share, s.mean); // not divided at the end: the sum of large logits may overflow
         }
     }
@@ -138,7 +144,8 @@ DEVICE Softmax join(Softmax s, Softmax *scratch) {
 #pragma unroll
     for (unsigned lanes = 16; lanes; lanes /= 2) {
         s.add({__shfl_xor_sync(0xffffffffu, s.top, lanes), __shfl_xor_sync(0xffffffffu, s.sum, lanes),
-               __shfl_xor_sync(0xffffffffu, s.weighted, lanes), __shfl_xor_sync(0xffffffffu, s.mean, lanes)});
+               __shfl_xor_sync(0xffffffffu, s.weighted, lanes), __shfl_xor_sync(0xffffffffu, s.squares, lanes),
+               __shfl_xor_sync(0xffffffffu, s.mean, lanes)});
     }
     if (threadIdx.x % 32 == 0) {
         scratch[threadIdx.x / 32] = s;
@@ -156,7 +163,7 @@ template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p,
     const Real *row = static_cast<const Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
     const float share = 1.0f / static_cast<float>(p.vocab);
     const unsigned end = swept<Real, wide>(p.vocab);
-    Softmax s = {to_float(row[0]), 0.0f, 0.0f, 0.0f};
+    Softmax s = {to_float(row[0]), 0.0f, 0.0f, 0.0f, 0.0f};
     for (unsigned i = 0; i < sweeps_of<Real>(end); i++) {
         const Sweep<Real, wide> sweep(i);
         float x[LANES<Real>];
@@ -179,6 +186,7 @@ template <class Real, bool wide> DEVICE void logprob_row(const LogprobParams &p,
         p.entropy[blockIdx.x] = above - s.weighted / s.sum;
         p.mean_logit[blockIdx.x] = s.mean;
         p.hit[blockIdx.x] = target >= s.top ? 1.0f : 0.0f;
+        p.collision[blockIdx.x] = logf(s.squares / (s.sum * s.sum));
     }
 }
 

@@ -331,6 +331,7 @@ typedef struct LogprobParams {
     float *entropy;          /* of the softmax, in nats */
     float *mean_logit;       /* over the vocabulary */
     float *hit;              /* 1 where the target's logit is the largest, else 0 */
+    float *collision;        /* ln sum softmax(logits)^2 */
     unsigned vocab;
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobParams;

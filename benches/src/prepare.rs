@@ -283,13 +283,19 @@ fn head<'b, B: Backend>(
     let w: Real<B> = new.changed(vocab * width, |x| x * scale)?;
     let (mut dw, mut dhidden) = (b.alloc(vocab * width)?, b.alloc(batch.rows() * width)?);
     Ok(Box::new(move || {
-        let done = head.loss(b, &w, &mut dw, &hidden, &mut dhidden, &targets, |_, stats, coefs| {
+        b.zero(&mut dhidden);
+        let objective = targets.by_response(|_, stats, slopes| {
             // The reference would say the same at the first step.
-            let score =
-                |i: usize| Score { logp: stats[i].logp, reference: stats[i].logp, tokens: stats[i].tokens };
+            let score = |i: usize| Score {
+                logp: stats[i].logp,
+                reference: stats[i].logp,
+                tokens: stats[i].tokens,
+                ..Score::default()
+            };
             let pair = sigmoid(0.1, 0.0, score(0), score(1));
-            coefs.copy_from_slice(&[pair.d_chosen, pair.d_rejected]);
+            slopes.copy_from_slice(&[pair.d_chosen, pair.d_rejected]);
         });
+        let done = head.loss(b, &w, &mut dw, &hidden, &mut dhidden, &targets, objective);
         black_box(done).expect("the device works");
     }))
 }
@@ -306,6 +312,7 @@ struct Statistics<B: Backend> {
     entropy: Acc<B>,
     mean_logit: Acc<B>,
     hit: Acc<B>,
+    collision: Acc<B>,
 }
 
 impl<B: Backend> Statistics<B> {
@@ -317,6 +324,7 @@ impl<B: Backend> Statistics<B> {
             entropy: empty()?,
             mean_logit: empty()?,
             hit: empty()?,
+            collision: empty()?,
         })
     }
 
@@ -327,6 +335,7 @@ impl<B: Backend> Statistics<B> {
             entropy: &mut self.entropy,
             mean_logit: &mut self.mean_logit,
             hit: &mut self.hit,
+            collision: &mut self.collision,
         }
     }
 }

@@ -645,12 +645,13 @@ pub struct LogprobParams {
     pub entropy: *mut f32,
     pub mean_logit: *mut f32,
     pub hit: *mut f32,
+    pub collision: *mut f32,
     pub vocab: core::ffi::c_uint,
     pub stride: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LogprobParams"][::core::mem::size_of::<LogprobParams>() - 64usize];
+    ["Size of LogprobParams"][::core::mem::size_of::<LogprobParams>() - 72usize];
     ["Alignment of LogprobParams"][::core::mem::align_of::<LogprobParams>() - 8usize];
     ["Offset of field: LogprobParams::logits"][::core::mem::offset_of!(LogprobParams, logits) - 0usize];
     ["Offset of field: LogprobParams::targets"][::core::mem::offset_of!(LogprobParams, targets) - 8usize];
@@ -660,8 +661,10 @@ const _: () = {
     ["Offset of field: LogprobParams::mean_logit"]
         [::core::mem::offset_of!(LogprobParams, mean_logit) - 40usize];
     ["Offset of field: LogprobParams::hit"][::core::mem::offset_of!(LogprobParams, hit) - 48usize];
-    ["Offset of field: LogprobParams::vocab"][::core::mem::offset_of!(LogprobParams, vocab) - 56usize];
-    ["Offset of field: LogprobParams::stride"][::core::mem::offset_of!(LogprobParams, stride) - 60usize];
+    ["Offset of field: LogprobParams::collision"]
+        [::core::mem::offset_of!(LogprobParams, collision) - 56usize];
+    ["Offset of field: LogprobParams::vocab"][::core::mem::offset_of!(LogprobParams, vocab) - 64usize];
+    ["Offset of field: LogprobParams::stride"][::core::mem::offset_of!(LogprobParams, stride) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -1,6 +1,8 @@
 //! What the tests of duel share: pseudo-random data, packed groups, whole models on any backend, safetensors files
 //! taken apart, and the way to the data that the project does not hold.
 
+pub mod golden;
+
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
 use duel_loss::{Head, ResponseStats, Score, Targets, sigmoid};
 use duel_model::{Activations, Config, Family, Keep, Model, Shape};
@@ -200,6 +202,7 @@ impl Objective {
                     logp: s.logp,
                     reference: -2.5 * s.tokens as f64,
                     tokens: s.tokens,
+                    ..Score::default()
                 };
                 let mut loss = 0.0;
                 for (i, rejected) in stats.iter().enumerate().skip(1) {
@@ -343,7 +346,8 @@ impl Case {
         let mut a = activations(b, &self.config, layout.rows, Keep::Nothing);
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
         let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
-        let stats = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
+        let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
+        let stats = targets.sums(&rows);
         let (mut loss, mut first) = (0.0, 0);
         for group in &batch.scored {
             let stats = &stats[first..first + group.len()];
@@ -392,11 +396,10 @@ pub fn step<B: Backend>(
 ) -> Vec<ResponseStats> {
     let (layout, targets) = (batch.layout(b), batch.targets());
     duel_model::forward(b, config, weights, &layout, a);
-    let dw = grads.head_mut();
-    let stats = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, |_, stats, coefs| {
-        objective(stats, coefs);
-    });
-    let stats = stats.expect("the device works");
+    b.zero(&mut a.dhidden);
+    let (dw, of) = (grads.head_mut(), targets.by_response(|_, stats, slopes| objective(stats, slopes)));
+    let rows = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, of);
+    let stats = targets.sums(&rows.expect("the device works"));
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
 }

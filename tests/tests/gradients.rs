@@ -292,16 +292,18 @@ proptest! {
         let inputs: Inputs = vec![random.vec(rows * vocab).into_iter().map(|x| 3.0 * x).collect()];
         let r = random.vec(rows);
         let forward = |x: &Inputs| {
-            let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit] = [(); 5].map(|()| dirty(rows));
+            let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit, mut collision] =
+                [(); 6].map(|()| dirty(rows));
             let out = RowStats {
                 logp: &mut logp,
                 lse: &mut lse,
                 entropy: &mut entropy,
                 mean_logit: &mut mean_logit,
                 hit: &mut hit,
+                collision: &mut collision,
             };
             b.logprob(out, &x[0], &targets, Logits::dense(rows, vocab));
-            [logp, lse, entropy, mean_logit, hit]
+            [logp, lse, entropy, mean_logit, hit, collision]
         };
         let stats = forward(&inputs);
         // Two roundings a term of the longest sum, on numbers below 8.
@@ -313,6 +315,7 @@ proptest! {
             prop_assert!(close(stats[0][i], target.ln()) && close(stats[1][i], total.ln()));
             prop_assert!(close(stats[2][i], -p.iter().map(|p| p * p.ln()).sum::<f64>()));
             prop_assert!(close(stats[3][i], row.iter().sum::<f64>() / vocab as f64));
+            prop_assert!(close(stats[5][i], p.iter().map(|p| p * p).sum::<f64>().ln()));
             prop_assert_eq!(stats[4][i] == 1.0, p.iter().all(|&p| p <= target));
         }
         let mut dx = inputs[0].clone();

@@ -40,6 +40,8 @@ pub struct RowStats<'a, B: Storage> {
     pub mean_logit: &'a mut Acc<B>,
     /// 1 where the target is the arg-max, else 0.
     pub hit: &'a mut Acc<B>,
+    /// `ln sum p^2` over the softmax: of the chance that two draws from it agree.
+    pub collision: &'a mut Acc<B>,
 }
 
 /// The log-softmax over the vocabulary at a target.

@@ -11,11 +11,12 @@ pub struct Row<S> {
     lse: S,
     entropy: S,
     mean: S,
+    collision: S,
     top: S,
 }
 
 simd! {
-    /// Log-sum-exp, entropy, mean and maximum of a row, in two sweeps of a row that stays in the cache.
+    /// Statistics of a row, in two sweeps of a row that stays in the cache.
     pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
         let n = x.len();
         let mut top = [R::Acc::LOWEST; 16];
@@ -31,16 +32,18 @@ simd! {
         }
         let top = max(&top);
         // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
-        let [total, weighted, plain] = sums([x], |[x]| {
+        // sum p^2 = squares / total^2: both sums lie between 1, the maximum's own term, and n.
+        let [total, weighted, plain, squares] = sums([x], |[x]| {
             let d = x.up() - top;
             let e = d.exp();
-            [e, e * d, x.up()]
+            [e, e * d, x.up(), e * e]
         });
         let ln_total = total.ln();
         Row {
             lse: top + ln_total,
             entropy: ln_total - weighted / total,
             mean: plain / R::Acc::of(n as f64),
+            collision: (squares / (total * total)).ln(),
             top,
         }
     }
@@ -69,8 +72,8 @@ impl<R: Real> LogProbs for Cpu<R> {
         targets: &Vec<u32>,
         Logits { rows, vocab, stride }: Logits,
     ) {
-        let RowStats { logp, lse, entropy, mean_logit, hit } = out;
-        let outs = [logp, lse, entropy, mean_logit, hit].map(|b| {
+        let RowStats { logp, lse, entropy, mean_logit, hit, collision } = out;
+        let outs = [logp, lse, entropy, mean_logit, hit, collision].map(|b| {
             assert!(b.len() >= rows, "statistics buffer shorter than the rows");
             SyncPtr::new(b)
         });
@@ -80,7 +83,8 @@ impl<R: Real> LogProbs for Cpu<R> {
                 let target = row[targets[r] as usize].up();
                 let s = softmax_stats(row);
                 let hit = if target >= s.top { R::Acc::ONE } else { R::Acc::ZERO };
-                for (out, value) in outs.iter().zip([target - s.lse, s.lse, s.entropy, s.mean, hit]) {
+                let values = [target - s.lse, s.lse, s.entropy, s.mean, hit, s.collision];
+                for (out, value) in outs.iter().zip(values) {
                     // SAFETY: r < rows <= the buffer's length (asserted), and only this task has row r.
                     unsafe { *out.at(r) = value };
                 }

@@ -78,16 +78,20 @@ fn run() -> Result<()> {
     cuda.gather(&mut x, &hidden, &index, scored, width);
     cuda.gemm(&mut logits, &x, &w, None, None, dims);
     let mut stats = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..6 {
         stats.push(cuda.alloc::<f32>(scored)?);
     }
-    let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
-    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit };
+    let [logp, lse, entropy, mean_logit, hit, collision] = &mut stats[..] else {
+        unreachable!("six were made")
+    };
+    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit, collision };
     cuda.logprob(of_rows, &logits, &targets, of_logits);
 
     // ---- the loss on the device, and the gradient of the head ----
-    let [logp, lse, entropy, mean_logit, hit] = &mut stats[..] else { unreachable!("five were made") };
-    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit };
+    let [logp, lse, entropy, mean_logit, hit, collision] = &mut stats[..] else {
+        unreachable!("six were made")
+    };
+    let of_rows = RowStats { logp, lse, entropy, mean_logit, hit, collision };
     let mut groups = cuda.response_groups(2, 1)?;
     cuda.set_response_groups(&mut groups, &[0, CHOSEN as u32, scored as u32], &[0, 2]);
     // The reference model's log-probabilities of both responses, which the program has from elsewhere.

@@ -15,7 +15,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     fn vocab_grid(rows: usize, vocab: usize) -> Grid {
         let packs = vocab.div_ceil(16 / size_of::<R>());
         let threads = packs.div_ceil(PACKS_A_THREAD).next_power_of_two().clamp(THREADS[1], THREADS[0]);
-        Grid::linear(rows, narrow(threads)).with_shared(threads / 32 * 4 * size_of::<f32>())
+        Grid::linear(rows, narrow(threads)).with_shared(threads / 32 * 5 * size_of::<f32>())
     }
 }
 
@@ -39,6 +39,7 @@ impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
             entropy: self.write(out.entropy, rows).cast(),
             mean_logit: self.write(out.mean_logit, rows).cast(),
             hit: self.write(out.hit, rows).cast(),
+            collision: self.write(out.collision, rows).cast(),
             vocab: narrow(vocab),
             stride: narrow(stride),
         };

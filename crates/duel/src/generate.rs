@@ -60,7 +60,7 @@ impl Job for Generation<'_> {
 impl Generate {
     /// Prints the continuation.
     pub fn run(&self) -> Result<(), Error> {
-        let folder = Folder::open(&self.model)?;
+        let folder = Folder::open(&self.model)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let tokenizer = Tokenizer::from_dir(&self.model)?;
         let prompt = if self.chat {

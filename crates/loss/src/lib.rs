@@ -3,7 +3,8 @@
 mod head;
 mod objective;
 
-pub use head::{Head, ResponseStats, Targets};
+pub use head::{Head, ResponseStats, Row, ScalarHead, Targets};
 pub use objective::{
-    Divergence, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, hinge, ipo, sigmoid, word,
+    Divergence, Group, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, hinge, ipo, sigmoid,
+    word,
 };

@@ -2,6 +2,7 @@ use crate::keys::{Keys, Read};
 use crate::plural::counted;
 use crate::quantised;
 use crate::rope::Rope;
+use crate::score;
 use duel_backend::Heads;
 use serde_json::{Map, Value};
 
@@ -51,6 +52,15 @@ pub enum Mlp {
     Gelu,
 }
 
+/// What the final hidden states become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Logits of the next token, by the head of a language model.
+    Logits,
+    /// One score, by a scalar head: a reward model.
+    Score,
+}
+
 /// Shape of a decoder-only transformer, as its `config.json` describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -76,7 +86,9 @@ pub struct Config {
     pub norm: NormKind,
     /// Kind of feed-forward.
     pub mlp: Mlp,
-    /// Whether the head is the embedding.
+    /// What the hidden states become: which head there is.
+    pub output: Output,
+    /// Whether the language model's head is the embedding.
     pub tied: bool,
     /// Biases on queries, keys and values.
     pub qkv_bias: bool,
@@ -123,7 +135,7 @@ impl Config {
             }
         }?;
         config.check()?;
-        Ok(Config { json, ..config })
+        Ok(Config { output: score::read(keys, &json)?, json, ..config })
     }
 
     fn llama(family: Family, keys: Keys) -> Read<Self> {
@@ -161,6 +173,7 @@ impl Config {
             rope: Some(Rope::read(keys, max_positions)?),
             norm: NormKind::Rms,
             mlp: Mlp::SwiGlu,
+            output: Output::Logits,
             tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
             qkv_bias: attention_bias || family == Family::Qwen2,
             out_bias: attention_bias && family != Family::Qwen2,
@@ -201,6 +214,7 @@ impl Config {
             rope: None,
             norm: NormKind::Layer,
             mlp: Mlp::Gelu,
+            output: Output::Logits,
             tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
             qkv_bias: true,
             out_bias: true,
@@ -224,7 +238,23 @@ impl Config {
         if let Some(rope) = self.rope {
             rope.write(&mut json);
         }
+        if self.output == Output::Score {
+            score::write(self.family, &mut json, self.pad_token());
+        }
         json
+    }
+
+    /// The same model with a scalar head in the place of the language model's.
+    pub fn with_score(self) -> Self {
+        Config { output: Output::Score, ..self }
+    }
+
+    /// The token that pads a batch and is never scored: the file's, or else the first that ends a text, which is what
+    /// a model with a scalar head is saved with.
+    pub fn pad_token(&self) -> Option<u64> {
+        let keys = Keys::new(&self.json);
+        let end = || keys.get("eos_token_id").and_then(|ids| ids.get(0).unwrap_or(ids).as_u64());
+        keys.get("pad_token_id").map_or_else(end, Value::as_u64)
     }
 
     /// Whether both are one and the same model, in whatever words their files say so.

@@ -1,12 +1,13 @@
 //! A Hugging Face folder: its config, and where each of the model's tensors lies.
 
 use crate::advice;
-use crate::config::Config;
+use crate::config::{Config, Output};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::leftover;
 use crate::missing::missing;
 use crate::quantised;
+use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
 use crate::weights::{HEAD, Model, Shape};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ pub struct Folder {
     shards: Shards,
     /// Name in the files of every tensor of the manifest.
     names: HashMap<String, String>,
+    /// Seed of a scalar head that the files do not have.
+    fresh: Option<u64>,
 }
 
 impl Folder {
@@ -38,7 +41,7 @@ impl Folder {
         quantised::refuse_weights(&shards)?;
         let mut notes = Vec::new();
         let embed = Model::manifest(&config).embed.pieces[0].name.clone();
-        if config.tied && is_untied(&shards, &config, &embed) {
+        if config.output == Output::Logits && config.tied && is_untied(&shards, &config, &embed) {
             config.tied = false;
             notes.push(format!(
                 "{}: config.json ties the head to the embedding, but `{HEAD}` is another matrix; they stay two, and \
@@ -64,7 +67,7 @@ impl Folder {
                 .push(format!("{}: the adapter is left out, the model beside it is read", adapter.display()));
         }
         notes.extend(leftover::note(&shards, &config, &names)?);
-        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names })
+        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names, fresh: None })
     }
 
     /// The folder.
@@ -82,7 +85,41 @@ impl Folder {
         &self.notes
     }
 
-    /// A tensor of the manifest.
+    /// The folder as that of a language model: to write texts with, or to learn them.
+    ///
+    /// # Errors
+    /// The model has a scalar head in the place of that for words.
+    pub fn language_model(self) -> Result<Self> {
+        match (self.config.output, score::class(&self.config.json)) {
+            (Output::Score, class) => Err(Error::file(
+                &self.path.join("config.json"),
+                format!(
+                    "the model is a {}, which scores texts and has no head for words; train it with --method reward, or \
+                     take the language model that it was made from",
+                    class.unwrap_or("reward model")
+                ),
+            )),
+            (Output::Logits, _) => Ok(self),
+        }
+    }
+
+    /// The folder as that of a reward model. A language model's head gives its place to a scalar head drawn from `seed`
+    /// alone: normal with deviation 1/sqrt(width + 1). One that the files hold stays.
+    pub fn with_score(mut self, seed: u64) -> Self {
+        if self.config.output == Output::Logits {
+            self.config = self.config.with_score();
+            self.fresh = Some(seed);
+        }
+        self
+    }
+
+    /// Elements of a tensor of the manifest that no file holds.
+    pub(crate) fn drawn(&self, shape: &Shape) -> Option<impl Iterator<Item = f64>> {
+        let seed = self.fresh.filter(|_| shape.pieces[0].name == SCORE)?;
+        Some(score::fresh(shape.cols, seed).take(shape.len()))
+    }
+
+    /// A tensor of the manifest that the files hold.
     pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let stored = self.names.get(name).and_then(|stored| self.shards.get(stored));
         stored.ok_or_else(|| missing(&self.shards, &self.config, name))
@@ -119,6 +156,11 @@ fn check(tensor: &Tensor, name: &str, shape: &Shape, rows: usize) -> Result<()> 
         return fail(format!("is {:?}; weights must be {FLOATS}", tensor.dtype));
     }
     let want = shape.stored(rows);
+    if let (SCORE, [scores, _]) = (name, tensor.shape)
+        && *scores != 1
+    {
+        return fail(format!("gives {scores} scores a text; duel knows models of one, with `num_labels` 1"));
+    }
     if tensor.shape != want {
         return fail(format!("has shape {:?}, config.json asks for {want:?}", tensor.shape));
     }

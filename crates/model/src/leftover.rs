@@ -1,6 +1,6 @@
 //! Tensors of the files that the config has no place for.
 
-use crate::config::{Config, Family};
+use crate::config::{Config, Family, Output};
 use crate::error::{Error, Result};
 use crate::plural::counted;
 use crate::shards::Shards;
@@ -77,7 +77,8 @@ fn cause(name: &str, config: &Config, names: &HashMap<String, String>) -> Option
     }
     let has_weight = |name: &str| {
         let weight = name.strip_suffix("bias").map(|stem| format!("{stem}weight"));
-        weight.is_some_and(|weight| weight == HEAD || names.contains_key(&weight))
+        let head = |weight: &str| config.output == Output::Logits && weight == HEAD;
+        weight.is_some_and(|weight| head(&weight) || names.contains_key(&weight))
     };
     match layer(name, config) {
         Some(i) if i >= config.layers => Some(Cause::Layer),

@@ -17,11 +17,12 @@ mod plural;
 mod quantised;
 mod rope;
 mod save;
+mod score;
 mod shards;
 mod weights;
 mod write;
 
-pub use config::{Config, Family, Mlp, NormKind};
+pub use config::{Config, Family, Mlp, NormKind, Output};
 pub use error::{Error, Result};
 pub use flat::{load_flat, save_flat};
 pub use folder::Folder;

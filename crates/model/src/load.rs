@@ -61,6 +61,9 @@ fn read_all<R: Float, T>(
     mut keep: impl FnMut(&Shape, &[R]) -> Result<T>,
 ) -> Result<Model<T>> {
     Model::manifest(folder.config()).map(|shape| {
+        if let Some(drawn) = folder.drawn(shape) {
+            return keep(shape, &drawn.map(R::from_f64).collect::<Vec<R>>());
+        }
         let mut host = vec![R::default(); shape.len()];
         let mut first = 0;
         for piece in &shape.pieces {

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::score::{self, SCORE};
 use crate::shards::Shards;
 use crate::weights::HEAD;
 
@@ -31,6 +32,10 @@ pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
             ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
                 .into()
         }
+        (None, SCORE) => format!(
+            ", and `architectures` in config.json says {}; name the language model's class there if it is one",
+            score::class(&config.json).unwrap_or_default()
+        ),
         (None, _) => "; config.json asks for it".into(),
     };
     Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))

@@ -1,8 +1,9 @@
-use crate::config::{Config, Family, Mlp, NormKind};
+use crate::config::{Config, Family, Mlp, NormKind, Output};
+use crate::score::{SCORE, deviation};
 use duel_backend::{Backend, Float, Real, Result, Weight};
 use std::convert::Infallible;
 
-/// Name of the head in every file.
+/// Name of the language model's head in every file.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
@@ -16,8 +17,10 @@ pub struct Model<T> {
     pub layers: Vec<Layer<T>>,
     /// Norm before the head.
     pub norm: Norm<T>,
-    /// Head `[vocab, width]`; `None` when it is the embedding.
+    /// The language model's head `[vocab, width]`; `None` when it is the embedding, or there is a score.
     pub head: Option<T>,
+    /// Scalar head `[1, width]` of a reward model.
+    pub score: Option<T>,
 }
 
 /// Parameters of one layer.
@@ -189,7 +192,9 @@ impl Model<Shape> {
             positions: gpt2.then(|| matrix(&name("wpe.weight", ""), config.max_positions, config.width)),
             layers,
             norm: norm(name("ln_f", "norm")),
-            head: (!config.tied).then(|| matrix(HEAD, config.vocab, config.width)),
+            head: (config.output == Output::Logits && !config.tied)
+                .then(|| matrix(HEAD, config.vocab, config.width)),
+            score: (config.output == Output::Score).then(|| matrix(SCORE, 1, config.width)),
         }
     }
 
@@ -204,7 +209,8 @@ impl Model<Shape> {
     }
 
     /// Fresh weights: matrices normal with deviation `config.init_range` from `normal` (a standard normal source),
-    /// those back into the residual stream divided by `sqrt(2·layers)` (Radford et al., 2019), vectors constant.
+    /// those back into the residual stream divided by `sqrt(2·layers)` (Radford et al., 2019), a scalar head as
+    /// [`crate::Folder::with_score`] draws it, vectors constant.
     pub fn init<B: Backend>(
         &self,
         b: &B,
@@ -214,10 +220,13 @@ impl Model<Shape> {
         let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
         self.map(|s| {
             let back = ["o_proj.weight", "down_proj.weight", "c_proj.weight"];
-            let scale = if back.iter().any(|n| s.pieces[0].name.ends_with(n)) { residual } else { 1.0 };
-            let host: Vec<B::Real> = (0..s.len())
-                .map(|_| B::Real::from_f64(s.fill.unwrap_or_else(|| normal() * config.init_range * scale)))
-                .collect();
+            let scale = match s.pieces[0].name.as_str() {
+                SCORE => deviation(config.width),
+                name if back.iter().any(|n| name.ends_with(n)) => config.init_range * residual,
+                _ => config.init_range,
+            };
+            let host: Vec<B::Real> =
+                (0..s.len()).map(|_| B::Real::from_f64(s.fill.unwrap_or_else(|| normal() * scale))).collect();
             let mut buf = b.alloc(s.len())?;
             b.upload(&mut buf, 0, &host);
             Ok(buf)
@@ -321,6 +330,7 @@ impl<T> Model<T> {
             layers: self.layers.iter().map(|l| l.map(f)).collect::<std::result::Result<_, E>>()?,
             norm: self.norm.map(f)?,
             head: self.head.as_ref().map(&mut *f).transpose()?,
+            score: self.score.as_ref().map(&mut *f).transpose()?,
         })
     }
 
@@ -330,7 +340,7 @@ impl<T> Model<T> {
         model
     }
 
-    /// Every parameter, in one fixed order: embedding, positions, layers, norm, head.
+    /// Every parameter, in one fixed order: embedding, positions, layers, norm, head, score.
     pub fn iter(&self) -> Vec<&T> {
         let mut all = Vec::new();
         all.push(&self.embed);
@@ -346,6 +356,7 @@ impl<T> Model<T> {
         }
         all.extend([&self.norm.weight].into_iter().chain(&self.norm.bias));
         all.extend(&self.head);
+        all.extend(&self.score);
         all
     }
 
@@ -365,16 +376,25 @@ impl<T> Model<T> {
         }
         all.extend([&mut self.norm.weight].into_iter().chain(&mut self.norm.bias));
         all.extend(&mut self.head);
+        all.extend(&mut self.score);
         all
     }
 
-    /// The head's matrix, the embedding where they are one.
+    /// The matrix of the language model's head, the embedding where they are one.
+    ///
+    /// # Panics
+    /// When the model has a scalar head in its place.
     pub fn head(&self) -> &T {
+        assert!(self.score.is_none(), "a reward model has no head for words");
         self.head.as_ref().unwrap_or(&self.embed)
     }
 
     /// As [`Model::head`], to write to.
+    ///
+    /// # Panics
+    /// As [`Model::head`].
     pub fn head_mut(&mut self) -> &mut T {
+        assert!(self.score.is_none(), "a reward model has no head for words");
         self.head.as_mut().unwrap_or(&mut self.embed)
     }
 }

@@ -193,7 +193,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         for micro in self.scored_together(ds, indices) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
-            all.extend(self.head.score(self.b, head, &self.activations.hidden, &self.targets)?);
+            let rows = self.head.score(self.b, head, &self.activations.hidden, &self.targets)?;
+            all.extend(self.targets.sums(&rows));
             if !each(micro.len()) {
                 break;
             }
@@ -220,17 +221,21 @@ impl<'b, B: Backend> Engine<'b, B> {
             self.load(ds, micro);
             let a = &mut self.activations;
             forward(self.b, &self.model, weights, &self.layout, a);
-            let stats = self.head.loss(
+            self.b.zero(&mut a.dhidden);
+            let of_response = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+                objective(micro[group] as usize, stats, slopes);
+            };
+            let rows = self.head.loss(
                 self.b,
                 weights.head(),
                 grads.head_mut(),
                 &a.hidden,
                 &mut a.dhidden,
                 &self.targets,
-                |group, stats, coefs| objective(micro[group] as usize, stats, coefs),
+                self.targets.by_response(of_response),
             )?;
             backward(self.b, &self.model, weights, grads, &self.layout, a);
-            all.extend(stats);
+            all.extend(self.targets.sums(&rows));
         }
         Ok(all)
     }

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, DivergenceType, IpoReduction, Method};
 use duel_data::Dataset;
-use duel_loss::{Divergence, Needs, ResponseStats, Score, Settings, Totals, Word, word};
+use duel_loss::{Divergence, Group, Needs, ResponseStats, Score, Settings, Totals, word};
 use std::collections::BTreeMap;
 
 /// The objective of a run.
@@ -27,17 +27,14 @@ impl Objective {
                 Objective { loss: duel_loss::Objective::cross_entropy(), compares: false, rewards: false }
             }
             Method::Dpo => {
-                let loss = losses(c, Vec::new());
+                let loss = losses(c);
                 Objective { rewards: loss.needs().reference, loss, compares: true }
             }
-            Method::Cpo => {
-                let cross_entropy = word("sft").into_iter().map(|word| (c.cpo_alpha, word)).collect();
-                Objective {
-                    loss: losses(c, cross_entropy).without_reference(),
-                    compares: true,
-                    rewards: true,
-                }
-            }
+            Method::Cpo => Objective {
+                loss: losses(c).and_cross_entropy(c.cpo_alpha).without_reference(),
+                compares: true,
+                rewards: true,
+            },
         }
     }
 
@@ -51,7 +48,7 @@ impl Objective {
         let mut totals = Totals::default();
         for &i in indices {
             let group = ds.group(i as usize);
-            totals.add(group.responses().len(), group.scored_of_best());
+            totals.add(group.responses().len(), group.scored_of_best(), 0);
         }
         totals
     }
@@ -61,7 +58,7 @@ impl Objective {
     /// [`Objective::needs`] asks for that.
     pub fn slopes(&self, groups: &[Scored<'_>], totals: Totals, metrics: &mut Metrics) -> Vec<f64> {
         let scores: Vec<Vec<Score>> = groups.iter().map(|group| scores(*group)).collect();
-        let borrowed: Vec<&[Score]> = scores.iter().map(Vec::as_slice).collect();
+        let borrowed: Vec<Group<'_>> = scores.iter().map(|scores| Group::ranked(scores)).collect();
         let mut slopes = vec![0.0; scores.iter().map(Vec::len).sum()];
         metrics.loss += self.loss.slopes(&borrowed, totals, &mut slopes);
         for ((responses, _), scores) in groups.iter().zip(&scores) {
@@ -100,8 +97,8 @@ impl Objective {
     }
 }
 
-/// The losses that a configuration names, and `more`.
-fn losses(c: &Config, more: Vec<(f64, &'static Word)>) -> duel_loss::Objective {
+/// The losses that a configuration names.
+fn losses(c: &Config) -> duel_loss::Objective {
     let settings = Settings {
         beta: c.beta,
         label_smoothing: c.label_smoothing,
@@ -116,10 +113,11 @@ fn losses(c: &Config, more: Vec<(f64, &'static Word)>) -> duel_loss::Objective {
         simpo_gamma: c.simpo_gamma,
         alpha: c.alpha,
         unlikelihood_alpha: c.unlikelihood_alpha,
+        ..Settings::default()
     };
     let weight = |i: usize| c.loss_weights.as_ref().map_or(1.0, |weights| weights.0[i]);
     let named = c.loss_type.0.iter().enumerate().filter_map(|(i, name)| Some((weight(i), word(name)?)));
-    duel_loss::Objective::new(named.chain(more).collect(), settings)
+    duel_loss::Objective::new(named.collect(), settings)
 }
 
 /// The statistics of the responses of the groups `indices`, group by group, with the reference's.
@@ -140,7 +138,12 @@ pub fn grouped<'a, 'r: 'a>(
 
 fn scores((responses, reference): Scored<'_>) -> Vec<Score> {
     let of = |i: usize| reference.get(i).copied().unwrap_or(0.0);
-    let score = |(i, r): (usize, &ResponseStats)| Score { logp: r.logp, reference: of(i), tokens: r.tokens };
+    let score = |(i, r): (usize, &ResponseStats)| Score {
+        logp: r.logp,
+        reference: of(i),
+        tokens: r.tokens,
+        certainty: r.certainty,
+    };
     responses.iter().enumerate().map(score).collect()
 }
 

@@ -73,8 +73,9 @@ impl Run {
         let mut logps = Vec::new();
         for batch in &self.batches {
             duel_model::forward(b, &self.case.config, &weights, &batch.layout(b), &mut a);
-            let stats = head.score(b, weights.head(), &a.hidden, &batch.targets()).expect("the device works");
-            logps.extend(stats.iter().map(|s| s.logp));
+            let targets = batch.targets();
+            let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
+            logps.extend(targets.sums(&rows).iter().map(|s| s.logp));
         }
         logps
     }
@@ -95,6 +96,7 @@ impl Run {
                     logp: stats[i].logp,
                     reference: reference[first + i] - self.drift * ((i + 1) * stats[i].tokens) as f64,
                     tokens: stats[i].tokens,
+                    ..Score::default()
                 };
                 coefs.fill(0.0);
                 for chosen in 0..stats.len() {

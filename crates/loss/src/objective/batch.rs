@@ -1,7 +1,8 @@
 //! Losses that compare how responses to different prompts are distributed.
 
 use super::margin::smoothed;
-use super::{Kind, Pair, PairLoss, Settings, Word};
+use super::score::PairLoss;
+use super::word::{Kind, Pair, Settings, Word};
 
 pub(super) const AOT: Word = Word {
     name: "aot",
@@ -28,7 +29,7 @@ fn paired(s: &Settings, pairs: &[Pair]) -> Vec<PairLoss> {
     let reference: Vec<f64> = pairs.iter().map(|(w, l)| w.reference - l.reference).collect();
     let mut losses = vec![PairLoss { value: 0.0, d_chosen: 0.0, d_rejected: 0.0 }; pairs.len()];
     for (i, j) in sorted(&policy).into_iter().zip(sorted(&reference)) {
-        let (value, slope) = smoothed(s, policy[i] - reference[j]);
+        let (value, slope) = smoothed(s, s.beta * (policy[i] - reference[j]));
         losses[i] = PairLoss { value, d_chosen: slope, d_rejected: -slope };
     }
     losses
@@ -39,7 +40,7 @@ fn unpaired(s: &Settings, pairs: &[Pair]) -> Vec<PairLoss> {
     let rejected: Vec<f64> = pairs.iter().map(|(_, l)| l.log_ratio()).collect();
     let mut losses = vec![PairLoss { value: 0.0, d_chosen: 0.0, d_rejected: 0.0 }; pairs.len()];
     for (i, j) in sorted(&chosen).into_iter().zip(sorted(&rejected)) {
-        let (value, slope) = smoothed(s, chosen[i] - rejected[j]);
+        let (value, slope) = smoothed(s, s.beta * (chosen[i] - rejected[j]));
         losses[i].value = value;
         losses[i].d_chosen = slope;
         losses[j].d_rejected = -slope;

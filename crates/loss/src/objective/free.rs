@@ -1,7 +1,26 @@
 //! Losses without a reference.
 
-use super::score::{logistic, softplus};
-use super::{Kind, PairLoss, Score, Settings, Word};
+use super::score::{PairLoss, Score, logistic, softplus};
+use super::word::{Kind, Settings, Word};
+
+pub(super) const ORPO: Word = Word {
+    name: "orpo",
+    formula: "-beta ls(o_w - o_l), o = a - ln(1 - exp(a)) the log-odds, a = logp per token",
+    source: "ORPO: Hong et al., 2024, equation 7; with the cross entropy of `lm` beside it, which method orpo adds",
+    uses: &["beta"],
+    reference: false,
+    per_token: true,
+    kind: Kind::Pair(|s, w, l, _| {
+        let (nw, nl) = (w.per_token(), l.per_token());
+        let ((ow, dw), (ol, dl)) = (log_odds(w.logp * nw), log_odds(l.logp * nl));
+        let slope = -s.beta * logistic(ol - ow);
+        PairLoss {
+            value: s.beta * softplus(ol - ow),
+            d_chosen: slope * dw * nw,
+            d_rejected: -slope * dl * nl,
+        }
+    }),
+};
 
 pub(super) const SIMPO: Word = Word {
     name: "simpo",
@@ -10,7 +29,7 @@ pub(super) const SIMPO: Word = Word {
     uses: &["beta", "simpo_gamma"],
     reference: false,
     per_token: true,
-    kind: Kind::Pair(|s, w, l| rewarded(s, w, l, |a| (a, 1.0))),
+    kind: Kind::Pair(|s, w, l, _| rewarded(s, w, l, |a| (a, 1.0))),
 };
 
 pub(super) const ALPHAPO: Word = Word {
@@ -20,7 +39,7 @@ pub(super) const ALPHAPO: Word = Word {
     uses: &["beta", "simpo_gamma", "alpha"],
     reference: false,
     per_token: true,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         rewarded(s, w, l, |a| match s.alpha {
             0.0 => (a, 1.0),
             alpha => (-(-alpha * a).exp_m1() / alpha, (-alpha * a).exp()),
@@ -35,7 +54,7 @@ pub(super) const UNLIKELIHOOD: Word = Word {
     uses: &["unlikelihood_alpha"],
     reference: false,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| PairLoss {
+    kind: Kind::Pair(|s, w, l, _| PairLoss {
         value: s.unlikelihood_alpha * l.logp - w.logp,
         d_chosen: -1.0,
         d_rejected: s.unlikelihood_alpha,
@@ -49,4 +68,13 @@ fn rewarded(s: &Settings, chosen: Score, rejected: Score, reward: impl Fn(f64) -
     let z = s.beta * (w - l) - s.simpo_gamma;
     let slope = -s.beta * logistic(-z);
     PairLoss { value: softplus(-z), d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
+}
+
+/// The log-odds of a mean log-probability, and the derivative. A certain response has no odds: it is taken to be as near
+/// to certain as a number can say.
+pub(super) fn log_odds(a: f64) -> (f64, f64) {
+    let a = a.min(-f64::EPSILON);
+    // ln(1 - e^a) by what loses nothing: near 0 the difference is small, far from it the power is.
+    let rest = if a > -std::f64::consts::LN_2 { (-a.exp_m1()).ln() } else { (-a.exp()).ln_1p() };
+    (a - rest, -1.0 / a.exp_m1())
 }

@@ -1,31 +1,33 @@
 //! Losses of the margin `h` of a pair: the chosen response's score less the rejected one's.
 
-use super::score::{logistic, softplus};
-use super::{Kind, PairLoss, Score, Settings, Word};
+use super::score::{PairLoss, Score, logistic, softplus};
+use super::word::{Kind, Settings, Word};
 
 const DIVERGENCE: &str = "f_divergence_type";
 const SMOOTHING: &str = "label_smoothing";
+const MARGIN: &str = "margin";
 
 pub(super) const SIGMOID: Word = Word {
     name: "sigmoid",
-    formula: "-(1-label_smoothing) ls(beta h) - label_smoothing ls(-beta h)",
-    source: "DPO: Rafailov et al., 2023, equation 7; Mitchell, 2023, equation 3",
-    uses: &["beta", SMOOTHING, DIVERGENCE],
+    formula: "-(1-label_smoothing) ls(beta h - m) - label_smoothing ls(m - beta h)",
+    source: "DPO: Rafailov et al., 2023, equation 7; smoothed: Mitchell, 2023, equation 3; with a margin: ODPO, Amini et \
+             al., 2024",
+    uses: &["beta", SMOOTHING, DIVERGENCE, MARGIN],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| margin(s, w, l, false, |h| smoothed(s, h))),
+    kind: Kind::Pair(|s, w, l, m| margin(s, w, l, false, |h| smoothed(s, s.beta * h - m))),
 };
 
 pub(super) const HINGE: Word = Word {
     name: "hinge",
-    formula: "max(0, 1 - beta h)",
+    formula: "max(0, 1 - (beta h - m))",
     source: "SLiC: Zhao et al., 2023; on the margin of DPO: Liu et al., 2023",
-    uses: &["beta", DIVERGENCE],
+    uses: &["beta", DIVERGENCE, MARGIN],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, m| {
         margin(s, w, l, false, |h| {
-            let value = 1.0 - s.beta * h;
+            let value = 1.0 - (s.beta * h - m);
             (value.max(0.0), if value > 0.0 { -s.beta } else { 0.0 })
         })
     }),
@@ -38,7 +40,7 @@ pub(super) const IPO: Word = Word {
     uses: &["beta", "ipo_reduction", DIVERGENCE],
     reference: true,
     per_token: true,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         margin(s, w, l, s.ipo_per_token, |h| {
             let miss = h - 1.0 / (2.0 * s.beta);
             (miss * miss, 2.0 * miss)
@@ -53,7 +55,7 @@ pub(super) const EXO_PAIR: Word = Word {
     uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         margin(s, w, l, false, |h| {
             let (z, right, wrong) = (s.beta * h, (1.0 - s.label_smoothing).ln(), s.label_smoothing.ln());
             let (q, p) = (logistic(z), logistic(-z));
@@ -70,7 +72,7 @@ pub(super) const ROBUST: Word = Word {
     uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         margin(s, w, l, false, |h| {
             let (z, e) = (s.beta * h, s.label_smoothing);
             let value = (1.0 - e) * softplus(-z) - e * softplus(z);
@@ -87,7 +89,7 @@ pub(super) const DISCOPOP: Word = Word {
     uses: &["beta", "discopop_tau", DIVERGENCE],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         margin(s, w, l, false, |h| {
             let (x, tau) = (s.beta * h, s.discopop_tau);
             let (m, rest) = (logistic(x / tau), logistic(-x / tau));
@@ -107,7 +109,7 @@ pub(super) const SIGMOID_NORM: Word = Word {
     uses: &["beta", DIVERGENCE],
     reference: true,
     per_token: true,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         margin(s, w, l, true, |h| (softplus(-s.beta * h), -s.beta * logistic(-s.beta * h)))
     }),
 };
@@ -128,9 +130,9 @@ fn margin(
     PairLoss { value, d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
 }
 
-/// The conservative logistic loss of a margin, and its derivative.
-pub(super) fn smoothed(s: &Settings, h: f64) -> (f64, f64) {
-    let (z, e) = (s.beta * h, s.label_smoothing);
+/// The conservative logistic loss of a margin `z` between rewards, and its derivative by the log-ratios.
+pub(super) fn smoothed(s: &Settings, z: f64) -> (f64, f64) {
+    let e = s.label_smoothing;
     ((1.0 - e) * softplus(-z) + e * softplus(z), s.beta * (logistic(z) - (1.0 - e)))
 }
 

@@ -1,7 +1,7 @@
 //! Losses of a whole ranking.
 
-use super::score::softplus;
-use super::{Kind, Score, Settings, Word};
+use super::score::{Score, softplus};
+use super::word::{Kind, Settings, Word};
 
 pub(super) const PLACKETT_LUCE: Word = Word {
     name: "plackett_luce",

@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 /// What a loss knows of one response.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// Sum of the policy's log-probabilities over the response's tokens.
     pub logp: f64,
@@ -11,6 +11,9 @@ pub struct Score {
     pub reference: f64,
     /// Tokens in the sums.
     pub tokens: usize,
+    /// Sum of the log-probabilities less `ln sum p²` of each prediction: how much likelier the tokens are than drawn
+    /// ones.
+    pub certainty: f64,
 }
 
 impl Score {
@@ -19,9 +22,36 @@ impl Score {
         self.logp - self.reference
     }
 
+    /// How much likelier a token of it is than one that the policy draws: WPO's weight of a response (Zhou et al., 2024,
+    /// equation 5), which has no gradient.
+    pub(super) fn likelihood(&self) -> f64 {
+        (self.certainty * self.per_token()).exp()
+    }
+
     /// One over the number of tokens.
     pub(super) fn per_token(&self) -> f64 {
         1.0 / self.tokens.max(1) as f64
+    }
+}
+
+/// What a loss knows of a prompt and its responses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group<'a> {
+    /// The responses, best first.
+    pub responses: &'a [Score],
+    /// The prompt as a text of its own, where [`Needs::prompt`](super::Needs::prompt) asks for it.
+    pub prompt: Option<Score>,
+    /// By how much the reward of the chosen response should be larger than that of the rejected one; 0 where the row says
+    /// nothing.
+    pub margin: f64,
+    /// Whether a response without another one is a good example.
+    pub desirable: bool,
+}
+
+impl<'a> Group<'a> {
+    /// Responses of which nothing is known but their order.
+    pub fn ranked(responses: &'a [Score]) -> Self {
+        Group { responses, prompt: None, margin: 0.0, desirable: true }
     }
 }
 

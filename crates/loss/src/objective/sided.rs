@@ -1,7 +1,7 @@
 //! Losses that look at each response's own log-ratio, not only at the margin between two.
 
-use super::score::{logistic, softplus};
-use super::{Kind, PairLoss, Score, Settings, Word};
+use super::score::{PairLoss, Score, logistic, softplus};
+use super::word::{Kind, Settings, Word};
 
 pub(super) const NCA_PAIR: Word = Word {
     name: "nca_pair",
@@ -10,7 +10,7 @@ pub(super) const NCA_PAIR: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         let chosen = |w: f64| (softplus(-w) + softplus(w) / 2.0, logistic(w) / 2.0 - logistic(-w));
         sided(s, w, l, chosen, |l| (softplus(l) / 2.0, logistic(l) / 2.0))
     }),
@@ -23,7 +23,7 @@ pub(super) const BCO_PAIR: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         sided(s, w, l, |w| (softplus(-w), -logistic(-w)), |l| (softplus(l), logistic(l)))
     }),
 };
@@ -35,7 +35,7 @@ pub(super) const SPPO_HARD: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         let half = 1.0 / (2.0 * s.beta);
         let (w, l) = (w.log_ratio() - half, l.log_ratio() + half);
         PairLoss { value: w * w + l * l, d_chosen: 2.0 * w, d_rejected: 2.0 * l }
@@ -49,7 +49,7 @@ pub(super) const APO_ZERO: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| sided(s, w, l, |w| (logistic(-w), -bell(w)), |l| (logistic(l), bell(l)))),
+    kind: Kind::Pair(|s, w, l, _| sided(s, w, l, |w| (logistic(-w), -bell(w)), |l| (logistic(l), bell(l)))),
 };
 
 pub(super) const APO_DOWN: Word = Word {
@@ -59,7 +59,7 @@ pub(super) const APO_DOWN: Word = Word {
     uses: &["beta"],
     reference: true,
     per_token: false,
-    kind: Kind::Pair(|s, w, l| {
+    kind: Kind::Pair(|s, w, l, _| {
         let (w, h) = (s.beta * w.log_ratio(), s.beta * (w.log_ratio() - l.log_ratio()));
         PairLoss {
             value: logistic(w) + logistic(-h),

@@ -123,7 +123,7 @@ impl Losses {
 
     /// Whether one of them is changed by the setting `name`.
     pub fn use_setting(&self, name: &str) -> bool {
-        self.0.iter().filter_map(|loss| duel_loss::word(loss)).any(|word| word.uses.contains(&name))
+        self.0.iter().filter_map(|loss| duel_loss::word(loss)).any(|word| word.uses(name))
     }
 }
 

@@ -52,7 +52,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     if checkpoint.is_none() {
         output::check(config)?;
     }
-    let folder = Folder::open(&config.model)?;
+    let folder = Folder::open(&config.model)?.language_model()?;
     folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let model = folder.config();
     let tokenizer = Tokenizer::from_dir(&config.model)?;

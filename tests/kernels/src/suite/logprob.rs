@@ -27,7 +27,7 @@ impl Operation for Logprob {
         let mut logits = bench.real_of(b, values.map(value).collect());
         let targets = bench.index(b, rows, vocab);
         let coef = bench.acc(b, rows, 0.1);
-        let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit] =
+        let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit, mut collision] =
             std::array::from_fn(|_| bench.output(b, rows));
         let out = RowStats {
             logp: &mut logp,
@@ -35,6 +35,7 @@ impl Operation for Logprob {
             entropy: &mut entropy,
             mean_logit: &mut mean_logit,
             hit: &mut hit,
+            collision: &mut collision,
         };
         b.logprob(out, &logits, &targets, dims);
         b.logprob_bw(&mut logits, &lse, &coef, &targets, dims);
@@ -43,6 +44,7 @@ impl Operation for Logprob {
         bench.done(b, "entropy", &entropy, rows);
         bench.done(b, "mean_logit", &mean_logit, rows);
         bench.done(b, "hit", &hit, rows);
+        bench.done(b, "collision", &collision, rows);
         bench.changed(b, "dlogits", &logits, dims.stride);
     }
 }

@@ -72,8 +72,12 @@ fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: HostLoss, beta: f64, weight: 
         out.sums.push(rows.map(|values| values[row..row + n].iter().sum()));
         row += n;
     }
-    let score =
-        |i: usize| Score { logp: out.sums[i][0], reference: chunk.reference[i], tokens: chunk.responses[i] };
+    let score = |i: usize| Score {
+        logp: out.sums[i][0],
+        reference: chunk.reference[i],
+        tokens: chunk.responses[i],
+        ..Score::default()
+    };
     let mut slopes = vec![0.0; chunk.responses.len()];
     out.loss = slopes.clone();
     out.rewards = (0..slopes.len()).map(|i| beta * score(i).log_ratio()).collect();
@@ -95,7 +99,7 @@ fn on_host(chunk: &Chunk, rows: [&[f64]; 4], loss: HostLoss, beta: f64, weight: 
 }
 
 /// The statistics of rows on a backend.
-struct Stats<B: Backend>([Acc<B>; 5]);
+struct Stats<B: Backend>([Acc<B>; 6]);
 
 impl<B: Backend> Stats<B> {
     fn new(b: &B, rows: usize) -> Self {
@@ -103,8 +107,8 @@ impl<B: Backend> Stats<B> {
     }
 
     fn out(&mut self) -> RowStats<'_, B> {
-        let [logp, lse, entropy, mean_logit, hit] = &mut self.0;
-        RowStats { logp, lse, entropy, mean_logit, hit }
+        let [logp, lse, entropy, mean_logit, hit, collision] = &mut self.0;
+        RowStats { logp, lse, entropy, mean_logit, hit, collision }
     }
 
     /// Those that the objective sums.

@@ -1,0 +1,225 @@
+//! The language-model head on the rows that predict a response token, in chunks of whole groups.
+
+use super::row::Row;
+use super::targets::Targets;
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Logits, Portions, Real, Result, RowStats, Weight};
+use std::ops::Range;
+
+/// The head's buffers: at most one chunk of logits exists at a time.
+pub struct Head<B: Backend> {
+    capacity: usize,
+    width: usize,
+    vocab: usize,
+    /// From one row of logits to the next.
+    stride: usize,
+    rows: Index<B>,
+    targets: Index<B>,
+    hidden: Real<B>,
+    dhidden: Real<B>,
+    logits: Real<B>,
+    logp: Acc<B>,
+    lse: Acc<B>,
+    entropy: Acc<B>,
+    mean_logit: Acc<B>,
+    hit: Acc<B>,
+    collision: Acc<B>,
+    coef: Acc<B>,
+    host: [Vec<B::Acc>; 5],
+}
+
+impl<B: Backend> Head<B> {
+    /// A head of `vocab` outputs over hidden states of `width`, with room for `capacity` rows of logits.
+    pub fn new(b: &B, width: usize, vocab: usize, capacity: usize) -> Result<Self> {
+        let stride = Self::stride(b.portions(), vocab);
+        Ok(Head {
+            capacity,
+            width,
+            vocab,
+            stride,
+            rows: b.alloc(capacity)?,
+            targets: b.alloc(capacity)?,
+            hidden: b.alloc(capacity * width)?,
+            dhidden: b.alloc(capacity * width)?,
+            logits: b.alloc(capacity * stride)?,
+            logp: b.alloc(capacity)?,
+            lse: b.alloc(capacity)?,
+            entropy: b.alloc(capacity)?,
+            mean_logit: b.alloc(capacity)?,
+            hit: b.alloc(capacity)?,
+            collision: b.alloc(capacity)?,
+            coef: b.alloc(capacity)?,
+            host: std::array::from_fn(|_| vec![B::Acc::default(); capacity]),
+        })
+    }
+
+    fn stride(portions: Portions, vocab: usize) -> usize {
+        vocab.next_multiple_of(portions.logits_multiple)
+    }
+
+    /// Bytes that [`Head::new`] allocates on a device of such portions.
+    pub fn bytes(portions: Portions, width: usize, vocab: usize, capacity: usize) -> usize {
+        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
+        let stride = Self::stride(portions, vocab);
+        capacity * ((2 * width + stride) * real + 12 * acc + 2 * size_of::<u32>())
+    }
+
+    /// Logits and their statistics of the target rows `range`.
+    fn logits(
+        &mut self,
+        b: &B,
+        w: Weight<'_, B>,
+        hidden: &Real<B>,
+        targets: &Targets,
+        range: Range<usize>,
+        out: &mut [Row],
+    ) -> Result<()> {
+        let n = range.len();
+        b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
+        b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
+        b.gather(&mut self.hidden, hidden, &self.rows, n, self.width);
+        let (dims, shape) = (self.dims(n), self.shape(n));
+        b.gemm(&mut self.logits, &self.hidden, w, None, None, dims);
+        let stats = RowStats {
+            logp: &mut self.logp,
+            lse: &mut self.lse,
+            entropy: &mut self.entropy,
+            mean_logit: &mut self.mean_logit,
+            hit: &mut self.hit,
+            collision: &mut self.collision,
+        };
+        b.logprob(stats, &self.logits, &self.targets, shape);
+        let [logp, entropy, mean_logit, hit, collision] = &mut self.host;
+        b.download(&mut logp[..n], &self.logp, 0)?;
+        b.download(&mut entropy[..n], &self.entropy, 0)?;
+        b.download(&mut mean_logit[..n], &self.mean_logit, 0)?;
+        b.download(&mut hit[..n], &self.hit, 0)?;
+        b.download(&mut collision[..n], &self.collision, 0)?;
+        for (i, row) in out[range].iter_mut().enumerate() {
+            *row = Row {
+                logp: logp[i].to_f64(),
+                entropy: entropy[i].to_f64(),
+                mean_logit: mean_logit[i].to_f64(),
+                hit: hit[i].to_f64(),
+                collision: collision[i].to_f64(),
+            };
+        }
+        Ok(())
+    }
+
+    fn dims(&self, rows: usize) -> Gemm {
+        Gemm { m: rows, n: self.vocab, k: self.width, stride: self.stride }
+    }
+
+    fn shape(&self, rows: usize) -> Logits {
+        Logits { rows, vocab: self.vocab, stride: self.stride }
+    }
+
+    /// Turns the logits of the rows `range` into gradients, given a coefficient for each.
+    fn gradients(&mut self, b: &B, w: &Real<B>, dw: &mut Acc<B>, dhidden: &mut Real<B>, coefs: &[f64]) {
+        let n = coefs.len();
+        let host = &mut self.host[0][..n];
+        host.iter_mut().zip(coefs).for_each(|(host, coef)| *host = B::Acc::from_f64(*coef));
+        b.upload(&mut self.coef, 0, host);
+        let (dims, shape) = (self.dims(n), self.shape(n));
+        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
+        b.gemm_dx(&mut self.dhidden, &self.logits, w, dims);
+        b.gemm_dw(dw, &self.logits, &self.hidden, dims);
+        b.scatter_add(dhidden, &self.dhidden, &self.rows, n, self.width);
+    }
+
+    /// Scores every row: the forward alone. Fails when the device did.
+    pub fn score<'w>(
+        &mut self,
+        b: &B,
+        w: impl Into<Weight<'w, B>>,
+        hidden: &Real<B>,
+        targets: &Targets,
+    ) -> Result<Vec<Row>> {
+        let w = w.into();
+        let mut rows = vec![Row::default(); targets.len()];
+        for from in (0..targets.len()).step_by(self.capacity) {
+            self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity), &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// Scores every row, asks `objective(group, its rows, coefficients)` for the derivative of the loss by the
+    /// log-probability of each ([`Targets::by_response`] for objectives of whole responses), and takes the gradients:
+    /// `dw +=`, and added to `dhidden`, which the caller zeroed.
+    ///
+    /// Of a group larger than the room for logits, all but the last part is computed twice, once for what is said of its
+    /// rows and once for its gradients. Fails when the device did.
+    pub fn loss(
+        &mut self,
+        b: &B,
+        w: &Real<B>,
+        dw: &mut Acc<B>,
+        hidden: &Real<B>,
+        dhidden: &mut Real<B>,
+        targets: &Targets,
+        mut objective: impl FnMut(usize, &[Row], &mut [f64]),
+    ) -> Result<Vec<Row>> {
+        let mut rows = vec![Row::default(); targets.len()];
+        let mut coefs = vec![0.0; targets.len()];
+        let mut again = Vec::new();
+        for chunk in targets.chunks(self.capacity) {
+            let whole = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
+            let cut = |from: usize| from..whole.end.min(from + self.capacity);
+            let parts: Vec<_> = whole.clone().step_by(self.capacity).map(cut).collect();
+            for part in &parts {
+                self.logits(b, w.into(), hidden, targets, part.clone(), &mut rows)?;
+            }
+            for group in chunk {
+                let own = targets.rows_of(group);
+                objective(group, &rows[own.clone()], &mut coefs[own]);
+            }
+            // From the last part, whose logits are still there; the others come back for their gradients.
+            for (i, part) in parts.iter().enumerate().rev() {
+                if i + 1 < parts.len() {
+                    again.resize(rows.len(), Row::default());
+                    self.logits(b, w.into(), hidden, targets, part.clone(), &mut again)?;
+                }
+                self.gradients(b, w, dw, dhidden, &coefs[part.clone()]);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::targets::tests::targets;
+    use super::*;
+    use duel_cpu::Cpu;
+
+    /// However small the room for logits is, values and gradients are the same; and gradients add to what is there.
+    #[test]
+    fn chunks_do_not_change_the_result() {
+        let (t, _) = targets();
+        let (b, width, vocab) = (Cpu::<f64>::new(1), 5, 7);
+        let wave = |n: usize, k: f64| (0..n).map(|i| (i as f64 * k).sin()).collect::<Vec<f64>>();
+        let (hidden, w) = (wave(12 * width, 0.7), wave(vocab * width, 1.3));
+        let run = |capacity, before| {
+            let mut head = Head::new(&b, width, vocab, capacity).unwrap();
+            let (mut dw, mut dh) = (vec![0.0; vocab * width], vec![before; 12 * width]);
+            let of = t.by_response(|g, s, c| {
+                for (c, s) in c.iter_mut().zip(s) {
+                    *c = s.logp * (g + 1) as f64;
+                }
+            });
+            let rows = head.loss(&b, &w, &mut dw, &hidden, &mut dh, &t, of).unwrap();
+            assert_eq!(rows, head.score(&b, &w, &hidden, &t).unwrap());
+            dh.iter_mut().for_each(|x| *x -= before);
+            (t.sums(&rows), dw, dh)
+        };
+        let (stats, dw, dh) = run(100, 0.0);
+        for (capacity, before) in [(1, 0.0), (3, 0.0), (4, 0.0), (5, 0.0), (100, 2.0)] {
+            let (s, w, h) = run(capacity, before);
+            let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-13);
+            assert!(close(&dw, &w) && close(&dh, &h), "capacity {capacity}");
+            assert!(
+                stats.iter().zip(&s).all(|(a, b)| (a.logp - b.logp).abs() < 1e-13 && a.tokens == b.tokens)
+            );
+        }
+    }
+}

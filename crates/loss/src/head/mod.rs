@@ -1,0 +1,13 @@
+//! Heads on the hidden states of a packed batch: statistics of rows out, a coefficient a row in.
+//!
+//! A head adds to the gradient of the hidden states, which the caller zeroes: heads compose.
+
+mod lm;
+mod row;
+mod scalar;
+mod targets;
+
+pub use lm::Head;
+pub use row::{ResponseStats, Row};
+pub use scalar::ScalarHead;
+pub use targets::Targets;

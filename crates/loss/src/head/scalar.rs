@@ -1,0 +1,126 @@
+//! A head of one output: what a response is worth.
+
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Portions, Real, Result, Weight};
+
+/// The buffers of a head of one output, `value = hidden · w`, on chosen rows of a packed batch: a product with `n = 1`.
+pub struct ScalarHead<B: Backend> {
+    capacity: usize,
+    width: usize,
+    /// From one value to the next: devices want their rows aligned.
+    stride: usize,
+    rows: Index<B>,
+    hidden: Real<B>,
+    dhidden: Real<B>,
+    values: Real<B>,
+    host: Vec<B::Real>,
+}
+
+impl<B: Backend> ScalarHead<B> {
+    /// A head over hidden states of `width`, with room for `capacity` rows at a time.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(b: &B, width: usize, capacity: usize) -> Result<Self> {
+        let stride = b.portions().logits_multiple;
+        Ok(ScalarHead {
+            capacity,
+            width,
+            stride,
+            rows: b.alloc(capacity)?,
+            hidden: b.alloc(capacity * width)?,
+            dhidden: b.alloc(capacity * width)?,
+            values: b.alloc(capacity * stride)?,
+            host: vec![B::Real::default(); capacity * stride],
+        })
+    }
+
+    /// Bytes that [`ScalarHead::new`] allocates on a device of such portions.
+    pub fn bytes(portions: Portions, width: usize, capacity: usize) -> usize {
+        capacity * ((2 * width + portions.logits_multiple) * size_of::<B::Real>() + size_of::<u32>())
+    }
+
+    fn dims(&self, rows: usize) -> Gemm {
+        Gemm { m: rows, n: 1, k: self.width, stride: self.stride }
+    }
+
+    /// The values of the rows `rows` of `hidden`, given the weight `w[1, width]`. Fails when the device did.
+    pub fn values<'w>(
+        &mut self,
+        b: &B,
+        w: impl Into<Weight<'w, B>>,
+        hidden: &Real<B>,
+        rows: &[u32],
+    ) -> Result<Vec<f64>> {
+        let w = w.into();
+        let mut values = Vec::with_capacity(rows.len());
+        for part in rows.chunks(self.capacity) {
+            self.take(b, hidden, part);
+            let dims = self.dims(part.len());
+            b.gemm(&mut self.values, &self.hidden, w, None, None, dims);
+            let host = &mut self.host[..part.len() * self.stride];
+            b.download(host, &self.values, 0)?;
+            values.extend(host.iter().step_by(self.stride).map(|v| v.to_f64()));
+        }
+        Ok(values)
+    }
+
+    /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=`, and added
+    /// to `dhidden`.
+    pub fn backward(
+        &mut self,
+        b: &B,
+        w: &Real<B>,
+        dw: &mut Acc<B>,
+        hidden: &Real<B>,
+        dhidden: &mut Real<B>,
+        rows: &[u32],
+        slopes: &[f64],
+    ) {
+        for (part, slopes) in rows.chunks(self.capacity).zip(slopes.chunks(self.capacity)) {
+            self.take(b, hidden, part);
+            for (value, slope) in self.host.iter_mut().step_by(self.stride).zip(slopes) {
+                *value = B::Real::from_f64(*slope);
+            }
+            b.upload(&mut self.values, 0, &self.host[..part.len() * self.stride]);
+            let dims = self.dims(part.len());
+            b.gemm_dx(&mut self.dhidden, &self.values, w, dims);
+            b.gemm_dw(dw, &self.values, &self.hidden, dims);
+            b.scatter_add(dhidden, &self.dhidden, &self.rows, part.len(), self.width);
+        }
+    }
+
+    fn take(&mut self, b: &B, hidden: &Real<B>, rows: &[u32]) {
+        b.upload(&mut self.rows, 0, rows);
+        b.gather(&mut self.hidden, hidden, &self.rows, rows.len(), self.width);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duel_cpu::Cpu;
+
+    /// Values and gradients of `sum slope_i value_i`, whatever the room, added to what other heads left.
+    #[test]
+    fn values_and_gradients_of_a_product() {
+        let (b, width) = (Cpu::<f64>::new(1), 3);
+        let hidden: Vec<f64> = (0..4 * width).map(|i| (i as f64 * 0.7).sin()).collect();
+        let w = vec![0.5, -1.0, 2.0];
+        let (rows, slopes) = ([3, 1, 1], [1.0, 2.0, 0.25]);
+        let row = |r: u32| &hidden[r as usize * width..][..width];
+        let value = |r: u32| row(r).iter().zip(&w).map(|(h, w)| h * w).sum::<f64>();
+        for capacity in [1, 2, 8] {
+            let mut head = ScalarHead::new(&b, width, capacity).unwrap();
+            let got = head.values(&b, &w, &hidden, &rows).unwrap();
+            assert!(got.iter().zip(rows).all(|(got, r)| (got - value(r)).abs() < 1e-15));
+            let (mut dw, mut dh) = (vec![0.0; width], vec![1.0; 4 * width]);
+            head.backward(&b, &w, &mut dw, &hidden, &mut dh, &rows, &slopes);
+            for k in 0..width {
+                let want: f64 = rows.iter().zip(slopes).map(|(r, s)| s * row(*r)[k]).sum();
+                assert!((dw[k] - want).abs() < 1e-15);
+                let want = [1.0, 1.0 + 2.25 * w[k], 1.0, 1.0 + w[k]];
+                assert!((0..4).all(|r| (dh[r * width + k] - want[r]).abs() < 1e-15));
+            }
+        }
+    }
+}

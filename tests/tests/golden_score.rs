@@ -1,0 +1,147 @@
+//! Reward models of transformers: scores, the Bradley-Terry loss with its gradients and ten updates, in single precision.
+
+use duel_backend::Real;
+use duel_cpu::Cpu;
+use duel_model::{Config, Folder, Keep, Model};
+use duel_optim::{Algorithm, Optimizer};
+use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
+use duel_tests::{Batch, Group, TempDir, TensorFile, activations, host, norm, shared_data};
+use serde_json::Value;
+
+type Device = Cpu<f32>;
+
+/// Texts packed as one batch; each one's score is read at its last token.
+struct Texts {
+    batch: Batch,
+    last: Vec<usize>,
+}
+
+impl Texts {
+    fn new(ids: impl IntoIterator<Item = Vec<u32>>) -> Self {
+        let group = |text| Group { prompt: Vec::new(), responses: vec![text] };
+        let batch = Batch::packed(&ids.into_iter().map(group).collect::<Vec<_>>());
+        let last = batch.scored.iter().map(|text| text[0].start + text[0].len - 1).collect();
+        Texts { batch, last }
+    }
+}
+
+/// The hidden state that each text's score is read from, and the scores.
+fn scores(
+    b: &Device,
+    c: &Config,
+    w: &Model<Real<Device>>,
+    a: &mut duel_model::Activations<Device>,
+    texts: &Texts,
+) -> (Vec<Vec<f64>>, Vec<f64>) {
+    duel_model::forward(b, c, w, &texts.batch.layout(b), a);
+    let (hidden, head) = (host(b, &a.hidden), host(b, w.score.as_ref().unwrap()));
+    let rows: Vec<Vec<f64>> = texts.last.iter().map(|&i| hidden[i * c.width..][..c.width].to_vec()).collect();
+    let score = |row: &Vec<f64>| row.iter().zip(&head).map(|(x, w)| x * w).sum();
+    let values = rows.iter().map(score).collect();
+    (rows, values)
+}
+
+/// Mean of `-ln sigmoid(chosen - rejected)`, and its derivative by each score.
+fn bradley_terry(values: &[f64], pairs: &[Vec<u32>]) -> (f64, Vec<f64>) {
+    let (mut loss, mut slopes) = (0.0, vec![0.0; values.len()]);
+    for pair in pairs {
+        let [chosen, rejected] = [pair[0] as usize, pair[1] as usize];
+        let margin = values[chosen] - values[rejected];
+        let share = 1.0 / pairs.len() as f64;
+        loss += share * (-margin).exp().ln_1p();
+        let slope = share / (1.0 + margin.exp());
+        slopes[chosen] -= slope;
+        slopes[rejected] += slope;
+    }
+    (loss, slopes)
+}
+
+fn golden(name: &str) {
+    let Some(dir) = shared_data(&format!("golden2/{name}")) else { return };
+    let b = Device::new(2);
+    let folder = Folder::open(&dir).unwrap();
+    assert!(folder.notes().is_empty(), "{:?}", folder.notes());
+    let c = folder.config().clone();
+    let mut weights = duel_model::load(&b, &folder).unwrap();
+    let expected: Value = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+    let list = |key: &str| expected[key].as_array().unwrap().iter().map(ids).collect::<Vec<_>>();
+    let (texts, pairs) = (Texts::new(list("ids")), list("pairs"));
+
+    let rows = texts.batch.tokens.len();
+    let mut a = activations(&b, &c, rows, Keep::All);
+    let (_, values) = scores(&b, &c, &weights, &mut a, &texts);
+    // Scores of size 1, of hidden states to which both sides round in another order: a few roundings of 6e-8 a layer.
+    assert_close("scores", &values, &numbers(&expected["logits"]), 1e-5, 1.0);
+    assert_close("scores of a batch", &values, &numbers(&expected["logits_batched"]), 1e-5, 1.0);
+
+    let manifest = Model::manifest(&c);
+    let parameters = manifest.iter().into_iter().map(|s| (s.len(), true));
+    let adamw = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let mut optimizer = Optimizer::new(&b, adamw, parameters).unwrap();
+    let want = numbers(&expected["bt_adamw_lr1e_3_wd0_01_losses"]);
+    for (i, &want) in want.iter().enumerate() {
+        let (hidden, values) = scores(&b, &c, &weights, &mut a, &texts);
+        let (loss, slopes) = bradley_terry(&values, &pairs);
+        let mut grads = manifest.alloc::<Device, f32>(&b).unwrap();
+        let head = host(&b, weights.score.as_ref().unwrap());
+        a.dhidden.fill(0.0);
+        let dscore = grads.score.as_mut().unwrap();
+        for ((hidden, &slope), &row) in hidden.iter().zip(&slopes).zip(&texts.last) {
+            for k in 0..c.width {
+                a.dhidden[row * c.width + k] = (slope * head[k]) as f32;
+                dscore[k] += (slope * hidden[k]) as f32;
+            }
+        }
+        duel_model::backward(&b, &c, &weights, &mut grads, &texts.batch.layout(&b), &mut a);
+        if i == 0 {
+            assert_close("loss", &[loss], &[expected["bt_loss"].as_f64().unwrap()], 1e-5, 1.0);
+            let all: Vec<Vec<f64>> = grads.iter().into_iter().map(|g| host(&b, g)).collect();
+            // The bias of the last norm gets the same from both sides of a pair: nothing, but for a rounding a term.
+            let terms = slopes.iter().map(|s| s.abs()).sum::<f64>() * norm(&head);
+            check_gradients(&c, &all, &expected["grads"], f64::from(f32::EPSILON) * terms);
+        }
+        // A loss is as exact as its margin: its slope by that is at most the loss itself, and the two scores of a margin
+        // are off by 1e-5 together.
+        assert_close(&format!("loss after {i} steps"), &[loss], &[want], 1e-5, want);
+        optimizer.step(&b, weights.iter_mut(), grads.iter(), 1e-3, 1.0);
+    }
+    assert_eq!(want.len(), 10);
+}
+
+#[test]
+fn seqcls_llama() {
+    golden("seqcls_llama");
+}
+
+#[test]
+fn seqcls_gpt2() {
+    golden("seqcls_gpt2");
+}
+
+/// What is saved has the config and the tensors that were loaded, bit for bit; only the token that pads is set where it
+/// was null.
+#[test]
+fn saving_a_reward_model_changes_no_bit() {
+    for name in ["seqcls_llama", "seqcls_gpt2", "trl/reward_stories260k"] {
+        let Some(dir) = shared_data(&format!("golden2/{name}")) else { return };
+        let (b, out) = (Device::new(1), TempDir::new().unwrap());
+        let folder = Folder::open(&dir).unwrap();
+        let weights = duel_model::load(&b, &folder).unwrap();
+        duel_model::save(&b, out.path(), folder.config(), &weights).unwrap();
+        let again = Folder::open(out.path()).unwrap();
+        assert!(again.config().is_like(folder.config()), "{name}");
+        let mut json = folder.config().json.clone();
+        if json["pad_token_id"].is_null() {
+            json.insert("pad_token_id".into(), json["eos_token_id"].clone());
+        }
+        for (key, value) in &json {
+            assert_eq!(&again.config().json[key], value, "{name}: {key}");
+        }
+        let [before, after] = [&*dir, out.path()].map(|d| TensorFile::read(&d.join("model.safetensors")));
+        assert_eq!(after.names(), before.names(), "{name}");
+        for tensor in before.names() {
+            assert_eq!(after.header[&tensor]["shape"], before.header[&tensor]["shape"], "{name}: {tensor}");
+            assert!(after.tensor(&tensor) == before.tensor(&tensor), "{name}: {tensor} has other bits");
+        }
+    }
+}
