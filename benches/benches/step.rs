@@ -22,8 +22,12 @@ fn dataset(case: &Case) -> Dataset {
     let prompt = tokens(case.pair.prompt, 1);
     let (chosen, rejected) = (tokens(case.pair.chosen, 2), tokens(case.pair.rejected, 3));
     let task = if case.shared { Task::Preference } else { Task::Sft };
-    let mut builder =
-        Dataset::builder(&Options { task, max_length: None, truncation: Truncation::KeepStart });
+    let mut builder = Dataset::builder(&Options {
+        task,
+        whole: false,
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    });
     if case.shared {
         builder.push(1, &prompt, &[&chosen, &rejected]).unwrap();
     } else {

@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use crate::row::common_prefix;
 use crate::template::Context;
-use crate::{Error, Message, Row, Tokenizer};
+use crate::{Error, Message, Options, Row, Task, Tokenizer};
 
 /// The turn marker before which Anthropic's HH files, which have no prompt column, end their prompts.
 const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A row as tokens.
 pub(crate) struct Encoded {
-    /// What is trained on; a conversation can give one group for each of its turns. None where there is nothing to learn.
+    /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each. None
+    /// where there is nothing to learn.
     pub(crate) groups: Vec<Tokens>,
     pub(crate) facts: Facts,
 }
@@ -24,13 +25,13 @@ pub(crate) struct Tokens {
     pub(crate) given: Vec<Range<usize>>,
     /// Where in the only response the turns that are learned begin; none where it is learned as a whole.
     pub(crate) turns: Vec<usize>,
+    /// The prompt is shorter than its own encoding, because the tokenizer merges across its end.
+    pub(crate) moved: bool,
 }
 
 /// What a user should hear of a row.
 #[derive(Default)]
 pub(crate) struct Facts {
-    /// The prompt is shorter than its own encoding, because the tokenizer merges across its end.
-    pub(crate) boundary_moved: bool,
     /// The prompt's text is not how the whole begins: the template's generation prompt is not how its turns begin.
     pub(crate) other_opening: bool,
     /// Those that are context only: excluded by the row, empty, or before anything was said.
@@ -58,7 +59,7 @@ impl Tokens {
         let next = runs.iter().skip(1).map(|run| run.start).chain([ids.len()]).map(|at| at - prompt);
         let given = ends.zip(next).map(|(from, to)| from..to).filter(|run| !run.is_empty()).collect();
         let turns = runs.iter().map(|run| run.start - prompt).collect();
-        Tokens { wholes: vec![ids], prompt, given, turns }
+        Tokens { given, turns, ..Tokens::at(prompt, vec![ids]) }
     }
 
     /// The end of a conversation of several learned turns where it has more than `most` tokens and its prompt alone
@@ -82,30 +83,46 @@ impl Tokens {
         (Tokens::of_runs(ids[cut..].to_vec(), &runs), true)
     }
 
+    /// A prompt of `prompt` tokens with responses.
+    fn at(prompt: usize, wholes: Vec<Vec<u32>>) -> Self {
+        Tokens { wholes, prompt, given: Vec::new(), turns: Vec::new(), moved: false }
+    }
+
     /// A prompt with responses. The boundary is decided in token space: the prompt is what its own encoding and all the
     /// whole encodings begin with in common, so that prompt + response is always exactly the encoding of the whole text.
     fn split(alone: &[u32], wholes: Vec<Vec<u32>>) -> Self {
         let prompt = wholes.iter().fold(alone.len(), |len, whole| shared(&alone[..len], whole));
-        Tokens { wholes, prompt, given: Vec::new(), turns: Vec::new() }
+        Tokens { moved: prompt < alone.len(), ..Tokens::at(prompt, wholes) }
+    }
+}
+
+/// The groups of a prompt's responses: one of all, or one of each where the task does not compare them.
+fn groups(task: Task, wholes: Vec<Vec<u32>>, group: impl Fn(Vec<Vec<u32>>) -> Tokens) -> Vec<Tokens> {
+    match task {
+        Task::Unpaired => wholes.into_iter().map(|whole| group(vec![whole])).collect(),
+        _ => vec![group(wholes)],
     }
 }
 
 /// Tokenises a row. `None` is a row of identical whole texts, which show no boundary.
-pub(crate) fn encode(row: &Row, tok: &Tokenizer) -> Result<Option<Encoded>, String> {
+pub(crate) fn encode(row: &Row, tok: &Tokenizer, opt: &Options) -> Result<Option<Encoded>, String> {
     match row {
-        Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, tok),
+        Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, opt.task, tok),
         Row::Chat { prompt, responses, context } => {
-            let mut encoded = encode_chat(prompt, responses, context, tok).map_err(text)?;
+            let mut encoded = encode_chat(prompt, responses, context, opt.task, tok).map_err(text)?;
             encoded.facts.unread = unread(prompt, responses, context, tok).map_err(text)?;
             Ok(Some(encoded))
         }
-        Row::Talk { turns, context } => encode_talk(turns, context, tok).map(Some),
+        Row::Talk { turns, context } if opt.is_whole() => encode_whole(turns, context, tok).map(Some),
+        Row::Talk { turns, context } if opt.task == Task::Sft => encode_talk(turns, context, tok).map(Some),
+        Row::Talk { turns, context } => encode_last(turns, context, opt.task, tok).map(Some),
     }
 }
 
 fn encode_text(
     prompt: Option<&str>,
     responses: &[String],
+    task: Task,
     tok: &Tokenizer,
 ) -> Result<Option<Encoded>, String> {
     if let Some(i) = responses.iter().position(String::is_empty) {
@@ -119,27 +136,24 @@ fn encode_text(
     let wholes =
         responses.iter().map(|response| closed([prompt.unwrap_or_default(), response].concat(), tok));
     let wholes = wholes.collect::<Result<Vec<_>, _>>()?;
-    let mut facts = Facts::default();
-    let group = match (alone, wholes.first()) {
-        (Some(alone), _) => {
-            let group = Tokens::split(&alone, wholes);
-            facts.boundary_moved = group.prompt < alone.len();
-            group
-        }
+    let groups = match (alone, wholes.first()) {
+        (Some(alone), _) => groups(task, wholes, |wholes| Tokens::split(&alone, wholes)),
         (None, Some(first)) if wholes.iter().all(|w| w == first) => return Ok(None),
         (None, first) => {
             // One whole text can start another; it still keeps a token to respond with.
             let lengths = wholes.iter().map(|w| first.map_or(0, |first| shared(first, w).min(w.len() - 1)));
-            Tokens { prompt: lengths.min().unwrap_or(0), wholes, given: Vec::new(), turns: Vec::new() }
+            let prompt = lengths.min().unwrap_or(0);
+            groups(task, wholes, |wholes| Tokens::at(prompt, wholes))
         }
     };
-    Ok(Some(Encoded { groups: vec![group], facts }))
+    Ok(Some(Encoded { groups, facts: Facts::default() }))
 }
 
 fn encode_chat(
     prompt: &[Message],
     responses: &[Vec<Message>],
     context: &Context,
+    task: Task,
     tok: &Tokenizer,
 ) -> crate::Result<Encoded> {
     // A response that opens with another turn than the assistant's does not continue a generation prompt.
@@ -151,10 +165,12 @@ fn encode_chat(
         .collect::<crate::Result<_>>()?;
     let ids = wholes.iter().map(|whole| tok.encode(whole, false)).collect::<crate::Result<_>>()?;
     let open = tok.encode(&alone, false)?;
-    let group = Tokens::split(&open, ids);
     let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
-    let boundary_moved = !other_opening && group.prompt < open.len();
-    Ok(Encoded { groups: vec![group], facts: Facts { boundary_moved, other_opening, ..Facts::default() } })
+    let groups = groups(task, ids, |ids| {
+        let group = Tokens::split(&open, ids);
+        Tokens { moved: group.moved && !other_opening, ..group }
+    });
+    Ok(Encoded { groups, facts: Facts { other_opening, ..Facts::default() } })
 }
 
 /// What no response of a row shows to be read by the template.
@@ -214,15 +230,38 @@ fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<
         None => {
             let mut groups = Vec::new();
             for &i in &wanted {
-                let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, tok).map_err(text)?;
+                let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, Task::Sft, tok);
+                let one = one.map_err(text)?;
                 facts.other_opening |= one.facts.other_opening;
-                facts.boundary_moved |= one.facts.boundary_moved;
                 groups.extend(one.groups.into_iter().map(|group| Tokens { turns: vec![0], ..group }));
             }
             groups
         }
     };
     Ok(Encoded { groups, facts })
+}
+
+/// A conversation all of which is learned.
+fn encode_whole(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<Encoded, String> {
+    let unread = tok.template(context).map_err(text)?.unread(turns, context)?;
+    let whole = tok.chat(turns, false, context).map_err(text)?.text;
+    let ids = tok.encode(&whole, false).map_err(text)?;
+    if ids.is_empty() {
+        return Err("has nothing to learn: the chat template makes an empty text of it".to_owned());
+    }
+    Ok(Encoded { groups: vec![Tokens::at(0, vec![ids])], facts: Facts { unread, ..Facts::default() } })
+}
+
+/// A conversation whose last turn of the assistant is the response.
+fn encode_last(turns: &[Message], context: &Context, task: Task, tok: &Tokenizer) -> Result<Encoded, String> {
+    let Some(last) = turns.iter().rposition(|m| m.role() == "assistant") else {
+        return Err("has no assistant turn".to_owned());
+    };
+    let mut encoded =
+        encode_chat(&turns[..last], &[vec![turns[last].clone()]], context, task, tok).map_err(text)?;
+    encoded.facts.after = turns.len() - last - 1;
+    encoded.facts.unread = tok.template(context).map_err(text)?.unread(&turns[..=last], context)?;
+    Ok(encoded)
 }
 
 /// A conversation's text and the parts of it that are learned.

@@ -29,6 +29,8 @@ pub enum Error {
     },
     /// The tokenizer or its chat template refused a text.
     Tokenizer(String),
+    /// The rows together are not what is asked of them.
+    Data(String),
     /// Not one row was left to train on.
     Empty {
         /// The file, or `None` for rows that came from memory.
@@ -56,7 +58,7 @@ impl fmt::Display for Error {
         match self {
             Error::File { path, message } => write!(f, "{}: {message}", path.display()),
             Error::Row { row, message, .. } => write!(f, "row {row}: {message}"),
-            Error::Tokenizer(message) => f.write_str(message),
+            Error::Tokenizer(message) | Error::Data(message) => f.write_str(message),
             Error::Empty { report, .. } if report.rows == 0 => f.write_str("there are no rows to train on"),
             Error::Empty { report, .. } => write!(f, "no row is left to train on: {report}"),
         }

@@ -1,21 +1,31 @@
 #![doc = include_str!("../README.md")]
 
 mod batch;
+mod builder;
 mod contain;
 mod dataset;
 mod encode;
 mod error;
+mod labels;
+mod load;
 mod message;
+mod mismatch;
+mod options;
 mod read;
 mod report;
 mod row;
+mod said;
 mod template;
 mod tokenizer;
 
 pub use batch::{Batch, BatchGroup, Segment, order, pack};
-pub use dataset::{Builder, Dataset, Group, Loading, Options, Task, Truncation};
+pub use builder::Builder;
+pub use dataset::{Dataset, Group};
 pub use error::{Error, Result};
+pub use labels::{Label, Labels};
+pub use load::Loading;
 pub use message::Message;
+pub use options::{Options, Task, Truncation};
 pub use report::Report;
 pub use row::Row;
 pub use template::{Context, Rendered};

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::Labels;
+
 /// Counts over a [`Dataset`](crate::Dataset): what was read, what is kept, and what was cut or dropped on the
 /// way. `Display` is one line that leaves out the counts that are 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Rows read, whatever became of them.
+    /// Rows read, whatever became of them; a pair that is unpaired counts as two.
     pub rows: usize,
     /// Groups kept.
     pub groups: usize,
@@ -19,6 +21,20 @@ pub struct Report {
     pub longest: usize,
     /// Rows dropped because the prompt alone fills `max_length`.
     pub prompt_too_long: usize,
+    /// Groups kept whose response is a good example, of unpaired rows.
+    pub good: usize,
+    /// Groups kept whose response is a bad example, of unpaired rows.
+    pub bad: usize,
+    /// Groups kept whose responses have scores.
+    pub scored: usize,
+    /// Groups kept that have a margin.
+    pub margins: usize,
+    /// Rows dropped because a response and its prompt are longer than `max_length`, and its end must stay.
+    pub too_long: usize,
+    /// Rows dropped because all of their responses have the same score.
+    pub unranked: usize,
+    /// Responses dropped because another before them has the same score.
+    pub tied: usize,
     /// Rows dropped because fewer than two different responses were left.
     pub identical: usize,
     /// Responses dropped from kept groups because a better-ranked one is the same.
@@ -47,6 +63,18 @@ pub struct Report {
     pub unused: BTreeSet<String>,
 }
 
+impl Report {
+    /// Counts a group by its labels.
+    pub(crate) fn label(&mut self, labels: Labels<'_>) {
+        match labels {
+            Labels::Ranked { margin } => self.margins += usize::from(margin.is_some()),
+            Labels::Scored(_) => self.scored += 1,
+            Labels::Unpaired { desirable: true } => self.good += 1,
+            Labels::Unpaired { desirable: false } => self.bad += 1,
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rows -> {} groups, {} responses", self.rows, self.groups, self.responses)?;
@@ -54,8 +82,15 @@ impl fmt::Display for Report {
         if self.turns > 0 {
             write!(f, "; the loss is on all {} assistant turns", self.turns)?;
         }
+        if self.good + self.bad > 0 {
+            write!(f, "; {} desirable, {} undesirable", self.good, self.bad)?;
+        }
         for (count, what) in [
+            (self.scored, "groups have scores"),
+            (self.margins, "pairs have a margin"),
             (self.prompt_too_long, "rows dropped: the prompt alone fills max_length"),
+            (self.too_long, "rows dropped: longer than max_length"),
+            (self.unranked, "rows dropped: all scores are the same"),
             (self.identical, "rows dropped: the responses are identical"),
             (self.undesirable, "rows dropped: label is false"),
             (self.unlearned, "rows dropped: every assistant turn is excluded"),
@@ -65,6 +100,7 @@ impl fmt::Display for Report {
             ),
             (self.turns_after, "turns after the last answer left out"),
             (self.duplicates, "duplicate responses dropped"),
+            (self.tied, "responses dropped that have the score of another"),
             (self.truncated, "groups truncated to max_length"),
             (self.boundary_moved, "groups with the prompt boundary moved to a token boundary"),
             (

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::Task;
 use crate::message::{MEDIA, Message, kind};
 use crate::template::Context;
+use crate::{Label, Options, Task, said};
 
-/// A prompt and its responses, best first, before they are tokens.
+/// A prompt and its responses, best first, before they are tokens. Two responses of which nothing else is known are a pair
+/// also where unpaired ones are wanted: there they become a good example and a bad one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Row {
     /// Plain text: the model continues the prompt with a response, and EOS ends it.
@@ -27,7 +28,7 @@ pub enum Row {
         /// What else the template gets.
         context: Context,
     },
-    /// A conversation of which every turn of the assistant is learned.
+    /// A conversation of which every turn of the assistant is learned; where responses are unpaired, the last one.
     Talk {
         /// All turns.
         turns: Vec<Message>,
@@ -41,53 +42,65 @@ impl Row {
     pub fn plain<R: Into<String>>(prompt: impl Into<String>, responses: impl IntoIterator<Item = R>) -> Self {
         Row::Text { prompt: Some(prompt.into()), responses: responses.into_iter().map(Into::into).collect() }
     }
+
+    /// Leaves the response that supervised training learns, with all that is before it if that is learned too (`whole`).
+    pub(crate) fn keep_best(&mut self, whole: bool) {
+        match self {
+            // Nothing has to be found out.
+            Row::Text { prompt: prompt @ None, responses } if whole => {
+                *prompt = Some(String::new());
+                responses.truncate(1);
+            }
+            Row::Text { prompt: None, .. } => {} // all texts together show where the prompt ends
+            Row::Text { responses, .. } => responses.truncate(1),
+            Row::Chat { responses, .. } => responses.truncate(1),
+            Row::Talk { .. } => {}
+        }
+    }
 }
 
 const SHAPES: &str = "\
     {prompt, chosen, rejected}, {chosen, rejected}, {prompt, responses: [best, ..., worst]}, \
     {conversations, chosen, rejected} or {instruction, input, chosen, rejected} for preferences; \
+    {prompt, completion, label} for unpaired training; \
     {prompt, completion}, {messages}, {conversations}, {instruction, input, output} or {text} for supervised training";
 
-/// One JSON value as a row. `Ok(None)` is an unpaired row that says it is a bad example; `chat` tells whether
-/// instruction rows can go through a chat template; `unused` hears the columns that the row has no use for. Messages of
-/// errors start with a verb: "row 3: " goes before.
+/// One JSON value as a row, and what it says of its responses. `Ok(None)` is a bad example of which supervised training
+/// learns nothing; `chat` tells whether instruction rows can go through a chat template; `unused` hears the columns that
+/// the row has no use for. Messages of errors start with a verb: "row 3: " goes before.
 pub(crate) fn parse(
     mut value: Value,
-    task: Task,
+    opt: &Options,
     chat: bool,
     unused: &mut BTreeSet<String>,
-) -> Result<Option<Row>, String> {
+) -> Result<Option<(Row, Label)>, String> {
     without_nulls(&mut value);
     let Value::Object(mut columns) = value else {
         return Err(format!("is {}, not an object with named columns", kind(&value)));
     };
     refuse(&mut columns)?;
-    let row = read(&mut columns, task, chat)?;
+    let row = read(&mut columns, opt, chat)?;
     unused.extend(columns.into_iter().filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
     Ok(row)
 }
 
 /// Takes what a row is made of out of its columns.
-fn read(columns: &mut Map<String, Value>, task: Task, chat: bool) -> Result<Option<Row>, String> {
+fn read(columns: &mut Map<String, Value>, opt: &Options, chat: bool) -> Result<Option<(Row, Label)>, String> {
     let context = context(columns)?;
     let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
 
-    let answers: Vec<(String, Value)> = match columns.remove("responses") {
-        Some(Value::Array(list)) => {
-            list.into_iter().enumerate().map(|(i, v)| (format!("responses[{i}]"), v)).collect()
-        }
-        Some(other) => return Err(format!("`responses` is {}, not a list from best to worst", kind(&other))),
-        None if columns.contains_key("chosen") || columns.contains_key("rejected") => {
-            vec![require(columns, "chosen")?, require(columns, "rejected")?]
-        }
-        None => match single(columns, task)? {
+    let (answers, label) = match several(columns, opt.task)? {
+        Some(several) => several,
+        None => match single(columns, opt)? {
             Single::Dropped => return Ok(None),
-            Single::Answer(answer) => vec![answer],
+            Single::Answer(answer, label) => (vec![answer], label),
             Single::Text(text) => {
-                return finish(Row::plain("", [text]), columns, context).map(Some);
+                let row = finish(Row::plain("", [text]), columns, context)?;
+                return Ok(Some((row, Label::default())));
             }
-            Single::Talk(turns) => {
-                return finish(Row::Talk { turns, context: Context::default() }, columns, context).map(Some);
+            Single::Talk(turns, label) => {
+                let row = finish(Row::Talk { turns, context: Context::default() }, columns, context)?;
+                return Ok(Some((row, label)));
             }
             Single::Unknown if columns.is_empty() => {
                 return Err(format!("has no columns; a row is {SHAPES}"));
@@ -100,6 +113,11 @@ fn read(columns: &mut Map<String, Value>, task: Task, chat: bool) -> Result<Opti
             }
         },
     };
+    let label = match (said::margin(columns, opt.task, answers.len())?, label) {
+        (None, label) => label,
+        (Some(_), Label::Scored(_)) => return Err("has `margin` and `scores`; keep one".to_owned()),
+        (margin, _) => Label::Ranked { margin },
+    };
     let lone = answers.len() == 1;
     let prompt = prompt(columns, chat)?;
     if prompt.is_none() && lone {
@@ -108,7 +126,44 @@ fn read(columns: &mut Map<String, Value>, task: Task, chat: bool) -> Result<Opti
     let answers: Vec<Content> =
         answers.into_iter().map(|(name, value)| answer(&name, value)).collect::<Result<_, String>>()?;
     let row = join(prompt, answers, columns)?;
-    finish(row, columns, context).map(Some)
+    Ok(Some((finish(row, columns, context)?, label)))
+}
+
+/// A response before it is read: how errors call it, and its value.
+type Answer = (String, Value);
+
+/// Takes the responses of a row that has several, best first, and what it says of them.
+fn several(columns: &mut Map<String, Value>, task: Task) -> Result<Option<(Vec<Answer>, Label)>, String> {
+    let ranking = match columns.remove("responses") {
+        Some(_) if task == Task::Unpaired => {
+            return Err(
+                "has `responses`: a ranking says which is better, not which are good, as unpaired training needs; give \
+                 each response a row {prompt, completion, label}, or train on the file with --method dpo"
+                    .to_owned(),
+            );
+        }
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(format!("`responses` is {}, not a list from best to worst", kind(&other))),
+        None if columns.contains_key("chosen") || columns.contains_key("rejected") => {
+            if task == Task::Unpaired && columns.contains_key("label") {
+                return Err(
+                    "has a `label` beside `chosen` and `rejected`, which say what is good; remove it"
+                        .to_owned(),
+                );
+            }
+            let pair = vec![require(columns, "chosen")?, require(columns, "rejected")?];
+            return Ok(Some((pair, Label::default())));
+        }
+        None => return Ok(None),
+    };
+    let answers = ranking.into_iter().enumerate().map(|(i, v)| (format!("responses[{i}]"), v));
+    let Some(scores) = said::scores(columns, answers.len())? else {
+        return Ok(Some((answers.collect(), Label::default())));
+    };
+    let mut scored: Vec<(f64, Answer)> = scores.into_iter().zip(answers).collect();
+    scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let (scores, answers) = scored.into_iter().unzip();
+    Ok(Some((answers, Label::Scored(scores))))
 }
 
 /// What to do with a file whose rows lie in a list inside an object.
@@ -266,54 +321,69 @@ fn open_with(turns: &mut Vec<Message>, system: Message) -> Result<(), String> {
 
 /// What a row without `responses`, `chosen` and `rejected` holds.
 enum Single {
-    Answer((String, Value)),
+    Answer(Answer, Label),
     Text(String),
-    Talk(Vec<Message>),
+    Talk(Vec<Message>, Label),
     Dropped,
     Unknown,
 }
 
-fn single(columns: &mut Map<String, Value>, task: Task) -> Result<Single, String> {
+fn single(columns: &mut Map<String, Value>, opt: &Options) -> Result<Single, String> {
     const ANSWERS: [&str; 5] = ["completion", "output", "messages", "conversations", "text"];
     let label = columns.remove("label");
     let Some(name) = ANSWERS.into_iter().find(|name| columns.contains_key(*name)) else {
         return Ok(Single::Unknown);
     };
-    match (task, label) {
-        (Task::Preference, Some(_)) => {
+    let label = match (opt.task, label) {
+        (Task::Preference | Task::Reward, Some(_)) => {
             return Err(
-                "has a `label`: unpaired (KTO) rows do not fit DPO, which compares responses to the same \
-                        prompt; give `chosen` and `rejected`, or train on the file with --method sft"
+                "has a `label`: unpaired (KTO) rows do not fit a method that compares responses to the same \
+                        prompt; train on the file with --method kto, or give `chosen` and `rejected`"
                     .to_owned(),
             );
         }
-        (Task::Preference, None) => {
+        (Task::Preference | Task::Reward, None) => {
             return Err(format!(
                 "has one response (`{name}`), and preference training compares at least two; give `chosen` and \
                  `rejected`, or train on the file with --method sft"
             ));
         }
+        (Task::Unpaired, label) => said::label(label)?,
         // Other labels (0, 1, a class name) are an ordinary column of text data, not a verdict.
         (Task::Sft, Some(Value::Bool(false))) => return Ok(Single::Dropped),
-        (Task::Sft, _) => {}
-    }
+        (Task::Sft, _) => Label::default(),
+    };
     let (name, value) = require(columns, name)?;
     match (name.as_str(), value) {
         ("messages" | "conversations", value) => {
             let turns = messages(&name, value)?;
-            learnable(&name, &turns)?;
-            Ok(Single::Talk(turns))
+            learnable(&name, &turns, opt)?;
+            Ok(Single::Talk(turns, label))
         }
+        ("text", _) if opt.task == Task::Unpaired => Err(
+            "has a `text`, which does not show where its response begins; give {prompt, completion, label}"
+                .to_owned(),
+        ),
         ("text", Value::String(text)) if text.is_empty() => Err("`text` is empty; remove the row".to_owned()),
         ("text", Value::String(text)) => Ok(Single::Text(text)),
         ("text", other) => Err(format!("`text` is {}, not a string", kind(&other))),
-        (_, value) => Ok(Single::Answer((name, value))),
+        (_, value) => Ok(Single::Answer((name, value), label)),
     }
 }
 
 /// Whether a conversation has something to learn: at least one turn of the assistant, after another turn, the last of
-/// which says something.
-fn learnable(name: &str, turns: &[Message]) -> Result<(), String> {
+/// which says something. Where all of it is learned, any turn will do, and none can be left out.
+fn learnable(name: &str, turns: &[Message], opt: &Options) -> Result<(), String> {
+    if opt.is_whole() {
+        return match turns.iter().all(Message::learned) {
+            true if turns.is_empty() => Err(format!("`{name}` is empty; remove the row")),
+            true => Ok(()),
+            false => Err(format!(
+                "`{name}` has a turn that is marked as not learned, and here every token is; unmark it, or learn \
+                 the turns of the assistant alone"
+            )),
+        };
+    }
     let Some(last) = turns.iter().rposition(|m| m.role() == "assistant") else {
         return Err(format!("`{name}` has no assistant turn to learn"));
     };
@@ -323,6 +393,11 @@ fn learnable(name: &str, turns: &[Message]) -> Result<(), String> {
     if turns[last].is_empty() {
         return Err(format!(
             "`{name}` is empty in its last assistant turn; remove the row or give it a response"
+        ));
+    }
+    if opt.task == Task::Unpaired && !turns[last].learned() {
+        return Err(format!(
+            "`{name}` marks its last assistant turn as not learned, which is what its `label` is about; remove one"
         ));
     }
     Ok(())

@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn nothing_is_longer_than_max_length(rows in rows(), max in 1usize..16, keep_end: bool) {
         let truncation = if keep_end { Truncation::KeepEnd } else { Truncation::KeepStart };
-        let mut builder = Dataset::builder(&Options { task: Task::Sft, max_length: Some(max), truncation });
+        let mut builder = Dataset::builder(&Options { task: Task::Sft, whole: false, max_length: Some(max), truncation });
         for (i, (prompt, responses)) in rows.iter().enumerate() {
             builder.push(i + 1, prompt, &[&responses[0]]).unwrap();
         }

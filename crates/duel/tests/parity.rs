@@ -27,8 +27,12 @@ fn matches_trl(loss: &str) {
         .set("threads", 2);
     run.ok();
 
-    let options =
-        Options { task: Task::Preference, max_length: Some(256), truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: false,
+        max_length: Some(256),
+        truncation: Truncation::KeepStart,
+    };
     let ds = Dataset::load(&train, &Tokenizer::from_dir(&model).unwrap(), &options).unwrap();
     let chosen: Vec<usize> = ds.groups().map(|g| g.responses().next().unwrap().len()).collect();
 

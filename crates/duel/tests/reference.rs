@@ -25,8 +25,12 @@ impl Cached {
     fn of(temp: &Temp, dataset: &str, cache: &str) -> Self {
         let model = temp.path("model");
         let tokenizer = Tokenizer::from_dir(&model).unwrap();
-        let options =
-            Options { task: Task::Preference, max_length: Some(64), truncation: Truncation::KeepStart };
+        let options = Options {
+            task: Task::Preference,
+            whole: false,
+            max_length: Some(64),
+            truncation: Truncation::KeepStart,
+        };
         let ds = Dataset::load(&temp.path(dataset), &tokenizer, &options).unwrap();
         let key = ModelId::of(&model).unwrap().on(&Cpu::<f32>::new(1), &ds, None);
         Cached { cache: Cache::new(&temp.path(cache), &key), ds }

@@ -140,7 +140,12 @@ mod tests {
 
     /// `groups` groups, of two, three and four responses in turn.
     fn dataset(groups: u32) -> Dataset {
-        let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+        let options = Options {
+            task: Task::Preference,
+            whole: false,
+            max_length: None,
+            truncation: Truncation::KeepStart,
+        };
         let mut builder = Dataset::builder(&options);
         for row in 0..groups {
             let responses: Vec<[u32; 1]> = (0..2 + row % 3).map(|r| [r]).collect();

@@ -87,7 +87,8 @@ pub fn sequence_kl<B: Backend>(
     prompts: &[Vec<u32>],
     samples: &[Vec<u32>],
 ) -> Result<f64, Error> {
-    let options = Options { task: Task::Sft, max_length: None, truncation: Truncation::KeepStart };
+    let options =
+        Options { task: Task::Sft, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let mut builder = Dataset::builder(&options);
     for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
         builder.push(i + 1, prompt, &[sample])?;

@@ -38,7 +38,8 @@ fn a_step_allocates_no_buffer() {
         "max_position_embeddings": 512, "tie_word_embeddings": true
     });
     let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
-    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let options =
+        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let mut builder = Dataset::builder(&options);
     for row in 0..6u32 {
         let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 97 + seed * 31) % 512).collect::<Vec<u32>>();

@@ -250,7 +250,8 @@ fn stories(pairs: usize) -> Option<Run> {
     let model = Folder::open(&folder).expect("a model");
     let cpu = Cpu::<f32>::new(1);
     let weights = duel_model::load(&cpu, &model).expect("weights");
-    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let options =
+        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let tokenizer = Tokenizer::from_dir(&folder).expect("a tokenizer");
     let dataset = Dataset::load(&rows, &tokenizer, &options).expect("rows");
     let mut groups: Vec<Group> = dataset

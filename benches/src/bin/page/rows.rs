@@ -62,7 +62,12 @@ const ADAMW: Algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8,
 impl Step {
     /// The room that the trainer plans for such pairs.
     fn room(&self) -> Room {
-        let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+        let options = Options {
+            task: Task::Preference,
+            whole: false,
+            max_length: None,
+            truncation: Truncation::KeepStart,
+        };
         let mut pairs = Dataset::builder(&options);
         let tokens = |n| vec![1; n];
         let Pair { prompt, chosen, rejected } = STEP.pair;

@@ -12,8 +12,11 @@ pub const BOS: u32 = 1;
 pub const EOS: u32 = 2;
 
 pub const PREFERENCE: Options =
-    Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
 pub const SFT: Options = Options { task: Task::Sft, ..PREFERENCE };
+pub const WHOLE: Options = Options { whole: true, ..SFT };
+pub const UNPAIRED: Options = Options { task: Task::Unpaired, ..PREFERENCE };
+pub const REWARD: Options = Options { task: Task::Reward, ..PREFERENCE };
 
 /// A folder that goes away with the test.
 pub struct Dir(pub PathBuf);

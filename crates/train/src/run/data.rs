@@ -37,6 +37,7 @@ impl Data {
 fn options(c: &Config, model: &ModelConfig) -> Options {
     Options {
         task: if c.method == Method::Sft { Task::Sft } else { Task::Preference },
+        whole: false,
         max_length: Some(max_length(c, model)),
         truncation: match c.truncation_mode {
             TruncationMode::KeepStart => Truncation::KeepStart,

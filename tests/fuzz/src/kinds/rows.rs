@@ -44,7 +44,7 @@ pub fn load(dir: &Path) -> Result<(), String> {
         for (task, truncation) in
             [(Task::Sft, Truncation::KeepStart), (Task::Preference, Truncation::KeepEnd)]
         {
-            let options = Options { task, max_length: Some(40), truncation };
+            let options = Options { task, whole: false, max_length: Some(40), truncation };
             results.push(Dataset::load(&path, tokenizer, &options).map(drop));
         }
     }
@@ -53,7 +53,8 @@ pub fn load(dir: &Path) -> Result<(), String> {
 
 /// A small data set of pairs.
 pub fn pairs() -> Dataset {
-    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let options =
+        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let rows =
         [Row::plain("the film", [" is good", " is bad"]), Row::plain("a", [" great film", " bad film"])];
     Dataset::from_texts(rows, &TOKENIZERS[0], &options).expect("the rows are right")

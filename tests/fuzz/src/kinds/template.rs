@@ -61,7 +61,7 @@ pub fn load(dir: &Path) -> Result<(), String> {
         };
         let talk = Row::Talk { turns: [messages, &answer("good")].concat(), context };
         for (row, task) in [(pair, Task::Preference), (talk, Task::Sft)] {
-            let options = Options { task, max_length: None, truncation: Truncation::KeepStart };
+            let options = Options { task, whole: false, max_length: None, truncation: Truncation::KeepStart };
             results.push(Dataset::from_texts([row], &tokenizer, &options).map(drop));
         }
     }

@@ -45,7 +45,12 @@ pub fn load(dir: &Path) -> Result<(), String> {
     }
     let ids: Vec<u32> = (0..300).chain([u32::MAX]).collect();
     result = result.and(tokenizer.decode(&ids, false).map(drop));
-    let options = Options { task: Task::Preference, max_length: Some(64), truncation: Truncation::KeepEnd };
+    let options = Options {
+        task: Task::Preference,
+        whole: false,
+        max_length: Some(64),
+        truncation: Truncation::KeepEnd,
+    };
     let row = Row::plain("the film", [" is good", " is bad </s>"]);
     result.and(Dataset::from_texts([row], &tokenizer, &options).map(drop)).map_err(|e| e.to_string())
 }
