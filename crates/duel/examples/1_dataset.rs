@@ -44,7 +44,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(folder.join("tokenizer_config.json"), r#"{"bos_token": "<s>", "eos_token": "</s>"}"#)?;
 
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let options = Options { task: Task::Preference, max_length: Some(32), truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: false,
+        max_length: Some(32),
+        truncation: Truncation::KeepStart,
+    };
     let data = Dataset::load(&rows, &tokenizer, &options)?;
     fs::remove_dir_all(&folder)?;
     // Nothing prefers a response to itself: the third row is left out, and counted.

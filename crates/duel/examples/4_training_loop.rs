@@ -42,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut weights = manifest.init(&cpu, &model, || (0..12).map(|_| random.f64() - 0.5).sum())?;
 
     // Rows that are tokens already: of two responses, the one that says the prompt again is preferred. The last are held out.
-    let options = Options { task: Task::Preference, max_length: None, truncation: Truncation::KeepStart };
+    let options =
+        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let mut rows = Dataset::builder(&options);
     for row in 1..=TRAINED + HELD_OUT {
         let mut some = || -> Vec<u32> { (0..3).map(|_| random.u32(..VOCAB)).collect() };
