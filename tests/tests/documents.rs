@@ -1,5 +1,5 @@
-//! What the documents say of the code is so: links lead somewhere, files and tests that they name are there, and the map
-//! of the crates is what cargo builds.
+//! What the documents say of the code is so: links lead somewhere, files and tests that they name are there, and the
+//! map of the crates is what cargo builds.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -42,7 +42,8 @@ fn start(command: &mut Command) -> Result<(), u8> {
     }
 }
 
-/// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked there.
+/// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked
+/// there.
 fn fuzz(rest: &[String]) -> Result<(), u8> {
     let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
     start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
@@ -63,8 +64,8 @@ fn check() -> Result<(), u8> {
     cargo(&["test", "--workspace"], &[])
 }
 
-/// What `deny.toml` asks of the crates in Cargo.lock: their licences, versions and sources, and known faults where the list
-/// of them can be fetched.
+/// What `deny.toml` asks of the crates in Cargo.lock: their licences, versions and sources, and known faults where the
+/// list of them can be fetched.
 fn deny() -> Result<(), u8> {
     let succeeds = |args: &[&str]| command(args, &[]).output().is_ok_and(|output| output.status.success());
     if !succeeds(&["deny", "--version"]) {

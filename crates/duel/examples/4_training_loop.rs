@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let manifest = Model::manifest(&model);
     let mut weights = manifest.init(&cpu, &model, || (0..12).map(|_| random.f64() - 0.5).sum())?;
 
-    // Rows that are tokens already: of two responses, the one that says the prompt again is preferred. The last are held out.
+    // Rows that are tokens already: of two responses, the one that says the prompt again is preferred. The last are
+    // held out.
     let options =
         Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
     let mut rows = Dataset::builder(&options);

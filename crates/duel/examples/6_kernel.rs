@@ -1,6 +1,6 @@
-//! A CUDA kernel inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host between
-//! them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes the place
-//! of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
+//! A CUDA kernel inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host
+//! between them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes
+//! the place of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
 //!
 //!     cargo run --package duel --example 6_kernel
 //!
