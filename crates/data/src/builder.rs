@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::dataset::Entry;
+use crate::dataset::{Entry, Uncut};
 use crate::encode::{Encoded, Facts};
 use crate::options::Cut;
 use crate::{Dataset, Error, Labels, Options, Report, Result, Task, Truncation};
@@ -180,7 +180,8 @@ impl Builder {
         report.duplicates += responses.len() - kept.len();
         report.truncated += usize::from(cut);
         if cut && let (Task::Unpaired, [response]) = (self.data.opt.task, responses) {
-            self.data.uncut.insert(self.data.groups.len(), (Box::from(prompt), Box::from(*response)));
+            let uncut = Uncut { prompt: prompt.into(), response: (*response).into() };
+            self.data.uncut.insert(self.data.groups.len(), uncut);
         }
         self.store(Kept { prompt: &prompt[prompt.len() - context..], responses: &kept, ..group })
     }

@@ -18,9 +18,16 @@ pub struct Dataset {
     pub(crate) given: Vec<Range<usize>>,
     pub(crate) groups: Vec<Entry>,
     pub(crate) labels: Known,
-    /// Prompt and response of the unpaired groups that were cut, before it.
-    pub(crate) uncut: BTreeMap<usize, (Box<[u32]>, Box<[u32]>)>,
+    /// The unpaired groups that were cut, as they were before it.
+    pub(crate) uncut: BTreeMap<usize, Uncut>,
     pub(crate) report: Report,
+}
+
+/// A group of one response before it was cut.
+#[derive(Debug, Clone)]
+pub(crate) struct Uncut {
+    pub(crate) prompt: Box<[u32]>,
+    pub(crate) response: Box<[u32]>,
 }
 
 /// The parts of a group run from its prompt to the next group's prompt.
@@ -91,7 +98,7 @@ impl Dataset {
     /// The largest token id, which must be below the model's vocabulary size; also of what was cut and can come back in
     /// [`mismatched`](Self::mismatched).
     pub fn max_token(&self) -> u32 {
-        let cut = self.uncut.values().flat_map(|(prompt, response)| prompt.iter().chain(response));
+        let cut = self.uncut.values().flat_map(|cut| cut.prompt.iter().chain(&cut.response));
         self.tokens.iter().chain(cut).copied().max().unwrap_or(0)
     }
 }

@@ -10,6 +10,7 @@ use crate::{Error, Message, Options, Row, Task, Tokenizer};
 const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A row as tokens.
+#[derive(Default)]
 pub(crate) struct Encoded {
     /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each. None
     /// where there is nothing to learn.
@@ -96,7 +97,7 @@ impl Tokens {
     }
 }
 
-/// The groups of a prompt's responses: one of all, or one of each where the task does not compare them.
+/// A row's groups: one of all responses, or one of each where the task does not compare them.
 fn groups(task: Task, wholes: Vec<Vec<u32>>, group: impl Fn(Vec<Vec<u32>>) -> Tokens) -> Vec<Tokens> {
     match task {
         Task::Unpaired => wholes.into_iter().map(|whole| group(vec![whole])).collect(),
@@ -109,13 +110,17 @@ pub(crate) fn encode(row: &Row, tok: &Tokenizer, opt: &Options) -> Result<Option
     match row {
         Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, opt.task, tok),
         Row::Chat { prompt, responses, context } => {
-            let mut encoded = encode_chat(prompt, responses, context, opt.task, tok).map_err(text)?;
+            let mut encoded = match opt.task {
+                Task::Unpaired => encode_apart(prompt, responses, context, tok),
+                _ => encode_chat(prompt, responses, context, tok),
+            }
+            .map_err(text)?;
             encoded.facts.unread = unread(prompt, responses, context, tok).map_err(text)?;
             Ok(Some(encoded))
         }
         Row::Talk { turns, context } if opt.is_whole() => encode_whole(turns, context, tok).map(Some),
         Row::Talk { turns, context } if opt.task == Task::Sft => encode_talk(turns, context, tok).map(Some),
-        Row::Talk { turns, context } => encode_last(turns, context, opt.task, tok).map(Some),
+        Row::Talk { turns, context } => encode_last(turns, context, tok).map(Some),
     }
 }
 
@@ -153,7 +158,6 @@ fn encode_chat(
     prompt: &[Message],
     responses: &[Vec<Message>],
     context: &Context,
-    task: Task,
     tok: &Tokenizer,
 ) -> crate::Result<Encoded> {
     // A response that opens with another turn than the assistant's does not continue a generation prompt.
@@ -165,12 +169,26 @@ fn encode_chat(
         .collect::<crate::Result<_>>()?;
     let ids = wholes.iter().map(|whole| tok.encode(whole, false)).collect::<crate::Result<_>>()?;
     let open = tok.encode(&alone, false)?;
+    let mut group = Tokens::split(&open, ids);
     let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
-    let groups = groups(task, ids, |ids| {
-        let group = Tokens::split(&open, ids);
-        Tokens { moved: group.moved && !other_opening, ..group }
-    });
-    Ok(Encoded { groups, facts: Facts { other_opening, ..Facts::default() } })
+    group.moved &= !other_opening;
+    Ok(Encoded { groups: vec![group], facts: Facts { other_opening, ..Facts::default() } })
+}
+
+/// Each response as if it were the only one.
+fn encode_apart(
+    prompt: &[Message],
+    responses: &[Vec<Message>],
+    context: &Context,
+    tok: &Tokenizer,
+) -> crate::Result<Encoded> {
+    let mut all = Encoded::default();
+    for response in responses {
+        let one = encode_chat(prompt, std::slice::from_ref(response), context, tok)?;
+        all.facts.other_opening |= one.facts.other_opening;
+        all.groups.extend(one.groups);
+    }
+    Ok(all)
 }
 
 /// What no response of a row shows to be read by the template.
@@ -230,8 +248,7 @@ fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<
         None => {
             let mut groups = Vec::new();
             for &i in &wanted {
-                let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, Task::Sft, tok);
-                let one = one.map_err(text)?;
+                let one = encode_chat(&turns[..i], &[vec![turns[i].clone()]], context, tok).map_err(text)?;
                 facts.other_opening |= one.facts.other_opening;
                 groups.extend(one.groups.into_iter().map(|group| Tokens { turns: vec![0], ..group }));
             }
@@ -253,12 +270,12 @@ fn encode_whole(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result
 }
 
 /// A conversation whose last turn of the assistant is the response.
-fn encode_last(turns: &[Message], context: &Context, task: Task, tok: &Tokenizer) -> Result<Encoded, String> {
+fn encode_last(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<Encoded, String> {
     let Some(last) = turns.iter().rposition(|m| m.role() == "assistant") else {
         return Err("has no assistant turn".to_owned());
     };
     let mut encoded =
-        encode_chat(&turns[..last], &[vec![turns[last].clone()]], context, task, tok).map_err(text)?;
+        encode_chat(&turns[..last], &[vec![turns[last].clone()]], context, tok).map_err(text)?;
     encoded.facts.after = turns.len() - last - 1;
     encoded.facts.unread = tok.template(context).map_err(text)?.unread(&turns[..=last], context)?;
     Ok(encoded)

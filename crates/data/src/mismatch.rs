@@ -42,7 +42,7 @@ impl Dataset {
     /// The prompt and the best response of group `i` before they were cut.
     fn uncut(&self, i: usize) -> (&[u32], &[u32]) {
         match self.uncut.get(&i) {
-            Some((prompt, response)) => (prompt, response),
+            Some(cut) => (&cut.prompt, &cut.response),
             None => {
                 let group = self.group(i);
                 (group.prompt, group.best())

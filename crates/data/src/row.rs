@@ -87,6 +87,7 @@ pub(crate) fn parse(
 /// Takes what a row is made of out of its columns.
 fn read(columns: &mut Map<String, Value>, opt: &Options, chat: bool) -> Result<Option<(Row, Label)>, String> {
     let context = context(columns)?;
+    let margin = said::margin(columns, opt.task)?;
     let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
 
     let (answers, label) = match several(columns, opt.task)? {
@@ -113,10 +114,16 @@ fn read(columns: &mut Map<String, Value>, opt: &Options, chat: bool) -> Result<O
             }
         },
     };
-    let label = match (said::margin(columns, opt.task, answers.len())?, label) {
+    let label = match (margin, label) {
         (None, label) => label,
         (Some(_), Label::Scored(_)) => return Err("has `margin` and `scores`; keep one".to_owned()),
-        (margin, _) => Label::Ranked { margin },
+        (margin, _) if answers.len() == 2 => Label::Ranked { margin },
+        (Some(_), _) => {
+            return Err(format!(
+                "has a `margin` and {} responses; a margin is between two: remove it, or give `scores`",
+                answers.len()
+            ));
+        }
     };
     let lone = answers.len() == 1;
     let prompt = prompt(columns, chat)?;

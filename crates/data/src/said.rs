@@ -5,23 +5,14 @@ use serde_json::{Map, Value};
 use crate::message::kind;
 use crate::{Label, Task};
 
-/// Takes the `margin` of a row with `count` responses. Supervised training has no use for it, and leaves it.
-pub(crate) fn margin(
-    columns: &mut Map<String, Value>,
-    task: Task,
-    count: usize,
-) -> Result<Option<f64>, String> {
+/// Takes the `margin` of a row. Supervised training has no use for it, and leaves it.
+pub(crate) fn margin(columns: &mut Map<String, Value>, task: Task) -> Result<Option<f64>, String> {
     if task == Task::Sft {
         return Ok(None);
     }
     let Some(value) = columns.remove("margin") else { return Ok(None) };
     if task == Task::Unpaired {
         return Err("has a `margin`, which unpaired training cannot use; remove the column".to_owned());
-    }
-    if count != 2 {
-        return Err(format!(
-            "has a `margin` and {count} responses; a margin is between two: remove it, or give `scores`"
-        ));
     }
     let margin = value.as_f64().filter(|margin| margin.is_finite());
     margin.map(Some).ok_or_else(|| {

@@ -65,6 +65,11 @@ fn margins() {
             UNPAIRED,
             "has a `margin`, which unpaired training cannot use",
         ),
+        (
+            r#"{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "y"}], "label": 1, "margin": 1}"#,
+            UNPAIRED,
+            "has a `margin`, which unpaired training cannot use",
+        ),
     ] {
         let e = error(row, &opt);
         assert!(e.contains("file.jsonl: row 1: ") && e.contains(what), "{row}: {e}");
@@ -189,6 +194,10 @@ fn pairs_are_unpaired() {
     let chat = Tiny { template: Some(CHAT), ..TINY }.build();
     let row = r#"{"chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "y"}], "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "n"}]}"#;
     let want = [group(&["u:Q$a:", "y$"], "good"), group(&["u:Q$a:", "n$"], "bad")];
+    assert_eq!(groups(row, &chat, &UNPAIRED), want);
+    // A side that goes on with another turn does not take the generation prompt from the other one.
+    let row = r#"{"prompt": [{"role": "user", "content": "Q"}], "chosen": "y", "rejected": [{"role": "user", "content": "R"}, {"role": "assistant", "content": "n"}]}"#;
+    let want = [group(&["u:Q$a:", "y$"], "good"), group(&["u:Q$", "u:R$a:n$"], "bad")];
     assert_eq!(groups(row, &chat, &UNPAIRED), want);
     // From memory as from files.
     let data =

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{PREFERENCE, SFT, shared};
+use common::{PREFERENCE, SFT, UNPAIRED, shared};
 use duel_data::{Context, Dataset, Message, Options, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -158,8 +158,10 @@ fn every_file_loads() {
     // Instruction rows work with a chat template and without.
     assert_eq!(load("identity.json", "smollm2", &SFT).unwrap().len(), 91);
     assert_eq!(load("identity.json", "gpt2", &SFT).unwrap().len(), 91);
+    let labelled = load("kto_en_demo.json", "smollm2", &UNPAIRED).unwrap();
+    assert_eq!((labelled.len(), labelled.report().good + labelled.report().bad), (300, 300));
     let unpaired = load("kto_en_demo.json", "smollm2", &SFT).unwrap();
-    assert_eq!(unpaired.report().rows, 300);
+    assert_eq!((unpaired.report().rows, unpaired.len()), (300, labelled.report().good));
     assert!(unpaired.report().undesirable > 0 && unpaired.len() + unpaired.report().undesirable == 300);
     let kto =
         Dataset::load(&shared("preference/kto_en_demo.json").unwrap(), &qwen3, &PREFERENCE).unwrap_err();

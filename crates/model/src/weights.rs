@@ -397,4 +397,20 @@ impl<T> Model<T> {
         assert!(self.score.is_none(), "a reward model has no head for words");
         self.head.as_mut().unwrap_or(&mut self.embed)
     }
+
+    /// The scalar head of a reward model.
+    ///
+    /// # Panics
+    /// When the model has none.
+    pub fn score(&self) -> &T {
+        self.score.as_ref().expect("the model has a scalar head")
+    }
+
+    /// As [`Model::score`], to write to.
+    ///
+    /// # Panics
+    /// As [`Model::score`].
+    pub fn score_mut(&mut self) -> &mut T {
+        self.score.as_mut().expect("the model has a scalar head")
+    }
 }

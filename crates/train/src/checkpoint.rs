@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// Folder of the reference, where it follows the policy.
+const REFERENCE: &str = "reference";
 
 /// Where a run stands, besides weights and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,8 +24,47 @@ pub struct State {
     pub content: String,
     /// Tokens seen, as TRL counts them: prompt and response for every response.
     pub num_tokens: u64,
-    /// Metrics of the steps since the last logged one: `(name, sum)` and their number.
-    pub window: (Vec<(String, f64)>, u64),
+    /// Metrics of the steps since the last logged one: name, sum, and in how many steps.
+    pub window: Vec<(String, f64, u64)>,
+    /// The rewards of all steps, where a loss measures others by their mean.
+    pub rewards: Running,
+}
+
+/// A mean that goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    sum: f64,
+    n: u64,
+}
+
+impl Running {
+    /// Adds `values` and returns the mean with them.
+    pub fn add(&mut self, values: &[f64]) -> f64 {
+        self.sum += values.iter().sum::<f64>();
+        self.n += values.len() as u64;
+        self.mean()
+    }
+
+    /// The mean; 0 of nothing.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.n.max(1) as f64
+    }
+}
+
+/// What a checkpoint holds.
+pub struct Content<'a, B: Backend> {
+    /// The model.
+    pub model: &'a duel_model::Config,
+    /// Its weights.
+    pub weights: &'a Model<Real<B>>,
+    /// The reference's, where it is no longer the model that the run started from.
+    pub reference: Option<&'a Model<Real<B>>>,
+    /// Tokens that end a text.
+    pub stops: &'a [u32],
+    /// The optimizer's state.
+    pub optimizer: &'a Optimizer<B>,
+    /// Where the run stands.
+    pub state: &'a State,
 }
 
 /// Checkpoints of a run, oldest first.
@@ -89,15 +130,8 @@ impl Checkpoints {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn save<B: Backend>(
-        &self,
-        b: &B,
-        model: &duel_model::Config,
-        weights: &Model<Real<B>>,
-        stops: &[u32],
-        optimizer: &Optimizer<B>,
-        state: &State,
-    ) -> Result<(), Error> {
+    pub fn save<B: Backend>(&self, b: &B, content: &Content<'_, B>) -> Result<(), Error> {
+        let Content { model, weights, reference, stops, optimizer, state } = content;
         let done = self.folder(state.step);
         let partial = done.with_extension("partial");
         let write = || -> Result<(), Error> {
@@ -109,8 +143,13 @@ impl Checkpoints {
             duel_model::save(b, &partial, model, weights)?;
             duel_model::copy_companions(&self.model, &partial)?;
             duel_model::write_stops(&partial, stops)?;
+            if let Some(reference) = reference {
+                let folder = partial.join(REFERENCE);
+                fs::create_dir_all(&folder).map_err(failed)?;
+                duel_model::save(b, &folder, model, reference)?;
+            }
             duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
-            let state = serde_json::to_string(state).map_err(|e| Error::new(e.to_string()))?;
+            let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
             duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
             duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?;
             if done.exists() {
@@ -181,14 +220,15 @@ impl Checkpoint {
     /// # Errors
     /// The folder is damaged, or holds another model.
     pub fn model_of(&self, model: &duel_model::Config) -> Result<Folder, Error> {
-        let folder = Folder::open(&self.path)?;
-        if !folder.config().is_like(model) {
-            return Err(Error::new(format!(
-                "{}: config.json is not that of this run's model; use an earlier checkpoint",
-                self.path.display()
-            )));
-        }
-        Ok(folder)
+        open(&self.path, model)
+    }
+
+    /// The weights of a reference that has followed a run of `model`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::model_of`].
+    pub fn reference_of(&self, model: &duel_model::Config) -> Result<Folder, Error> {
+        open(&self.path.join(REFERENCE), model)
     }
 
     /// Fills the optimizer's state.
@@ -196,4 +236,16 @@ impl Checkpoint {
         let state = optimizer.restore(self.state.step);
         Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), state)?)
     }
+}
+
+/// The folder `path` of a checkpoint, which holds a run's `model`.
+fn open(path: &Path, model: &duel_model::Config) -> Result<Folder, Error> {
+    let folder = Folder::open(path)?;
+    if !folder.config().is_like(model) {
+        return Err(Error::new(format!(
+            "{}: config.json is not that of this run's model; use an earlier checkpoint",
+            path.display()
+        )));
+    }
+    Ok(folder)
 }

@@ -3,8 +3,8 @@
 use crate::Error;
 use duel_backend::{Acc, Backend, Layout, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
-use duel_loss::{Head, ResponseStats, Targets};
-use duel_model::{Activations, Config, Keep, Model, Weights, backward, forward};
+use duel_loss::{Head, ResponseStats, ScalarHead, Targets};
+use duel_model::{Activations, Config, Keep, Model, Output as ModelOutput, Weights, backward, forward};
 use duel_optim::{Algorithm, Optimizer};
 
 /// Room that an [`Engine`] needs.
@@ -68,6 +68,26 @@ pub fn parameter_bytes<B: Backend>(algorithm: Algorithm, keep_reference: bool) -
         + size_of::<B::Acc>() * (1 + algorithm.moments() + masters)
 }
 
+/// What the hidden states become.
+enum Output<B: Backend> {
+    /// Statistics of the scored tokens.
+    Tokens(Head<B>),
+    /// A value a response, on its last row.
+    Values(ScalarHead<B>),
+}
+
+/// Rows that a scalar head takes at a time.
+const VALUES: usize = 256;
+
+/// What of a group is scored, beside its responses as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scoring {
+    /// What a response has beyond the length of its group's shortest counts this much a token.
+    pub tails: Option<f64>,
+    /// The prompt is one more response, after the others.
+    pub prompts: bool,
+}
+
 /// The buffers of a pass and the way through it.
 pub struct Engine<'b, B: Backend> {
     /// The device.
@@ -76,10 +96,12 @@ pub struct Engine<'b, B: Backend> {
     pub model: Config,
     room: Room,
     activations: Activations<B>,
-    head: Head<B>,
+    output: Output<B>,
     layout: Layout<B>,
     targets: Targets,
-    tails: Option<f64>,
+    /// Last rows of the responses.
+    ends: Vec<u32>,
+    scoring: Scoring,
 }
 
 impl<'b, B: Backend> Engine<'b, B> {
@@ -90,23 +112,37 @@ impl<'b, B: Backend> Engine<'b, B> {
             model: model.clone(),
             room,
             activations: Activations::new(b, model, room.rows, room.positions, keep)?,
-            head: Head::new(b, model.width, model.vocab, room.logits)?,
+            output: match model.output {
+                ModelOutput::Logits => Output::Tokens(Head::new(b, model.width, model.vocab, room.logits)?),
+                ModelOutput::Score => Output::Values(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
+            },
             layout: Layout::new(b, room.rows)?,
             targets: Targets::default(),
-            tails: None,
+            ends: Vec::new(),
+            scoring: Scoring::default(),
         })
     }
 
-    /// Lets what a response has beyond the length of its group's shortest count `alpha` a token, in all passes.
-    pub fn discount_tails(&mut self, alpha: Option<f64>) {
-        self.tails = alpha;
+    /// Scores so in all passes from now on.
+    pub fn score_as(&mut self, scoring: Scoring) {
+        self.scoring = scoring;
+    }
+
+    /// What is scored of group `i`: its responses, and its prompt where that is asked for.
+    pub fn parts(&self, ds: &Dataset, i: u32) -> usize {
+        ds.group(i as usize).responses().len() + usize::from(self.scoring.prompts)
     }
 
     /// Bytes that [`Engine::new`] allocates.
     pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
         let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
         Activations::<B>::bytes(model, room.rows, keep, real, acc)
-            + Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits)
+            + match model.output {
+                ModelOutput::Logits => Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits),
+                ModelOutput::Score => {
+                    ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows))
+                }
+            }
             + room.positions * model.heads.head_dim * acc
     }
 
@@ -131,14 +167,26 @@ impl<'b, B: Backend> Engine<'b, B> {
         };
         self.layout.set(self.b, &batch.tokens, batch.segments.iter().map(segment));
         self.targets.clear();
+        self.ends.clear();
         let mut given = batch.given.as_slice();
         for group in &batch.groups {
             let segments = &batch.segments[group.responses.clone()];
+            self.ends.extend(segments.iter().map(|s| (s.start + s.len - 1) as u32));
             let end = segments.last().map_or(0, |s| s.start + s.len);
             let (own, rest) = given.split_at(given.partition_point(|run| run.end <= end));
             self.targets.push_group(&batch.tokens, segments.iter().map(segment), own);
-            if let Some(alpha) = self.tails {
+            if let Some(alpha) = self.scoring.tails {
                 self.targets.discount_tails(alpha);
+            }
+            if self.scoring.prompts {
+                let first = segments.first().filter(|s| s.prefix_len > 0);
+                let prompt = first.map(|s| Segment {
+                    start: s.prefix_start,
+                    len: s.prefix_len,
+                    prefix_start: 0,
+                    prefix_len: 0,
+                });
+                self.targets.push_prompt(&batch.tokens, prompt);
             }
             given = rest;
         }
@@ -176,8 +224,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(())
     }
 
-    /// Scores every response of the groups `indices`, in order; `each` hears how many groups a micro-batch had, and
-    /// stops the work by returning `false`.
+    /// Scores every response of the groups `indices`, in order, and their prompts where that is asked for; `each` hears
+    /// how many groups a micro-batch had, and stops the work by returning `false`.
     ///
     /// # Errors
     /// The device failed.
@@ -188,13 +236,20 @@ impl<'b, B: Backend> Engine<'b, B> {
         indices: &[u32],
         mut each: impl FnMut(usize) -> bool,
     ) -> Result<Vec<ResponseStats>, Error> {
-        let head = *weights.view().head();
+        let view = weights.view();
         let mut all = Vec::new();
         for micro in self.scored_together(ds, indices) {
             self.load(ds, micro);
             forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
-            let rows = self.head.score(self.b, head, &self.activations.hidden, &self.targets)?;
-            all.extend(self.targets.sums(&rows));
+            let hidden = &self.activations.hidden;
+            all.extend(match &mut self.output {
+                Output::Tokens(head) => {
+                    self.targets.sums(&head.score(self.b, *view.head(), hidden, &self.targets)?)
+                }
+                Output::Values(head) => {
+                    valued(&self.targets, &head.values(self.b, *view.score(), hidden, &self.ends)?)
+                }
+            });
             if !each(micro.len()) {
                 break;
             }
@@ -202,8 +257,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(all)
     }
 
-    /// Adds the gradients of the groups `indices` to `grads`. `objective(group of the dataset, its responses,
-    /// coefficients)` gives the derivative of the loss by each response's summed log-probability. Returns the
+    /// Adds the gradients of the groups `indices` to `grads`. `objective(group of the dataset, what is scored of it,
+    /// slopes)` gives the derivative of the loss by each response's summed log-probability, or by its value. Returns the
     /// responses' statistics, in order.
     ///
     /// # Errors
@@ -222,21 +277,38 @@ impl<'b, B: Backend> Engine<'b, B> {
             let a = &mut self.activations;
             forward(self.b, &self.model, weights, &self.layout, a);
             self.b.zero(&mut a.dhidden);
-            let of_response = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
-                objective(micro[group] as usize, stats, slopes);
-            };
-            let rows = self.head.loss(
-                self.b,
-                weights.head(),
-                grads.head_mut(),
-                &a.hidden,
-                &mut a.dhidden,
-                &self.targets,
-                self.targets.by_response(of_response),
-            )?;
+            let (hidden, dhidden) = (&a.hidden, &mut a.dhidden);
+            all.extend(match &mut self.output {
+                Output::Tokens(head) => {
+                    let of = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+                        objective(micro[group] as usize, stats, slopes);
+                    };
+                    let (w, dw, of) = (weights.head(), grads.head_mut(), self.targets.by_response(of));
+                    let rows = head.loss(self.b, w, dw, hidden, dhidden, &self.targets, of)?;
+                    self.targets.sums(&rows)
+                }
+                Output::Values(head) => {
+                    let (w, dw) = (weights.score(), grads.score_mut());
+                    let stats = valued(&self.targets, &head.values(self.b, w, hidden, &self.ends)?);
+                    let mut slopes = vec![0.0; stats.len()];
+                    let mut at = 0;
+                    for &group in micro {
+                        let own = at..at + ds.group(group as usize).responses().len();
+                        objective(group as usize, &stats[own.clone()], &mut slopes[own.clone()]);
+                        at = own.end;
+                    }
+                    head.backward(self.b, w, dw, hidden, dhidden, &self.ends, &slopes);
+                    stats
+                }
+            });
             backward(self.b, &self.model, weights, grads, &self.layout, a);
-            all.extend(self.targets.sums(&rows));
         }
         Ok(all)
     }
+}
+
+/// Responses of which nothing is known but their value and their length.
+fn valued(targets: &Targets, values: &[f64]) -> Vec<ResponseStats> {
+    let stats = targets.lengths().zip(values);
+    stats.map(|(tokens, value)| ResponseStats { tokens, value: *value, ..ResponseStats::default() }).collect()
 }

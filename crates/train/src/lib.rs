@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 mod error;
+mod follow;
 pub mod objective;
 pub mod reference;
 pub mod report;

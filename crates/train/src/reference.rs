@@ -95,8 +95,8 @@ impl Reference {
     ///
     /// # Panics
     /// When that is none of the groups that were asked for.
-    pub fn group(&self, i: usize) -> &[f64] {
-        let logps = self.groups.get(&(i as u32));
+    pub fn group(&self, i: u32) -> &[f64] {
+        let logps = self.groups.get(&i);
         logps.unwrap_or_else(|| panic!("group {i} is none of those that the reference was asked for"))
     }
 
@@ -151,7 +151,32 @@ impl Reference {
     }
 }
 
-/// The log-probabilities of one micro-batch, all of them numbers.
+impl Reference {
+    /// Forgets everything: the reference is another model now.
+    pub fn forget(&mut self) {
+        self.groups.clear();
+    }
+
+    /// Computes those of `groups` that are not there yet with `weights`, and keeps them in memory alone.
+    ///
+    /// # Errors
+    /// The device failed, or the weights give what is no number.
+    pub fn complete<B: Backend>(
+        &mut self,
+        engine: &mut Engine<'_, B>,
+        weights: &Model<Real<B>>,
+        ds: &Dataset,
+        groups: &[u32],
+    ) -> Result<(), Error> {
+        let missing: Vec<u32> = groups.iter().copied().filter(|i| !self.groups.contains_key(i)).collect();
+        if !missing.is_empty() {
+            self.groups.extend(score(engine, weights, ds, &missing)?);
+        }
+        Ok(())
+    }
+}
+
+/// The log-probabilities of the groups `micro`, all of them numbers.
 fn score<B: Backend>(
     engine: &mut Engine<'_, B>,
     weights: &Model<Real<B>>,
@@ -159,10 +184,11 @@ fn score<B: Backend>(
     micro: &[u32],
 ) -> Result<Vec<Record>, Error> {
     let stats = engine.score(weights, ds, micro, |_| true)?;
-    let mut logps = stats.iter().map(|s| s.logp);
+    let mut rest = &stats[..];
     let record = |&i: &u32| {
         let group = ds.group(i as usize);
-        let logps: Vec<f64> = logps.by_ref().take(group.responses().len()).collect();
+        let own = rest.split_off(..engine.parts(ds, i)).unwrap_or_default();
+        let logps: Vec<f64> = own.iter().take(group.responses().len()).map(|s| s.logp).collect();
         match logps.iter().find(|x| !x.is_finite()) {
             Some(bad) => Err(Error::new(format!(
                 "the model gives row {} of the data a log-probability of {bad}; its weights are broken",

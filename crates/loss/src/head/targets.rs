@@ -99,6 +99,11 @@ impl Targets {
         self.responses.len()
     }
 
+    /// Scored tokens of every response.
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.responses.iter().map(Range::len)
+    }
+
     /// The sums of every response, given what the head says of all rows.
     pub fn sums(&self, rows: &[Row]) -> Vec<ResponseStats> {
         self.responses.iter().map(|r| self.sum(r.clone(), rows, 0)).collect()

@@ -1,6 +1,6 @@
 //! Losses without a reference.
 
-use super::score::{PairLoss, Score, logistic, softplus};
+use super::score::{PairLoss, Score, log_odds, logistic, softplus};
 use super::word::{Kind, Settings, Word};
 
 pub(super) const ORPO: Word = Word {
@@ -68,13 +68,4 @@ fn rewarded(s: &Settings, chosen: Score, rejected: Score, reward: impl Fn(f64) -
     let z = s.beta * (w - l) - s.simpo_gamma;
     let slope = -s.beta * logistic(-z);
     PairLoss { value: softplus(-z), d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
-}
-
-/// The log-odds of a mean log-probability, and the derivative. A certain response has no odds: it is taken to be as near
-/// to certain as a number can say.
-pub(super) fn log_odds(a: f64) -> (f64, f64) {
-    let a = a.min(-f64::EPSILON);
-    // ln(1 - e^a) by what loses nothing: near 0 the difference is small, far from it the power is.
-    let rest = if a > -std::f64::consts::LN_2 { (-a.exp_m1()).ln() } else { (-a.exp()).ln_1p() };
-    (a - rest, -1.0 / a.exp_m1())
 }

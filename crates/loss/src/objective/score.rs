@@ -22,6 +22,11 @@ impl Score {
         self.logp - self.reference
     }
 
+    /// The log-odds of its mean log-probability a token, which ORPO compares.
+    pub fn log_odds(&self) -> f64 {
+        log_odds(self.logp * self.per_token()).0
+    }
+
     /// How much likelier a token of it is than one that the policy draws: WPO's weight of a response (Zhou et al., 2024,
     /// equation 5), which has no gradient.
     pub(super) fn likelihood(&self) -> f64 {
@@ -90,6 +95,15 @@ impl Divergence {
             Divergence::Alpha(a) => (((a - 1.0) * u).exp_m1() / (a - 1.0), ((a - 1.0) * u).exp()),
         }
     }
+}
+
+/// The log-odds of a mean log-probability, and the derivative. A certain response has no odds: it is taken to be as near
+/// to certain as a number can say.
+pub(super) fn log_odds(a: f64) -> (f64, f64) {
+    let a = a.min(-f64::EPSILON);
+    // ln(1 - e^a) by what loses nothing: near 0 the difference is small, far from it the power is.
+    let rest = if a > -LN_2 { (-a.exp_m1()).ln() } else { (-a.exp()).ln_1p() };
+    (a - rest, -1.0 / a.exp_m1())
 }
 
 /// `ln(1 + e^x)` without overflow; `ls(z) = -softplus(-z)`.

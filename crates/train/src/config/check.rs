@@ -2,8 +2,9 @@
 
 use super::range::out_of_range;
 use super::table::{Config, KEYS, Key, Options};
-use super::values::{Device, Resume};
+use super::values::{Device, Method, Resume};
 use crate::Error;
+use duel_loss::{WORDS, Word};
 
 impl Options {
     /// Fills in the defaults and checks everything.
@@ -38,6 +39,24 @@ impl Options {
 }
 
 impl Config {
+    /// Which losses go with which method.
+    fn check_losses(&self) -> Result<(), Error> {
+        let fits = |word: &Word| match self.method {
+            Method::Sft => true,
+            Method::Kto => word.is_unpaired(),
+            Method::Dpo | Method::Cpo | Method::Orpo => !word.is_unpaired(),
+            Method::Reward => word.compares_rewards(),
+        };
+        let Some(odd) = self.loss_type.known().find(|word| !fits(word)) else { return Ok(()) };
+        let known: Vec<&str> = WORDS.iter().filter(|word| fits(word)).map(|word| word.name).collect();
+        Err(Error::new(format!(
+            "`loss_type = {}` does not go with `method = {}`, which takes {}",
+            odd.name,
+            self.method,
+            known.join(", ")
+        )))
+    }
+
     fn check_contradictions(&self) -> Result<(), Error> {
         let wrong = |message: &str| Err(Error::new(message));
         let (batch, batches) = (self.per_device_train_batch_size, self.gradient_accumulation_steps);
@@ -61,6 +80,7 @@ impl Config {
         if self.loss_type.0.contains(&"exo_pair") && self.label_smoothing == 0.0 {
             return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");
         }
+        self.check_losses()?;
         if self.device == Device::Cpu && self.bf16 == Some(true) {
             return wrong("`bf16 = true` needs a GPU: on the CPU the arithmetic is in float32; remove it");
         }
@@ -70,6 +90,11 @@ impl Config {
         if self.overwrite_output_dir && self.resume_from_checkpoint != Resume::Off {
             return wrong(
                 "`overwrite_output_dir` starts anew and `resume_from_checkpoint` continues; keep one",
+            );
+        }
+        if self.generate_during_eval && self.method == Method::Reward {
+            return wrong(
+                "`generate_during_eval` has no effect with `method = reward`, which writes no text",
             );
         }
         if self.generate_during_eval && self.eval_dataset.is_none() {

@@ -6,6 +6,7 @@ use super::values::{
     SaveStrategy, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
+use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -60,6 +61,7 @@ impl Key {
 struct Need(&'static str, fn(&Config) -> bool);
 
 const PAIRS: Need = Need("with `method = sft`", |c| c.method != Method::Sft);
+const SFT: Need = Need("unless `method = sft`", |c| c.method == Method::Sft);
 const BETA: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("beta"));
 const SMOOTHING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("label_smoothing"));
 const IPO: Need = Need("unless `loss_type = ipo`", |c| c.loss_type.use_setting("ipo_reduction"));
@@ -73,6 +75,13 @@ const ALPHA: Need = Need("unless `loss_type = alphapo`", |c| c.loss_type.use_set
 const UNLIKELIHOOD: Need =
     Need("unless `loss_type = unlikelihood`", |c| c.loss_type.use_setting("unlikelihood_alpha"));
 const CPO: Need = Need("unless `method = cpo`", |c| c.method == Method::Cpo);
+const LABELS: Need =
+    Need("unless `loss_type` is a loss of labels", |c| c.loss_type.use_setting("desirable_weight"));
+const REWARD: Need = Need("unless `method = reward`", |c| c.method == Method::Reward);
+const LANGUAGE: Need = Need("with `method = reward`", |c| c.method != Method::Reward);
+const WEIGHTING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("use_weighting"));
+const REFERENCE: Need = Need("where no loss needs a reference", |c| Objective::of(c).needs().reference);
+const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
 const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);
 const RMSPROP: Need = Need("unless `optim = rmsprop`", |c| c.optim == Optim::Rmsprop);
@@ -198,7 +207,7 @@ options! {
         dataset: PathBuf = return Err(missing("dataset"));
         /// File of evaluation rows, or none. [default: none]
         eval_dataset: PathBuf | none = None, may change;
-        /// What to train for: sft, dpo or cpo. [default: dpo]
+        /// What to train for: sft, dpo, cpo, orpo, kto or reward. [default: dpo]
         method: Method = Method::Dpo;
         /// Folder for checkpoints, metrics and the trained model. [default: duel-output]
         output_dir: PathBuf = "duel-output".into(), may change;
@@ -216,12 +225,18 @@ options! {
         truncation_mode: TruncationMode = TruncationMode::KeepStart, needs [LIMIT];
         /// Draw a new row order for every epoch. [default: true]
         shuffle: bool = true;
+        /// Learn the completion of a row, not its prompt. [default: true]
+        completion_only_loss: bool = true, needs [SFT];
+        /// Learn the assistant's turns of a conversation, not the others. [default: true]
+        assistant_only_loss: bool = true, needs [SFT];
     }
     "Loss" {
-        /// Strength of the pull towards the reference model. [default: 0.1]
-        beta: f64 = 0.1, in POSITIVE, needs [PAIRS, BETA];
-        /// Losses, one or several with commas, each the mean over a step: {words}. [default: sigmoid]
-        loss_type: Losses = Losses(vec!["sigmoid"]), needs [PAIRS];
+        /// Strength of the pull towards the reference model; of a reward model, what its rewards are multiplied by; of
+        /// orpo, the weight of the odds. [default: 0.1, or 1 for reward]
+        beta: f64 = if method == Method::Reward { 1.0 } else { 0.1 }, in POSITIVE, needs [PAIRS, BETA];
+        /// Losses, one or several with commas, each the mean over a step: {words}. [default: sigmoid, or that
+        /// of the method]
+        loss_type: Losses = Losses::of(method), needs [PAIRS];
         /// Weights of several losses, with commas; none: 1 each. [default: none]
         loss_weights: Numbers | none = None, needs [PAIRS];
         /// Share of pairs assumed to be labelled the wrong way round, below 0.5; sigmoid, exo_pair, robust, aot and
@@ -234,13 +249,21 @@ options! {
         discopop_tau: f64 = 0.05, in POSITIVE, needs [PAIRS, DISCOPOP];
         /// Divergence from the reference: reverse_kl, forward_kl, js_divergence or alpha_divergence; for losses of the
         /// margin between two responses. [default: reverse_kl]
-        f_divergence_type: DivergenceType = DivergenceType::ReverseKl, needs [PAIRS, DIVERGENCE];
+        f_divergence_type: DivergenceType = DivergenceType::ReverseKl, needs [PAIRS, LANGUAGE, DIVERGENCE];
         /// Alpha of alpha_divergence, which 1 is none of. [default: 0.5]
         f_alpha_divergence_coef: f64 = 0.5,
             in Range("a number other than 1", |x: &f64| x.is_finite() && *x != 1.0), needs [PAIRS, COEFFICIENT];
         /// How much a token beyond the length of the shortest response to its prompt counts (LD-DPO); none: as any
         /// other. [default: none]
-        ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS];
+        ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS, LANGUAGE];
+        /// Let a pair count by how likely the policy itself would draw its responses (WPO). [default: false]
+        use_weighting: bool = false, needs [PAIRS, LANGUAGE, WEIGHTING];
+        /// How much a desirable response counts. [default: 1.0]
+        desirable_weight: f64 = 1.0, in NOT_NEGATIVE, needs [LABELS];
+        /// How much an undesirable response counts. [default: 1.0]
+        undesirable_weight: f64 = 1.0, in NOT_NEGATIVE, needs [LABELS];
+        /// Weight of the squared sum of a pair's rewards, which holds them around 0. [default: 0.0]
+        center_rewards_coefficient: f64 = 0.0, in NOT_NEGATIVE, needs [REWARD];
         /// Weight of the cross entropy of preferred responses beside the losses of cpo; 0 with simpo is SimPO itself,
         /// and what alphapo has unless this is given. [default: 1.0]
         cpo_alpha: f64 = if method == Method::Cpo && loss_type.0 == ["alphapo"] { 0.0 } else { 1.0 }, in NOT_NEGATIVE, needs [CPO];
@@ -253,6 +276,12 @@ options! {
         /// The reference model's log-probabilities are always computed once, before the first step: only true is
         /// accepted. [default: true]
         precompute_ref_log_probs: bool = true;
+        /// Let the reference follow the policy (TR-DPO). [default: false]
+        sync_ref_model: bool = false, needs [REFERENCE];
+        /// The policy's share in the reference each time that it follows. [default: 0.6]
+        ref_model_mixup_alpha: f64 = 0.6, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [SYNC];
+        /// Steps after which the reference follows. [default: 512]
+        ref_model_sync_steps: u64 = 512, in Range("at least 1", |&n| n >= 1), needs [SYNC];
     }
     "Steps" {
         /// Groups (a prompt with its responses) in a batch. [default: 8]
@@ -267,8 +296,8 @@ options! {
     "Optimizer" {
         /// Optimizer: adamw or rmsprop. [default: adamw]
         optim: Optim = Optim::Adamw;
-        /// Peak learning rate. [default: 1e-6 for dpo and cpo, 2e-5 for sft]
-        learning_rate: f64 = match method { Method::Dpo | Method::Cpo => 1e-6, Method::Sft => 2e-5 }, in NOT_NEGATIVE;
+        /// Peak learning rate. [default: 1e-6, 2e-5 for sft, 1e-4 for reward]
+        learning_rate: f64 = match method { Method::Sft => 2e-5, Method::Reward => 1e-4, _ => 1e-6 }, in NOT_NEGATIVE;
         /// Schedule: linear, cosine, constant or constant_with_warmup. [default: linear]
         lr_scheduler_type: Scheduler = Scheduler::Linear;
         /// Steps over which the learning rate rises from 0. [default: 0]

@@ -26,7 +26,6 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
     ),
     (&["load_in_8bit", "load_in_4bit"], "weights are float32 or bfloat16"),
     (&["ref_model"], "the reference is the model before the first step"),
-    (&["completion_only_loss", "assistant_only_loss"], "the loss always covers the responses only"),
     (
         &[
             "use_peft",
@@ -39,8 +38,6 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
         ],
         "LoRA is not there yet; all weights are trained",
     ),
-    (&["use_weighting"], "it is not there yet"),
-    (&["sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"], "the reference is fixed"),
     (
         &["deepspeed", "fsdp", "fsdp_config", "parallelism_config", "accelerator_config", "ddp_backend"],
         "a run uses one machine",

@@ -97,13 +97,19 @@ fn wrong_choice(key: &str, word: &str, known: &[&str], later: &[&str]) -> Error 
 
 choices! {
     /// What is trained for.
-    Method = "method", later &["kto", "orpo", "grpo", "ppo", "rloo", "reward"],
+    Method = "method", later &["grpo", "ppo", "rloo"],
     /// Token-mean cross entropy of the response.
     Sft = "sft",
     /// Preference pairs against a reference model.
     Dpo = "dpo",
     /// Preference pairs without a reference, and cross entropy of the preferred responses.
     Cpo = "cpo",
+    /// Preference pairs by their odds, without a reference, and cross entropy of prompts and preferred responses.
+    Orpo = "orpo",
+    /// Single responses that are desirable or not, against a reference model.
+    Kto = "kto",
+    /// A scalar head that gives preferred responses more than others.
+    Reward = "reward",
 }
 
 /// One loss or several, by the names of [`duel_loss::WORDS`].
@@ -111,6 +117,20 @@ choices! {
 pub struct Losses(pub Vec<&'static str>);
 
 impl Losses {
+    /// The loss of a method that is told nothing else.
+    pub(super) fn of(method: Method) -> Self {
+        Losses(vec![match method {
+            Method::Kto => "kto",
+            Method::Orpo => "orpo",
+            Method::Sft | Method::Dpo | Method::Cpo | Method::Reward => "sigmoid",
+        }])
+    }
+
+    /// The losses themselves.
+    pub fn known(&self) -> impl Iterator<Item = &'static duel_loss::Word> + '_ {
+        self.0.iter().filter_map(|name| duel_loss::word(name))
+    }
+
     /// Every name.
     pub fn words() -> Vec<&'static str> {
         duel_loss::WORDS.iter().map(|word| word.name).collect()
@@ -123,7 +143,7 @@ impl Losses {
 
     /// Whether one of them is changed by the setting `name`.
     pub fn use_setting(&self, name: &str) -> bool {
-        self.0.iter().filter_map(|loss| duel_loss::word(loss)).any(|word| word.uses(name))
+        self.known().any(|word| word.uses(name))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::Error;
 use crate::config::{Config, Method, TruncationMode};
+use crate::objective::Objective;
 use crate::report::progress::Progress;
 use crate::signal;
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation};
 use duel_model::Config as ModelConfig;
 use std::path::Path;
 
@@ -14,6 +15,10 @@ pub struct Data {
     pub train: Dataset,
     /// Those that it is judged by.
     pub eval: Option<Dataset>,
+    /// The prompts that it learns from, each with the response to another one, where a loss measures rewards by such.
+    pub train_mismatched: Option<Dataset>,
+    /// The same of those that it is judged by.
+    pub eval_mismatched: Option<Dataset>,
 }
 
 impl Data {
@@ -25,19 +30,33 @@ impl Data {
         let options = options(config, model);
         let load = |path: &Path| {
             let ds = read(path, tokenizer, &options)?;
-            check_vocabulary(&ds, config, model).map(|()| ds)
+            check_vocabulary(&ds, config, model)?;
+            check_margins(&ds, path, config).map(|()| ds)
         };
+        let train = load(&config.dataset)?;
+        let eval = config.eval_dataset.as_deref().map(load).transpose()?;
+        // As TRL pairs them: in the order of the file, whatever the order of the steps.
+        let kl = Objective::of(config).needs().kl;
+        let mismatched = |ds: &Dataset, block: usize| kl.then(|| ds.mismatched(block)).transpose();
+        let eval_block = config.per_device_eval_batch_size;
         Ok(Data {
-            train: load(&config.dataset)?,
-            eval: config.eval_dataset.as_deref().map(load).transpose()?,
+            train_mismatched: mismatched(&train, config.per_device_train_batch_size)?,
+            eval_mismatched: eval.as_ref().map(|ds| mismatched(ds, eval_block)).transpose()?.flatten(),
+            train,
+            eval,
         })
     }
 }
 
 fn options(c: &Config, model: &ModelConfig) -> Options {
     Options {
-        task: if c.method == Method::Sft { Task::Sft } else { Task::Preference },
-        whole: false,
+        task: match c.method {
+            Method::Sft => Task::Sft,
+            Method::Dpo | Method::Cpo | Method::Orpo => Task::Preference,
+            Method::Kto => Task::Unpaired,
+            Method::Reward => Task::Reward,
+        },
+        whole: !c.completion_only_loss,
         max_length: Some(max_length(c, model)),
         truncation: match c.truncation_mode {
             TruncationMode::KeepStart => Truncation::KeepStart,
@@ -75,6 +94,21 @@ fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset
             Err(Error::new(format!("stopped while reading {}; nothing was trained yet", path.display())))
         }
         loaded => Ok(loaded?),
+    }
+}
+
+/// A margin that no loss would use is not dropped.
+fn check_margins(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
+    let has_margin = |g: &Group<'_>| matches!(g.labels(), Labels::Ranked { margin: Some(m) } if m != 0.0);
+    match ds.groups().find(has_margin).filter(|_| !c.loss_type.use_setting("margin")) {
+        None => Ok(()),
+        Some(group) => Err(Error::new(format!(
+            "{}, row {}: has a `margin`, which `loss_type = {}` has no place for; remove the column, or use sigmoid or \
+             hinge",
+            path.display(),
+            group.row,
+            c.loss_type.0.join(",")
+        ))),
     }
 }
 

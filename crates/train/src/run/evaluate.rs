@@ -1,44 +1,50 @@
 //! The evaluation between steps: the loss on rows that are not learned, and samples.
 
+use super::examples::Examples;
 use super::output::Output;
 use super::plan::Samples;
 use crate::Error;
 use crate::engine::Engine;
-use crate::objective::{Metrics, Objective, grouped};
-use crate::reference::Reference;
+use crate::follow::Following;
+use crate::objective::{Metrics, Objective};
 use crate::report::progress::Progress;
 use crate::sample::{sample, sequence_kl};
 use crate::signal;
 use duel_backend::{Backend, Real};
-use duel_data::{Dataset, Tokenizer};
+use duel_data::Tokenizer;
+use duel_loss::Totals;
 use duel_model::{Frozen, Model};
 use serde_json::json;
 
 /// What an evaluation needs.
 pub struct Evaluation<B: Backend> {
     /// The groups that are scored.
-    pub ds: Dataset,
-    /// The reference's log-probabilities of them.
-    pub reference: Option<Reference>,
-    /// For the KL of samples; kept only when samples are drawn.
+    pub examples: Examples,
+    /// For the KL of samples from a reference that stays; kept only when samples are drawn.
     pub reference_weights: Option<Frozen<B>>,
 }
 
 impl<B: Backend> Evaluation<B> {
-    /// The metrics of all groups by name, or `None` after Ctrl-C: half an evaluation is none.
+    /// The metrics of all groups by name, or `None` after Ctrl-C: half an evaluation is none. Rewards are measured by
+    /// `mean_reward`, that of the batches that were learned.
     ///
     /// # Errors
     /// The device failed.
     pub fn score(
-        &self,
+        &mut self,
         engine: &mut Engine<'_, B>,
         weights: &Model<Real<B>>,
+        following: Option<&Following<B>>,
         objective: &Objective,
+        mean_reward: f64,
         mut bar: Progress,
     ) -> Result<Option<Vec<(String, f64)>>, Error> {
-        let ds = &self.ds;
-        let indices: Vec<u32> = (0..ds.len() as u32).collect();
-        let stats = engine.score(weights, ds, &indices, |n| {
+        let indices: Vec<u32> = (0..self.examples.ds.len() as u32).collect();
+        if let Some(following) = following {
+            self.examples.ask(engine, &following.weights, &indices)?;
+        }
+        let examples = &self.examples;
+        let stats = engine.score(weights, &examples.ds, &indices, |n| {
             bar.advance(n as u64);
             !signal::interrupted()
         })?;
@@ -46,9 +52,9 @@ impl<B: Backend> Evaluation<B> {
             return Ok(None);
         }
         let mut metrics = Metrics::default();
-        let of_reference = |group: usize| self.reference.as_ref().map_or(&[][..], |r| r.group(group));
-        let scored = grouped(ds, &indices, &stats, of_reference);
-        objective.slopes(&scored, objective.totals(ds, &indices), &mut metrics);
+        let totals = Totals { mean_reward, ..examples.totals(engine, weights, objective, &indices)? };
+        examples.slopes(objective, &indices, &stats, totals, &mut metrics);
+        objective.conclude(totals, &mut metrics);
         Ok(Some(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)).collect()))
     }
 
@@ -61,6 +67,7 @@ impl<B: Backend> Evaluation<B> {
         samples: &Samples,
         engine: &Engine<'_, B>,
         weights: &Model<Real<B>>,
+        following: Option<&Following<B>>,
         tokenizer: &Tokenizer,
         step: u64,
         output: &Output,
@@ -81,7 +88,11 @@ impl<B: Backend> Evaluation<B> {
             lines += &format!("{line}\n");
         }
         output.add_samples(&lines)?;
-        let kl = |reference| sequence_kl(b, model, weights, reference, prompts, &drawn);
-        self.reference_weights.as_ref().map(kl).transpose()
+        let kl = match (following, &self.reference_weights) {
+            (Some(moved), _) => sequence_kl(b, model, weights, &moved.weights, prompts, &drawn)?,
+            (None, Some(stays)) => sequence_kl(b, model, weights, stays, prompts, &drawn)?,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(kl))
     }
 }

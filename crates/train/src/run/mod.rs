@@ -2,23 +2,25 @@
 
 mod data;
 mod evaluate;
+mod examples;
 mod output;
 mod plan;
 mod steps;
 mod visits;
 
 use crate::Error;
-use crate::cache::Cache;
 use crate::checkpoint::{Checkpoint, State};
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::engine::Engine;
-use crate::reference::{ModelId, Reference};
+use crate::follow::Following;
+use crate::reference::ModelId;
 use data::Data;
 use duel_backend::{Backend, Dtype, Element};
-use duel_data::{Dataset, Tokenizer};
+use duel_data::Tokenizer;
 use duel_model::{Folder, Model};
 use duel_optim::Optimizer;
 use evaluate::Evaluation;
+use examples::Examples;
 use output::Output;
 use plan::Plan;
 use std::path::PathBuf;
@@ -52,44 +54,58 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     if checkpoint.is_none() {
         output::check(config)?;
     }
-    let folder = Folder::open(&config.model)?.language_model()?;
+    let folder = Folder::open(&config.model)?;
+    let folder = match config.method {
+        Method::Reward => folder.with_score(config.seed),
+        _ => folder.language_model()?,
+    };
     folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let model = folder.config();
     let tokenizer = Tokenizer::from_dir(&config.model)?;
-    let Data { train: ds, eval } = Data::load(config, model, &tokenizer)?;
+    let data = Data::load(config, model, &tokenizer)?;
     let manifest = Model::manifest(model);
-    let plan = Plan::new(b, config, model, &manifest, &ds, eval.as_ref());
+    let plan = Plan::new(b, config, model, &manifest, &data);
     eprint!("{plan}");
     if checkpoint.is_none() {
         output::announce(config)?;
     }
 
     let id = ModelId::of(&config.model)?;
-    let content = id.with::<B>(&ds);
+    let content = id.with::<B>(&data.train);
     if let Some(checkpoint) = &checkpoint {
         check_content(checkpoint, &content, config)?;
     }
     let mut weights = duel_model::load(b, &folder)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
-    engine.discount_tails(plan.ld_alpha);
+    engine.score_as(plan.scoring);
     let from = checkpoint.as_ref().map_or(0, |c| c.state.step);
-    let mut reference_of = |ds: &Dataset, groups: &[u32]| {
-        let of = |dir| {
-            Reference::of(&mut engine, &weights, ds, groups, &Cache::new(dir, &id.on(b, ds, plan.ld_alpha)))
-        };
-        plan.reference_cache.as_deref().map(of).transpose()
-    };
-    let reference = reference_of(&ds, &plan.visits.visited(from))?;
-    let eval = match eval {
+    // One that follows the policy is asked step by step after it has moved.
+    let fixed = plan.follow.map_or(u64::MAX, |(every, _)| every);
+    let mut examples = |data, groups: &[u32]| Examples::new(&mut engine, &weights, &plan, &id, data, groups);
+    let visited = plan.visits.visited(from, fixed);
+    let train = examples((data.train, data.train_mismatched), &visited)?;
+    let eval = match data.eval {
         None => None,
-        Some(ds) => Some(Evaluation {
-            reference: reference_of(&ds, &plan.visits.evaluated(ds.len(), from))?,
-            reference_weights: plan
-                .keep_reference
-                .then(|| duel_model::load_frozen(b, &folder))
-                .transpose()?,
-            ds,
-        }),
+        Some(ds) => {
+            let evaluated = if from < fixed { plan.visits.evaluated(ds.len(), from) } else { Vec::new() };
+            Some(Evaluation {
+                examples: examples((ds, data.eval_mismatched), &evaluated)?,
+                reference_weights: (plan.keep_reference && plan.follow.is_none())
+                    .then(|| duel_model::load_frozen(b, &folder))
+                    .transpose()?,
+            })
+        }
+    };
+    let following = match plan.follow {
+        None => None,
+        Some((every, share)) => {
+            let moved = checkpoint.as_ref().filter(|_| from >= every);
+            let weights = match moved {
+                Some(checkpoint) => duel_model::load(b, &checkpoint.reference_of(model)?)?,
+                None => duel_model::load(b, &folder)?,
+            };
+            Some(Following { weights, every, share })
+        }
     };
     let mut grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
@@ -106,7 +122,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
     }
     if B::REHEARSES {
-        engine.rehearse(&weights, &mut grads, &ds)?;
+        engine.rehearse(&weights, &mut grads, &train.ds)?;
         print_peak(b);
     }
     let output = Output::prepare(config)?;
@@ -117,9 +133,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         output,
         tokenizer,
         manifest,
-        ds,
+        train,
         eval,
-        reference,
+        following,
         engine,
         weights,
         grads,

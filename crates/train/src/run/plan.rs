@@ -1,8 +1,9 @@
 //! What a run will do: made once from the configuration, the model and the data, before any of it is done.
 
+use super::data::Data;
 use super::visits::Visits;
-use crate::config::{Config, Method, Optim, SaveStrategy, Scheduler};
-use crate::engine::{Engine, Room, parameter_bytes};
+use crate::config::{Config, Optim, SaveStrategy, Scheduler};
+use crate::engine::{Engine, Room, Scoring, parameter_bytes};
 use crate::objective::Objective;
 use crate::sample;
 use duel_backend::Backend;
@@ -18,8 +19,10 @@ pub struct Plan {
     pub objective: Objective,
     /// Where the reference's log-probabilities are kept; `None`: the objective needs none.
     pub reference_cache: Option<PathBuf>,
-    /// How much what a response has beyond the length of the shortest counts; `None`: as the rest.
-    pub ld_alpha: Option<f64>,
+    /// What of a group is scored.
+    pub scoring: Scoring,
+    /// How the reference follows the policy: after every so many steps, by what share; `None`: it stays.
+    pub follow: Option<(u64, f64)>,
     /// Which groups the steps visit.
     pub visits: Visits,
     /// Room for every pass.
@@ -40,7 +43,7 @@ pub struct Plan {
     pub save_steps: Option<u64>,
     /// What is drawn at every evaluation.
     pub samples: Option<Samples>,
-    /// The reference's weights stay, for the KL of the samples.
+    /// The reference's weights stay: it follows the policy, or the KL of the samples is from it.
     pub keep_reference: bool,
     text: String,
 }
@@ -60,20 +63,25 @@ impl Plan {
         config: &Config,
         model: &ModelConfig,
         manifest: &Model<Shape>,
-        ds: &Dataset,
-        eval: Option<&Dataset>,
+        data: &Data,
     ) -> Self {
+        let (ds, eval) = (&data.train, data.eval.as_ref());
         let room = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
+        let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
         let train_room = room(ds, config.batch_size());
         let visits = Visits::of(config, ds.len());
         let objective = Objective::of(config);
+        let needs = objective.needs();
         let mut plan = Plan {
-            reference_cache: objective.needs().reference.then(|| config.cache_dir.clone()),
-            objective,
-            ld_alpha: config.ld_alpha,
-            room: eval.iter().fold(train_room, |all, e| all.and(room(e, config.per_device_eval_batch_size))),
+            reference_cache: needs.reference.then(|| config.cache_dir.clone()),
+            scoring: Scoring { tails: config.ld_alpha, prompts: needs.prompt },
+            follow: config
+                .sync_ref_model
+                .then_some((config.ref_model_sync_steps, config.ref_model_mixup_alpha)),
+            room: scored.fold(train_room, |all, ds| all.and(room(ds, config.per_device_eval_batch_size))),
             keep: if config.gradient_checkpointing { Keep::Residuals } else { Keep::All },
             algorithm: algorithm(config),
+            objective,
             schedule: schedule(config, visits.total),
             visits,
             max_grad_norm: config.max_grad_norm,
@@ -81,7 +89,7 @@ impl Plan {
             eval_steps: config.eval_steps,
             save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
             samples: eval.filter(|_| config.generate_during_eval).map(|e| Samples::of(config, model, e)),
-            keep_reference: config.generate_during_eval && config.method == Method::Dpo,
+            keep_reference: config.sync_ref_model || config.generate_during_eval && needs.reference,
             text: String::new(),
         };
         plan.text = format!(

@@ -2,19 +2,21 @@
 
 use super::Outcome;
 use super::evaluate::Evaluation;
+use super::examples::Examples;
 use super::output::Output;
 use super::plan::Plan;
 use super::visits::EpochOrder;
 use crate::Error;
-use crate::checkpoint::State;
+use crate::checkpoint::{Content, State};
 use crate::engine::Engine;
-use crate::objective::{Metrics, grouped};
-use crate::reference::Reference;
+use crate::follow::Following;
+use crate::objective::Metrics;
 use crate::report::metrics::MetricsWriter;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Acc, Backend, Real};
-use duel_data::{Dataset, Tokenizer};
+use duel_data::Tokenizer;
+use duel_loss::ResponseStats;
 use duel_model::{Model, Shape};
 use duel_optim::{Optimizer, clip_scale};
 use serde_json::{Value, json};
@@ -26,9 +28,9 @@ pub struct Run<'a, B: Backend> {
     pub output: Output,
     pub tokenizer: Tokenizer,
     pub manifest: Model<Shape>,
-    pub ds: Dataset,
+    pub train: Examples,
     pub eval: Option<Evaluation<B>>,
-    pub reference: Option<Reference>,
+    pub following: Option<Following<B>>,
     pub engine: Engine<'a, B>,
     pub weights: Model<Real<B>>,
     pub grads: Model<Acc<B>>,
@@ -109,7 +111,7 @@ impl<B: Backend> Run<'_, B> {
             "train_samples": samples,
             "train_samples_per_second": samples as f64 / seconds.max(f64::MIN_POSITIVE),
             "train_steps_per_second": seconds_of_steps.len() as f64 / seconds.max(f64::MIN_POSITIVE),
-            "reference_runtime": self.reference.as_ref().map_or(0.0, |r| r.runtime),
+            "reference_runtime": self.train.reference_runtime(),
             "step_seconds": seconds_of_steps,
         });
         if let Some(peak) = self.engine.b.memory().peak {
@@ -124,34 +126,39 @@ impl<B: Backend> Run<'_, B> {
         for g in self.grads.iter_mut() {
             b.zero(g);
         }
-        let objective = &self.plan.objective;
-        let totals = objective.totals(&self.ds, batch);
+        if let Some(following) = &self.following {
+            self.train.ask(&mut self.engine, &following.weights, batch)?;
+        }
+        let (objective, train) = (&self.plan.objective, &self.train);
+        let mut totals = train.totals(&mut self.engine, &self.weights, objective, batch)?;
         let mut metrics = Metrics::default();
-        let reference = self.reference.as_ref();
-        let of_reference = |group: usize| reference.map_or(&[][..], |r| r.group(group));
         // A loss that compares responses of different prompts has every derivative before the first gradient.
         let mut known = Vec::new();
         if objective.needs().batch {
-            let stats = self.engine.score(&self.weights, &self.ds, batch, |_| true)?;
-            let scored = grouped(&self.ds, batch, &stats, of_reference);
+            let stats = self.engine.score(&self.weights, &train.ds, batch, |_| true)?;
+            let scored = train.scored(objective, batch, &stats);
+            if objective.needs().mean_reward {
+                totals.mean_reward = self.state.rewards.add(&objective.rewards(&scored));
+            }
             known = objective.slopes(&scored, totals, &mut metrics);
         }
         let mut at = 0;
-        self.engine.accumulate(
-            &self.weights,
-            &mut self.grads,
-            &self.ds,
-            batch,
-            |group, responses, coefs| {
-                if known.is_empty() {
-                    let slopes = objective.slopes(&[(responses, of_reference(group))], totals, &mut metrics);
-                    coefs.copy_from_slice(&slopes);
-                } else {
-                    coefs.copy_from_slice(&known[at..at + responses.len()]);
-                    at += responses.len();
-                }
-            },
-        )?;
+        let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+            if known.is_empty() {
+                slopes.copy_from_slice(&train.slopes(
+                    objective,
+                    &[group as u32],
+                    stats,
+                    totals,
+                    &mut metrics,
+                ));
+            } else {
+                slopes.copy_from_slice(&known[at..at + stats.len()]);
+                at += stats.len();
+            }
+        };
+        self.engine.accumulate(&self.weights, &mut self.grads, &train.ds, batch, of_group)?;
+        objective.conclude(totals, &mut metrics);
         let squares = b.square_sums(&self.grads.iter())?;
         let norm = squares.iter().sum::<f64>().sqrt();
         if !norm.is_finite() || !metrics.loss.is_finite() {
@@ -161,8 +168,13 @@ impl<B: Backend> Run<'_, B> {
         let scale = clip_scale(norm, self.plan.max_grad_norm);
         self.optimizer.step(b, self.weights.iter_mut(), self.grads.iter(), rate, scale);
         self.state.step += 1;
+        if let Some(following) = self.following.as_mut().filter(|f| f.moves_after(self.state.step)) {
+            following.follow(b, &self.weights)?;
+            self.train.forget();
+            self.eval.iter_mut().for_each(|eval| eval.examples.forget());
+        }
         let counted = |&i: &u32| {
-            let g = self.ds.group(i as usize);
+            let g = self.train.ds.group(i as usize);
             g.responses().map(|r| g.prompt.len() + r.len()).sum::<usize>() as u64
         };
         self.state.num_tokens += batch.iter().map(counted).sum::<u64>();
@@ -172,7 +184,8 @@ impl<B: Backend> Run<'_, B> {
     fn diverged(&self, loss: f64, squares: &[f64], batch: &[u32]) -> Error {
         let bad = squares.iter().position(|s| !s.is_finite());
         let tensor = bad.map_or("no tensor", |i| self.manifest.iter()[i].pieces[0].name.as_str());
-        let rows: Vec<String> = batch.iter().map(|&i| self.ds.group(i as usize).row.to_string()).collect();
+        let rows: Vec<String> =
+            batch.iter().map(|&i| self.train.ds.group(i as usize).row.to_string()).collect();
         let kept = self.output.checkpoints.newest();
         Error::new(format!(
             "step {}: the loss is {loss} and the first gradient that is not finite is that of `{tensor}` (rows {}); \
@@ -187,21 +200,23 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn remember(&mut self, metrics: &Metrics) {
-        let (sums, n) = &mut self.state.window;
-        *n += 1;
         for (name, value) in metrics.values() {
-            match sums.iter_mut().find(|(k, _)| *k == name) {
-                Some((_, sum)) => *sum += value,
-                None => sums.push((name, value)),
+            let window = &mut self.state.window;
+            match window.iter_mut().find(|(k, ..)| *k == name) {
+                Some((_, sum, n)) => {
+                    *sum += value;
+                    *n += 1;
+                }
+                None => window.push((name, value, 1)),
             }
         }
     }
 
     /// Writes the means since the last log.
     fn log(&mut self, norm: f64, rate: f64) -> Result<Vec<(String, f64)>, Error> {
-        let (sums, n) = std::mem::take(&mut self.state.window);
+        let window = std::mem::take(&mut self.state.window);
         let mut all: Vec<(String, f64)> =
-            sums.into_iter().map(|(k, sum)| (k, sum / n.max(1) as f64)).collect();
+            window.into_iter().map(|(k, sum, n)| (k, sum / n.max(1) as f64)).collect();
         all.insert(1.min(all.len()), ("grad_norm".into(), norm));
         all.insert(2.min(all.len()), ("learning_rate".into(), rate));
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
@@ -212,14 +227,18 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn evaluate(&mut self, progress: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
-        let Some(eval) = &self.eval else { return Ok(Vec::new()) };
-        let bar = progress.sub("evaluating", "groups", eval.ds.len() as u64);
-        let scored = eval.score(&mut self.engine, &self.weights, &self.plan.objective, bar)?;
+        let Some(eval) = &mut self.eval else { return Ok(Vec::new()) };
+        let bar = progress.sub("evaluating", "groups", eval.examples.ds.len() as u64);
+        let following = self.following.as_ref();
+        let mean_reward = self.state.rewards.mean();
+        let objective = &self.plan.objective;
+        let scored = eval.score(&mut self.engine, &self.weights, following, objective, mean_reward, bar)?;
         // After Ctrl-C: the loop saves next.
         let Some(mut all) = scored else { return Ok(Vec::new()) };
         let step = self.state.step;
         if let Some(samples) = &self.plan.samples {
-            let kl = eval.draw(samples, &self.engine, &self.weights, &self.tokenizer, step, &self.output)?;
+            let (engine, weights, output) = (&self.engine, &self.weights, &self.output);
+            let kl = eval.draw(samples, engine, weights, following, &self.tokenizer, step, output)?;
             all.extend(kl.map(|kl| ("eval_kl".to_string(), kl)));
         }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
@@ -252,14 +271,16 @@ impl<B: Backend> Run<'_, B> {
 
     fn save(&mut self) -> Result<(), Error> {
         self.check_finite()?;
-        self.output.checkpoints.save(
-            self.engine.b,
-            &self.engine.model,
-            &self.weights,
-            self.tokenizer.stops(),
-            &self.optimizer,
-            &self.state,
-        )?;
+        let moved = self.following.as_ref().filter(|f| self.state.step >= f.every);
+        let content = Content {
+            model: &self.engine.model,
+            weights: &self.weights,
+            reference: moved.map(|f| &f.weights),
+            stops: self.tokenizer.stops(),
+            optimizer: &self.optimizer,
+            state: &self.state,
+        };
+        self.output.checkpoints.save(self.engine.b, &content)?;
         self.saved = Some(self.state.step);
         Ok(())
     }
@@ -279,6 +300,15 @@ fn due(step: u64, every: u64) -> bool {
 
 /// Metrics that fit a line.
 fn shown(name: &str) -> bool {
-    ["loss", "grad_norm", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "kl"]
-        .contains(&name)
+    [
+        "loss",
+        "grad_norm",
+        "rewards/accuracies",
+        "rewards/margins",
+        "mean_token_accuracy",
+        "kl",
+        "accuracy",
+        "margin",
+    ]
+    .contains(&name)
 }

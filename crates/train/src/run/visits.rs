@@ -28,12 +28,12 @@ impl Visits {
         Visits { per_epoch, total, batch, groups, seed: c.seed, shuffle: c.shuffle }
     }
 
-    /// The groups that the steps after step `from` visit, each once, in the order of their first visits.
-    pub fn visited(&self, from: u64) -> Vec<u32> {
+    /// The groups that the steps after step `from` up to step `to` visit, each once, in the order of their first visits.
+    pub fn visited(&self, from: u64, to: u64) -> Vec<u32> {
         let mut order = EpochOrder::default();
         let mut seen = vec![false; self.groups];
         let mut visited = Vec::new();
-        for step in from..self.total {
+        for step in from..to.min(self.total) {
             let batch = order.batch(self, step);
             visited.extend(batch.iter().filter(|&&i| !std::mem::replace(&mut seen[i as usize], true)));
             if visited.len() == self.groups {

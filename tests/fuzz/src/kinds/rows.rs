@@ -35,17 +35,29 @@ pub fn seeds() -> Vec<Files> {
     shapes.iter().flat_map(|rows| [Files::from([jsonl(rows)]), Files::from([json(rows)])]).collect()
 }
 
-/// Loads the file for both tasks, with and without a chat template: right is what is right for one of them.
+/// Loads the file for every task, with and without a chat template: right is what is right for one of them.
 pub fn load(dir: &Path) -> Result<(), String> {
     let path = ["rows.jsonl", "rows.json"].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
     let path = path.ok_or("no file of rows")?;
+    let options = |task, whole, truncation| Options { task, whole, max_length: Some(40), truncation };
+    let tasks = [
+        options(Task::Sft, false, Truncation::KeepStart),
+        options(Task::Sft, true, Truncation::KeepEnd),
+        options(Task::Preference, false, Truncation::KeepEnd),
+        options(Task::Unpaired, false, Truncation::KeepStart),
+        options(Task::Reward, false, Truncation::KeepEnd),
+    ];
     let mut results = Vec::new();
     for tokenizer in &*TOKENIZERS {
-        for (task, truncation) in
-            [(Task::Sft, Truncation::KeepStart), (Task::Preference, Truncation::KeepEnd)]
-        {
-            let options = Options { task, whole: false, max_length: Some(40), truncation };
-            results.push(Dataset::load(&path, tokenizer, &options).map(drop));
+        for options in &tasks {
+            let data = Dataset::load(&path, tokenizer, options);
+            // A file of one prompt has none.
+            if let Ok(data) = &data
+                && let Ok(mismatched) = data.mismatched(2)
+            {
+                assert_eq!(mismatched.len(), data.len());
+            }
+            results.push(data.map(drop));
         }
     }
     any(results).map_err(|e| e.to_string())
@@ -69,7 +81,7 @@ fn preference() -> Vec<Value> {
         json!({"prompt": "the film", "chosen": " is good .", "rejected": " is bad ."}),
         json!({"prompt": "a </s>", "chosen": "é ▁ 👩", "rejected": " ", "score": 1.5, "note": null}),
         json!({"chosen": "\n\nHuman: hi\n\nAssistant: good", "rejected": "\n\nHuman: hi\n\nAssistant: bad"}),
-        json!({"prompt": "", "chosen": "good", "rejected": "good"}),
+        json!({"prompt": "", "chosen": "good", "rejected": "good", "margin": 0.5}),
     ]
 }
 
@@ -100,6 +112,7 @@ fn ranking() -> Vec<Value> {
     vec![
         json!({"prompt": "the film", "responses": [" is great", " is good", " is bad", " is bad"]}),
         json!({"prompt": [say("user", "hi")], "responses": [[say("assistant", "good")], "bad"]}),
+        json!({"prompt": "the film", "responses": [" is bad", " is good", " is ok"], "scores": [-1, 2.5, 2.5]}),
         json!({"prompt": "one", "responses": ["two"]}),
     ]
 }
@@ -115,7 +128,7 @@ fn instructions() -> Vec<Value> {
 fn supervised() -> Vec<Value> {
     vec![
         json!({"prompt": "the film", "completion": " is good"}),
-        json!({"text": "the film is good ."}),
+        json!({"text": "the film is good .", "label": 1}),
         json!({"messages": [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")]}),
         json!({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "good"}]}),
         json!({"prompt": [say("user", "hi")], "completion": [say("assistant", "good")], "images": null}),
@@ -126,7 +139,8 @@ fn labelled() -> Vec<Value> {
     vec![
         json!({"prompt": "the film", "completion": " is good", "label": true}),
         json!({"prompt": [say("user", "hi")], "completion": [say("assistant", "bad")], "label": false}),
-        json!({"text": "good", "label": 1}),
+        json!({"messages": [say("user", "hi"), say("assistant", "good"), say("user", "so")], "label": 1}),
+        json!({"prompt": "the film", "chosen": " is good", "rejected": " is bad"}),
     ]
 }
 
