@@ -7,7 +7,7 @@ use duel_backend::{Storage, Update};
 use duel_benches::step::{Case, cases};
 use duel_benches::{cores, indices, values};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation};
+use duel_data::{Dataset, Options, Task, Truncation, Whole};
 use duel_model::{Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_train::engine::{Engine, Room};
@@ -24,7 +24,7 @@ fn dataset(case: &Case) -> Dataset {
     let task = if case.shared { Task::Preference } else { Task::Sft };
     let mut builder = Dataset::builder(&Options {
         task,
-        whole: false,
+        whole: Whole::default(),
         max_length: None,
         truncation: Truncation::KeepStart,
     });

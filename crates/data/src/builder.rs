@@ -60,7 +60,9 @@ impl Builder {
         responses: &[&[u32]],
         labels: Labels<'_>,
     ) -> Result<()> {
-        self.add(row, prompt, responses, &[], labels).map_err(|message| Error::row(None, row, message))?;
+        let whole = self.data.opt.is_whole(false);
+        self.add(row, prompt, responses, &[], labels, whole)
+            .map_err(|message| Error::row(None, row, message))?;
         self.data.report.rows += 1;
         Ok(())
     }
@@ -92,6 +94,7 @@ impl Builder {
         responses: &[&[u32]],
         given: &[Range<usize>],
         labels: Labels<'_>,
+        whole: bool,
     ) -> std::result::Result<(), String> {
         let opt = self.data.opt;
         let needed = if opt.task.compares() { 2 } else { 1 };
@@ -108,7 +111,7 @@ impl Builder {
                 self.data.report.undesirable += 1;
                 Ok(())
             }
-            (Task::Sft, _) if opt.whole => self.add_whole(row, &[prompt, responses[0]].concat()),
+            (Task::Sft, _) if whole => self.add_whole(row, &[prompt, responses[0]].concat()),
             (Task::Sft, _) => {
                 self.add_cut(Kept { row, prompt, responses: &responses[..1], given, labels: RANKED })
             }
@@ -226,7 +229,8 @@ impl Builder {
     ) -> std::result::Result<(), String> {
         let report = &mut self.data.report;
         report.rows += 1;
-        let Facts { other_opening, given_turns, after, ref unread } = encoded.facts;
+        let Facts { conversation, other_opening, given_turns, after, ref unread } = encoded.facts;
+        let whole = self.data.opt.is_whole(conversation);
         report.unlearned += usize::from(encoded.groups.is_empty());
         report.given_turns += given_turns;
         report.turns_after += after;
@@ -239,7 +243,7 @@ impl Builder {
                 _ => (group, false),
             };
             let kept = self.data.groups.len();
-            self.add(row, group.prompt(), &group.responses(), &group.given, labels)?;
+            self.add(row, group.prompt(), &group.responses(), &group.given, labels, whole)?;
             if self.data.groups.len() > kept {
                 let tokens = self.data.tokens.len() - self.data.bounds[self.data.bounds.len() - 2];
                 let report = &mut self.data.report;

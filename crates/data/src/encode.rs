@@ -33,6 +33,8 @@ pub(crate) struct Tokens {
 /// What a user should hear of a row.
 #[derive(Default)]
 pub(crate) struct Facts {
+    /// No turn of it is the response.
+    pub(crate) conversation: bool,
     /// The prompt's text is not how the whole begins: the template's generation prompt is not how its turns begin.
     pub(crate) other_opening: bool,
     /// Those that are context only: excluded by the row, empty, or before anything was said.
@@ -118,7 +120,9 @@ pub(crate) fn encode(row: &Row, tok: &Tokenizer, opt: &Options) -> Result<Option
             encoded.facts.unread = unread(prompt, responses, context, tok).map_err(text)?;
             Ok(Some(encoded))
         }
-        Row::Talk { turns, context } if opt.is_whole() => encode_whole(turns, context, tok).map(Some),
+        Row::Talk { turns, context } if opt.conversations_whole() => {
+            encode_whole(turns, context, tok).map(Some)
+        }
         Row::Talk { turns, context } if opt.task == Task::Sft => encode_talk(turns, context, tok).map(Some),
         Row::Talk { turns, context } => encode_last(turns, context, tok).map(Some),
     }
@@ -228,6 +232,7 @@ fn encode_talk(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result<
     let wanted: Vec<usize> = assistant.iter().copied().filter(learned).collect();
     let end = wanted.last().map_or(0, |last| last + 1);
     let mut facts = Facts {
+        conversation: true,
         given_turns: assistant.iter().filter(|i| **i < end).count() - wanted.len(),
         after: turns.len() - end,
         unread: template.unread(turns, context)?,
@@ -266,7 +271,10 @@ fn encode_whole(turns: &[Message], context: &Context, tok: &Tokenizer) -> Result
     if ids.is_empty() {
         return Err("has nothing to learn: the chat template makes an empty text of it".to_owned());
     }
-    Ok(Encoded { groups: vec![Tokens::at(0, vec![ids])], facts: Facts { unread, ..Facts::default() } })
+    Ok(Encoded {
+        groups: vec![Tokens::at(0, vec![ids])],
+        facts: Facts { conversation: true, unread, ..Facts::default() },
+    })
 }
 
 /// A conversation whose last turn of the assistant is the response.

@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use labels::{Label, Labels};
 pub use load::Loading;
 pub use message::Message;
-pub use options::{Options, Task, Truncation};
+pub use options::{Options, Task, Truncation, Whole};
 pub use report::Report;
 pub use row::Row;
 pub use template::{Context, Rendered};

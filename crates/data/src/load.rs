@@ -107,7 +107,7 @@ impl<'a> Feed<'a> {
 
     fn add(&mut self, number: usize, mut row: Row, label: Label) -> Result<()> {
         if self.builder.options().task == Task::Sft {
-            row.keep_best(self.builder.options().whole);
+            row.keep_best(self.builder.options().completions_whole());
         }
         self.waiting.push((number, row, label));
         if self.waiting.len() == WAITING { self.flush() } else { Ok(()) }

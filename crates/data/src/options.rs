@@ -38,13 +38,21 @@ pub enum Truncation {
 pub struct Options {
     /// What the data is for.
     pub task: Task,
-    /// Supervised: every token has a loss, prompts too. A group is then one response behind an empty prompt. Other
-    /// tasks do not read it.
-    pub whole: bool,
+    /// Supervised: rows of which every token has a loss. Other tasks do not read it.
+    pub whole: Whole,
     /// The most tokens in a prompt and one of its responses together; `None` is no limit.
     pub max_length: Option<usize>,
     /// What to cut from longer ones.
     pub truncation: Truncation,
+}
+
+/// Rows of which every token has a loss, prompts too. A group is then one response behind an empty prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Whole {
+    /// Those of a prompt and a response to it.
+    pub completions: bool,
+    /// Conversations without a place where the prompt ends.
+    pub conversations: bool,
 }
 
 /// What stays of a prompt and its responses.
@@ -58,9 +66,19 @@ pub(crate) enum Cut {
 }
 
 impl Options {
-    /// Whether groups are whole sequences, all of which is learned.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.whole && self.task == Task::Sft
+    /// Whether all of a prompt and its response is learned.
+    pub(crate) fn completions_whole(&self) -> bool {
+        self.whole.completions && self.task == Task::Sft
+    }
+
+    /// Whether all of a row is learned, which is a conversation of which no turn is the response, or not.
+    pub(crate) fn is_whole(&self, conversation: bool) -> bool {
+        if conversation { self.conversations_whole() } else { self.completions_whole() }
+    }
+
+    /// Whether all of a conversation is learned.
+    pub(crate) fn conversations_whole(&self) -> bool {
+        self.whole.conversations && self.task == Task::Sft
     }
 
     /// What stays of a prompt of `prompt` tokens and responses of up to `longest`.

@@ -381,7 +381,7 @@ fn single(columns: &mut Map<String, Value>, opt: &Options) -> Result<Single, Str
 /// Whether a conversation has something to learn: at least one turn of the assistant, after another turn, the last of
 /// which says something. Where all of it is learned, any turn will do, and none can be left out.
 fn learnable(name: &str, turns: &[Message], opt: &Options) -> Result<(), String> {
-    if opt.is_whole() {
+    if opt.conversations_whole() {
         return match turns.iter().all(Message::learned) {
             true if turns.is_empty() => Err(format!("`{name}` is empty; remove the row")),
             true => Ok(()),

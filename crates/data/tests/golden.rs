@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{Dir, PREFERENCE, shared};
-use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer};
+use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Whole};
 use serde_json::{Value, json};
 
 /// One run of a trainer: what it read and what became of it.
@@ -161,6 +161,7 @@ fn supervised_rows() {
         let part =
             if rows[0].get("completion").is_some() { "completion_only_loss" } else { "assistant_only_loss" };
         let whole = !set[part].as_bool().unwrap_or(part == "completion_only_loss");
+        let whole = Whole { completions: whole, conversations: whole };
         let data = run.load(&rows, &Options { whole, ..run.options(Task::Sft) });
         for (group, want) in data.groups().zip(run.first_rows()) {
             let (tokens, labels) = (ids(&want["input_ids"]), want["labels"].as_array().unwrap());

@@ -5,7 +5,7 @@ mod common;
 use std::sync::LazyLock;
 
 use common::{EOS, PREFERENCE, TINY};
-use duel_data::{Batch, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, order, pack};
+use duel_data::{Batch, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, Whole, order, pack};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn nothing_is_longer_than_max_length(rows in rows(), max in 1usize..16, keep_end: bool) {
         let truncation = if keep_end { Truncation::KeepEnd } else { Truncation::KeepStart };
-        let mut builder = Dataset::builder(&Options { task: Task::Sft, whole: false, max_length: Some(max), truncation });
+        let mut builder = Dataset::builder(&Options { task: Task::Sft, whole: Whole::default(), max_length: Some(max), truncation });
         for (i, (prompt, responses)) in rows.iter().enumerate() {
             builder.push(i + 1, prompt, &[&responses[0]]).unwrap();
         }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Run, Temp, shared_data, write_lines};
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use serde_json::Value;
 use std::fs;
 
@@ -29,7 +29,7 @@ fn matches_trl(loss: &str) {
 
     let options = Options {
         task: Task::Preference,
-        whole: false,
+        whole: Whole::default(),
         max_length: Some(256),
         truncation: Truncation::KeepStart,
     };

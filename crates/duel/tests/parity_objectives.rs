@@ -202,7 +202,7 @@ fn matches(data: &Path, golden: &Value, name: &str) -> Vec<String> {
             let mut floor = 10.0 * noise[key][i].as_f64().unwrap_or(0.0);
             if key == "grad_norm" {
                 // A loss that has nothing left to learn has a gradient that is the exponential of its rewards.
-                floor = floor.max(1e-5 * theirs[0][key].as_f64().unwrap());
+                floor = floor.max(1e-5 * golden[name][0][key].as_f64().unwrap());
             }
             if (got - want).abs() > tolerance.max(floor) {
                 wrong.push(format!("{name} step {} {key}: {got}, TRL has {want}", i + 1));

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Ended, RESULT, Run, Temp, assert_same, pairs, write_lines, write_pairs};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, order};
+use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole, order};
 use duel_train::cache::Cache;
 use duel_train::reference::ModelId;
 use serde_json::Value;
@@ -27,7 +27,7 @@ impl Cached {
         let tokenizer = Tokenizer::from_dir(&model).unwrap();
         let options = Options {
             task: Task::Preference,
-            whole: false,
+            whole: Whole::default(),
             max_length: Some(64),
             truncation: Truncation::KeepStart,
         };

@@ -119,7 +119,7 @@ impl Appender<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duel_data::{Options, Task, Truncation};
+    use duel_data::{Options, Task, Truncation, Whole};
 
     /// A folder that goes with the value.
     struct Temp(PathBuf);
@@ -142,7 +142,7 @@ mod tests {
     fn dataset(groups: u32) -> Dataset {
         let options = Options {
             task: Task::Preference,
-            whole: false,
+            whole: Whole::default(),
             max_length: None,
             truncation: Truncation::KeepStart,
         };

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::engine::{Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
-use duel_data::{Dataset, Options, Task, Truncation};
+use duel_data::{Dataset, Options, Task, Truncation, Whole};
 use duel_model::{Config, Generator, Keep, Sampling, Weights};
 
 /// Prompts that are decoded at a time.
@@ -87,8 +87,12 @@ pub fn sequence_kl<B: Backend>(
     prompts: &[Vec<u32>],
     samples: &[Vec<u32>],
 ) -> Result<f64, Error> {
-    let options =
-        Options { task: Task::Sft, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Sft,
+        whole: Whole::default(),
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    };
     let mut builder = Dataset::builder(&options);
     for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
         builder.push(i + 1, prompt, &[sample])?;

@@ -2,7 +2,7 @@
 
 use duel_backend::{Storage, Update};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation};
+use duel_data::{Dataset, Options, Task, Truncation, Whole};
 use duel_model::{Config, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
@@ -38,8 +38,12 @@ fn a_step_allocates_no_buffer() {
         "max_position_embeddings": 512, "tie_word_embeddings": true
     });
     let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
-    let options =
-        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: Whole::default(),
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    };
     let mut builder = Dataset::builder(&options);
     for row in 0..6u32 {
         let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 97 + seed * 31) % 512).collect::<Vec<u32>>();

@@ -4,7 +4,7 @@
 use duel_backend::{Acc, Backend, Float, Real};
 use duel_cpu::Cpu;
 use duel_cuda::Cuda;
-use duel_data::{Dataset, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, ResponseStats, Score, sigmoid};
 use duel_model::{Config, Family, Folder, Keep, Model};
@@ -250,8 +250,12 @@ fn stories(pairs: usize) -> Option<Run> {
     let model = Folder::open(&folder).expect("a model");
     let cpu = Cpu::<f32>::new(1);
     let weights = duel_model::load(&cpu, &model).expect("weights");
-    let options =
-        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: Whole::default(),
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    };
     let tokenizer = Tokenizer::from_dir(&folder).expect("a tokenizer");
     let dataset = Dataset::load(&rows, &tokenizer, &options).expect("rows");
     let mut groups: Vec<Group> = dataset

@@ -5,7 +5,7 @@ use duel_benches::gpu::{Case, Gpu, cases};
 use duel_benches::models::{self, GPT2, LLAMA, QWEN2};
 use duel_benches::pair::{Batch, Pair};
 use duel_benches::verb::{Call, Verb, Work, step_calls};
-use duel_data::{Dataset, Options, Task, Truncation, pack};
+use duel_data::{Dataset, Options, Task, Truncation, Whole, pack};
 use duel_model::{Config, Keep, Model};
 use duel_optim::Algorithm;
 use duel_train::engine::{Engine, Room, parameter_bytes};
@@ -64,7 +64,7 @@ impl Step {
     fn room(&self) -> Room {
         let options = Options {
             task: Task::Preference,
-            whole: false,
+            whole: Whole::default(),
             max_length: None,
             truncation: Truncation::KeepStart,
         };

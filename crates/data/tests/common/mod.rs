@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use duel_data::{Dataset, Error, Group, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Error, Group, Options, Task, Tokenizer, Truncation, Whole};
 use serde_json::json;
 
 pub const BOS: u32 = 1;
 pub const EOS: u32 = 2;
 
 pub const PREFERENCE: Options =
-    Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    Options { task: Task::Preference, whole: NONE, max_length: None, truncation: Truncation::KeepStart };
 pub const SFT: Options = Options { task: Task::Sft, ..PREFERENCE };
-pub const WHOLE: Options = Options { whole: true, ..SFT };
+const NONE: Whole = Whole { completions: false, conversations: false };
+pub const WHOLE: Options = Options { whole: Whole { completions: true, conversations: true }, ..SFT };
 pub const UNPAIRED: Options = Options { task: Task::Unpaired, ..PREFERENCE };
 pub const REWARD: Options = Options { task: Task::Reward, ..PREFERENCE };
 

@@ -22,7 +22,7 @@ enum Entry {
     /// The largest of all.
     Most(f64),
     /// How many judgements of such certainty there are, their summed certainty, and how many are right.
-    Calibration([(f64, f64, f64); BINS]),
+    Calibration(Box<[(f64, f64, f64); BINS]>),
 }
 
 impl Metrics {
@@ -56,7 +56,7 @@ impl Metrics {
     /// Adds a judgement that was made with a probability of `certainty`, at least one half, to a calibration error: the
     /// mean distance between how certain judgements are and how often such are right (Naeini et al., 2015).
     pub fn calibration(&mut self, name: &'static str, certainty: f64, right: bool) {
-        let empty = Entry::Calibration([(0.0, 0.0, 0.0); BINS]);
+        let empty = Entry::Calibration(Box::new([(0.0, 0.0, 0.0); BINS]));
         if let Entry::Calibration(bins) = self.entries.entry(name).or_insert(empty) {
             let bin = ((certainty - 0.5) * 2.0 * BINS as f64) as usize;
             let (count, sum, hits) = &mut bins[bin.min(BINS - 1)];

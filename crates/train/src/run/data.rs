@@ -5,7 +5,7 @@ use crate::config::{Config, Method, TruncationMode};
 use crate::objective::Objective;
 use crate::report::progress::Progress;
 use crate::signal;
-use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
 use duel_model::Config as ModelConfig;
 use std::path::Path;
 
@@ -56,7 +56,7 @@ fn options(c: &Config, model: &ModelConfig) -> Options {
             Method::Kto => Task::Unpaired,
             Method::Reward => Task::Reward,
         },
-        whole: !c.completion_only_loss,
+        whole: Whole { completions: !c.completion_only_loss, conversations: !c.assistant_only_loss },
         max_length: Some(max_length(c, model)),
         truncation: match c.truncation_mode {
             TruncationMode::KeepStart => Truncation::KeepStart,

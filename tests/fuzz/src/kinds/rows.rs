@@ -2,7 +2,7 @@
 
 use super::{any, file, template};
 use crate::Files;
-use duel_data::{Dataset, Options, Row, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Options, Row, Task, Tokenizer, Truncation, Whole};
 use duel_tests::TempDir;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -39,7 +39,10 @@ pub fn seeds() -> Vec<Files> {
 pub fn load(dir: &Path) -> Result<(), String> {
     let path = ["rows.jsonl", "rows.json"].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
     let path = path.ok_or("no file of rows")?;
-    let options = |task, whole, truncation| Options { task, whole, max_length: Some(40), truncation };
+    let options = |task, all, truncation| {
+        let whole = Whole { completions: all, conversations: all };
+        Options { task, whole, max_length: Some(40), truncation }
+    };
     let tasks = [
         options(Task::Sft, false, Truncation::KeepStart),
         options(Task::Sft, true, Truncation::KeepEnd),
@@ -65,8 +68,12 @@ pub fn load(dir: &Path) -> Result<(), String> {
 
 /// A small data set of pairs.
 pub fn pairs() -> Dataset {
-    let options =
-        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: Whole::default(),
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    };
     let rows =
         [Row::plain("the film", [" is good", " is bad"]), Row::plain("a", [" great film", " bad film"])];
     Dataset::from_texts(rows, &TOKENIZERS[0], &options).expect("the rows are right")

@@ -9,7 +9,7 @@ use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Case, FAMILIES, TempDir, tiny};
 use duel_train::Error;
 use duel_train::cache::Cache;
-use duel_train::checkpoint::{Checkpoint, Checkpoints, State};
+use duel_train::checkpoint::{Checkpoint, Checkpoints, Content, State};
 use duel_train::config::{self, Options};
 use duel_train::engine::{Engine, Room};
 use duel_train::reference::{ModelId, Reference};
@@ -34,8 +34,9 @@ fn optimizer(model: &Config) -> Optimizer<Cpu<f32>> {
 
 /// A checkpoint at the first step, and one in the middle of a logged window.
 pub fn checkpoints() -> Vec<Files> {
-    let window = (vec![("loss".into(), 0.5), ("rewards/margins".into(), -1e-3)], 2);
-    [State::default(), State { step: 3, content: "0".repeat(32), num_tokens: 99, window }]
+    let window = vec![("loss".into(), 0.5, 2), ("rewards/margins".into(), -1e-3, 1)];
+    let content = "0".repeat(32);
+    [State::default(), State { step: 3, content, num_tokens: 99, window, ..State::default() }]
         .map(checkpoint)
         .to_vec()
 }
@@ -45,9 +46,15 @@ fn checkpoint(state: State) -> Files {
     let (of, model) = (options(dir.path()), tiny(FAMILIES[0]));
     let weights = Case::new(model.clone(), 1).upload(&*CPU);
     let checkpoints = Checkpoints::of(&of).expect("it is right");
-    checkpoints
-        .save(&*CPU, &model, &weights, &[2], &optimizer(&model), &state)
-        .expect("room for a checkpoint");
+    let content = Content {
+        model: &model,
+        weights: &weights,
+        reference: Some(&weights),
+        stops: &[2],
+        optimizer: &optimizer(&model),
+        state: &state,
+    };
+    checkpoints.save(&*CPU, &content).expect("room for a checkpoint");
     let mut files = crate::read(&checkpoints.folder(state.step)).expect("it was just written");
     // The temporary folder's name would make every run's inputs other ones.
     files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
@@ -130,7 +137,7 @@ fn logps(s: &Scored, cache: &Path) -> Result<Vec<f64>, Error> {
     let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data, None));
     let all: Vec<u32> = (0..s.data.len() as u32).collect();
     let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache)?;
-    Ok((0..s.data.len()).flat_map(|i| reference.group(i)).copied().collect())
+    Ok((0..s.data.len() as u32).flat_map(|i| reference.group(i)).copied().collect())
 }
 
 /// A cache with the log-probabilities of a small model.

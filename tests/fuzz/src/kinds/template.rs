@@ -2,7 +2,7 @@
 
 use super::{any, file};
 use crate::Files;
-use duel_data::{Context, Dataset, Message, Options, Row, Task, Tokenizer, Truncation};
+use duel_data::{Context, Dataset, Message, Options, Row, Task, Tokenizer, Truncation, Whole};
 use duel_experiments::grammar;
 use serde_json::json;
 use std::path::Path;
@@ -61,7 +61,12 @@ pub fn load(dir: &Path) -> Result<(), String> {
         };
         let talk = Row::Talk { turns: [messages, &answer("good")].concat(), context };
         for (row, task) in [(pair, Task::Preference), (talk, Task::Sft)] {
-            let options = Options { task, whole: false, max_length: None, truncation: Truncation::KeepStart };
+            let options = Options {
+                task,
+                whole: Whole::default(),
+                max_length: None,
+                truncation: Truncation::KeepStart,
+            };
             results.push(Dataset::from_texts([row], &tokenizer, &options).map(drop));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{file, template};
 use crate::Files;
-use duel_data::{Dataset, Options, Row, Task, Tokenizer, Truncation};
+use duel_data::{Dataset, Options, Row, Task, Tokenizer, Truncation, Whole};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -47,7 +47,7 @@ pub fn load(dir: &Path) -> Result<(), String> {
     result = result.and(tokenizer.decode(&ids, false).map(drop));
     let options = Options {
         task: Task::Preference,
-        whole: false,
+        whole: Whole::default(),
         max_length: Some(64),
         truncation: Truncation::KeepEnd,
     };
