@@ -13,6 +13,7 @@ mod keys;
 mod leftover;
 mod load;
 mod missing;
+mod names;
 mod plural;
 mod quantised;
 mod rope;
