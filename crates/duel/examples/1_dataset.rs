@@ -4,7 +4,7 @@
 //!
 //! Needs `duel-data` alone, which knows no device and no model.
 
-use duel_data::{Batch, Dataset, Options, Task, Tokenizer, Truncation, order, pack};
+use duel_data::{Batch, Dataset, Options, Task, Tokenizer, Truncation, Whole, order, pack};
 use serde_json::json;
 use std::error::Error;
 use std::fs;
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let options = Options {
         task: Task::Preference,
-        whole: false,
+        whole: Whole::default(),
         max_length: Some(32),
         truncation: Truncation::KeepStart,
     };

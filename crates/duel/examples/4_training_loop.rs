@@ -7,7 +7,7 @@
 
 use duel_backend::{Storage, Update};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation, order};
+use duel_data::{Dataset, Options, Task, Truncation, Whole, order};
 use duel_loss::{Group, Objective, ResponseStats, Score, Settings, Totals, word};
 use duel_model::{Config, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
@@ -43,8 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Rows that are tokens already: of two responses, the one that says the prompt again is preferred. The last are
     // held out.
-    let options =
-        Options { task: Task::Preference, whole: false, max_length: None, truncation: Truncation::KeepStart };
+    let options = Options {
+        task: Task::Preference,
+        whole: Whole::default(),
+        max_length: None,
+        truncation: Truncation::KeepStart,
+    };
     let mut rows = Dataset::builder(&options);
     for row in 1..=TRAINED + HELD_OUT {
         let mut some = || -> Vec<u32> { (0..3).map(|_| random.u32(..VOCAB)).collect() };
