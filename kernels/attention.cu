@@ -1,5 +1,5 @@
-// Softmax attention over groups that share their prompt, and its backward. Verbs: attention, attention_bw,
-// attention_cached, kv_store.
+// Softmax attention over groups that share their prompt, and its backward. Verbs: attention, attention_bw. Attention over
+// a cache is in attention_decode.cu.
 //
 //   A query row sees the keys of its segment's prefix, and those of its segment up to itself. For one head:
 //   s = scale q k^T,  lse = ln sum exp(s),  p = exp(s - lse),  o = p v
@@ -14,21 +14,18 @@
 // the query heads that share it and the query rows that see it, which lie one after the other: from the tile on to the
 // end of its segment, or for a prompt to the end of the last response. Grids are one-dimensional: tile * heads + head.
 //
-// Three families:
+// Two families:
 //   bf16, head_dim a multiple of 8 up to 128: mma.m16n8k16, tiles by cp.async into two stages, instances for 64 and
 //     128 columns (a smaller head is padded with zeros in shared memory);
-//   float, and bf16 of other widths up to 256: fused multiply-adds on 16 x 16 threads, instances for 128 and 256;
-//   one query a sequence over a cache: teams of 8 lanes, a key each.
+//   float, and bf16 of other widths up to 256: fused multiply-adds on 16 x 16 threads, instances for 128 and 256.
 //
 // Bound by the matrix units: with v the visible pairs of a query and a key, the forward is 4 v head_dim operations a head
 // and the backward 14 (10, and 4 for the scores and dp that both kernels compute, the price of no atomics). Traffic is
-// each tile's own rows once, and the other side's rows once a tile, from L2. attention_cached and kv_store are bound by
-// memory: the cache rows once a query head, from L2 for all but the first head of a group.
+// each tile's own rows once, and the other side's rows once a tile, from L2.
 #include "attention.cuh"
 
 // ---- bf16 on mma.m16n8k16 ------------------------------------------------------------------------------------------
 
-constexpr unsigned MMA_THREADS = 128;
 constexpr unsigned MMA_WARPS = MMA_THREADS / 32;
 
 // Starts copying the rows first .. first + ROWS of a head, at `head` in row 0, into a tile. Rows from `end` on and
@@ -119,10 +116,12 @@ DEVICE void weighted_rows(float (&out)[STRIPS][HD / 2], const float (&p)[STRIPS]
     }
 }
 
-// STRIPS strips of 16 queries a warp, KEYS keys a step.
-template <unsigned HD, unsigned STRIPS, unsigned KEYS> DEVICE void attention_mma(const AttentionParams &p) {
-    constexpr unsigned QUERIES = 16 * STRIPS * MMA_WARPS;
+// QUERIES queries a block, in strips of 16 a warp, and KEYS keys a step.
+template <unsigned HD, unsigned QUERIES, unsigned KEYS, unsigned BYTES>
+DEVICE void attention_mma(const AttentionParams &p) {
+    constexpr unsigned STRIPS = QUERIES / (16 * MMA_WARPS);
     constexpr unsigned STAGE = 2 * KEYS * ROW_BYTES<HD>;
+    static_assert(QUERIES * ROW_BYTES<HD> + 2 * STAGE == BYTES, "the launch has room for the tiles");
     DYN_SMEM(shared);
     unsigned char *q_tile = shared;
     unsigned char *stages = q_tile + QUERIES * ROW_BYTES<HD>;
@@ -194,9 +193,11 @@ template <unsigned HD, unsigned STRIPS, unsigned KEYS> DEVICE void attention_mma
 }
 
 // dq of a tile of queries, as the forward goes.
-template <unsigned HD, unsigned STRIPS, unsigned KEYS> DEVICE void attention_bw_q_mma(const AttentionBwParams &p) {
-    constexpr unsigned QUERIES = 16 * STRIPS * MMA_WARPS;
+template <unsigned HD, unsigned QUERIES, unsigned KEYS, unsigned BYTES>
+DEVICE void attention_bw_q_mma(const AttentionBwParams &p) {
+    constexpr unsigned STRIPS = QUERIES / (16 * MMA_WARPS);
     constexpr unsigned STAGE = 2 * KEYS * ROW_BYTES<HD>;
+    static_assert(2 * QUERIES * ROW_BYTES<HD> + 2 * STAGE == BYTES, "the launch has room for the tiles");
     DYN_SMEM(shared);
     unsigned char *q_tile = shared;
     unsigned char *do_tile = q_tile + QUERIES * ROW_BYTES<HD>;
@@ -271,9 +272,12 @@ template <unsigned HD, unsigned STRIPS, unsigned KEYS> DEVICE void attention_bw_
 }
 
 // dk and dv of a tile of keys: the scores are transposed, keys in rows, so that they become left operands as they are.
-template <unsigned HD, unsigned STRIPS, unsigned QUERIES> DEVICE void attention_bw_kv_mma(const AttentionBwParams &p) {
-    constexpr unsigned KEYS = 16 * STRIPS * MMA_WARPS;
+template <unsigned HD, unsigned KEYS, unsigned QUERIES, unsigned BYTES>
+DEVICE void attention_bw_kv_mma(const AttentionBwParams &p) {
+    constexpr unsigned STRIPS = KEYS / (16 * MMA_WARPS);
     constexpr unsigned STAGE = 2 * QUERIES * ROW_BYTES<HD>;
+    static_assert(2 * KEYS * ROW_BYTES<HD> + 2 * STAGE + 2 * QUERIES * sizeof(float2) == BYTES,
+                  "the launch has room for the tiles and the stats");
     DYN_SMEM(shared);
     unsigned char *k_tile = shared;
     unsigned char *v_tile = k_tile + KEYS * ROW_BYTES<HD>;
@@ -370,21 +374,27 @@ template <unsigned HD, unsigned STRIPS, unsigned QUERIES> DEVICE void attention_
     }
 }
 
-EXPORT_KERNEL(attention_bf16_hd64, (MMA_THREADS, 2), AttentionParams, attention_mma<64, 2, 64>);
-EXPORT_KERNEL(attention_bf16_hd128, (MMA_THREADS, 2), AttentionParams, attention_mma<128, 2, 32>);
-EXPORT_KERNEL(attention_bw_q_bf16_hd64, (MMA_THREADS, 2), AttentionBwParams, attention_bw_q_mma<64, 2, 32>);
-EXPORT_KERNEL(attention_bw_q_bf16_hd128, (MMA_THREADS, 2), AttentionBwParams, attention_bw_q_mma<128, 1, 32>);
-EXPORT_KERNEL(attention_bw_kv_bf16_hd64, (MMA_THREADS, 2), AttentionBwParams, attention_bw_kv_mma<64, 2, 32>);
-EXPORT_KERNEL(attention_bw_kv_bf16_hd128, (MMA_THREADS, 2), AttentionBwParams, attention_bw_kv_mma<128, 1, 32>);
+// An instance of a template above: its tile, its step and its shared memory are those of params.h.
+#define MMA_KERNEL(name, Params, kernel, HD, GEOMETRY, BYTES)                                                         \
+    EXPORT_KERNEL(name, (MMA_THREADS, 2), Params, kernel<HD, GEOMETRY##_TILE, GEOMETRY##_STEP, BYTES>)
+
+MMA_KERNEL(attention_bf16_hd64, AttentionParams, attention_mma, 64, ATTENTION_BF16_HD64, ATTENTION_BF16_HD64_BYTES);
+MMA_KERNEL(attention_bf16_hd128, AttentionParams, attention_mma, 128, ATTENTION_BF16_HD128, ATTENTION_BF16_HD128_BYTES);
+MMA_KERNEL(attention_bw_q_bf16_hd64, AttentionBwParams, attention_bw_q_mma, 64, ATTENTION_BW_BF16_HD64,
+           ATTENTION_BW_Q_BF16_HD64_BYTES);
+MMA_KERNEL(attention_bw_q_bf16_hd128, AttentionBwParams, attention_bw_q_mma, 128, ATTENTION_BW_BF16_HD128,
+           ATTENTION_BW_Q_BF16_HD128_BYTES);
+MMA_KERNEL(attention_bw_kv_bf16_hd64, AttentionBwParams, attention_bw_kv_mma, 64, ATTENTION_BW_BF16_HD64,
+           ATTENTION_BW_KV_BF16_HD64_BYTES);
+MMA_KERNEL(attention_bw_kv_bf16_hd128, AttentionBwParams, attention_bw_kv_mma, 128, ATTENTION_BW_BF16_HD128,
+           ATTENTION_BW_KV_BF16_HD128_BYTES);
 
 // ---- any precision and width on fused multiply-adds ----------------------------------------------------------------
 // 16 x 16 threads: thread (y, x) has the rows y + 16 i and the columns x + 16 j of a tile.
 
-constexpr unsigned PLAIN_THREADS = 256;
-
 // Floats from one row of a tile to the next: a multiple of 4 for vector loads, and such that the rows of 8 threads start
 // in different banks.
-template <unsigned WIDTH> constexpr unsigned PLAIN_STRIDE = WIDTH + 4;
+template <unsigned WIDTH> constexpr unsigned PLAIN_STRIDE = WIDTH + PLAIN_PADDING;
 
 // Copies the rows first .. first + ROWS of a head as floats; zeros from row `end` and from column `head_dim` on, up to
 // the next multiple of 16.
@@ -489,9 +499,11 @@ DEVICE float team_max(float x PLACE) {
 }
 
 // ROWS queries and as many keys a step, heads up to WIDTH wide.
-template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_plain(const AttentionParams &p) {
+template <class Real, unsigned ROWS, unsigned WIDTH, unsigned BYTES>
+DEVICE void attention_plain(const AttentionParams &p) {
     constexpr unsigned R = ROWS / 16;
     constexpr unsigned TILE = ROWS * PLAIN_STRIDE<WIDTH>;
+    static_assert((3 * TILE + ROWS * (ROWS + 1)) * sizeof(float) == BYTES, "the launch has room for the tiles");
     DYN_SMEM(shared);
     float *q_tile = reinterpret_cast<float *>(shared);
     float *k_tile = q_tile + TILE;
@@ -564,9 +576,11 @@ template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_plain
                 p.head_dim, o, factor);
 }
 
-template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_bw_q_plain(const AttentionBwParams &p) {
+template <class Real, unsigned ROWS, unsigned WIDTH, unsigned BYTES>
+DEVICE void attention_bw_q_plain(const AttentionBwParams &p) {
     constexpr unsigned R = ROWS / 16;
     constexpr unsigned TILE = ROWS * PLAIN_STRIDE<WIDTH>;
+    static_assert((4 * TILE + ROWS * (ROWS + 1)) * sizeof(float) == BYTES, "the launch has room for the tiles");
     DYN_SMEM(shared);
     float *q_tile = reinterpret_cast<float *>(shared);
     float *do_tile = q_tile + TILE;
@@ -618,9 +632,11 @@ template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_bw_q_
     store_plain(static_cast<Real *>(p.dqkv) + at.q, at.width, tile.first, tile.end, p.head_dim, dq, factor);
 }
 
-template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_bw_kv_plain(const AttentionBwParams &p) {
+template <class Real, unsigned ROWS, unsigned WIDTH, unsigned BYTES>
+DEVICE void attention_bw_kv_plain(const AttentionBwParams &p) {
     constexpr unsigned R = ROWS / 16;
     constexpr unsigned TILE = ROWS * PLAIN_STRIDE<WIDTH>;
+    static_assert((4 * TILE + 2 * ROWS * (ROWS + 1)) * sizeof(float) == BYTES, "the launch has room for the tiles");
     DYN_SMEM(shared);
     float *k_tile = reinterpret_cast<float *>(shared);
     float *v_tile = k_tile + TILE;
@@ -683,40 +699,36 @@ template <class Real, unsigned ROWS, unsigned WIDTH> DEVICE void attention_bw_kv
     store_plain(dqkv + at.v, at.width, tile.first, tile.end, p.head_dim, dv, one);
 }
 
-EXPORT_KERNEL(attention_f32_hd128, (PLAIN_THREADS, 2), AttentionParams, attention_plain<float, 32, 128>);
-EXPORT_KERNEL(attention_f32_hd256, (PLAIN_THREADS, 2), AttentionParams, attention_plain<float, 16, 256>);
-EXPORT_KERNEL(attention_bf16_hd256, (PLAIN_THREADS, 2), AttentionParams, attention_plain<bf16, 16, 256>);
-EXPORT_KERNEL(attention_bw_q_f32_hd128, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_q_plain<float, 32, 128>);
-EXPORT_KERNEL(attention_bw_q_f32_hd256, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_q_plain<float, 16, 256>);
-EXPORT_KERNEL(attention_bw_q_bf16_hd256, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_q_plain<bf16, 16, 256>);
-EXPORT_KERNEL(attention_bw_kv_f32_hd128, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_kv_plain<float, 32, 128>);
-EXPORT_KERNEL(attention_bw_kv_f32_hd256, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_kv_plain<float, 16, 256>);
-EXPORT_KERNEL(attention_bw_kv_bf16_hd256, (PLAIN_THREADS, 2), AttentionBwParams, attention_bw_kv_plain<bf16, 16, 256>);
+// An instance of a template above, for heads of up to WIDTH: tile and shared memory are those of params.h.
+#define PLAIN_KERNEL(name, Params, kernel, Real, WIDTH, BYTES)                                                        \
+    EXPORT_KERNEL(name, (PLAIN_THREADS, 2), Params, kernel<Real, ATTENTION_PLAIN_HD##WIDTH##_TILE, WIDTH, BYTES>)
 
-// ---- teams of 8 lanes ----------------------------------------------------------------------------------------------
+PLAIN_KERNEL(attention_f32_hd128, AttentionParams, attention_plain, float, 128, ATTENTION_PLAIN_HD128_BYTES);
+PLAIN_KERNEL(attention_f32_hd256, AttentionParams, attention_plain, float, 256, ATTENTION_PLAIN_HD256_BYTES);
+PLAIN_KERNEL(attention_bf16_hd256, AttentionParams, attention_plain, bf16, 256, ATTENTION_PLAIN_HD256_BYTES);
+PLAIN_KERNEL(attention_bw_q_f32_hd128, AttentionBwParams, attention_bw_q_plain, float, 128,
+             ATTENTION_BW_Q_PLAIN_HD128_BYTES);
+PLAIN_KERNEL(attention_bw_q_f32_hd256, AttentionBwParams, attention_bw_q_plain, float, 256,
+             ATTENTION_BW_Q_PLAIN_HD256_BYTES);
+PLAIN_KERNEL(attention_bw_q_bf16_hd256, AttentionBwParams, attention_bw_q_plain, bf16, 256,
+             ATTENTION_BW_Q_PLAIN_HD256_BYTES);
+PLAIN_KERNEL(attention_bw_kv_f32_hd128, AttentionBwParams, attention_bw_kv_plain, float, 128,
+             ATTENTION_BW_KV_PLAIN_HD128_BYTES);
+PLAIN_KERNEL(attention_bw_kv_f32_hd256, AttentionBwParams, attention_bw_kv_plain, float, 256,
+             ATTENTION_BW_KV_PLAIN_HD256_BYTES);
+PLAIN_KERNEL(attention_bw_kv_bf16_hd256, AttentionBwParams, attention_bw_kv_plain, bf16, 256,
+             ATTENTION_BW_KV_PLAIN_HD256_BYTES);
 
-constexpr unsigned TEAM = 8;
-constexpr unsigned MAX_HEAD_DIM = 256;
-
-// Over the 8 lanes of a team; each gets the same bits.
-DEVICE float octet_sum(float x PLACE) {
-#pragma unroll
-    for (unsigned lanes = TEAM / 2; lanes; lanes /= 2) {
-        x += __shfl_xor_sync(0xffffffffu, x, lanes HERE);
-    }
-    return x;
-}
+// ---- what both backwards need of a row ------------------------------------------------------------------------------
 
 // stats[head, row] = (lse, sum(do * o)): a team has a row of a head. Teams past the end take part in the sum.
-constexpr unsigned STATS_THREADS = 256;
-
 template <class Real, unsigned count> DEVICE void attention_bw_stats_of(const AttentionBwParams &p) {
-    const size_t team = (static_cast<size_t>(blockIdx.x) * STATS_THREADS + threadIdx.x) / TEAM;
+    const size_t team = (static_cast<size_t>(blockIdx.x) * ATTENTION_STATS_THREADS + threadIdx.x) / ATTENTION_TEAM;
     const bool inside = team < static_cast<size_t>(p.rows) * p.heads;
     const Real *dout = static_cast<const Real *>(p.dout) + team * p.head_dim;
     const Real *o = static_cast<const Real *>(p.o) + team * p.head_dim;
     float delta = 0.0f;
-    for (unsigned i = threadIdx.x % TEAM * count; inside && i < p.head_dim; i += TEAM * count) {
+    for (unsigned i = threadIdx.x % ATTENTION_TEAM * count; inside && i < p.head_dim; i += ATTENTION_TEAM * count) {
         float a[count], b[count];
         load(a, dout + i);
         load(b, o + i);
@@ -726,7 +738,7 @@ template <class Real, unsigned count> DEVICE void attention_bw_stats_of(const At
         }
     }
     delta = octet_sum(delta);
-    if (inside && threadIdx.x % TEAM == 0) {
+    if (inside && threadIdx.x % ATTENTION_TEAM == 0) {
         const size_t to = team % p.heads * p.rows + team / p.heads;
         reinterpret_cast<float2 *>(p.stats)[to] = make_float2(p.lse[team], delta);
     }
@@ -740,153 +752,5 @@ template <class Real> DEVICE void attention_bw_stats(const AttentionBwParams &p)
     }
 }
 
-EXPORT_KERNEL(attention_bw_stats_f32, (STATS_THREADS), AttentionBwParams, attention_bw_stats<float>);
-EXPORT_KERNEL(attention_bw_stats_bf16, (STATS_THREADS), AttentionBwParams, attention_bw_stats<bf16>);
-
-// One query over a cache. A block has a row and a query head; its 16 teams take the keys in turn, each with a softmax
-// of its own, and are joined in order at the end.
-constexpr unsigned CACHED_THREADS = 128;
-constexpr unsigned CACHED_TEAMS = CACHED_THREADS / TEAM;
-
-template <class Real, unsigned count> DEVICE void attention_cached_of(const AttentionCachedParams &p) {
-    constexpr unsigned PARTS = MAX_HEAD_DIM / (TEAM * count); // that a lane has of a row
-    DYN_SMEM(shared);
-    float *tops = reinterpret_cast<float *>(shared); // of each team
-    float *sums = tops + CACHED_TEAMS;
-    float *outputs = sums + CACHED_TEAMS; // [CACHED_TEAMS, head_dim]
-    shared_reaches(outputs + CACHED_TEAMS * p.head_dim);
-
-    const unsigned row = blockIdx.x / p.heads;
-    const unsigned head = blockIdx.x % p.heads;
-    const unsigned kv_head = head / (p.heads / p.kv_heads);
-    const HeadColumns at(p.heads, p.kv_heads, p.head_dim, head, kv_head);
-    const size_t kv_width = static_cast<size_t>(p.kv_heads) * p.head_dim;
-    const size_t base = p.bases[row] * kv_width + kv_head * p.head_dim;
-    const Real *keys = static_cast<const Real *>(p.keys) + base;
-    const Real *values = static_cast<const Real *>(p.values) + base;
-    const unsigned len = p.lens[row];
-    check_row(p.bases[row] + max(len, 1u) - 1, p.cache_rows);
-    const unsigned team = threadIdx.x / TEAM;
-    const unsigned lane = threadIdx.x % TEAM;
-    const float scale_log2 = p.scale * LOG2_E;
-    const auto column = [&](unsigned part) { return (part * TEAM + lane) * count; };
-
-    float q[PARTS][count], o[PARTS][count] = {};
-#pragma unroll
-    for (unsigned part = 0; part < PARTS; part++) {
-        if (column(part) < p.head_dim) {
-            load(q[part], static_cast<const Real *>(p.qkv) + row * static_cast<size_t>(at.width) + at.q + column(part));
-        }
-    }
-    float top = -INFINITY, sum = 0.0f;
-    for (unsigned first = 0; first < len; first += CACHED_TEAMS) { // every lane takes part in the sums
-        const unsigned key = first + team;
-        float s = 0.0f;
-#pragma unroll
-        for (unsigned part = 0; part < PARTS; part++) {
-            if (key < len && column(part) < p.head_dim) {
-                float k[count];
-                load(k, keys + key * kv_width + column(part));
-#pragma unroll
-                for (unsigned i = 0; i < count; i++) {
-                    s += q[part][i] * k[i];
-                }
-            }
-        }
-        s = octet_sum(s);
-        if (key < len) {
-            const float highest = fmaxf(top, s);
-            const float correction = exp2_approx((top - highest) * scale_log2);
-            const float weight = exp2_approx((s - highest) * scale_log2);
-            top = highest;
-            sum = sum * correction + weight;
-#pragma unroll
-            for (unsigned part = 0; part < PARTS; part++) {
-                if (column(part) < p.head_dim) {
-                    float v[count];
-                    load(v, values + key * kv_width + column(part));
-#pragma unroll
-                    for (unsigned i = 0; i < count; i++) {
-                        o[part][i] = o[part][i] * correction + weight * v[i];
-                    }
-                }
-            }
-        }
-    }
-    if (lane == 0) {
-        tops[team] = top;
-        sums[team] = sum;
-    }
-#pragma unroll
-    for (unsigned part = 0; part < PARTS; part++) {
-#pragma unroll
-        for (unsigned i = 0; i < count; i++) {
-            if (column(part) < p.head_dim) {
-                outputs[team * p.head_dim + column(part) + i] = o[part][i];
-            }
-        }
-    }
-    __syncthreads();
-    float highest = -INFINITY;
-    for (unsigned i = 0; i < CACHED_TEAMS; i++) {
-        highest = fmaxf(highest, tops[i]);
-    }
-    float total = 0.0f;
-    for (unsigned i = 0; i < CACHED_TEAMS; i++) {
-        total += sums[i] * exp2_approx((tops[i] - highest) * scale_log2);
-    }
-    Real *out = static_cast<Real *>(p.o) + (static_cast<size_t>(row) * p.heads + head) * p.head_dim;
-    for (unsigned c = threadIdx.x; c < p.head_dim; c += CACHED_THREADS) {
-        float x = 0.0f;
-        for (unsigned i = 0; i < CACHED_TEAMS; i++) {
-            x += outputs[i * p.head_dim + c] * exp2_approx((tops[i] - highest) * scale_log2);
-        }
-        out[c] = from_float<Real>(x / total);
-    }
-}
-
-template <class Real> DEVICE void attention_cached(const AttentionCachedParams &p) {
-    if (vectorised<Real>(p.head_dim, p.qkv, p.keys, p.values)) {
-        attention_cached_of<Real, LANES<Real>>(p);
-    } else {
-        attention_cached_of<Real, 1>(p);
-    }
-}
-
-EXPORT_KERNEL(attention_cached_f32, (CACHED_THREADS, 3), AttentionCachedParams, attention_cached<float>);
-EXPORT_KERNEL(attention_cached_bf16, (CACHED_THREADS, 3), AttentionCachedParams, attention_cached<bf16>);
-
-// ---- cache ---------------------------------------------------------------------------------------------------------
-
-// Grid: x strides over the columns of keys and values, y over the rows.
-constexpr unsigned STORE_THREADS = 256;
-
-template <class Real, unsigned count> DEVICE void kv_store_columns(const KvStoreParams &p) {
-    const size_t width = p.q_width + 2 * static_cast<size_t>(p.kv_width);
-    for (unsigned row = blockIdx.y; row < p.rows; row += gridDim.y) {
-        const Real *from = static_cast<const Real *>(p.qkv) + row * width + p.q_width;
-        check_row(p.slots[row], p.cache_rows);
-        const size_t to = p.slots[row] * static_cast<size_t>(p.kv_width);
-        for (unsigned column = (blockIdx.x * STORE_THREADS + threadIdx.x) * count; column < 2 * p.kv_width;
-             column += gridDim.x * STORE_THREADS * count) {
-            float x[count];
-            load(x, from + column);
-            if (column < p.kv_width) {
-                store(static_cast<Real *>(p.keys) + to + column, x);
-            } else {
-                store(static_cast<Real *>(p.values) + to + column - p.kv_width, x);
-            }
-        }
-    }
-}
-
-template <class Real> DEVICE void kv_store(const KvStoreParams &p) {
-    if (p.q_width % LANES<Real> == 0 && vectorised<Real>(p.kv_width, p.qkv, p.keys, p.values)) {
-        kv_store_columns<Real, LANES<Real>>(p);
-    } else {
-        kv_store_columns<Real, 1>(p);
-    }
-}
-
-EXPORT_KERNEL(kv_store_f32, (STORE_THREADS), KvStoreParams, kv_store<float>);
-EXPORT_KERNEL(kv_store_bf16, (STORE_THREADS), KvStoreParams, kv_store<bf16>);
+EXPORT_KERNEL(attention_bw_stats_f32, (ATTENTION_STATS_THREADS), AttentionBwParams, attention_bw_stats<float>);
+EXPORT_KERNEL(attention_bw_stats_bf16, (ATTENTION_STATS_THREADS), AttentionBwParams, attention_bw_stats<bf16>);

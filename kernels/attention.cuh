@@ -1,4 +1,4 @@
-// What attention.cu and attention_sm90.cu share: which keys a query sees, the softmax on the accumulators of matrix
+// What attention.cu, attention_decode.cu and attention_sm90.cu share: which keys a query sees, the softmax on the accumulators of matrix
 // instructions, and the way of results to memory.
 //
 // A thread holds of 16 rows of scores the two rows g = lane / 4 and g + 8, and of each 8 columns the two columns
@@ -56,6 +56,15 @@ DEVICE float quad_sum(float x PLACE) {
 DEVICE float quad_max(float x PLACE) {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1 HERE));
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2 HERE));
+}
+
+// Over the 8 lanes of a team; each gets the same bits.
+DEVICE float octet_sum(float x PLACE) {
+#pragma unroll
+    for (unsigned lanes = ATTENTION_TEAM / 2; lanes; lanes /= 2) {
+        x += __shfl_xor_sync(0xffffffffu, x, lanes HERE);
+    }
+    return x;
 }
 
 // Column of element `i`, when column 0 is number `first`.

@@ -17,9 +17,9 @@
 
 #ifdef DUEL_SM90A
 
-constexpr unsigned WARPGROUP = 128;
-constexpr unsigned GROUP_ROWS = 64; // that a warpgroup computes
-constexpr unsigned BOX_ROWS = 64;   // that one TMA copy brings, 64 columns of them
+constexpr unsigned WARPGROUP = SM90_WARPGROUP;
+constexpr unsigned GROUP_ROWS = SM90_GROUP_ROWS; // that a warpgroup computes
+constexpr unsigned BOX_ROWS = SM90_BOX;          // that one TMA copy brings, as many columns of them
 constexpr unsigned BOX_BYTES = BOX_ROWS * 128;
 
 // ---- tiles and stages ----------------------------------------------------------------------------------------------
@@ -103,16 +103,16 @@ template <unsigned STAGES> struct Ring {
     }
 };
 
-// Bytes of the mbarriers of two rings and one more, up to the alignment of a tile.
-constexpr unsigned BARRIER_BYTES = 1024;
-
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-// GROUPS computing warpgroups, KEYS keys a step.
-template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
-    static constexpr unsigned STAGES = 2;
+// QUERIES queries a block, 64 a computing warpgroup, and KEYS keys a step.
+template <unsigned HD, unsigned QUERIES, unsigned KEYS, unsigned BYTES> struct Forward {
+    static constexpr unsigned STAGES = ATTENTION_SM90_STAGES;
+    static constexpr unsigned GROUPS = QUERIES / GROUP_ROWS;
     static constexpr unsigned GROUP_BYTES = GROUP_ROWS * ROW_BYTES<HD>;
     static constexpr unsigned TILE_BYTES = KEYS * ROW_BYTES<HD>;
+    static_assert(SM90_BARRIER_BYTES + GROUPS * GROUP_BYTES + STAGES * 2 * TILE_BYTES == BYTES,
+                  "the launch has room for the tiles");
 
     const AttentionParams &p;
     const TensorMap *map;
@@ -127,7 +127,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
     DEVICE Forward(const AttentionParams &p, const TensorMap *map, unsigned char *shared)
         : p(p), map(map), head(blockIdx.x % p.heads),
           at(p.heads, p.kv_heads, p.head_dim, head, head / (p.heads / p.kv_heads)), tile(p.tiles[blockIdx.x / p.heads]),
-          steps(tile), q_tile(shared + BARRIER_BYTES), k_tiles(q_tile + GROUPS * GROUP_BYTES),
+          steps(tile), q_tile(shared + SM90_BARRIER_BYTES), k_tiles(q_tile + GROUPS * GROUP_BYTES),
           v_tiles(k_tiles + STAGES * TILE_BYTES), q_full(reinterpret_cast<unsigned long long *>(shared)),
           keys{q_full + 1}, values{q_full + 1 + 2 * STAGES} {
         shared_reaches(v_tiles + STAGES * TILE_BYTES);
@@ -256,11 +256,14 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct Forward {
 
 // ---- backward ------------------------------------------------------------------------------------------------------
 
-// dq of 64 GROUPS queries.
-template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
-    static constexpr unsigned STAGES = 3;
+// dq of QUERIES queries, 64 a computing warpgroup.
+template <unsigned HD, unsigned QUERIES, unsigned KEYS, unsigned BYTES> struct BackwardQ {
+    static constexpr unsigned STAGES = ATTENTION_BW_SM90_STAGES;
+    static constexpr unsigned GROUPS = QUERIES / GROUP_ROWS;
     static constexpr unsigned GROUP_BYTES = GROUP_ROWS * ROW_BYTES<HD>;
     static constexpr unsigned TILE_BYTES = KEYS * ROW_BYTES<HD>;
+    static_assert(SM90_BARRIER_BYTES + 2 * GROUPS * GROUP_BYTES + STAGES * 2 * TILE_BYTES == BYTES,
+                  "the launch has room for the tiles");
 
     const AttentionBwParams &p;
     const TensorMap *qkv_map, *dout_map;
@@ -276,7 +279,7 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
                      unsigned char *shared)
         : p(p), qkv_map(qkv_map), dout_map(dout_map), head(blockIdx.x % p.heads),
           at(p.heads, p.kv_heads, p.head_dim, head, head / (p.heads / p.kv_heads)),
-          tile(p.query_tiles[blockIdx.x / p.heads]), steps(tile), q_tile(shared + BARRIER_BYTES),
+          tile(p.query_tiles[blockIdx.x / p.heads]), steps(tile), q_tile(shared + SM90_BARRIER_BYTES),
           do_tile(q_tile + GROUPS * GROUP_BYTES), stages(do_tile + GROUPS * GROUP_BYTES),
           queries_full(reinterpret_cast<unsigned long long *>(shared)), ring{queries_full + 1} {
         shared_reaches(stages + STAGES * 2 * TILE_BYTES);
@@ -357,11 +360,15 @@ template <unsigned HD, unsigned GROUPS, unsigned KEYS> struct BackwardQ {
     }
 };
 
-// dk and dv of 64 GROUPS keys: the scores are transposed, keys in rows.
-template <unsigned HD, unsigned GROUPS, unsigned QUERIES> struct BackwardKv {
-    static constexpr unsigned STAGES = 3;
+// dk and dv of KEYS keys, 64 a computing warpgroup: the scores are transposed, keys in rows.
+template <unsigned HD, unsigned KEYS, unsigned QUERIES, unsigned BYTES> struct BackwardKv {
+    static constexpr unsigned STAGES = ATTENTION_BW_SM90_STAGES;
+    static constexpr unsigned GROUPS = KEYS / GROUP_ROWS;
     static constexpr unsigned GROUP_BYTES = GROUP_ROWS * ROW_BYTES<HD>;
     static constexpr unsigned TILE_BYTES = QUERIES * ROW_BYTES<HD>;
+    static_assert(SM90_BARRIER_BYTES + 2 * GROUPS * GROUP_BYTES + STAGES * (2 * TILE_BYTES + QUERIES * sizeof(float2)) ==
+                      BYTES,
+                  "the launch has room for the tiles and the stats");
 
     const AttentionBwParams &p;
     const TensorMap *qkv_map, *dout_map;
@@ -378,7 +385,7 @@ template <unsigned HD, unsigned GROUPS, unsigned QUERIES> struct BackwardKv {
                       unsigned char *shared)
         : p(p), qkv_map(qkv_map), dout_map(dout_map), ratio(p.heads / p.kv_heads), kv_head(blockIdx.x % p.kv_heads),
           at(p.heads, p.kv_heads, p.head_dim, kv_head * ratio, kv_head), tile(p.key_tiles[blockIdx.x / p.kv_heads]),
-          tiles((tile.query_end - tile.first + QUERIES - 1) / QUERIES), k_tile(shared + BARRIER_BYTES),
+          tiles((tile.query_end - tile.first + QUERIES - 1) / QUERIES), k_tile(shared + SM90_BARRIER_BYTES),
           v_tile(k_tile + GROUPS * GROUP_BYTES), stages(v_tile + GROUPS * GROUP_BYTES),
           stats(reinterpret_cast<float2 *>(stages + STAGES * 2 * TILE_BYTES)),
           keys_full(reinterpret_cast<unsigned long long *>(shared)), ring{keys_full + 1} {
@@ -516,28 +523,37 @@ DEVICE void run_specialised(const Work &work) {
     }
 }
 
-#define FORWARD_KERNEL(name, HD, GROUPS, KEYS, PRODUCER_REGISTERS, CONSUMER_REGISTERS)                                \
-    KERNEL void __launch_bounds__((GROUPS + 1) * WARPGROUP, 1)                                                        \
+#define FORWARD_KERNEL(name, HD, PRODUCER_REGISTERS, CONSUMER_REGISTERS)                                              \
+    KERNEL void __launch_bounds__(ATTENTION_SM90_HD##HD##_THREADS, 1)                                                 \
         name(const __grid_constant__ TensorMap qkv, const __grid_constant__ AttentionParams p) {                      \
+        using Work = Forward<HD, ATTENTION_SM90_HD##HD##_TILE, ATTENTION_SM90_HD##HD##_STEP,                          \
+                             ATTENTION_SM90_HD##HD##_BYTES>;                                                          \
         DYN_SMEM(shared);                                                                                             \
-        run_specialised<1, PRODUCER_REGISTERS, CONSUMER_REGISTERS>(Forward<HD, GROUPS, KEYS>(p, &qkv, shared));       \
+        run_specialised<1, PRODUCER_REGISTERS, CONSUMER_REGISTERS>(Work(p, &qkv, shared));                            \
     }                                                                                                                 \
-    REGISTER_KERNEL(name, (GROUPS + 1) * WARPGROUP)
+    REGISTER_KERNEL(name, ATTENTION_SM90_HD##HD##_THREADS)
 
 #define BACKWARD_KERNEL(name, PRODUCERS, PRODUCER_REGISTERS, ...)                                                     \
-    KERNEL void __launch_bounds__(3 * WARPGROUP, 1)                                                                   \
+    KERNEL void __launch_bounds__(ATTENTION_BW_SM90_THREADS, 1)                                                       \
         name(const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap dout,                           \
              const __grid_constant__ AttentionBwParams p) {                                                           \
         DYN_SMEM(shared);                                                                                             \
         run_specialised<PRODUCERS, PRODUCER_REGISTERS, 240>(__VA_ARGS__(p, &qkv, &dout, shared));                     \
     }                                                                                                                 \
-    REGISTER_KERNEL(name, 3 * WARPGROUP)
+    REGISTER_KERNEL(name, ATTENTION_BW_SM90_THREADS)
 
-FORWARD_KERNEL(attention_bf16_hd64_sm90, 64, 3, 128, 32, 160);
-FORWARD_KERNEL(attention_bf16_hd128_sm90, 128, 2, 128, 24, 240);
-BACKWARD_KERNEL(attention_bw_q_bf16_hd64_sm90, 1, 24, BackwardQ<64, 2, 128>);
-BACKWARD_KERNEL(attention_bw_q_bf16_hd128_sm90, 1, 24, BackwardQ<128, 2, 64>);
-BACKWARD_KERNEL(attention_bw_kv_bf16_hd64_sm90, 32, 24, BackwardKv<64, 2, 64>);
-BACKWARD_KERNEL(attention_bw_kv_bf16_hd128_sm90, 32, 24, BackwardKv<128, 2, 64>);
+template <unsigned HD, unsigned STEP, unsigned BYTES>
+using OfQueries = BackwardQ<HD, ATTENTION_BW_SM90_TILE, STEP, BYTES>;
+template <unsigned HD, unsigned BYTES>
+using OfKeys = BackwardKv<HD, ATTENTION_BW_SM90_TILE, ATTENTION_BW_KV_SM90_STEP, BYTES>;
+
+FORWARD_KERNEL(attention_bf16_hd64_sm90, 64, 32, 160);
+FORWARD_KERNEL(attention_bf16_hd128_sm90, 128, 24, 240);
+BACKWARD_KERNEL(attention_bw_q_bf16_hd64_sm90, 1, 24,
+                OfQueries<64, ATTENTION_BW_Q_SM90_HD64_STEP, ATTENTION_BW_Q_SM90_HD64_BYTES>);
+BACKWARD_KERNEL(attention_bw_q_bf16_hd128_sm90, 1, 24,
+                OfQueries<128, ATTENTION_BW_Q_SM90_HD128_STEP, ATTENTION_BW_Q_SM90_HD128_BYTES>);
+BACKWARD_KERNEL(attention_bw_kv_bf16_hd64_sm90, 32, 24, OfKeys<64, ATTENTION_BW_KV_SM90_HD64_BYTES>);
+BACKWARD_KERNEL(attention_bw_kv_bf16_hd128_sm90, 32, 24, OfKeys<128, ATTENTION_BW_KV_SM90_HD128_BYTES>);
 
 #endif // DUEL_SM90A

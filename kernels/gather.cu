@@ -14,7 +14,6 @@
 // for each touched element of the table. A number that repeats n times costs n / AHEAD memory latencies in a row.
 #include "common.cuh"
 
-constexpr unsigned GATHER_THREADS = 256;
 constexpr unsigned AHEAD = 8; // rows of one number that are loaded before the first of them is added
 
 template <class Real, unsigned count> DEVICE void gather_row(const GatherParams &p) {
@@ -117,10 +116,10 @@ template <class Real, class Table> DEVICE void scatter_add(const ScatterAddParam
     }
 }
 
-EXPORT_KERNEL(gather_f32, (GATHER_THREADS), GatherParams, gather<float>);
-EXPORT_KERNEL(gather_bf16, (GATHER_THREADS), GatherParams, gather<bf16>);
-EXPORT_KERNEL(sort_rows, (GATHER_THREADS), SortRowsParams, find_place);
-EXPORT_KERNEL(scatter_add_f32, (GATHER_THREADS), ScatterAddParams, scatter_add<float, float>);
-EXPORT_KERNEL(scatter_add_bf16, (GATHER_THREADS), ScatterAddParams, scatter_add<bf16, bf16>);
-EXPORT_KERNEL(embed_bw_f32, (GATHER_THREADS), ScatterAddParams, scatter_add<float, float>);
-EXPORT_KERNEL(embed_bw_bf16, (GATHER_THREADS), ScatterAddParams, scatter_add<bf16, float>);
+EXPORT_KERNEL(gather_f32, (ROW_THREADS), GatherParams, gather<float>);
+EXPORT_KERNEL(gather_bf16, (ROW_THREADS), GatherParams, gather<bf16>);
+EXPORT_KERNEL(sort_rows, (ROW_THREADS), SortRowsParams, find_place);
+EXPORT_KERNEL(scatter_add_f32, (ROW_THREADS), ScatterAddParams, scatter_add<float, float>);
+EXPORT_KERNEL(scatter_add_bf16, (ROW_THREADS), ScatterAddParams, scatter_add<bf16, bf16>);
+EXPORT_KERNEL(embed_bw_f32, (ROW_THREADS), ScatterAddParams, scatter_add<float, float>);
+EXPORT_KERNEL(embed_bw_bf16, (ROW_THREADS), ScatterAddParams, scatter_add<bf16, float>);

@@ -8,7 +8,6 @@
 // threads, one each. Bound by memory: forward 2 and backward 3 elements of traffic each, about 20 operations.
 #include "common.cuh"
 
-constexpr unsigned GELU_THREADS = 256;
 constexpr float GELU_SCALE = 1.5957691216057308f; // 2 sqrt(2/pi)
 constexpr float GELU_CUBIC = 0.044715f;
 
@@ -52,7 +51,7 @@ template <class Real> DEVICE void gelu_bw(const GeluBwParams &p) {
         [&](unsigned long long at) { gelu_bw_at<Real, 1>(p, at); });
 }
 
-EXPORT_KERNEL(gelu_f32, (GELU_THREADS), GeluParams, gelu<float>);
-EXPORT_KERNEL(gelu_bf16, (GELU_THREADS), GeluParams, gelu<bf16>);
-EXPORT_KERNEL(gelu_bw_f32, (GELU_THREADS), GeluBwParams, gelu_bw<float>);
-EXPORT_KERNEL(gelu_bw_bf16, (GELU_THREADS), GeluBwParams, gelu_bw<bf16>);
+EXPORT_KERNEL(gelu_f32, (ROW_THREADS), GeluParams, gelu<float>);
+EXPORT_KERNEL(gelu_bf16, (ROW_THREADS), GeluParams, gelu<bf16>);
+EXPORT_KERNEL(gelu_bw_f32, (ROW_THREADS), GeluBwParams, gelu_bw<float>);
+EXPORT_KERNEL(gelu_bw_bf16, (ROW_THREADS), GeluBwParams, gelu_bw<bf16>);

@@ -17,24 +17,28 @@
 // Widths that are no whole number of 16 bytes are loaded one element at a time. Outside the operands a tile is 0.
 #include "linear.cuh"
 
-constexpr unsigned LINEAR_THREADS = 256;
-constexpr unsigned TILE = 128;      // rows and columns of the result that a block computes
-constexpr unsigned ROW_PADDING = 8; // bf16 after each row of a tile, so that ldmatrix finds eight rows in eight banks
+constexpr unsigned TILE = LINEAR_TILE; // rows and columns of the result that a block computes
 
 // ---- bf16 ----------------------------------------------------------------------------------------------------------
 
-constexpr unsigned DEPTH = 32; // of a stage
-constexpr unsigned STAGES = 4;
+constexpr unsigned DEPTH = LINEAR_STEP; // of a stage
+constexpr unsigned STAGES = LINEAR_STAGES;
 
 // A stage's tile of one operand in shared memory, in rows as they are in memory.
 template <bool along_depth> struct Staged {
     static constexpr unsigned columns = along_depth ? DEPTH : TILE;
-    static constexpr unsigned stride = columns + ROW_PADDING;
+    static constexpr unsigned stride = columns + LINEAR_PADDING; // so that ldmatrix finds eight rows in eight banks
     static constexpr unsigned elements = (along_depth ? TILE : DEPTH) * stride;
     static constexpr unsigned packs_a_row = columns / LANES<bf16>;
     static constexpr unsigned packs_a_thread = TILE * DEPTH / LANES<bf16> / LINEAR_THREADS;
     static constexpr unsigned rows_a_sweep = LINEAR_THREADS / packs_a_row;
 };
+
+// Shared memory of a product's launch.
+template <Product product>
+constexpr unsigned SHARED_BYTES = product == Product::forward          ? LINEAR_BYTES
+                                  : product == Product::input_gradient ? LINEAR_DX_BYTES
+                                                                       : LINEAR_DW_BYTES;
 
 // An operand as a matrix in memory.
 struct Matrix {
@@ -130,6 +134,7 @@ template <Product product, bool wide> DEVICE void multiply_bf16(const LinearPara
     constexpr bool right_along_depth = RIGHT_ALONG_DEPTH<product>;
     constexpr unsigned left_elements = Staged<left_along_depth>::elements;
     constexpr unsigned stage_elements = left_elements + Staged<right_along_depth>::elements;
+    static_assert(STAGES * stage_elements * sizeof(bf16) == SHARED_BYTES<product>, "the launch has room for the stages");
     DYN_SMEM(shared);
     bf16 *stages = reinterpret_cast<bf16 *>(shared);
 
@@ -188,11 +193,11 @@ template <Product product, bool wide> DEVICE void multiply_bf16(const LinearPara
 
 // ---- f32 -----------------------------------------------------------------------------------------------------------
 
-constexpr unsigned DEPTH_F32 = 16;                 // of a stage; there are two
-constexpr unsigned STRIDE_F32 = TILE + 4;          // of a stage's tile [DEPTH_F32, TILE], 16-byte aligned
+constexpr unsigned DEPTH_F32 = LINEAR_F32_STEP;    // of a stage; there are two
+constexpr unsigned STRIDE_F32 = TILE + LINEAR_F32_PADDING; // of a stage's tile [DEPTH_F32, TILE], 16-byte aligned
 constexpr unsigned TILE_F32 = DEPTH_F32 * STRIDE_F32;
 constexpr unsigned PACKS_F32 = TILE * DEPTH_F32 / 4 / LINEAR_THREADS; // of an operand's tile, for each thread
-constexpr unsigned BLOCK_F32 = 256;                // values of the depth that are summed before they join the rest
+static_assert(2 * 2 * TILE_F32 * sizeof(float) == LINEAR_F32_BYTES, "the launch has room for two stages");
 
 // A thread's share of the next tile of an operand, on its way from memory to shared memory.
 template <bool along_depth, bool wide> struct Share {
@@ -308,7 +313,7 @@ template <Product product, bool wide> DEVICE void multiply_f32(const LinearParam
         if (step + 1 < steps) {
             put(step + 1);
         }
-        if ((step + 1) % (BLOCK_F32 / DEPTH_F32) == 0 || step + 1 == steps) {
+        if ((step + 1) % (LINEAR_SUM_BLOCK / DEPTH_F32) == 0 || step + 1 == steps) {
 #pragma unroll
             for (unsigned i = 0; i < 8; i++) {
 #pragma unroll

@@ -16,17 +16,18 @@
 #include "linear.cuh"
 
 #ifdef DUEL_SM90A
-constexpr unsigned TILE_ROWS = 128;
-constexpr unsigned TILE_COLUMNS = 256;
-constexpr unsigned DEPTH = 64; // of a stage: one swizzled row of 128 bytes
-constexpr unsigned STAGES = 4;
+constexpr unsigned TILE_ROWS = LINEAR_SM90_ROWS;
+constexpr unsigned TILE_COLUMNS = LINEAR_SM90_COLUMNS;
+constexpr unsigned DEPTH = SM90_BOX; // of a stage: one swizzled row of 128 bytes
+constexpr unsigned STAGES = LINEAR_SM90_STAGES;
 constexpr unsigned BOX = DEPTH * 64; // elements of a box of 64 x 64
 constexpr unsigned LEFT_ELEMENTS = TILE_ROWS * DEPTH;
 constexpr unsigned STAGE_ELEMENTS = LEFT_ELEMENTS + TILE_COLUMNS * DEPTH;
 constexpr unsigned STAGE_BYTES = STAGE_ELEMENTS * sizeof(bf16);
-constexpr unsigned WARPGROUP = 128;
-constexpr unsigned CONSUMERS = 2; // warpgroups
-constexpr unsigned SM90_THREADS = (1 + CONSUMERS) * WARPGROUP;
+static_assert(STAGES * (STAGE_BYTES + 2 * sizeof(unsigned long long)) == LINEAR_SM90_BYTES,
+              "the launch has room for the stages and their barriers");
+constexpr unsigned WARPGROUP = SM90_WARPGROUP;
+constexpr unsigned CONSUMERS = LINEAR_SM90_THREADS / WARPGROUP - 1; // warpgroups
 constexpr unsigned ROWS = TILE_ROWS / CONSUMERS; // of a warpgroup
 constexpr unsigned SUMS = TILE_COLUMNS / 2;      // of a thread
 
@@ -185,12 +186,12 @@ DEVICE void linear_sm90(const LinearParams &p, const TensorMap &left, const Tens
 }
 
 #define LINEAR_SM90(name, product)                                                                                    \
-    KERNEL void __launch_bounds__(SM90_THREADS, 1)                                                                    \
+    KERNEL void __launch_bounds__(LINEAR_SM90_THREADS, 1)                                                             \
         name(const __grid_constant__ TensorMap left, const __grid_constant__ TensorMap right,                         \
              const __grid_constant__ LinearParams p) {                                                                \
         linear_sm90<Product::product>(p, left, right);                                                                \
     }                                                                                                                 \
-    REGISTER_KERNEL(name, SM90_THREADS)
+    REGISTER_KERNEL(name, LINEAR_SM90_THREADS)
 
 LINEAR_SM90(gemm_sm90, forward);
 LINEAR_SM90(gemm_dx_sm90, input_gradient);

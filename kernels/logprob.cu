@@ -14,11 +14,10 @@
 //
 // Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn, and single
 // elements of what is left at the end; where rows do not begin at whole 16 bytes, single elements that lie a block's
-// width apart. Which thread has which element depends on vocabulary and stride alone. Bound by memory: forward one read of the logits, backward a read and a write; one
-// exponential each.
+// width apart. Which thread has which element depends on vocabulary and stride alone. Bound by memory: forward one
+// read of the logits, backward a read and a write; one exponential each.
 #include "common.cuh"
 
-constexpr unsigned LOGPROB_THREADS = 512;
 
 // e^x below this is nothing beside the largest term, which is 1; it keeps infinite distances out of the products.
 constexpr float FARTHEST = -100.0f;
@@ -113,6 +112,8 @@ struct Softmax {
         mean += more.mean;
     }
 };
+
+static_assert(sizeof(Softmax) == LOGPROB_WARP_BYTES, "the launch has room for one a warp");
 
 template <unsigned count, class Where>
 DEVICE void absorb(Softmax &s, const float (&x)[count], const Where &where, unsigned vocab, float share) {

@@ -15,17 +15,15 @@
 // (reduce.cu) adds up in order.
 //
 // Bound by memory: forward 2 elements of traffic for each of x; backward 4 (dy, x, dx twice; qk_norm 3), and 8 bytes of
-// partial sums a column every rows_a_block rows. A thread holds what it has of a row (up to HELD packs of 16 bytes) in
+// partial sums a column every rows_a_block rows. A thread holds what it has of a row (up to ROW_HELD packs of 16 bytes) in
 // registers, so that a row is read once; what lies beyond is read again for the second pass.
 #include "common.cuh"
 
-constexpr unsigned NORM_THREADS = 256;
-constexpr unsigned HELD = 4;
 
 // ---- a team's share of a row ---------------------------------------------------------------------------------------
 
 // A pack of a thread: `count` elements from `column` on; the `index`-th of those that it has of a row, `held` below
-// HELD where they are in registers.
+// ROW_HELD where they are in registers.
 struct Pack {
     unsigned held, index, column;
 };
@@ -33,15 +31,15 @@ struct Pack {
 // Calls f(pack) for each pack that this thread has of a row of `width` elements.
 template <unsigned count, class F> DEVICE void for_packs(unsigned width, F f) {
 #pragma unroll
-    for (unsigned k = 0; k < HELD; k++) {
+    for (unsigned k = 0; k < ROW_HELD; k++) {
         const unsigned column = (k * blockDim.x + threadIdx.x) * count;
         if (column < width) {
             f(Pack{k, k, column});
         }
     }
-    for (unsigned k = HELD, column = (HELD * blockDim.x + threadIdx.x) * count; column < width;
+    for (unsigned k = ROW_HELD, column = (ROW_HELD * blockDim.x + threadIdx.x) * count; column < width;
          k++, column += blockDim.x * count) {
-        f(Pack{HELD, k, column});
+        f(Pack{ROW_HELD, k, column});
     }
 }
 
@@ -60,12 +58,12 @@ template <class Real> struct Raw<Real, 1> {
 // What a thread has of a row, loaded when it is made.
 template <class Real, unsigned count> class Share {
     const Real *row;
-    Raw<Real, count> held[HELD];
+    Raw<Real, count> held[ROW_HELD];
 
   public:
     DEVICE Share(const Real *row, unsigned width PLACE) : row(row) {
 #pragma unroll
-        for (unsigned k = 0; k < HELD; k++) {
+        for (unsigned k = 0; k < ROW_HELD; k++) {
             const unsigned column = (k * blockDim.x + threadIdx.x) * count;
             if (column < width) {
                 held[k].load(row + column HERE);
@@ -73,7 +71,7 @@ template <class Real, unsigned count> class Share {
         }
     }
     DEVICE void get(float (&out)[count], Pack pack PLACE) const {
-        if (pack.held < HELD) {
+        if (pack.held < ROW_HELD) {
             held[pack.held].get(out);
         } else {
             load(out, row + pack.column HERE);
@@ -87,7 +85,7 @@ template <class Real, unsigned count> class Share {
 // is at ((i packs + k) count + j) LINE + thread. A line is 32 / count words longer than the threads, so that neither
 // the threads nor the columns collide in a bank.
 template <unsigned count> class ColumnSums {
-    static constexpr unsigned LINE = NORM_THREADS + 32 / count;
+    static constexpr unsigned LINE = ROW_THREADS + NORM_PADDING / count;
     float *at;
     unsigned packs;
 
@@ -120,7 +118,7 @@ template <unsigned count> class ColumnSums {
         block_sync(HERE_ONLY);
         for (unsigned array = 0; array < arrays; array++) {
             float *out = partials + (static_cast<size_t>(array) * gridDim.x + blockIdx.x) * width;
-            for (unsigned column = thread(); column < width; column += NORM_THREADS) {
+            for (unsigned column = thread(); column < width; column += ROW_THREADS) {
                 const unsigned pack = column / count;
                 float sum = 0.0f;
                 for (unsigned team = 0; team < blockDim.y; team++) {
@@ -140,7 +138,7 @@ DEVICE void with_sums(unsigned arrays, unsigned width, float *scratch, float *gl
     if (global) {
         f(ColumnSums<count>(arrays, width, global, true));
     } else {
-        f(ColumnSums<count>(arrays, width, scratch + NORM_THREADS / 32, false));
+        f(ColumnSums<count>(arrays, width, scratch + ROW_THREADS / 32, false));
     }
 }
 
@@ -466,15 +464,15 @@ template <class Real> DEVICE void qk_norm_bw(const QkNormBwParams &p) {
     }
 }
 
-EXPORT_KERNEL(rmsnorm_f32, (NORM_THREADS, 4), RmsnormParams, rmsnorm<float>);
-EXPORT_KERNEL(rmsnorm_bf16, (NORM_THREADS, 4), RmsnormParams, rmsnorm<bf16>);
-EXPORT_KERNEL(rmsnorm_bw_f32, (NORM_THREADS, 2), RmsnormBwParams, rmsnorm_bw<float>);
-EXPORT_KERNEL(rmsnorm_bw_bf16, (NORM_THREADS, 2), RmsnormBwParams, rmsnorm_bw<bf16>);
-EXPORT_KERNEL(layernorm_f32, (NORM_THREADS, 4), LayernormParams, layernorm<float>);
-EXPORT_KERNEL(layernorm_bf16, (NORM_THREADS, 4), LayernormParams, layernorm<bf16>);
-EXPORT_KERNEL(layernorm_bw_f32, (NORM_THREADS, 2), LayernormBwParams, layernorm_bw<float>);
-EXPORT_KERNEL(layernorm_bw_bf16, (NORM_THREADS, 2), LayernormBwParams, layernorm_bw<bf16>);
-EXPORT_KERNEL(qk_norm_f32, (NORM_THREADS, 4), QkNormParams, qk_norm<float>);
-EXPORT_KERNEL(qk_norm_bf16, (NORM_THREADS, 4), QkNormParams, qk_norm<bf16>);
-EXPORT_KERNEL(qk_norm_bw_f32, (NORM_THREADS, 2), QkNormBwParams, qk_norm_bw<float>);
-EXPORT_KERNEL(qk_norm_bw_bf16, (NORM_THREADS, 2), QkNormBwParams, qk_norm_bw<bf16>);
+EXPORT_KERNEL(rmsnorm_f32, (ROW_THREADS, 4), RmsnormParams, rmsnorm<float>);
+EXPORT_KERNEL(rmsnorm_bf16, (ROW_THREADS, 4), RmsnormParams, rmsnorm<bf16>);
+EXPORT_KERNEL(rmsnorm_bw_f32, (ROW_THREADS, 2), RmsnormBwParams, rmsnorm_bw<float>);
+EXPORT_KERNEL(rmsnorm_bw_bf16, (ROW_THREADS, 2), RmsnormBwParams, rmsnorm_bw<bf16>);
+EXPORT_KERNEL(layernorm_f32, (ROW_THREADS, 4), LayernormParams, layernorm<float>);
+EXPORT_KERNEL(layernorm_bf16, (ROW_THREADS, 4), LayernormParams, layernorm<bf16>);
+EXPORT_KERNEL(layernorm_bw_f32, (ROW_THREADS, 2), LayernormBwParams, layernorm_bw<float>);
+EXPORT_KERNEL(layernorm_bw_bf16, (ROW_THREADS, 2), LayernormBwParams, layernorm_bw<bf16>);
+EXPORT_KERNEL(qk_norm_f32, (ROW_THREADS, 4), QkNormParams, qk_norm<float>);
+EXPORT_KERNEL(qk_norm_bf16, (ROW_THREADS, 4), QkNormParams, qk_norm<bf16>);
+EXPORT_KERNEL(qk_norm_bw_f32, (ROW_THREADS, 2), QkNormBwParams, qk_norm_bw<float>);
+EXPORT_KERNEL(qk_norm_bw_bf16, (ROW_THREADS, 2), QkNormBwParams, qk_norm_bw<bf16>);

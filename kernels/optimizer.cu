@@ -19,7 +19,6 @@
 // master, of which w itself is only written), RMSprop 20, 16 and 22.
 #include "common.cuh"
 
-constexpr unsigned OPTIMIZER_THREADS = 256;
 constexpr unsigned long long GOLDEN = 0x9e3779b97f4a7c15ull;
 
 DEVICE unsigned long long mix(unsigned long long x) {
@@ -123,7 +122,7 @@ template <class Real> DEVICE void rmsprop(const RmspropParams &p) {
         [&](unsigned long long at) { rmsprop_at<Real, 1>(p, at, scale); });
 }
 
-EXPORT_KERNEL(adamw_f32, (OPTIMIZER_THREADS), AdamwParams, adamw<float>);
-EXPORT_KERNEL(adamw_bf16, (OPTIMIZER_THREADS), AdamwParams, adamw<bf16>);
-EXPORT_KERNEL(rmsprop_f32, (OPTIMIZER_THREADS), RmspropParams, rmsprop<float>);
-EXPORT_KERNEL(rmsprop_bf16, (OPTIMIZER_THREADS), RmspropParams, rmsprop<bf16>);
+EXPORT_KERNEL(adamw_f32, (ROW_THREADS), AdamwParams, adamw<float>);
+EXPORT_KERNEL(adamw_bf16, (ROW_THREADS), AdamwParams, adamw<bf16>);
+EXPORT_KERNEL(rmsprop_f32, (ROW_THREADS), RmspropParams, rmsprop<float>);
+EXPORT_KERNEL(rmsprop_bf16, (ROW_THREADS), RmspropParams, rmsprop<bf16>);

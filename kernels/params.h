@@ -1,6 +1,6 @@
 /*
- * Parameters of every kernel, in plain C: nvcc, NVRTC, g++ and bindgen all read this file, so that the launch code
- * and the kernels cannot disagree. It includes nothing, since NVRTC has no system headers.
+ * Parameters and geometry of every kernel, in plain C: nvcc, NVRTC, g++ and bindgen all read this file, so that the
+ * launch code and the kernels cannot disagree. It includes nothing, since NVRTC has no system headers.
  *
  * A kernel takes one of these structs by value. `void *` points to weights or activations in the kernel's own
  * precision (float or bf16), `float *` to gradients, statistics and moments, `unsigned *` to ids and row numbers.
@@ -10,6 +10,139 @@
  */
 #ifndef DUEL_PARAMS_H
 #define DUEL_PARAMS_H
+
+/* ---- geometry ------------------------------------------------------------------------------------------ */
+
+/* Dynamic shared memory, in bytes, of kernels that keep `rows` rows of HD bf16 and two stages of `step` rows of each of
+ * two operands (mma); of ones that have `tiles` tiles of `rows` rows of HD floats and `weights` tables of a float for
+ * each pair of rows (plain); and of ones that have their barriers, `rows` rows and `stages` stages as mma has (sm90). */
+#define MMA_BYTES(HD, rows, step) (2 * (HD) * ((rows) + 2 * 2 * (step)))
+#define PLAIN_BYTES(HD, rows, tiles, weights) \
+    (4 * (rows) * ((tiles) * ((HD) + PLAIN_PADDING) + (weights) * ((rows) + 1)))
+#define SM90_BYTES(HD, rows, stages, step) (SM90_BARRIER_BYTES + 2 * (HD) * ((rows) + 2 * (stages) * (step)))
+/* Of log-sum-exp and delta of `rows` query rows. */
+#define STATS_BYTES(rows) (8 * (rows))
+
+/* What a launch must agree about with the kernel: threads of a block (THREADS), rows of a tile of its results (TILE),
+ * rows of the other side that it takes at a time (STEP), dynamic shared memory (BYTES). */
+enum Geometry {
+    /* Kernels that go over rows or flat arrays once. */
+    ROW_THREADS = 256,
+    ROW_TEAM = 8,      /* threads that share a row, at least: 16 bytes each are a cache line */
+    ROW_HELD = 4,      /* 16 bytes of its row each that a thread holds in registers, at most */
+    ROW_SUM_BYTES = ROW_THREADS / 32 * 4,   /* a float a warp */
+    BLOCK_SUM_BYTES = ROW_THREADS / 32 * 8, /* a double a warp */
+    COLUMN_TILE = 32,  /* columns of a block of column_reduce, and its warps */
+    COLUMN_THREADS = COLUMN_TILE * COLUMN_TILE,
+    COLUMN_BYTES = COLUMN_THREADS * 4,
+    /* The running sums of a norm's backward: elements of 4 bytes after each line of ROW_THREADS, over the elements of a
+     * thread's pack. */
+    NORM_PADDING = 32,
+
+    /* The log-softmax of a row: a block has a row, fewer threads where it is short. */
+    LOGPROB_THREADS = 512,
+    LOGPROB_LEAST_THREADS = 32,
+    LOGPROB_WARP_BYTES = 5 * 4, /* what each warp knows of its logits */
+
+    PREFERENCE_THREADS = 256,
+
+    /* Products: rows and columns of a tile, depth of a stage, stages. */
+    LINEAR_THREADS = 256,
+    LINEAR_TILE = 128,
+    LINEAR_STEP = 32,
+    LINEAR_STAGES = 4,
+    LINEAR_PADDING = 8, /* bf16 after each row of a stage's tile, along the depth or across it */
+    LINEAR_ALONG_BYTES = 2 * LINEAR_TILE * (LINEAR_STEP + LINEAR_PADDING),
+    LINEAR_ACROSS_BYTES = 2 * LINEAR_STEP * (LINEAR_TILE + LINEAR_PADDING),
+    LINEAR_BYTES = LINEAR_STAGES * (LINEAR_ALONG_BYTES + LINEAR_ALONG_BYTES),
+    LINEAR_DX_BYTES = LINEAR_STAGES * (LINEAR_ALONG_BYTES + LINEAR_ACROSS_BYTES),
+    LINEAR_DW_BYTES = LINEAR_STAGES * (LINEAR_ACROSS_BYTES + LINEAR_ACROSS_BYTES),
+    LINEAR_F32_STEP = 16,
+    LINEAR_F32_PADDING = 4, /* floats */
+    LINEAR_F32_BYTES = 2 * 2 * 4 * LINEAR_F32_STEP * (LINEAR_TILE + LINEAR_F32_PADDING),
+    LINEAR_SUM_BLOCK = 256, /* depth that float sums before it joins the rest; parts of a sum begin at a multiple */
+
+    /* sm_90: warpgroups, of which the first loads; boxes of rows of 128 bytes. */
+    SM90_WARPGROUP = 128,
+    SM90_BOX = 64, /* bf16 of a row, which the swizzle spans, and rows of attention's boxes */
+    LINEAR_SM90_ROWS = 128,
+    LINEAR_SM90_COLUMNS = 256,
+    LINEAR_SM90_STAGES = 4,
+    LINEAR_SM90_THREADS = (1 + LINEAR_SM90_ROWS / 64) * SM90_WARPGROUP,
+    LINEAR_SM90_STAGE_BYTES = 2 * SM90_BOX * (LINEAR_SM90_ROWS + LINEAR_SM90_COLUMNS),
+    LINEAR_SM90_BYTES = LINEAR_SM90_STAGES * (LINEAR_SM90_STAGE_BYTES + 2 * 8), /* two barriers a stage */
+
+    /* Attention. The widest head that a kernel takes; the lanes of a team that sums over a head. */
+    ATTENTION_WIDEST = 256,
+    ATTENTION_TEAM = 8,
+
+    ATTENTION_STATS_THREADS = 256,
+
+    ATTENTION_CACHED_THREADS = 128,
+    ATTENTION_CACHED_TEAMS = ATTENTION_CACHED_THREADS / ATTENTION_TEAM,
+
+    /* In bf16 on mma, for heads of up to 64 and 128. */
+    MMA_THREADS = 128,
+    ATTENTION_BF16_HD64_TILE = 128,
+    ATTENTION_BF16_HD64_STEP = 64,
+    ATTENTION_BF16_HD64_BYTES = MMA_BYTES(64, ATTENTION_BF16_HD64_TILE, ATTENTION_BF16_HD64_STEP),
+    ATTENTION_BF16_HD128_TILE = 128,
+    ATTENTION_BF16_HD128_STEP = 32,
+    ATTENTION_BF16_HD128_BYTES = MMA_BYTES(128, ATTENTION_BF16_HD128_TILE, ATTENTION_BF16_HD128_STEP),
+    ATTENTION_BW_BF16_HD64_TILE = 128, /* of queries, and of keys */
+    ATTENTION_BW_BF16_HD64_STEP = 32,
+    ATTENTION_BW_Q_BF16_HD64_BYTES = MMA_BYTES(64, 2 * ATTENTION_BW_BF16_HD64_TILE, ATTENTION_BW_BF16_HD64_STEP),
+    ATTENTION_BW_KV_BF16_HD64_BYTES =
+        ATTENTION_BW_Q_BF16_HD64_BYTES + STATS_BYTES(2 * ATTENTION_BW_BF16_HD64_STEP),
+    ATTENTION_BW_BF16_HD128_TILE = 64,
+    ATTENTION_BW_BF16_HD128_STEP = 32,
+    ATTENTION_BW_Q_BF16_HD128_BYTES = MMA_BYTES(128, 2 * ATTENTION_BW_BF16_HD128_TILE, ATTENTION_BW_BF16_HD128_STEP),
+    ATTENTION_BW_KV_BF16_HD128_BYTES =
+        ATTENTION_BW_Q_BF16_HD128_BYTES + STATS_BYTES(2 * ATTENTION_BW_BF16_HD128_STEP),
+
+    /* On fused multiply-adds, for heads of up to 128 and 256: tiles and steps are alike. */
+    PLAIN_THREADS = 256,
+    PLAIN_PADDING = 4, /* floats after each row of a tile */
+    ATTENTION_PLAIN_HD128_TILE = 32,
+    ATTENTION_PLAIN_HD128_BYTES = PLAIN_BYTES(128, ATTENTION_PLAIN_HD128_TILE, 3, 1),
+    ATTENTION_BW_Q_PLAIN_HD128_BYTES = PLAIN_BYTES(128, ATTENTION_PLAIN_HD128_TILE, 4, 1),
+    ATTENTION_BW_KV_PLAIN_HD128_BYTES = PLAIN_BYTES(128, ATTENTION_PLAIN_HD128_TILE, 4, 2),
+    ATTENTION_PLAIN_HD256_TILE = 16,
+    ATTENTION_PLAIN_HD256_BYTES = PLAIN_BYTES(256, ATTENTION_PLAIN_HD256_TILE, 3, 1),
+    ATTENTION_BW_Q_PLAIN_HD256_BYTES = PLAIN_BYTES(256, ATTENTION_PLAIN_HD256_TILE, 4, 1),
+    ATTENTION_BW_KV_PLAIN_HD256_BYTES = PLAIN_BYTES(256, ATTENTION_PLAIN_HD256_TILE, 4, 2),
+
+    /* On wgmma, for heads of 64 and 128: a computing warpgroup has 64 rows of the tile. */
+    SM90_BARRIER_BYTES = 1024, /* of all mbarriers, up to the alignment of a tile */
+    SM90_GROUP_ROWS = 64,
+    ATTENTION_SM90_STAGES = 2,
+    ATTENTION_SM90_HD64_TILE = 192,
+    ATTENTION_SM90_HD64_STEP = 128,
+    ATTENTION_SM90_HD64_THREADS = (1 + ATTENTION_SM90_HD64_TILE / SM90_GROUP_ROWS) * SM90_WARPGROUP,
+    ATTENTION_SM90_HD64_BYTES =
+        SM90_BYTES(64, ATTENTION_SM90_HD64_TILE, ATTENTION_SM90_STAGES, ATTENTION_SM90_HD64_STEP),
+    ATTENTION_SM90_HD128_TILE = 128,
+    ATTENTION_SM90_HD128_STEP = 128,
+    ATTENTION_SM90_HD128_THREADS = (1 + ATTENTION_SM90_HD128_TILE / SM90_GROUP_ROWS) * SM90_WARPGROUP,
+    ATTENTION_SM90_HD128_BYTES =
+        SM90_BYTES(128, ATTENTION_SM90_HD128_TILE, ATTENTION_SM90_STAGES, ATTENTION_SM90_HD128_STEP),
+    ATTENTION_BW_SM90_STAGES = 3,
+    ATTENTION_BW_SM90_TILE = 128, /* of queries, and of keys */
+    ATTENTION_BW_SM90_THREADS = (1 + ATTENTION_BW_SM90_TILE / SM90_GROUP_ROWS) * SM90_WARPGROUP,
+    ATTENTION_BW_Q_SM90_HD64_STEP = 128,
+    ATTENTION_BW_Q_SM90_HD64_BYTES =
+        SM90_BYTES(64, 2 * ATTENTION_BW_SM90_TILE, ATTENTION_BW_SM90_STAGES, ATTENTION_BW_Q_SM90_HD64_STEP),
+    ATTENTION_BW_Q_SM90_HD128_STEP = 64,
+    ATTENTION_BW_Q_SM90_HD128_BYTES =
+        SM90_BYTES(128, 2 * ATTENTION_BW_SM90_TILE, ATTENTION_BW_SM90_STAGES, ATTENTION_BW_Q_SM90_HD128_STEP),
+    ATTENTION_BW_KV_SM90_STEP = 64,
+    ATTENTION_BW_KV_SM90_HD64_BYTES =
+        SM90_BYTES(64, 2 * ATTENTION_BW_SM90_TILE, ATTENTION_BW_SM90_STAGES, ATTENTION_BW_KV_SM90_STEP) +
+        STATS_BYTES(ATTENTION_BW_SM90_STAGES * ATTENTION_BW_KV_SM90_STEP),
+    ATTENTION_BW_KV_SM90_HD128_BYTES =
+        SM90_BYTES(128, 2 * ATTENTION_BW_SM90_TILE, ATTENTION_BW_SM90_STAGES, ATTENTION_BW_KV_SM90_STEP) +
+        STATS_BYTES(ATTENTION_BW_SM90_STAGES * ATTENTION_BW_KV_SM90_STEP)
+};
 
 /* ---- tensor maps --------------------------------------------------------------------------------------- */
 
@@ -31,7 +164,7 @@ typedef struct TensorMapSpec {
 
 /* ---- host emulation ------------------------------------------------------------------------------------ */
 
-/* How simt.cpp runs a launch. */
+/* How host/simt.cpp runs a launch. */
 typedef struct SimtOptions {
     unsigned long long seed; /* of the random order */
     unsigned order;          /* who runs next: 0 the next thread upwards, 1 downwards, 2 a random one */
@@ -262,7 +395,8 @@ typedef struct ColumnSumsParams {
     unsigned rows_a_block;
 } ColumnSumsParams;
 
-/* column_reduce: out[i][width] += the sum over parts of partials[i, parts, width], for i below gridDim.y. */
+/* column_reduce: out[i][width] += the sum over parts of partials[i, parts, width], for i below gridDim.y
+ * unless out[i] is null. */
 typedef struct ColumnReduceParams {
     float *out[2];
     const float *partials;

@@ -16,7 +16,6 @@
 // bytes in and 4 out for a row, and a few hundred operations for each pair.
 #include "common.cuh"
 
-constexpr unsigned PREFERENCE_THREADS = 256;
 constexpr unsigned STATISTICS = 4; // columns of PreferenceParams::sums
 
 // ln(1 + e^x) without overflow.

@@ -1,5 +1,5 @@
 // The only file with inline PTX. Every wrapper has a device body and a host body side by side; the latter
-// calls the emulation (simt.h), which carries out what the former promises and checks what the hardware would
+// calls the emulation (host/simt.h), which carries out what the former promises and checks what the hardware would
 // not.
 //
 // PLACE is a trailing parameter that on the host tells the emulation where in the kernel text it was called
@@ -21,7 +21,7 @@
 #define REGISTER_KERNEL(name, max_threads)
 #define DYN_SMEM(name) extern __shared__ __align__(1024) unsigned char name[]
 #else
-#include "simt.h"
+#include "host/simt.h"
 #define DEVICE inline
 #define KERNEL
 #define PLACE , [[maybe_unused]] ::simt::Place place = ::simt::Place::current()

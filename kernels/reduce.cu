@@ -13,8 +13,6 @@
 // Bound by memory: column_sums and sumsq read their input once; what they hand on is less than a tenth of it.
 #include "common.cuh"
 
-constexpr unsigned REDUCE_THREADS = 256;
-constexpr unsigned TILE = 32; // columns and warps of column_reduce
 
 // ---- columns -------------------------------------------------------------------------------------------------------
 
@@ -63,14 +61,17 @@ template <class Real> DEVICE void column_sums(const ColumnSumsParams &p) {
 DEVICE void reduce_columns(const ColumnReduceParams &p) {
     DYN_SMEM(shared);
     float *sums = reinterpret_cast<float *>(shared);
-    const unsigned lane = threadIdx.x % TILE;
-    const unsigned warp = threadIdx.x / TILE;
-    const unsigned column = blockIdx.x * TILE + lane;
+    if (p.out[blockIdx.y] == nullptr) {
+        return;
+    }
+    const unsigned lane = threadIdx.x % COLUMN_TILE;
+    const unsigned warp = threadIdx.x / COLUMN_TILE;
+    const unsigned column = blockIdx.x * COLUMN_TILE + lane;
     float sum = 0.0f;
     if (column < p.width) {
         const float *x = p.partials + static_cast<size_t>(blockIdx.y) * p.parts * p.width + column;
 #pragma unroll 4
-        for (unsigned part = warp; part < p.parts; part += TILE) {
+        for (unsigned part = warp; part < p.parts; part += COLUMN_TILE) {
             sum += x[static_cast<size_t>(part) * p.width];
         }
     }
@@ -80,8 +81,8 @@ DEVICE void reduce_columns(const ColumnReduceParams &p) {
         return;
     }
     sum = 0.0f;
-    for (unsigned i = 0; i < TILE; i++) {
-        sum += sums[i * TILE + lane];
+    for (unsigned i = 0; i < COLUMN_TILE; i++) {
+        sum += sums[i * COLUMN_TILE + lane];
     }
     p.out[blockIdx.y][column] += sum;
 }
@@ -105,10 +106,10 @@ DEVICE void block_squares(const SumsqParams &p) {
     const unsigned long long end = min(begin + p.block, p.len);
     const unsigned long long packed = vectorised<float>(0, p.x) ? end - (end - begin) % 4 : begin;
     double sum = 0;
-    for (unsigned long long i = begin + 4 * threadIdx.x; i < packed; i += 4 * REDUCE_THREADS) {
+    for (unsigned long long i = begin + 4 * threadIdx.x; i < packed; i += 4 * ROW_THREADS) {
         sum += squares_at<4>(p.x + i);
     }
-    for (unsigned long long i = packed + threadIdx.x; i < end; i += REDUCE_THREADS) {
+    for (unsigned long long i = packed + threadIdx.x; i < end; i += ROW_THREADS) {
         sum += squares_at<1>(p.x + i);
     }
     sum = row_sum(sum, reinterpret_cast<double *>(shared));
@@ -120,7 +121,7 @@ DEVICE void block_squares(const SumsqParams &p) {
 // The sum of x[len], for every thread of the one block.
 DEVICE double block_sum(const double *x, unsigned len, unsigned char *shared PLACE) {
     double sum = 0;
-    for (unsigned i = threadIdx.x; i < len; i += REDUCE_THREADS) {
+    for (unsigned i = threadIdx.x; i < len; i += ROW_THREADS) {
         sum += x[i];
     }
     return row_sum(sum, reinterpret_cast<double *>(shared) HERE);
@@ -143,9 +144,9 @@ DEVICE void scale_of_norm(const ClipScaleParams &p) {
     }
 }
 
-EXPORT_KERNEL(column_sums_f32, (REDUCE_THREADS), ColumnSumsParams, column_sums<float>);
-EXPORT_KERNEL(column_sums_bf16, (REDUCE_THREADS), ColumnSumsParams, column_sums<bf16>);
-EXPORT_KERNEL(column_reduce, (TILE * TILE), ColumnReduceParams, reduce_columns);
-EXPORT_KERNEL(sumsq, (REDUCE_THREADS), SumsqParams, block_squares);
-EXPORT_KERNEL(sum_doubles, (REDUCE_THREADS), SumDoublesParams, sum_of_doubles);
-EXPORT_KERNEL(clip_scale, (REDUCE_THREADS), ClipScaleParams, scale_of_norm);
+EXPORT_KERNEL(column_sums_f32, (ROW_THREADS), ColumnSumsParams, column_sums<float>);
+EXPORT_KERNEL(column_sums_bf16, (ROW_THREADS), ColumnSumsParams, column_sums<bf16>);
+EXPORT_KERNEL(column_reduce, (COLUMN_THREADS), ColumnReduceParams, reduce_columns);
+EXPORT_KERNEL(sumsq, (ROW_THREADS), SumsqParams, block_squares);
+EXPORT_KERNEL(sum_doubles, (ROW_THREADS), SumDoublesParams, sum_of_doubles);
+EXPORT_KERNEL(clip_scale, (ROW_THREADS), ClipScaleParams, scale_of_norm);

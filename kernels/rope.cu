@@ -9,7 +9,6 @@
 // from memory once and from the cache for the other heads.
 #include "common.cuh"
 
-constexpr unsigned ROPE_THREADS = 256;
 
 template <class Real, unsigned count> DEVICE void rope_row(const RopeParams &p) {
     const unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
@@ -52,5 +51,5 @@ template <class Real> DEVICE void rope(const RopeParams &p) {
     }
 }
 
-EXPORT_KERNEL(rope_f32, (ROPE_THREADS), RopeParams, rope<float>);
-EXPORT_KERNEL(rope_bf16, (ROPE_THREADS), RopeParams, rope<bf16>);
+EXPORT_KERNEL(rope_f32, (ROW_THREADS), RopeParams, rope<float>);
+EXPORT_KERNEL(rope_bf16, (ROW_THREADS), RopeParams, rope<bf16>);

@@ -9,12 +9,11 @@
 // 20 operations.
 #include "common.cuh"
 
-constexpr unsigned SWIGLU_THREADS = 256;
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 template <class Real, unsigned count> DEVICE void swiglu_columns(const SwigluParams &p) {
-    const unsigned column = (blockIdx.x * SWIGLU_THREADS + threadIdx.x) * count;
+    const unsigned column = (blockIdx.x * ROW_THREADS + threadIdx.x) * count;
     if (column >= p.width) {
         return;
     }
@@ -40,7 +39,7 @@ template <class Real> DEVICE void swiglu(const SwigluParams &p) {
 }
 
 template <class Real, unsigned count> DEVICE void swiglu_bw_columns(const SwigluBwParams &p) {
-    const unsigned column = (blockIdx.x * SWIGLU_THREADS + threadIdx.x) * count;
+    const unsigned column = (blockIdx.x * ROW_THREADS + threadIdx.x) * count;
     if (column >= p.width) {
         return;
     }
@@ -73,7 +72,7 @@ template <class Real> DEVICE void swiglu_bw(const SwigluBwParams &p) {
     }
 }
 
-EXPORT_KERNEL(swiglu_f32, (SWIGLU_THREADS), SwigluParams, swiglu<float>);
-EXPORT_KERNEL(swiglu_bf16, (SWIGLU_THREADS), SwigluParams, swiglu<bf16>);
-EXPORT_KERNEL(swiglu_bw_f32, (SWIGLU_THREADS), SwigluBwParams, swiglu_bw<float>);
-EXPORT_KERNEL(swiglu_bw_bf16, (SWIGLU_THREADS), SwigluBwParams, swiglu_bw<bf16>);
+EXPORT_KERNEL(swiglu_f32, (ROW_THREADS), SwigluParams, swiglu<float>);
+EXPORT_KERNEL(swiglu_bf16, (ROW_THREADS), SwigluParams, swiglu<bf16>);
+EXPORT_KERNEL(swiglu_bw_f32, (ROW_THREADS), SwigluBwParams, swiglu_bw<float>);
+EXPORT_KERNEL(swiglu_bw_bf16, (ROW_THREADS), SwigluBwParams, swiglu_bw<bf16>);

@@ -95,7 +95,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (layout, dy) = (new.layout(batch, vocab)?, new.reals(batch.rows() * width)?);
             let mut dpositions = learned.then(|| b.alloc(batch.positions() * width)).transpose()?;
             let mut dtable = b.alloc(vocab * width)?;
-            Box::new(move || b.embed_bw(&mut dtable, dpositions.as_mut(), &dy, &layout, width))
+            Box::new(move || b.embed_bw(Some(&mut dtable), dpositions.as_mut(), &dy, &layout, width))
         }
         Verb::RmsNorm(d) => {
             let (x, w) = (new.reals(d.rows * d.width)?, new.reals(d.width)?);
@@ -106,7 +106,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (x, w, rstd) = (new.reals(d.rows * d.width)?, new.reals(d.width)?, new.accs(d.rows)?);
             let (dy, mut dx) = (new.reals(d.rows * d.width)?, new.reals(d.rows * d.width)?);
             let mut dw = b.alloc(d.width)?;
-            Box::new(move || b.rmsnorm_bw(&mut dx, &mut dw, &dy, &x, &rstd, &w, d))
+            Box::new(move || b.rmsnorm_bw(&mut dx, Some(&mut dw), &dy, &x, &rstd, &w, d))
         }
         Verb::LayerNorm(d) => {
             let (x, w, bias) = (new.reals(d.rows * d.width)?, new.reals(d.width)?, new.reals(d.width)?);
@@ -117,7 +117,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (x, w, stats) = (new.reals(d.rows * d.width)?, new.reals(d.width)?, new.accs(2 * d.rows)?);
             let (dy, mut dx) = (new.reals(d.rows * d.width)?, new.reals(d.rows * d.width)?);
             let (mut dw, mut db) = (b.alloc(d.width)?, b.alloc(d.width)?);
-            Box::new(move || b.layernorm_bw(&mut dx, &mut dw, &mut db, &dy, &x, &stats, &w, d))
+            Box::new(move || b.layernorm_bw(&mut dx, Some(&mut dw), Some(&mut db), &dy, &x, &stats, &w, d))
         }
         Verb::QkNorm { rows, heads } => {
             let x = new.reals(rows * heads.qkv_width())?;
@@ -259,7 +259,7 @@ fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads
     let mut dqkv = new.reals(rows * heads.qkv_width())?;
     let (mut dwq, mut dwk) = (b.alloc(heads.head_dim)?, b.alloc(heads.head_dim)?);
     Ok(Box::new(move || {
-        b.qk_norm_bw(&mut dqkv, &mut dwq, &mut dwk, &x, &rstd, &ones, &ones, rows, heads);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &ones, &ones, rows, heads);
     }))
 }
 

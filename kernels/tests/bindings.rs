@@ -24,6 +24,7 @@ fn generate(kernels: &Path) -> String {
         .allowlist_file(".*params\\.h")
         .use_core()
         .ctypes_prefix("core::ffi")
+        .prepend_enum_name(false)
         .derive_copy(true)
         .derive_debug(true)
         .layout_tests(true)

@@ -19,6 +19,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Kernels of the tests themselves, in the folder `cu`.
 const TEST_KERNELS: &[&str] = &["mistakes.cu", "ring.cu"];
 
+/// The CUDA language on the host, and what runs it.
+const LANGUAGE: &str = "host/simt.h";
+const SCHEDULER: &str = "host/simt.cpp";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sanitizer {
     None,
@@ -54,7 +58,6 @@ fn stem(source: &str) -> &str {
 
 /// The folder of a plant: every kernel file, one of them with the change.
 fn write_plant(plant: &plants::Plant, files: &[(String, String)], dir: &Path) {
-    fs::create_dir_all(dir).expect("OUT_DIR can be written");
     for (name, text) in files {
         let text = if name == plant.file {
             let found = text.matches(plant.right).count();
@@ -63,7 +66,9 @@ fn write_plant(plant: &plants::Plant, files: &[(String, String)], dir: &Path) {
         } else {
             text.clone()
         };
-        write_if_changed(&dir.join(name), &text);
+        let file = dir.join(name);
+        fs::create_dir_all(file.parent().expect("it lies in the folder")).expect("OUT_DIR can be written");
+        write_if_changed(&file, &text);
     }
 }
 
@@ -203,7 +208,7 @@ fn main() {
     for name in TEST_KERNELS {
         files.push((name.to_string(), read(&tests.join(name))));
     }
-    let headers: Vec<&str> = duel_kernels::HEADERS.iter().map(|h| h.name).chain(["simt.h"]).collect();
+    let headers: Vec<&str> = duel_kernels::HEADERS.iter().map(|h| h.name).chain([LANGUAGE]).collect();
     let headers_in = |dir: &Path| headers.iter().map(|h| read(&dir.join(h))).collect::<String>();
 
     let mut kernel_build = build(&kernels, &out, sanitizer);
@@ -216,7 +221,7 @@ fn main() {
         let text = format!(
             "#define DUEL_VARIANT \"{}\"\n#include \"{}\"\nnamespace {} {{\n#include \"{}\"\n}}\n",
             unit.variant,
-            unit.headers.join("simt.h").display(),
+            unit.headers.join(LANGUAGE).display(),
             unit.namespace,
             source.display()
         );
@@ -226,8 +231,8 @@ fn main() {
     });
     // The scheduler is never compiled with ThreadSanitizer: its own state is no memory of a kernel.
     let scheduler = out.join("scheduler.cpp");
-    write_if_changed(&scheduler, &format!("#include \"{}\"\n", kernels.join("simt.cpp").display()));
-    let all = [mode.as_str(), &read(&kernels.join("simt.cpp")), &headers_in(&kernels)];
+    write_if_changed(&scheduler, &format!("#include \"{}\"\n", kernels.join(SCHEDULER).display()));
+    let all = [mode.as_str(), &read(&kernels.join(SCHEDULER)), &headers_in(&kernels)];
     objects.push(compile(&build(&kernels, &out, sanitizer), &scheduler, &hash(&all)));
     objects.sort();
 

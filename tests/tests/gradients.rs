@@ -142,7 +142,7 @@ proptest! {
         let r = random.vec(layout.rows * width);
         let mut grads: Inputs = inputs.iter().map(|x| started(x.len())).collect();
         let (table, pos) = grads.split_at_mut(1);
-        b.embed_bw(&mut table[0], pos.first_mut(), &r, &layout, width);
+        b.embed_bw(Some(&mut table[0]), pos.first_mut(), &r, &layout, width);
         let grads = grads.into_iter().map(added).collect();
         check(&mut random, &inputs, &grads, &r, (8, 2.0), |x| {
             let mut y = dirty(layout.rows * width);
@@ -163,7 +163,7 @@ proptest! {
             (y, rstd)
         };
         let (mut dx, mut dw) = (started(rows * width), started(width));
-        b.rmsnorm_bw(&mut dx, &mut dw, &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
+        b.rmsnorm_bw(&mut dx, Some(&mut dw), &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
         let grads = vec![added(dx), added(dw)];
         check(&mut random, &inputs, &grads, &r, (6, 8.0 + width as f64), |x| forward(x).0)?;
     }
@@ -181,7 +181,7 @@ proptest! {
             (y, stats)
         };
         let (mut dx, mut dw, mut db) = (started(rows * width), started(width), started(width));
-        b.layernorm_bw(&mut dx, &mut dw, &mut db, &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
+        b.layernorm_bw(&mut dx, Some(&mut dw), Some(&mut db), &r, &inputs[0], &forward(&inputs).1, &inputs[1], d);
         let grads = vec![added(dx), added(dw), added(db)];
         check(&mut random, &inputs, &grads, &r, (6, 8.0 + 2.0 * width as f64), |x| forward(x).0)?;
     }
@@ -199,7 +199,7 @@ proptest! {
         };
         let (mut dx, mut dq, mut dk) = (r.clone(), started(d.head_dim), started(d.head_dim));
         let rstd = forward(&inputs).1;
-        b.qk_norm_bw(&mut dx, &mut dq, &mut dk, &inputs[0], &rstd, &inputs[1], &inputs[2], rows, d);
+        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], rows, d);
         let grads = vec![dx, added(dq), added(dk)];
         check(&mut random, &inputs, &grads, &r, (6, 8.0 + d.head_dim as f64), |x| forward(x).0)?;
     }

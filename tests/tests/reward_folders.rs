@@ -130,6 +130,17 @@ fn one_label_is_known_by_any_sign_and_more_are_refused() {
     assert!(message.contains("`score.weight` is missing") && message.contains("LlamaForSeq"), "{message}");
 }
 
+/// A config that does not name the class, beside weights that do.
+#[test]
+fn a_score_without_its_class_says_what_to_name() {
+    let dir = reward_folder(Family::Llama);
+    configure(&dir, |json| merge(json, json!({"architectures": null})));
+    let message = refusal(&dir);
+    for part in ["`lm_head.weight` is missing", "`score.weight` is there", "LlamaForSequenceClassification"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 /// It has no head for words, whatever is asked of it.
 #[test]
 fn a_reward_model_is_no_language_model() {

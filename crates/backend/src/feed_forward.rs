@@ -26,12 +26,12 @@ pub trait FeedForward: Products {
     }
     /// Backward of a product whose input was a GELU: `dx = gelu_bw(dy[m,n] · w[n,k], x[m,k])`. `dact[m,k]` is room for
     /// the gradient between the two; what it holds afterwards is not said.
-    fn gemm_dx_gelu(
+    fn gemm_dx_gelu<'w>(
         &self,
         dx: &mut Real<Self>,
         dact: &mut Real<Self>,
         dy: &Real<Self>,
-        w: &Real<Self>,
+        w: impl Into<Weight<'w, Self>>,
         x: &Real<Self>,
         dims: Gemm,
     ) {

@@ -11,10 +11,10 @@ pub trait Gather: Storage {
         layout: &Layout<Self>,
         width: usize,
     );
-    /// `dtable[ids[r]] += dy[r]`, and the same for the position table, rows in order.
+    /// `dtable[ids[r]] += dy[r]`, and the same for the position table, rows in order; each where it is wanted.
     fn embed_bw(
         &self,
-        dtable: &mut Acc<Self>,
+        dtable: Option<&mut Acc<Self>>,
         dpos_table: Option<&mut Acc<Self>>,
         dy: &Real<Self>,
         layout: &Layout<Self>,

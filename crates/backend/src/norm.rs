@@ -15,11 +15,11 @@ pub struct Norm {
 pub trait Norms: Storage {
     /// RMSNorm (Zhang & Sennrich, 2019): `y = x · rstd · w`, `rstd = 1/sqrt(mean(x²) + eps)`; `rstd[rows]` is kept.
     fn rmsnorm(&self, y: &mut Real<Self>, rstd: &mut Acc<Self>, x: &Real<Self>, w: &Real<Self>, dims: Norm);
-    /// Backward of [`Norms::rmsnorm`]: `dx +=` (the residual's gradient is already there), `dw +=`.
+    /// Backward of [`Norms::rmsnorm`]: `dx +=` (the residual's gradient is already there), `dw +=` where it is wanted.
     fn rmsnorm_bw(
         &self,
         dx: &mut Real<Self>,
-        dw: &mut Acc<Self>,
+        dw: Option<&mut Acc<Self>>,
         dy: &Real<Self>,
         x: &Real<Self>,
         rstd: &Acc<Self>,
@@ -36,12 +36,12 @@ pub trait Norms: Storage {
         b: &Real<Self>,
         dims: Norm,
     );
-    /// Backward of [`Norms::layernorm`]: `dx +=`, `dw +=`, `db +=`.
+    /// Backward of [`Norms::layernorm`]: `dx +=`, `dw +=` and `db +=` where they are wanted.
     fn layernorm_bw(
         &self,
         dx: &mut Real<Self>,
-        dw: &mut Acc<Self>,
-        db: &mut Acc<Self>,
+        dw: Option<&mut Acc<Self>>,
+        db: Option<&mut Acc<Self>>,
         dy: &Real<Self>,
         x: &Real<Self>,
         stats: &Acc<Self>,
@@ -62,12 +62,12 @@ pub trait Norms: Storage {
         dims: Heads,
     );
     /// Backward of [`Norms::qk_norm`], in place: `dqkv` holds the gradient of `y` and receives that of `x`;
-    /// `dwq +=`, `dwk +=`.
+    /// `dwq +=` and `dwk +=` where they are wanted.
     fn qk_norm_bw(
         &self,
         dqkv: &mut Real<Self>,
-        dwq: &mut Acc<Self>,
-        dwk: &mut Acc<Self>,
+        dwq: Option<&mut Acc<Self>>,
+        dwk: Option<&mut Acc<Self>>,
         x: &Real<Self>,
         rstd: &Acc<Self>,
         wq: &Real<Self>,

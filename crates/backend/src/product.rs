@@ -49,7 +49,7 @@ pub trait Products: Storage {
         dims: Gemm,
     );
     /// `dx[m,k] = dy[m,n] · w[n,k]`.
-    fn gemm_dx(&self, dx: &mut Real<Self>, dy: &Real<Self>, w: &Real<Self>, dims: Gemm);
+    fn gemm_dx<'w>(&self, dx: &mut Real<Self>, dy: &Real<Self>, w: impl Into<Weight<'w, Self>>, dims: Gemm);
     /// `dw[n,k] += dy[m,n]ᵀ · x[m,k]`.
     fn gemm_dw(&self, dw: &mut Acc<Self>, dy: &Real<Self>, x: &Real<Self>, dims: Gemm);
     /// `db[n] += sum over rows of dy[m,n]`.

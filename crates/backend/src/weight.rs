@@ -1,6 +1,6 @@
 use crate::{Real, Storage};
 
-/// A matrix of weights that a forward verb reads: as the backend computes, or frozen in a narrower type.
+/// A matrix of weights that a verb reads: as the backend computes, or frozen in a narrower type.
 ///
 /// Verbs take `impl Into<Weight>`, so a plain buffer is passed as it is.
 pub enum Weight<'a, B: Storage> {

@@ -89,13 +89,15 @@ impl<R: Real> Gather for Cpu<R> {
 
     fn embed_bw(
         &self,
-        dtable: &mut Vec<R::Acc>,
+        dtable: Option<&mut Vec<R::Acc>>,
         dpos_table: Option<&mut Vec<R::Acc>>,
         dy: &Vec<R>,
         layout: &Layout<Self>,
         width: usize,
     ) {
-        scatter_up(&self.pool, dtable, dy, &layout.tokens, layout.rows, width);
+        if let Some(dtable) = dtable {
+            scatter_up(&self.pool, dtable, dy, &layout.tokens, layout.rows, width);
+        }
         if let Some(dpos) = dpos_table {
             scatter_up(&self.pool, dpos, dy, &layout.positions, layout.rows, width);
         }

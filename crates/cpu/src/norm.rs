@@ -80,7 +80,7 @@ impl<R: Real> Norms for Cpu<R> {
     fn rmsnorm_bw(
         &self,
         dx: &mut Vec<R>,
-        dw: &mut Vec<R::Acc>,
+        dw: Option<&mut Vec<R::Acc>>,
         dy: &Vec<R>,
         x: &Vec<R>,
         rstd: &Vec<R::Acc>,
@@ -91,6 +91,7 @@ impl<R: Real> Norms for Cpu<R> {
         self.pool.rows(dx, d.rows, n, |r, dx| {
             rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r])
         });
+        let Some(dw) = dw else { return };
         slabs(&self.pool, dw, n, |col, dw| {
             for (r, &rstd) in rstd.iter().enumerate().take(d.rows) {
                 let at = r * n + col;
@@ -117,8 +118,8 @@ impl<R: Real> Norms for Cpu<R> {
     fn layernorm_bw(
         &self,
         dx: &mut Vec<R>,
-        dw: &mut Vec<R::Acc>,
-        db: &mut Vec<R::Acc>,
+        dw: Option<&mut Vec<R::Acc>>,
+        db: Option<&mut Vec<R::Acc>>,
         dy: &Vec<R>,
         x: &Vec<R>,
         stats: &Vec<R::Acc>,
@@ -129,13 +130,23 @@ impl<R: Real> Norms for Cpu<R> {
         self.pool.rows(dx, d.rows, n, |r, dx| {
             layer_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], [stats[2 * r], stats[2 * r + 1]]);
         });
-        slabs(&self.pool, dw, n, |col, dw| {
-            for r in 0..d.rows {
-                let at = r * n + col;
-                weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], stats[2 * r], stats[2 * r + 1]);
-            }
-        });
-        add_columns(&self.pool, db, dy, d.rows, n);
+        if let Some(dw) = dw {
+            slabs(&self.pool, dw, n, |col, dw| {
+                for r in 0..d.rows {
+                    let at = r * n + col;
+                    weight_row(
+                        dw,
+                        &dy[at..][..dw.len()],
+                        &x[at..][..dw.len()],
+                        stats[2 * r],
+                        stats[2 * r + 1],
+                    );
+                }
+            });
+        }
+        if let Some(db) = db {
+            add_columns(&self.pool, db, dy, d.rows, n);
+        }
     }
 
     fn qk_norm(
@@ -163,8 +174,8 @@ impl<R: Real> Norms for Cpu<R> {
     fn qk_norm_bw(
         &self,
         dqkv: &mut Vec<R>,
-        dwq: &mut Vec<R::Acc>,
-        dwk: &mut Vec<R::Acc>,
+        dwq: Option<&mut Vec<R::Acc>>,
+        dwk: Option<&mut Vec<R::Acc>>,
         x: &Vec<R>,
         rstd: &Vec<R::Acc>,
         wq: &Vec<R>,
@@ -175,6 +186,7 @@ impl<R: Real> Norms for Cpu<R> {
         let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
         // The weights' gradients need dy, which the next pass overwrites.
         for (dw, heads) in [dwq, dwk].into_iter().zip([0..d.heads, d.heads..normed]) {
+            let Some(dw) = dw else { continue };
             let dy = &*dqkv;
             slabs(&self.pool, dw, hd, |col, dw| {
                 for r in 0..rows {

@@ -35,9 +35,18 @@ where
         }
     }
 
-    fn gemm_dx(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, Gemm { m, n, k, stride }: Gemm) {
+    fn gemm_dx<'w>(
+        &self,
+        dx: &mut Vec<R>,
+        dy: &Vec<R>,
+        w: impl Into<Weight<'w, Self>>,
+        Gemm { m, n, k, stride }: Gemm,
+    ) {
         let shape = Shape { m, n: k, k: n, ldc: k };
-        gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero);
+        match w.into() {
+            Weight::Real(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
+            Weight::Narrow(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
+        }
     }
 
     fn gemm_dw(&self, dw: &mut Vec<R::Acc>, dy: &Vec<R>, x: &Vec<R>, Gemm { m, n, k, stride }: Gemm) {

@@ -1,37 +1,17 @@
 //! Attention over packed groups, and rotary positions.
 
 use crate::grid::{narrow, team_grid};
+use crate::maps::Rows;
 use crate::variants::{Tiled, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Attention, Heads, Layout};
 use duel_kernels::sys;
-use std::ffi::c_void;
-
-/// Columns and rows of a tensor map's tile: 128 bytes, as wide as the swizzle.
-const MAP_TILE: u32 = 64;
-/// Threads of a block of `attention_bw_stats`.
-const STATS_THREADS: u32 = 256;
-/// Threads that sum a row of a head there.
-const STATS_TEAM: usize = 8;
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// A block for each tile and head.
     fn tile_grid(kernel: Tiled, tiles: usize, heads: usize) -> Grid {
         let (threads, shared) = launch_of(kernel.kernel);
         Grid::linear(tiles * heads, threads).with_shared(shared)
-    }
-
-    /// A tensor map of `rows` rows of `width` elements.
-    fn rows_map(&self, address: *const c_void, rows: usize, width: usize) -> sys::TensorMap {
-        self.driver.tensor_map(&sys::TensorMapSpec {
-            base: address as u64,
-            extents: [width as u64, rows as u64, 1],
-            strides: [(width * size_of::<R>()) as u64, 0],
-            tile: [MAP_TILE, MAP_TILE, 1],
-            rank: 2,
-            element_bytes: size_of::<R>() as u32,
-            swizzle_bytes: 128,
-        })
     }
 }
 
@@ -92,15 +72,11 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
             scale: dims.scale() as f32,
         };
         let grid = Self::tile_grid(family.forward, tiles.count, dims.heads);
-        if family.tensor_maps {
-            let map = self.rows_map(params.qkv, rows, dims.qkv_width());
-            // SAFETY: the kernel takes a map of qkv and AttentionParams; `write` and `read` checked the buffers, and
-            // the tiles name rows of the layout.
-            unsafe { self.launch_with_maps(family.forward.kernel, grid, &[&map], &params) };
-        } else {
-            // SAFETY: as above, without maps.
-            unsafe { self.launch(family.forward.kernel, grid, &params) };
-        }
+        let of_qkv = Rows::dense(params.qkv, rows, dims.qkv_width());
+        let maps = self.maps_of(family.tensor_maps, &[(of_qkv, sys::SM90_BOX)]);
+        // SAFETY: the kernel takes AttentionParams and, if any, a map of qkv; `write` and `read` checked the buffers, and
+        // the tiles name rows of the layout.
+        unsafe { self.launch_with_maps(family.forward.kernel, grid, &maps, &params) };
     }
 
     fn attention_bw(
@@ -136,28 +112,22 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
                 head_dim: narrow(dims.head_dim),
                 scale: dims.scale() as f32,
             };
-            let grid = Grid::linear((teams * STATS_TEAM).div_ceil(STATS_THREADS as usize), STATS_THREADS);
+            let teams_a_block = sys::ATTENTION_STATS_THREADS / sys::ATTENTION_TEAM;
+            let grid = Grid::linear(teams.div_ceil(teams_a_block as usize), sys::ATTENTION_STATS_THREADS);
             // SAFETY: the kernel takes AttentionBwParams; `write` and `read` checked the buffers, and stats is as
             // large as it says.
             unsafe { self.launch(kernel!(R, "attention_bw_stats"), grid, &params) };
             let keys = Self::tile_grid(family.keys, key_tiles.count, dims.kv_heads);
             let queries = Self::tile_grid(family.queries, query_tiles.count, dims.heads);
-            if family.tensor_maps {
-                let qkv_map = self.rows_map(params.qkv, rows, dims.qkv_width());
-                let dout_map = self.rows_map(params.dout, rows, dims.q_width());
-                let maps = [&qkv_map, &dout_map];
-                // SAFETY: the kernels take maps of qkv and dout and AttentionBwParams; the buffers were checked above,
-                // and the tiles name rows of the layout.
-                unsafe {
-                    self.launch_with_maps(family.keys.kernel, keys, &maps, &params);
-                    self.launch_with_maps(family.queries.kernel, queries, &maps, &params);
-                }
-            } else {
-                // SAFETY: as above, without maps.
-                unsafe {
-                    self.launch(family.keys.kernel, keys, &params);
-                    self.launch(family.queries.kernel, queries, &params);
-                }
+            let of_qkv = Rows::dense(params.qkv, rows, dims.qkv_width());
+            let of_dout = Rows::dense(params.dout, rows, dims.q_width());
+            let copied = [(of_qkv, sys::SM90_BOX), (of_dout, sys::SM90_BOX)];
+            let maps = self.maps_of(family.tensor_maps, &copied);
+            // SAFETY: the kernels take AttentionBwParams and, if any, maps of qkv and dout; the buffers were checked
+            // above, and the tiles name rows of the layout.
+            unsafe {
+                self.launch_with_maps(family.keys.kernel, keys, &maps, &params);
+                self.launch_with_maps(family.queries.kernel, queries, &maps, &params);
             }
         });
     }

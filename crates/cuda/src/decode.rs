@@ -1,15 +1,9 @@
 //! Attention over a cache of keys and values.
 
 use crate::grid::narrow;
-use crate::variants::WIDEST_HEAD;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Decode, Heads};
-use duel_kernels::sys;
-
-/// Teams of a block of `attention_cached`.
-const CACHED_TEAMS: usize = 16;
-/// Threads of a block of `attention_cached`.
-const CACHED_THREADS: u32 = 128;
+use duel_kernels::{cached_bytes, sys};
 
 impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
     fn kv_store(
@@ -53,7 +47,12 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
         if rows == 0 {
             return;
         }
-        assert!(dims.head_dim <= WIDEST_HEAD, "attention with heads of width {}, over 256", dims.head_dim);
+        let widest = sys::ATTENTION_WIDEST;
+        assert!(
+            narrow(dims.head_dim) <= widest,
+            "attention with heads of width {}, over {widest}",
+            dims.head_dim
+        );
         let cache_rows = keys.len().min(values.len()) / dims.kv_width();
         let params = sys::AttentionCachedParams {
             o: self.write(o, rows * dims.q_width()),
@@ -68,8 +67,8 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
             cache_rows: narrow(cache_rows),
             scale: dims.scale() as f32,
         };
-        let shared = CACHED_TEAMS * (2 + dims.head_dim) * size_of::<f32>();
-        let grid = Grid::linear(rows * dims.heads, CACHED_THREADS).with_shared(shared);
+        let grid = Grid::linear(rows * dims.heads, sys::ATTENTION_CACHED_THREADS)
+            .with_shared(cached_bytes(narrow(dims.head_dim)));
         // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks that
         // bases and lens name rows of the caches.
         unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };

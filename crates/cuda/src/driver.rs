@@ -41,8 +41,8 @@ impl Grid {
     }
 
     /// The same with so many bytes of shared memory a block.
-    pub fn with_shared(self, shared: usize) -> Self {
-        Grid { shared, ..self }
+    pub fn with_shared(self, shared: u32) -> Self {
+        Grid { shared: shared as usize, ..self }
     }
 }
 

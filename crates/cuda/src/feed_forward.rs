@@ -84,12 +84,12 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         self.gelu(y, x, m * n);
     }
 
-    fn gemm_dx_gelu(
+    fn gemm_dx_gelu<'w>(
         &self,
         dx: &mut Buf<D, R>,
         dact: &mut Buf<D, R>,
         dy: &Buf<D, R>,
-        w: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
         x: &Buf<D, R>,
         dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
@@ -97,6 +97,7 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             return;
         }
         dims.assert_dense();
+        let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
         let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
         // SAFETY: `write` and `read` checked the buffers against m, n and k.

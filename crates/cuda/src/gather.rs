@@ -1,6 +1,6 @@
 //! Rows by their numbers: embedding, gather and scatter.
 
-use crate::grid::{MIN_TEAM, THREADS, elements_a_thread, narrow, team_grid};
+use crate::grid::{THREADS, elements_a_thread, narrow, team_grid};
 use crate::product::buffer_of;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Element, Gather, Layout, Weight};
@@ -67,7 +67,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 sys::SortRowsParams { order, keys, index: self.read(index, rows).cast(), rows: narrow(rows) };
             // SAFETY: the kernel takes SortRowsParams; the scratch has room for both of its outputs.
             unsafe {
-                self.launch("sort_rows", Grid::linear(rows.div_ceil(THREADS as usize / 32), THREADS), &params)
+                self.launch("sort_rows", Grid::linear(rows.div_ceil(THREADS / 32), sys::ROW_THREADS), &params)
             };
             let params = sys::ScatterAddParams {
                 table: self.write(table, 0),
@@ -79,8 +79,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 table_rows,
             };
             let packs = width.div_ceil(elements_a_thread::<R>(width));
-            let team = packs.next_power_of_two().clamp(MIN_TEAM, THREADS as usize);
-            let places = THREADS as usize / team;
+            let team = packs.next_power_of_two().clamp(sys::ROW_TEAM as usize, THREADS);
+            let places = THREADS / team;
             let grid =
                 Grid::plane([rows.div_ceil(places), packs.div_ceil(team)], [narrow(team), narrow(places)]);
             // SAFETY: the kernel takes ScatterAddParams; `read` checked dy, sort_rows has written the rest, and the
@@ -105,14 +105,16 @@ impl<D: Driver, R: CudaReal> Gather for Cuda<D, R> {
 
     fn embed_bw(
         &self,
-        dtable: &mut Buf<D, f32>,
+        dtable: Option<&mut Buf<D, f32>>,
         dpos_table: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         layout: &Layout<Self>,
         width: usize,
     ) {
         let kernel = kernel!(R, "embed_bw");
-        self.scatter_rows(kernel, dtable, dy, &layout.tokens, layout.rows, width);
+        if let Some(dtable) = dtable {
+            self.scatter_rows(kernel, dtable, dy, &layout.tokens, layout.rows, width);
+        }
         if let Some(dpos) = dpos_table {
             self.scatter_rows(kernel, dpos, dy, &layout.positions, layout.rows, width);
         }

@@ -1,13 +1,10 @@
 //! Grids of kernels that work on rows or on flat arrays.
 
 use crate::{Cuda, CudaReal, Driver, Grid};
+use duel_kernels::sys::{ROW_HELD, ROW_TEAM, ROW_THREADS};
 
 /// Threads of a block in the kernels of one pass over memory.
-pub(crate) const THREADS: u32 = 256;
-/// Fewest threads of a team: 16 bytes each are a cache line.
-pub(crate) const MIN_TEAM: usize = 8;
-/// Accesses of 16 bytes that a thread does for its row before the row gets more threads; HELD of norm.cu.
-const PACKS_A_THREAD: usize = 4;
+pub(crate) const THREADS: usize = ROW_THREADS as usize;
 /// Most blocks along y.
 const MAX_ROWS_OF_BLOCKS: usize = 65535;
 
@@ -22,11 +19,11 @@ pub(crate) fn elements_a_thread<R>(width: usize) -> usize {
 }
 
 /// A grid of blocks of [`THREADS`] in which a team of `x` threads has a row, for `rows` rows: so many threads that each
-/// has at most [`PACKS_A_THREAD`] accesses to do, if the block has them.
+/// holds all that it has of the row in registers, if the block has them.
 pub(crate) fn team_grid<R>(rows: usize, width: usize) -> Grid {
     let packs = width.div_ceil(elements_a_thread::<R>(width));
-    let team = packs.div_ceil(PACKS_A_THREAD).next_power_of_two().clamp(MIN_TEAM, THREADS as usize);
-    let teams = THREADS as usize / team;
+    let team = packs.div_ceil(ROW_HELD as usize).next_power_of_two().clamp(ROW_TEAM as usize, THREADS);
+    let teams = THREADS / team;
     Grid::plane([rows.div_ceil(teams), 1], [narrow(team), narrow(teams)])
 }
 
@@ -38,13 +35,13 @@ pub(crate) fn narrow(n: usize) -> u32 {
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// A grid whose x covers `width` columns and whose y strides over `rows`.
     pub(crate) fn rows_grid(&self, rows: usize, width: usize) -> Grid {
-        let columns = width.div_ceil(elements_a_thread::<R>(width) * THREADS as usize);
-        Grid::plane([columns, rows.min(MAX_ROWS_OF_BLOCKS)], [THREADS, 1])
+        let columns = width.div_ceil(elements_a_thread::<R>(width) * THREADS);
+        Grid::plane([columns, rows.min(MAX_ROWS_OF_BLOCKS)], [ROW_THREADS, 1])
     }
 
     /// A grid that strides over `len` elements.
     pub(crate) fn flat_grid(&self, len: usize) -> Grid {
-        Grid::linear(self.blocks_for(len.div_ceil(lanes::<R>() * THREADS as usize)), THREADS)
+        Grid::linear(self.blocks_for(len.div_ceil(lanes::<R>() * THREADS)), ROW_THREADS)
     }
 
     /// Blocks that keep every multiprocessor busy in a kernel that strides over its work, but no more than `work`.

@@ -10,6 +10,7 @@ mod gpu;
 mod grid;
 mod library;
 mod logprob;
+mod maps;
 mod norm;
 mod preference;
 mod product;
@@ -131,10 +132,10 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         &self,
         kernel: &'static str,
         grid: Grid,
-        maps: &[&TensorMap],
+        maps: &[TensorMap],
         params: &P,
     ) {
-        let mut arguments: Vec<Argument> = maps.iter().map(|&m| Argument::of(m)).collect();
+        let mut arguments: Vec<Argument> = maps.iter().map(Argument::of).collect();
         arguments.push(Argument::of(params));
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, &arguments) };

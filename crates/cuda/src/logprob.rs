@@ -3,19 +3,18 @@
 use crate::grid::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{LogProbs, Logits, RowStats};
-use duel_kernels::sys;
+use duel_kernels::{logprob_bytes, sys};
 
 /// Loads of 16 bytes that a thread does for its row before the row gets more threads.
 const PACKS_A_THREAD: usize = 4;
-/// Most threads of a block, and the least.
-const THREADS: [usize; 2] = [512, 32];
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// A block for each row, its threads by the vocabulary, with room for what its warps know of their logits.
     fn vocab_grid(rows: usize, vocab: usize) -> Grid {
         let packs = vocab.div_ceil(16 / size_of::<R>());
-        let threads = packs.div_ceil(PACKS_A_THREAD).next_power_of_two().clamp(THREADS[1], THREADS[0]);
-        Grid::linear(rows, narrow(threads)).with_shared(threads / 32 * 5 * size_of::<f32>())
+        let threads = packs.div_ceil(PACKS_A_THREAD).next_power_of_two();
+        let threads = narrow(threads).clamp(sys::LOGPROB_LEAST_THREADS, sys::LOGPROB_THREADS);
+        Grid::linear(rows, threads).with_shared(logprob_bytes(threads))
     }
 }
 

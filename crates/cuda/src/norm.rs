@@ -4,12 +4,7 @@ use crate::grid::{elements_a_thread, narrow, team_grid};
 use crate::reduce::rows_a_block;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Heads, Norm, Norms};
-use duel_kernels::sys;
-
-/// Threads of a block: NORM_THREADS of norm.cu.
-const THREADS: usize = 256;
-/// Shared memory for the sums of a row: a float for each warp of a block.
-const ROW_SUMS: usize = THREADS / 32 * size_of::<f32>();
+use duel_kernels::{norm_bytes, norm_sums_bytes, sys};
 
 /// Where a backward kernel puts its sums over rows, and how it is launched.
 struct RowsOfBlocks {
@@ -24,14 +19,14 @@ struct RowsOfBlocks {
 
 /// A grid of a team for every row.
 fn forward_grid<R>(rows: usize, width: usize) -> Grid {
-    team_grid::<R>(rows, width).with_shared(ROW_SUMS)
+    team_grid::<R>(rows, width).with_shared(sys::ROW_SUM_BYTES)
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to `dw`.
+    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to those of `dw` that are there.
     fn sum_over_rows<const N: usize>(
         &self,
-        dw: [&mut Buf<D, f32>; N],
+        dw: [Option<&mut Buf<D, f32>>; N],
         rows: usize,
         width: usize,
         launch: impl FnOnce(RowsOfBlocks),
@@ -40,11 +35,11 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         let parts = rows.div_ceil(rows_a_block);
         let count = elements_a_thread::<R>(width);
         let grid = team_grid::<R>(1, width);
-        // As ColumnSums in norm.cu lays them out.
         let packs = width.div_ceil(grid.threads[0] as usize * count);
-        let block_bytes = N * packs * count * (THREADS + 32 / count) * size_of::<f32>();
-        let in_shared = ROW_SUMS + block_bytes <= self.properties.max_shared;
-        let shared = if in_shared { ROW_SUMS + block_bytes } else { ROW_SUMS };
+        let [arrays, packs, count] = [N, packs, count].map(narrow);
+        let in_shared = norm_bytes(arrays, packs, count) as usize <= self.properties.max_shared;
+        let shared = if in_shared { norm_bytes(arrays, packs, count) } else { sys::ROW_SUM_BYTES };
+        let block_bytes = norm_sums_bytes(arrays, packs, count) as usize;
         let partials_bytes = N * parts * width * size_of::<f32>();
         let scratch = partials_bytes + if in_shared { 0 } else { parts * block_bytes };
         self.with_scratch(scratch, |address| {
@@ -83,7 +78,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn rmsnorm_bw(
         &self,
         dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
+        dw: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         x: &Buf<D, R>,
         rstd: &Buf<D, f32>,
@@ -143,8 +138,8 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn layernorm_bw(
         &self,
         dx: &mut Buf<D, R>,
-        dw: &mut Buf<D, f32>,
-        db: &mut Buf<D, f32>,
+        dw: Option<&mut Buf<D, f32>>,
+        db: Option<&mut Buf<D, f32>>,
         dy: &Buf<D, R>,
         x: &Buf<D, R>,
         stats: &Buf<D, f32>,
@@ -211,8 +206,8 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     fn qk_norm_bw(
         &self,
         dqkv: &mut Buf<D, R>,
-        dwq: &mut Buf<D, f32>,
-        dwk: &mut Buf<D, f32>,
+        dwq: Option<&mut Buf<D, f32>>,
+        dwk: Option<&mut Buf<D, f32>>,
         x: &Buf<D, R>,
         rstd: &Buf<D, f32>,
         wq: &Buf<D, R>,

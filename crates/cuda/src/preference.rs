@@ -4,7 +4,6 @@ use crate::{Buf, Cuda, CudaReal, Driver, Grid};
 use duel_backend::{Result, RowStats, Storage};
 use duel_kernels::sys;
 
-const THREADS: u32 = 256;
 /// Sums for each response: logp, entropy, mean logit, hits.
 const STATISTICS: usize = 4;
 
@@ -143,6 +142,6 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         };
         // SAFETY: the kernel takes PreferenceParams; `write` and `read` checked the buffers against its shapes, and
         // `set_response_groups` that rows and responses lie within them.
-        unsafe { self.launch("preference", Grid::linear(group_count, THREADS), &params) };
+        unsafe { self.launch("preference", Grid::linear(group_count, sys::PREFERENCE_THREADS), &params) };
     }
 }

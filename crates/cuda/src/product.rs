@@ -1,18 +1,20 @@
 //! Matrix products and the gradient of a bias.
 
-use crate::grid::{elements_a_thread, narrow};
+use crate::grid::{THREADS, elements_a_thread, narrow};
 use crate::library::{Epilogue, LibraryProduct, Product};
-use crate::reduce::{THREADS, rows_a_block};
+use crate::maps::Rows;
+use crate::reduce::rows_a_block;
 use crate::variants::{Linear, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Gemm, Products, Weight};
-use duel_kernels::sys::{ColumnSumsParams, LinearParams, PartsSumParams, TensorMap, TensorMapSpec};
+use duel_kernels::column_sums_bytes;
+use duel_kernels::sys::{
+    ColumnSumsParams, LINEAR_SUM_BLOCK, LINEAR_THREADS, LinearParams, PartsSumParams, ROW_THREADS, SM90_BOX,
+};
 use std::ffi::c_void;
 
-/// Parts of a weight gradient have a multiple of this many rows: f32 sums so many before it adds them to the rest.
-const PART_ROWS: usize = 256;
-/// Elements along the depth in a stage of the kernels for sm_90; a box of 64 bf16 is what its swizzle spans.
-const SM90_DEPTH: u32 = 64;
+/// Parts of a weight gradient have a multiple of this many rows.
+const PART_ROWS: usize = LINEAR_SUM_BLOCK as usize;
 
 /// The buffer of weights, which have one type here, narrowed or not.
 pub(crate) fn buffer_of<'w, D: Driver, R: CudaReal>(w: Weight<'w, Cuda<D, R>>) -> &'w Buf<D, R> {
@@ -32,6 +34,21 @@ impl Linear {
     }
 }
 
+/// Both operands as matrices in memory, with the rows that a copy brings of each for such a tile of the result.
+fn copied(product: Product, operands: &Operands, dims: Gemm, tile: [usize; 2]) -> [(Rows, u32); 2] {
+    let [rows, columns, depth] = product.shape(dims);
+    let [_, of_left, of_right] = product.strides(dims);
+    let of = |data, along_depth, result, stride, tile| match along_depth {
+        true => (Rows { data, rows: result, width: depth, stride }, narrow(tile)),
+        false => (Rows { data, rows: depth, width: result, stride }, SM90_BOX),
+    };
+    let [left_along, right_along] = product.along_depth();
+    [
+        of(operands.left, left_along, rows, of_left, tile[0]),
+        of(operands.right, right_along, columns, of_right, tile[1]),
+    ]
+}
+
 /// Addresses of a product's operands and of what is added to it.
 pub(crate) struct Operands {
     left: *const c_void,
@@ -47,28 +64,6 @@ impl Operands {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// Tensor map of an operand whose tile has `tile` rows (or columns) of the result.
-    fn operand_map(
-        &self,
-        data: *const c_void,
-        along_depth: bool,
-        result: usize,
-        depth: usize,
-        stride: usize,
-        tile: usize,
-    ) -> TensorMap {
-        let (width, height) = if along_depth { (depth, result) } else { (result, depth) };
-        self.driver.tensor_map(&TensorMapSpec {
-            base: data as u64,
-            extents: [width as u64, height as u64, 1],
-            strides: [(stride * size_of::<R>()) as u64, 0],
-            tile: [SM90_DEPTH, if along_depth { narrow(tile) } else { SM90_DEPTH }, 1],
-            rank: 2,
-            element_bytes: size_of::<R>() as u32,
-            swizzle_bytes: 128,
-        })
-    }
-
     /// Starts the kernel of a product in parts of the depth `part`.
     ///
     /// # Safety
@@ -83,7 +78,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         dims: Gemm,
     ) {
         let [rows, columns, depth] = product.shape(dims);
-        let [of_out, of_left, of_right] = product.strides(dims);
+        let [of_out, of_left, _] = product.strides(dims);
         let parts = if depth == 0 { 1 } else { depth.div_ceil(part) };
         let params = LinearParams {
             out,
@@ -101,21 +96,15 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         };
         let tiles = variant.tiles(rows, columns);
         let (threads, shared) = launch_of(variant.kernel);
-        if variant.tensor_maps {
-            let [left_along, right_along] = product.along_depth();
-            let left = self.operand_map(operands.left, left_along, rows, depth, of_left, variant.tile[0]);
-            let right =
-                self.operand_map(operands.right, right_along, columns, depth, of_right, variant.tile[1]);
-            let blocks = (tiles * parts).min(self.properties.multiprocessors as usize);
-            let grid = Grid::linear(blocks, threads).with_shared(shared);
-            // SAFETY: these kernels take the maps of both operands and LinearParams; the rest is the caller's promise.
-            unsafe { self.launch_with_maps(variant.kernel, grid, &[&left, &right], &params) };
+        let blocks = if variant.persistent {
+            [narrow(tiles * parts).min(self.properties.multiprocessors), 1, 1]
         } else {
-            let mut grid = Grid::linear(tiles, threads).with_shared(shared);
-            grid.blocks[2] = narrow(parts);
-            // SAFETY: these kernels take LinearParams; the rest is the caller's promise.
-            unsafe { self.launch(variant.kernel, grid, &params) };
-        }
+            [narrow(tiles), 1, narrow(parts)]
+        };
+        let grid = Grid { blocks, ..Grid::linear(tiles, threads).with_shared(shared) };
+        let maps = self.maps_of(variant.tensor_maps, &copied(product, operands, dims, variant.tile));
+        // SAFETY: the kernel takes LinearParams and, if any, the maps of both operands; the rest is the caller's promise.
+        unsafe { self.launch_with_maps(variant.kernel, grid, &maps, &params) };
     }
 
     /// Starts a product by the vendor's library, if that takes it.
@@ -191,11 +180,18 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
         }
     }
 
-    fn gemm_dx(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, w: &Buf<D, R>, dims @ Gemm { m, n, k, .. }: Gemm) {
+    fn gemm_dx<'w>(
+        &self,
+        dx: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        w: impl Into<Weight<'w, Self>>,
+        dims @ Gemm { m, n, k, .. }: Gemm,
+    ) {
         if m * k == 0 {
             return;
         }
         let product = Product::InputGradient;
+        let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, dims.y_len()), self.read(w, n * k));
         let dx = self.write(dx, m * k);
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
@@ -234,7 +230,8 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
         self.with_scratch(parts * n * k * size_of::<f32>(), |scratch| {
             let len = (n * k) as u64;
             let sum = PartsSumParams { out: dw.cast(), parts: scratch.cast(), len, count: narrow(parts) };
-            let grid = Grid::linear(self.blocks_for((n * k).div_ceil(4 * 256)), 256);
+            let work = (n * k).div_ceil(4 * LINEAR_THREADS as usize);
+            let grid = Grid::linear(self.blocks_for(work), LINEAR_THREADS);
             // SAFETY: the scratch has room for the results of all parts; the rest as above. The sum takes
             // PartsSumParams.
             unsafe {
@@ -254,10 +251,10 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
         let parts = rows.div_ceil(rows_a_block);
         let count = elements_a_thread::<R>(width);
         let packs = width.div_ceil(count);
-        let team = packs.next_power_of_two().clamp(32, THREADS as usize);
-        let threads = [narrow(team), THREADS / narrow(team)];
-        let grid = Grid::plane([parts, packs.div_ceil(team)], threads)
-            .with_shared(THREADS as usize * count * size_of::<f32>());
+        let team = packs.next_power_of_two().clamp(32, THREADS);
+        let threads = [narrow(team), ROW_THREADS / narrow(team)];
+        let grid =
+            Grid::plane([parts, packs.div_ceil(team)], threads).with_shared(column_sums_bytes(narrow(count)));
         self.with_scratch(parts * width * size_of::<f32>(), |address| {
             let params = ColumnSumsParams {
                 partials: address.cast(),
@@ -268,7 +265,7 @@ impl<D: Driver, R: CudaReal> Products for Cuda<D, R> {
             };
             // SAFETY: the kernel takes ColumnSumsParams; `read` checked its input, and the scratch is what it writes.
             unsafe { self.launch(kernel!(R, "column_sums"), grid, &params) };
-            self.add_partials([db], address.cast(), parts, width);
+            self.add_partials([Some(db)], address.cast(), parts, width);
         });
     }
 }

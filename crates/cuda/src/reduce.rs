@@ -4,10 +4,6 @@ use crate::grid::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid};
 use duel_kernels::sys;
 
-/// Threads of a block: REDUCE_THREADS of reduce.cu.
-pub(crate) const THREADS: u32 = 256;
-/// Columns of a block of column_reduce, and its warps: TILE of reduce.cu.
-const TILE: usize = 32;
 /// Fewest rows that a block sums.
 const MIN_ROWS_A_BLOCK: usize = 8;
 /// Most blocks that the rows are divided among: two for each multiprocessor of a large device.
@@ -20,10 +16,10 @@ pub(crate) fn rows_a_block(rows: usize) -> usize {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// `out[i][..width] +=` the sums over parts of `partials[i, parts, width]`.
+    /// `out[i][..width] +=` the sums over parts of `partials[i, parts, width]`, where `out[i]` is there.
     pub(crate) fn add_partials<const N: usize>(
         &self,
-        out: [&mut Buf<D, f32>; N],
+        out: [Option<&mut Buf<D, f32>>; N],
         partials: *const f32,
         parts: usize,
         width: usize,
@@ -35,12 +31,12 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             width: narrow(width),
         };
         for (address, out) in params.out.iter_mut().zip(out) {
-            *address = self.write(out, width).cast();
+            *address = out.map_or(std::ptr::null_mut(), |out| self.write(out, width).cast());
         }
-        let threads = narrow(TILE * TILE);
-        let grid = Grid::plane([width.div_ceil(TILE), N], [threads, 1]);
+        let blocks = [width.div_ceil(sys::COLUMN_TILE as usize), N];
+        let grid = Grid::plane(blocks, [sys::COLUMN_THREADS, 1]).with_shared(sys::COLUMN_BYTES);
         // SAFETY: the kernel takes ColumnReduceParams; the outputs are checked, and the caller has just had the
         // partial sums written.
-        unsafe { self.launch("column_reduce", grid.with_shared(TILE * TILE * size_of::<f32>()), &params) };
+        unsafe { self.launch("column_reduce", grid, &params) };
     }
 }

@@ -1,16 +1,18 @@
 //! Sums of squares, and the factor by which they clip a gradient.
 
 use crate::grid::narrow;
-use crate::reduce::THREADS;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid};
 use duel_kernels::sys;
 
 /// Elements of a block of sumsq.
 const SQUARES_A_BLOCK: usize = 1 << 14;
-/// Shared memory for a block's sum in double: one number for each warp.
-const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
+    /// Blocks that each sum in double.
+    fn sum_grid(blocks: usize) -> Grid {
+        Grid::linear(blocks, sys::ROW_THREADS).with_shared(sys::BLOCK_SUM_BYTES)
+    }
+
     /// Writes the sum of squares of `x` to `out`, a double on the device, with `partials` of [`Cuda::squares_bytes`].
     pub(crate) fn sum_squares(&self, out: *mut f64, x: &Buf<D, f32>, partials: *mut f64) {
         let blocks = x.len().div_ceil(SQUARES_A_BLOCK);
@@ -21,13 +23,13 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
                 len: x.len() as u64,
                 block: narrow(SQUARES_A_BLOCK),
             };
-            let grid = Grid::linear(blocks, THREADS).with_shared(BLOCK_SUM);
+            let grid = Self::sum_grid(blocks);
             // SAFETY: the kernel takes SumsqParams, and the scratch has a double for each block.
             unsafe { self.launch("sumsq", grid, &params) };
         }
         let params = sys::SumDoublesParams { out, x: partials, len: narrow(blocks) };
         // SAFETY: the kernel takes SumDoublesParams, of the doubles just written and the caller's output.
-        unsafe { self.launch("sum_doubles", Grid::linear(1, THREADS).with_shared(BLOCK_SUM), &params) };
+        unsafe { self.launch("sum_doubles", Self::sum_grid(1), &params) };
     }
 
     /// Scratch of [`Cuda::sum_squares`].
@@ -58,6 +60,6 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             len: narrow(count),
         };
         // SAFETY: the kernel takes ClipScaleParams; `write` and `read` checked the buffers.
-        unsafe { self.launch("clip_scale", Grid::linear(1, THREADS).with_shared(BLOCK_SUM), &params) };
+        unsafe { self.launch("clip_scale", Self::sum_grid(1), &params) };
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::library::Product;
 use duel_backend::{Dtype, Gemm};
-use duel_kernels::KERNELS;
+use duel_kernels::{KERNELS, sys};
 
 /// What a device must be for a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(crate) struct Tiled {
     pub rows: usize,
 }
 
-const fn tiled(kernel: &'static str, rows: usize) -> Tiled {
-    Tiled { kernel, rows }
+const fn tiled(kernel: &'static str, rows: u32) -> Tiled {
+    Tiled { kernel, rows: rows as usize }
 }
 
 /// The attention kernels for one width of heads.
@@ -61,8 +61,10 @@ pub(crate) struct Linear {
     /// Blocks that keep a large device busy. A constant, since the parts of a weight gradient follow from it, and with
     /// them the order of its sum.
     pub blocks: usize,
-    /// Whether it has tensor maps of its operands and as many blocks as there are multiprocessors.
+    /// Whether it reads its operands through tensor maps.
     pub tensor_maps: bool,
+    /// Whether as many blocks as there are multiprocessors take the tiles in turn.
+    pub persistent: bool,
 }
 
 /// Every attention; the first that fits is taken.
@@ -72,68 +74,68 @@ const ATTENTION: &[Attention] = &[
         needs: Needs::Hopper,
         widths: [64, 64],
         tensor_maps: true,
-        forward: tiled("attention_bf16_hd64_sm90", 192),
-        queries: tiled("attention_bw_q_bf16_hd64_sm90", 128),
-        keys: tiled("attention_bw_kv_bf16_hd64_sm90", 128),
+        forward: tiled("attention_bf16_hd64_sm90", sys::ATTENTION_SM90_HD64_TILE),
+        queries: tiled("attention_bw_q_bf16_hd64_sm90", sys::ATTENTION_BW_SM90_TILE),
+        keys: tiled("attention_bw_kv_bf16_hd64_sm90", sys::ATTENTION_BW_SM90_TILE),
     },
     Attention {
         dtype: Dtype::Bf16,
         needs: Needs::Hopper,
         widths: [128, 128],
         tensor_maps: true,
-        forward: tiled("attention_bf16_hd128_sm90", 128),
-        queries: tiled("attention_bw_q_bf16_hd128_sm90", 128),
-        keys: tiled("attention_bw_kv_bf16_hd128_sm90", 128),
+        forward: tiled("attention_bf16_hd128_sm90", sys::ATTENTION_SM90_HD128_TILE),
+        queries: tiled("attention_bw_q_bf16_hd128_sm90", sys::ATTENTION_BW_SM90_TILE),
+        keys: tiled("attention_bw_kv_bf16_hd128_sm90", sys::ATTENTION_BW_SM90_TILE),
     },
     Attention {
         dtype: Dtype::Bf16,
         needs: Needs::Any,
         widths: [8, 64],
         tensor_maps: false,
-        forward: tiled("attention_bf16_hd64", 128),
-        queries: tiled("attention_bw_q_bf16_hd64", 128),
-        keys: tiled("attention_bw_kv_bf16_hd64", 128),
+        forward: tiled("attention_bf16_hd64", sys::ATTENTION_BF16_HD64_TILE),
+        queries: tiled("attention_bw_q_bf16_hd64", sys::ATTENTION_BW_BF16_HD64_TILE),
+        keys: tiled("attention_bw_kv_bf16_hd64", sys::ATTENTION_BW_BF16_HD64_TILE),
     },
     Attention {
         dtype: Dtype::Bf16,
         needs: Needs::Any,
         widths: [8, 128],
         tensor_maps: false,
-        forward: tiled("attention_bf16_hd128", 128),
-        queries: tiled("attention_bw_q_bf16_hd128", 64),
-        keys: tiled("attention_bw_kv_bf16_hd128", 64),
+        forward: tiled("attention_bf16_hd128", sys::ATTENTION_BF16_HD128_TILE),
+        queries: tiled("attention_bw_q_bf16_hd128", sys::ATTENTION_BW_BF16_HD128_TILE),
+        keys: tiled("attention_bw_kv_bf16_hd128", sys::ATTENTION_BW_BF16_HD128_TILE),
     },
     Attention {
         dtype: Dtype::Bf16,
         needs: Needs::Any,
         widths: [1, WIDEST_HEAD],
         tensor_maps: false,
-        forward: tiled("attention_bf16_hd256", 16),
-        queries: tiled("attention_bw_q_bf16_hd256", 16),
-        keys: tiled("attention_bw_kv_bf16_hd256", 16),
+        forward: tiled("attention_bf16_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
+        queries: tiled("attention_bw_q_bf16_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
+        keys: tiled("attention_bw_kv_bf16_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
     },
     Attention {
         dtype: Dtype::F32,
         needs: Needs::Any,
         widths: [1, 128],
         tensor_maps: false,
-        forward: tiled("attention_f32_hd128", 32),
-        queries: tiled("attention_bw_q_f32_hd128", 32),
-        keys: tiled("attention_bw_kv_f32_hd128", 32),
+        forward: tiled("attention_f32_hd128", sys::ATTENTION_PLAIN_HD128_TILE),
+        queries: tiled("attention_bw_q_f32_hd128", sys::ATTENTION_PLAIN_HD128_TILE),
+        keys: tiled("attention_bw_kv_f32_hd128", sys::ATTENTION_PLAIN_HD128_TILE),
     },
     Attention {
         dtype: Dtype::F32,
         needs: Needs::Any,
         widths: [1, WIDEST_HEAD],
         tensor_maps: false,
-        forward: tiled("attention_f32_hd256", 16),
-        queries: tiled("attention_bw_q_f32_hd256", 16),
-        keys: tiled("attention_bw_kv_f32_hd256", 16),
+        forward: tiled("attention_f32_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
+        queries: tiled("attention_bw_q_f32_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
+        keys: tiled("attention_bw_kv_f32_hd256", sys::ATTENTION_PLAIN_HD256_TILE),
     },
 ];
 
 /// Widest head that a kernel takes.
-pub(crate) const WIDEST_HEAD: usize = 256;
+const WIDEST_HEAD: usize = sys::ATTENTION_WIDEST as usize;
 
 const fn hopper(product: Product, kernel: &'static str) -> Linear {
     Linear {
@@ -142,9 +144,10 @@ const fn hopper(product: Product, kernel: &'static str) -> Linear {
         product,
         least_columns: 512,
         kernel,
-        tile: [128, 256],
+        tile: [sys::LINEAR_SM90_ROWS as usize, sys::LINEAR_SM90_COLUMNS as usize],
         blocks: 132,
         tensor_maps: true,
+        persistent: true,
     }
 }
 
@@ -155,9 +158,10 @@ const fn any(dtype: Dtype, product: Product, kernel: &'static str) -> Linear {
         product,
         least_columns: 0,
         kernel,
-        tile: [128, 128],
+        tile: [sys::LINEAR_TILE as usize; 2],
         blocks: 264,
         tensor_maps: false,
+        persistent: false,
     }
 }
 
@@ -216,9 +220,9 @@ impl Variants {
 }
 
 /// Threads of a block and its shared memory, as the table of kernels has them.
-pub(crate) fn launch_of(kernel: &str) -> (u32, usize) {
+pub(crate) fn launch_of(kernel: &str) -> (u32, u32) {
     let entry = KERNELS.iter().find(|k| k.name == kernel).expect("the kernel is in the table of kernels");
-    (entry.threads, entry.shared as usize)
+    (entry.threads, entry.shared)
 }
 
 #[cfg(test)]

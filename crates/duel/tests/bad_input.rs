@@ -174,6 +174,26 @@ fn broken_models_are_named() {
     refused(&Run::new(&temp, "out").set("model", temp.path("small").display()), &["small", "100 embeddings"]);
 }
 
+/// Neither training on texts nor writing them is for a model that only scores.
+#[test]
+fn a_reward_model_has_no_words() {
+    let temp = Temp::with_model("reward");
+    let mut config = tiny_config();
+    config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    config["num_labels"] = json!(1);
+    let dir = temp.path("judge");
+    write_model(&dir, config);
+    let parts = ["judge/config.json", "LlamaForSequenceClassification", "--method reward"];
+    for method in ["sft", "dpo"] {
+        refused(&Run::new(&temp, "out").set("model", dir.display()).set("method", method), &parts);
+    }
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_duel"));
+    let ended = Ended::of(
+        generate.arg("generate").arg("--model").arg(&dir).args(["--prompt", "hello"]).output().unwrap(),
+    );
+    parts.iter().for_each(|part| assert!(ended.error().contains(part), "{}", ended.stderr));
+}
+
 #[test]
 fn output_folders_are_not_overwritten_unasked() {
     let temp = Temp::with_model("output");

@@ -1,9 +1,11 @@
 //! Sampling with a key/value cache.
 
+use crate::activations::{Activations, Keep};
 use crate::config::Config;
-use crate::graph::{Activations, Attend, CacheRows, Keep, KeysValues, run};
+use crate::graph::{Attend, run};
+use crate::layer::{CacheRows, KeysValues};
 use crate::weights::{Model, Weights};
-use duel_backend::{Backend, Float, Gemm, Index, Layout, Real, Result, Weight};
+use duel_backend::{Backend, Float, Gemm, Index, Layout, Measure, Real, Result, Storage, Weight};
 use std::collections::HashMap;
 
 /// How the next token is chosen.
@@ -22,7 +24,7 @@ pub struct Sampling {
 }
 
 /// Decodes batches of sequences; its buffers are allocated once.
-pub struct Generator<B: Backend> {
+pub struct Generator<B: Storage> {
     activations: Activations<B>,
     layout: Layout<B>,
     caches: Vec<KeysValues<B>>,
@@ -42,10 +44,11 @@ struct Row {
     token: u32,
 }
 
-impl<B: Backend> Generator<B> {
+impl<B: Storage> Generator<B> {
     /// Room for `batch` sequences of up to `max_len` tokens, prompt included.
     pub fn new(b: &B, c: &Config, batch: usize, max_len: usize) -> Result<Self> {
-        let max_rows = Self::max_rows(batch);
+        // Short prompts go through a pass together.
+        let max_rows = batch.max(64);
         let cache = batch * max_len * c.heads.kv_width();
         Ok(Generator {
             activations: Activations::new(b, c, max_rows, max_len, Keep::Nothing)?,
@@ -67,20 +70,11 @@ impl<B: Backend> Generator<B> {
 
     /// Bytes that [`Generator::new`] allocates.
     pub fn bytes(c: &Config, batch: usize, max_len: usize) -> usize {
-        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
-        let max_rows = Self::max_rows(batch);
-        let caches = 2 * c.layers * batch * max_len * c.heads.kv_width();
-        Activations::<B>::bytes(c, max_rows, Keep::Nothing, real, acc)
-            + max_len * c.heads.head_dim * acc
-            + (caches + batch * (c.width + c.vocab)) * real
-            + (5 * max_rows + batch) * size_of::<u32>()
+        Measure::<B>::bytes(|b| Generator::new(b, c, batch, max_len))
     }
+}
 
-    /// Rows of a pass: short prompts go through it together.
-    fn max_rows(batch: usize) -> usize {
-        batch.max(64)
-    }
-
+impl<B: Backend> Generator<B> {
     /// Continues each prompt until a token of `stop` (which is kept), `max_new_tokens` or the room's end; returns
     /// the new tokens. Fails when the device did.
     ///

@@ -1,16 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod activations;
 mod advice;
 mod config;
 mod error;
 mod flat;
 mod folder;
 mod generate;
+mod gradients;
 mod graph;
 mod install;
 mod json;
 mod keys;
+mod layer;
 mod leftover;
+mod linear;
 mod load;
 mod missing;
 mod names;
@@ -20,15 +24,18 @@ mod rope;
 mod save;
 mod score;
 mod shards;
+mod tree;
 mod weights;
 mod write;
 
+pub use activations::{Activations, Keep};
 pub use config::{Config, Family, Mlp, NormKind, Output};
 pub use error::{Error, Result};
 pub use flat::{load_flat, save_flat};
 pub use folder::Folder;
 pub use generate::{Generator, Sampling};
-pub use graph::{Activations, Keep, backward, forward};
+pub use gradients::{Gradients, Trained};
+pub use graph::{backward, forward};
 pub use install::{copy_companions, install, model_files, remove_model, write_stops};
 pub use load::{load, load_frozen, load_masters};
 pub use rope::{Rope, RopeScaling};

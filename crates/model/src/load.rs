@@ -60,7 +60,7 @@ fn read_all<R: Float, T>(
     folder: &Folder,
     mut keep: impl FnMut(&Shape, &[R]) -> Result<T>,
 ) -> Result<Model<T>> {
-    Model::manifest(folder.config()).map(|shape| {
+    Model::manifest(folder.config()).as_ref().try_map(|shape| {
         if let Some(drawn) = folder.drawn(shape) {
             return keep(shape, &drawn.map(R::from_f64).collect::<Vec<R>>());
         }

@@ -16,6 +16,17 @@ pub(crate) fn class(json: &Map<String, Value>) -> Option<&str> {
     json.get("architectures")?.get(0)?.as_str().filter(|class| class.ends_with(CLASS))
 }
 
+/// The class of transformers for a family's models with a scalar head.
+pub(crate) fn class_of(family: Family) -> String {
+    let name = match family {
+        Family::Llama => "Llama",
+        Family::Qwen2 => "Qwen2",
+        Family::Qwen3 => "Qwen3",
+        Family::Gpt2 => "GPT2",
+    };
+    format!("{name}{CLASS}")
+}
+
 /// What the model gives, by the class and the labels that a config names.
 pub(crate) fn read(keys: Keys, json: &Map<String, Value>) -> Read<Output> {
     let Some(class) = class(json) else { return Ok(Output::Logits) };
@@ -33,13 +44,7 @@ pub(crate) fn read(keys: Keys, json: &Map<String, Value>) -> Read<Output> {
 /// Makes a config that of a model with a scalar head. What says so already stays as it is.
 pub(crate) fn write(family: Family, json: &mut Map<String, Value>, pad: Option<u64>) {
     if class(json).is_none() {
-        let name = match family {
-            Family::Llama => "Llama",
-            Family::Qwen2 => "Qwen2",
-            Family::Qwen3 => "Qwen3",
-            Family::Gpt2 => "GPT2",
-        };
-        json.insert("architectures".into(), json!([format!("{name}{CLASS}")]));
+        json.insert("architectures".into(), json!([class_of(family)]));
     }
     if json.get("id2label").and_then(Value::as_object).is_none_or(|labels| labels.len() != 1) {
         json.insert("num_labels".into(), 1.into());

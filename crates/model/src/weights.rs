@@ -1,7 +1,6 @@
 use crate::config::{Config, Family, Mlp, NormKind, Output};
 use crate::score::{SCORE, deviation};
-use duel_backend::{Backend, Float, Real, Result, Weight};
-use std::convert::Infallible;
+use duel_backend::{Backend, Element, Float, Real, Result, Storage, Weight};
 
 /// Name of the language model's head in every file.
 pub(crate) const HEAD: &str = "lm_head.weight";
@@ -204,8 +203,8 @@ impl Model<Shape> {
     }
 
     /// Zeroed buffers of every shape, of the weights' or of the gradients' type.
-    pub fn alloc<B: Backend, T: duel_backend::Element>(&self, b: &B) -> Result<Model<B::Buf<T>>> {
-        self.map(|s| b.alloc::<T>(s.len()))
+    pub fn alloc<B: Storage, T: Element>(&self, b: &B) -> Result<Model<B::Buf<T>>> {
+        self.as_ref().try_map(|s| b.alloc::<T>(s.len()))
     }
 
     /// Fresh weights: matrices normal with deviation `config.init_range` from `normal` (a standard normal source),
@@ -218,15 +217,16 @@ impl Model<Shape> {
         mut normal: impl FnMut() -> f64,
     ) -> Result<Model<Real<B>>> {
         let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
-        self.map(|s| {
+        self.as_ref().try_map(|s| {
             let back = ["o_proj.weight", "down_proj.weight", "c_proj.weight"];
-            let scale = match s.pieces[0].name.as_str() {
-                SCORE => deviation(config.width),
-                name if back.iter().any(|n| name.ends_with(n)) => config.init_range * residual,
-                _ => config.init_range,
+            let (range, scale) = match s.pieces[0].name.as_str() {
+                SCORE => (deviation(config.width), 1.0),
+                name if back.iter().any(|n| name.ends_with(n)) => (config.init_range, residual),
+                _ => (config.init_range, 1.0),
             };
-            let host: Vec<B::Real> =
-                (0..s.len()).map(|_| B::Real::from_f64(s.fill.unwrap_or_else(|| normal() * scale))).collect();
+            let host: Vec<B::Real> = (0..s.len())
+                .map(|_| B::Real::from_f64(s.fill.unwrap_or_else(|| normal() * range * scale)))
+                .collect();
             let mut buf = b.alloc(s.len())?;
             b.upload(&mut buf, 0, &host);
             Ok(buf)
@@ -242,7 +242,7 @@ pub trait Weights<B: Backend> {
 
 impl<B: Backend> Weights<B> for Model<B::Buf<B::Real>> {
     fn view(&self) -> Model<Weight<'_, B>> {
-        self.each(Weight::Real)
+        self.as_ref().map(Weight::Real)
     }
 }
 
@@ -272,114 +272,14 @@ impl<B: Backend> Frozen<B> {
 
 impl<B: Backend> Weights<B> for Frozen<B> {
     fn view(&self) -> Model<Weight<'_, B>> {
-        self.parameters.each(|p| match p {
+        self.parameters.as_ref().map(|p| match p {
             Stored::Real(buf) => Weight::Real(buf),
             Stored::Narrow(buf) => Weight::Narrow(buf),
         })
     }
 }
 
-impl<T> Norm<T> {
-    fn map<'a, U, E>(
-        &'a self,
-        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
-    ) -> std::result::Result<Norm<U>, E> {
-        Ok(Norm { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
-    }
-}
-
-impl<T> Linear<T> {
-    fn map<'a, U, E>(
-        &'a self,
-        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
-    ) -> std::result::Result<Linear<U>, E> {
-        Ok(Linear { weight: f(&self.weight)?, bias: self.bias.as_ref().map(&mut *f).transpose()? })
-    }
-}
-
-impl<T> Layer<T> {
-    pub(crate) fn map<'a, U, E>(
-        &'a self,
-        f: &mut impl FnMut(&'a T) -> std::result::Result<U, E>,
-    ) -> std::result::Result<Layer<U>, E> {
-        Ok(Layer {
-            attn_norm: self.attn_norm.map(f)?,
-            qkv: self.qkv.map(f)?,
-            qk_norm: match &self.qk_norm {
-                Some((q, k)) => Some((f(q)?, f(k)?)),
-                None => None,
-            },
-            out: self.out.map(f)?,
-            mlp_norm: self.mlp_norm.map(f)?,
-            up: self.up.map(f)?,
-            down: self.down.map(f)?,
-        })
-    }
-}
-
 impl<T> Model<T> {
-    /// The same model with `f` of every parameter, in the order of [`Model::iter`].
-    pub fn map<'a, U, E>(
-        &'a self,
-        mut f: impl FnMut(&'a T) -> std::result::Result<U, E>,
-    ) -> std::result::Result<Model<U>, E> {
-        let f = &mut f;
-        Ok(Model {
-            embed: f(&self.embed)?,
-            positions: self.positions.as_ref().map(&mut *f).transpose()?,
-            layers: self.layers.iter().map(|l| l.map(f)).collect::<std::result::Result<_, E>>()?,
-            norm: self.norm.map(f)?,
-            head: self.head.as_ref().map(&mut *f).transpose()?,
-            score: self.score.as_ref().map(&mut *f).transpose()?,
-        })
-    }
-
-    /// As [`Model::map`], with an `f` that cannot fail.
-    pub fn each<'a, U>(&'a self, mut f: impl FnMut(&'a T) -> U) -> Model<U> {
-        let Ok(model) = self.map(|p| Ok::<U, Infallible>(f(p)));
-        model
-    }
-
-    /// Every parameter, in one fixed order: embedding, positions, layers, norm, head, score.
-    pub fn iter(&self) -> Vec<&T> {
-        let mut all = Vec::new();
-        all.push(&self.embed);
-        all.extend(&self.positions);
-        for l in &self.layers {
-            all.extend([&l.attn_norm.weight].into_iter().chain(&l.attn_norm.bias));
-            all.extend([&l.qkv.weight].into_iter().chain(&l.qkv.bias));
-            all.extend(l.qk_norm.iter().flat_map(|(q, k)| [q, k]));
-            all.extend([&l.out.weight].into_iter().chain(&l.out.bias));
-            all.extend([&l.mlp_norm.weight].into_iter().chain(&l.mlp_norm.bias));
-            all.extend([&l.up.weight].into_iter().chain(&l.up.bias));
-            all.extend([&l.down.weight].into_iter().chain(&l.down.bias));
-        }
-        all.extend([&self.norm.weight].into_iter().chain(&self.norm.bias));
-        all.extend(&self.head);
-        all.extend(&self.score);
-        all
-    }
-
-    /// As [`Model::iter`], to write to.
-    pub fn iter_mut(&mut self) -> Vec<&mut T> {
-        let mut all = Vec::new();
-        all.push(&mut self.embed);
-        all.extend(&mut self.positions);
-        for l in &mut self.layers {
-            all.extend([&mut l.attn_norm.weight].into_iter().chain(&mut l.attn_norm.bias));
-            all.extend([&mut l.qkv.weight].into_iter().chain(&mut l.qkv.bias));
-            all.extend(l.qk_norm.iter_mut().flat_map(|(q, k)| [q, k]));
-            all.extend([&mut l.out.weight].into_iter().chain(&mut l.out.bias));
-            all.extend([&mut l.mlp_norm.weight].into_iter().chain(&mut l.mlp_norm.bias));
-            all.extend([&mut l.up.weight].into_iter().chain(&mut l.up.bias));
-            all.extend([&mut l.down.weight].into_iter().chain(&mut l.down.bias));
-        }
-        all.extend([&mut self.norm.weight].into_iter().chain(&mut self.norm.bias));
-        all.extend(&mut self.head);
-        all.extend(&mut self.score);
-        all
-    }
-
     /// The matrix of the language model's head, the embedding where they are one.
     ///
     /// # Panics

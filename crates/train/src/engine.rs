@@ -1,7 +1,7 @@
 //! Groups through the model: micro-batches packed without padding, scored or differentiated.
 
 use crate::Error;
-use duel_backend::{Acc, Backend, Layout, Portions, Real, Segment};
+use duel_backend::{Acc, Backend, Layout, Measure, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, ResponseStats, ScalarHead, Targets};
 use duel_model::{Activations, Config, Keep, Model, Output as ModelOutput, Weights, backward, forward};
@@ -135,15 +135,14 @@ impl<'b, B: Backend> Engine<'b, B> {
 
     /// Bytes that [`Engine::new`] allocates.
     pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
-        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
-        Activations::<B>::bytes(model, room.rows, keep, real, acc)
+        Measure::<B>::bytes(|b| Activations::new(b, model, room.rows, room.positions, keep))
+            + Measure::<B>::bytes(|b| Layout::new(b, room.rows))
             + match model.output {
                 ModelOutput::Logits => Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits),
                 ModelOutput::Score => {
                     ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows))
                 }
             }
-            + room.positions * model.heads.head_dim * acc
     }
 
     /// Micro-batches of the groups `indices`, each a run of them.

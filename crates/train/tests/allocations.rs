@@ -1,27 +1,37 @@
-//! A step allocates no buffer: what it needs was allocated before the first one.
+//! A step allocates no buffer: what it needs was allocated before the first one, and as much as was planned.
 
-use duel_backend::{Storage, Update};
+use duel_backend::{Backend, Storage, Update};
 use duel_cpu::Cpu;
 use duel_data::{Dataset, Options, Task, Truncation, Whole};
-use duel_model::{Config, Keep, Model};
+use duel_model::{Config, Generator, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The system's allocator, with the size of the largest request.
+/// The system's allocator, with the size of the largest request and of all that is held.
 struct Counting;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// One test at a time: the counts are of the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Relaxed);
+        HELD.fetch_add(layout.size(), Relaxed);
         // SAFETY: the caller's contract is the system allocator's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
         // SAFETY: the caller's contract is the system allocator's.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -30,14 +40,47 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-#[test]
-fn a_step_allocates_no_buffer() {
+fn config(model_type: &str) -> Config {
     let json = serde_json::json!({
-        "model_type": "llama", "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256,
+        "model_type": model_type, "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256,
         "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": 512, "tie_word_embeddings": true
     });
-    let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
+    Config::from_json(json.as_object().unwrap().clone()).unwrap()
+}
+
+/// What is planned is what a device is asked for; beside that there are a few lists of what there is.
+#[test]
+fn the_plan_is_what_is_allocated() {
+    let _alone = alone();
+    #[track_caller]
+    fn check<T>(plan: usize, make: impl FnOnce() -> T) {
+        let before = HELD.load(Relaxed);
+        let made = make();
+        let held = HELD.load(Relaxed) - before;
+        drop(made);
+        assert!((plan..plan + 16384).contains(&held), "{held} bytes are held, {plan} were planned");
+    }
+    let cpu = Cpu::<f32>::new(1);
+    let models = ["llama", "qwen3", "gpt2"].map(config);
+    for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
+        for keep in [Keep::Nothing, Keep::Residuals, Keep::All] {
+            let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
+            let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep);
+            check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());
+        }
+        if config.output == Output::Score {
+            continue;
+        }
+        let plan = Generator::<Cpu<f32>>::bytes(&config, 7, 300);
+        check(plan, || Generator::new(&cpu, &config, 7, 300).unwrap());
+    }
+}
+
+#[test]
+fn a_step_allocates_no_buffer() {
+    let _alone = alone();
+    let config = config("llama");
     let options = Options {
         task: Task::Preference,
         whole: Whole::default(),

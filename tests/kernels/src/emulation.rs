@@ -5,7 +5,7 @@ use duel_cuda::{Argument, Driver, Grid, Properties, sys};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 
-// In simt.cpp; the structs are those of params.h.
+// In kernels/host/simt.cpp; the structs are those of params.h.
 unsafe extern "C" {
     fn duel_simt_launch(
         options: *const sys::SimtOptions,

@@ -110,7 +110,7 @@ impl Program {
         let files = std::iter::once((&self.name, &self.text)).chain(self.headers.iter().map(|(n, t)| (n, t)));
         for (name, text) in files {
             // The emulation's header is not for this compiler, which the text knows.
-            for (line, wanted) in includes(text).filter(|(_, wanted)| *wanted != "simt.h") {
+            for (line, wanted) in includes(text).filter(|(_, wanted)| *wanted != "host/simt.h") {
                 if !self.headers.iter().any(|(known, _)| known == wanted) {
                     return Some(format!("{name}({line}): error: cannot open source file \"{wanted}\""));
                 }

@@ -2,11 +2,13 @@
 
 use super::row::Row;
 use super::targets::Targets;
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Logits, Portions, Real, Result, RowStats, Weight};
+use duel_backend::{
+    Acc, Backend, Float, Gemm, Index, Logits, Measure, Portions, Real, Result, RowStats, Storage, Weight,
+};
 use std::ops::Range;
 
 /// The head's buffers: at most one chunk of logits exists at a time.
-pub struct Head<B: Backend> {
+pub struct Head<B: Storage> {
     capacity: usize,
     width: usize,
     vocab: usize,
@@ -27,10 +29,9 @@ pub struct Head<B: Backend> {
     host: [Vec<B::Acc>; 5],
 }
 
-impl<B: Backend> Head<B> {
-    /// A head of `vocab` outputs over hidden states of `width`, with room for `capacity` rows of logits.
-    pub fn new(b: &B, width: usize, vocab: usize, capacity: usize) -> Result<Self> {
-        let stride = Self::stride(b.portions(), vocab);
+impl<B: Storage> Head<B> {
+    fn on(b: &B, portions: Portions, width: usize, vocab: usize, capacity: usize) -> Result<Self> {
+        let stride = vocab.next_multiple_of(portions.logits_multiple);
         Ok(Head {
             capacity,
             width,
@@ -52,15 +53,17 @@ impl<B: Backend> Head<B> {
         })
     }
 
-    fn stride(portions: Portions, vocab: usize) -> usize {
-        vocab.next_multiple_of(portions.logits_multiple)
-    }
-
-    /// Bytes that [`Head::new`] allocates on a device of such portions.
+    /// Bytes that [`Head::new`] allocates on a device of such portions, and on the host.
     pub fn bytes(portions: Portions, width: usize, vocab: usize, capacity: usize) -> usize {
-        let (real, acc) = (size_of::<B::Real>(), size_of::<B::Acc>());
-        let stride = Self::stride(portions, vocab);
-        capacity * ((2 * width + stride) * real + 12 * acc + 2 * size_of::<u32>())
+        let host = size_of::<[B::Acc; 5]>() * capacity;
+        host + Measure::<B>::bytes(|b| Head::on(b, portions, width, vocab, capacity))
+    }
+}
+
+impl<B: Backend> Head<B> {
+    /// A head of `vocab` outputs over hidden states of `width`, with room for `capacity` rows of logits.
+    pub fn new(b: &B, width: usize, vocab: usize, capacity: usize) -> Result<Self> {
+        Self::on(b, b.portions(), width, vocab, capacity)
     }
 
     /// Logits and their statistics of the target rows `range`.

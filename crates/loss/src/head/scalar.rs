@@ -1,9 +1,9 @@
 //! A head of one output: what a response is worth.
 
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Portions, Real, Result, Weight};
+use duel_backend::{Acc, Backend, Float, Gemm, Index, Measure, Portions, Real, Result, Storage, Weight};
 
 /// The buffers of a head of one output, `value = hidden · w`, on chosen rows of a packed batch: a product with `n = 1`.
-pub struct ScalarHead<B: Backend> {
+pub struct ScalarHead<B: Storage> {
     capacity: usize,
     width: usize,
     /// From one value to the next: devices want their rows aligned.
@@ -15,13 +15,9 @@ pub struct ScalarHead<B: Backend> {
     host: Vec<B::Real>,
 }
 
-impl<B: Backend> ScalarHead<B> {
-    /// A head over hidden states of `width`, with room for `capacity` rows at a time.
-    ///
-    /// # Errors
-    /// The device has no room.
-    pub fn new(b: &B, width: usize, capacity: usize) -> Result<Self> {
-        let stride = b.portions().logits_multiple;
+impl<B: Storage> ScalarHead<B> {
+    fn on(b: &B, portions: Portions, width: usize, capacity: usize) -> Result<Self> {
+        let stride = portions.logits_multiple;
         Ok(ScalarHead {
             capacity,
             width,
@@ -34,9 +30,20 @@ impl<B: Backend> ScalarHead<B> {
         })
     }
 
-    /// Bytes that [`ScalarHead::new`] allocates on a device of such portions.
+    /// Bytes that [`ScalarHead::new`] allocates on a device of such portions, and on the host.
     pub fn bytes(portions: Portions, width: usize, capacity: usize) -> usize {
-        capacity * ((2 * width + portions.logits_multiple) * size_of::<B::Real>() + size_of::<u32>())
+        let host = size_of::<B::Real>() * capacity * portions.logits_multiple;
+        host + Measure::<B>::bytes(|b| ScalarHead::on(b, portions, width, capacity))
+    }
+}
+
+impl<B: Backend> ScalarHead<B> {
+    /// A head over hidden states of `width`, with room for `capacity` rows at a time.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(b: &B, width: usize, capacity: usize) -> Result<Self> {
+        Self::on(b, b.portions(), width, capacity)
     }
 
     fn dims(&self, rows: usize) -> Gemm {

@@ -91,11 +91,13 @@ impl Operation for Embed {
             .then(|| (bench.real(b, longest * width, scale), bench.acc(b, longest * width, 1.0)));
         let mut y = bench.output(b, rows * width);
         b.embed(&mut y, &table, of_positions.as_ref().map(|p| &p.0), &layout, width);
-        b.embed_bw(&mut dtable, of_positions.as_mut().map(|p| &mut p.1), &dy, &layout, width);
+        b.embed_bw(Some(&mut dtable), of_positions.as_mut().map(|p| &mut p.1), &dy, &layout, width);
         bench.done(b, "y", &y, width);
         bench.changed(b, "dtable", &dtable, width);
-        if let Some((_, dpos)) = of_positions {
-            bench.changed(b, "dpos", &dpos, width);
+        if let Some((_, dpos)) = &mut of_positions {
+            bench.changed(b, "dpos", dpos, width);
+            b.embed_bw(None, Some(dpos), &dy, &layout, width);
+            bench.changed(b, "dpos without dtable", dpos, width);
         }
     }
 }

@@ -43,11 +43,14 @@ impl Operation for Rmsnorm {
         let mut y = bench.output(b, rows * width);
         let mut rstd = bench.output(b, rows);
         b.rmsnorm(&mut y, &mut rstd, &x, &w, self.dims);
-        b.rmsnorm_bw(&mut dx, &mut dw, &dy, &x, &rstd, &w, self.dims);
+        b.rmsnorm_bw(&mut dx, Some(&mut dw), &dy, &x, &rstd, &w, self.dims);
         bench.done(b, "y", &y, width);
         bench.done(b, "rstd", &rstd, 1);
         bench.changed(b, "dx", &dx, width);
         bench.changed(b, "dw", &dw, width);
+        let mut dx = bench.real(b, rows * width, 1.0 / self.scale);
+        b.rmsnorm_bw(&mut dx, None, &dy, &x, &rstd, &w, self.dims);
+        bench.changed(b, "dx without dw", &dx, width);
     }
 }
 
@@ -84,12 +87,17 @@ impl Operation for Layernorm {
         let mut y = bench.output(b, rows * width);
         let mut stats = bench.output(b, 2 * rows);
         b.layernorm(&mut y, &mut stats, &x, &w, &bias, self.dims);
-        b.layernorm_bw(&mut dx, &mut dw, &mut db, &dy, &x, &stats, &w, self.dims);
+        b.layernorm_bw(&mut dx, Some(&mut dw), Some(&mut db), &dy, &x, &stats, &w, self.dims);
         bench.done(b, "y", &y, width);
         bench.done(b, "stats", &stats, 2);
         bench.changed(b, "dx", &dx, width);
         bench.changed(b, "dw", &dw, width);
         bench.changed(b, "db", &db, width);
+        let mut dx = bench.real(b, rows * width, 1.0 / self.scale);
+        let mut db = bench.acc(b, width, 1.0);
+        b.layernorm_bw(&mut dx, None, Some(&mut db), &dy, &x, &stats, &w, self.dims);
+        bench.changed(b, "dx without dw", &dx, width);
+        bench.changed(b, "db without dw", &db, width);
     }
 }
 
@@ -128,12 +136,16 @@ impl Operation for QkNorm {
         let mut y = bench.output(b, rows * width);
         let mut rstd = bench.output(b, rows * normed);
         b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, heads);
-        b.qk_norm_bw(&mut dqkv, &mut dwq, &mut dwk, &x, &rstd, &wq, &wk, rows, heads);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
         bench.done(b, "y", &y, heads.head_dim);
         bench.done(b, "rstd", &rstd, 1);
         bench.changed(b, "dqkv", &dqkv, heads.head_dim);
         bench.changed(b, "dwq", &dwq, heads.head_dim);
         bench.changed(b, "dwk", &dwk, heads.head_dim);
+        let mut dqkv = bench.real(b, rows * width, 1.0);
+        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
+        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
+        bench.changed(b, "dwk without dwq", &dwk, heads.head_dim);
     }
 }
 

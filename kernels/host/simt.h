@@ -24,7 +24,7 @@
 #include <typeinfo>
 #include <utility>
 
-#include "params.h"
+#include "../params.h"
 
 // ---- language ---------------------------------------------------------------------------------------------
 

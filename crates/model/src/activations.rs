@@ -1,0 +1,126 @@
+//! Every buffer of a pass.
+
+use crate::config::{Config, Mlp};
+use duel_backend::{Acc, Float, Real, Result, Storage};
+
+/// What a pass keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: forward passes only.
+    Nothing,
+    /// The residual stream between layers; the backward computes each layer again (activation checkpointing).
+    Residuals,
+    /// Everything that the backward reads.
+    All,
+}
+
+/// What one layer's forward leaves for its backward.
+pub(crate) struct Saved<B: Storage> {
+    pub attn_stats: Acc<B>,
+    /// Before the per-head norm, where there is one.
+    pub raw: Option<(Real<B>, Acc<B>)>,
+    pub qkv: Real<B>,
+    pub attended: Real<B>,
+    pub lse: Acc<B>,
+    pub middle: Real<B>,
+    pub mlp_stats: Acc<B>,
+    pub up: Real<B>,
+}
+
+/// Gradients of intermediate results: what only the backward needs.
+pub(crate) struct Flow<B: Storage> {
+    pub stream: Real<B>,
+    pub normed: Real<B>,
+    pub qkv: Real<B>,
+    pub attended: Real<B>,
+    pub up: Real<B>,
+    pub act: Real<B>,
+}
+
+/// What every layer uses in its turn.
+pub(crate) struct Scratch<B: Storage> {
+    pub normed: Real<B>,
+    pub act: Real<B>,
+    /// Cosines and sines of the positions, which stay as they are.
+    pub rope: Acc<B>,
+}
+
+/// Every buffer of a pass, allocated once for the largest micro-batch. Made on [`duel_backend::Measure`] it is the plan
+/// of its memory.
+///
+/// Layer `l` keeps its intermediate results in `saved[l % saved.len()]` and its input in
+/// `residuals[l % residuals.len()]`: their lengths are the whole policy of what is kept.
+pub struct Activations<B: Storage> {
+    /// Final hidden states `[rows, width]`, normed: the input of the head.
+    pub hidden: Real<B>,
+    /// Gradient of [`Activations::hidden`], filled by the loss.
+    pub dhidden: Real<B>,
+    max_rows: usize,
+    pub(crate) residuals: Vec<Real<B>>,
+    pub(crate) saved: Vec<Saved<B>>,
+    pub(crate) stats: Acc<B>,
+    pub(crate) scratch: Scratch<B>,
+    pub(crate) flow: Option<Flow<B>>,
+}
+
+impl<B: Storage> Activations<B> {
+    /// Buffers for up to `max_rows` rows whose positions stay below `max_positions`.
+    pub fn new(b: &B, c: &Config, max_rows: usize, max_positions: usize, keep: Keep) -> Result<Self> {
+        let (rows, h) = (max_rows, c.heads);
+        let stats = |n: usize| b.alloc::<B::Acc>(2 * n);
+        let up_width = up_width(c);
+        let saved = |_| -> Result<Saved<B>> {
+            Ok(Saved {
+                attn_stats: stats(rows)?,
+                raw: match c.qk_norm {
+                    true => Some((b.alloc(rows * h.qkv_width())?, b.alloc(rows * (h.heads + h.kv_heads))?)),
+                    false => None,
+                },
+                qkv: b.alloc(rows * h.qkv_width())?,
+                attended: b.alloc(rows * h.q_width())?,
+                lse: b.alloc(rows * h.heads)?,
+                middle: b.alloc(rows * c.width)?,
+                mlp_stats: stats(rows)?,
+                up: b.alloc(rows * up_width)?,
+            })
+        };
+        let table: Vec<B::Acc> = c.rope_table(max_positions).into_iter().map(B::Acc::from_f64).collect();
+        let mut rope = b.alloc(table.len())?;
+        b.upload(&mut rope, 0, &table);
+        let residuals = if keep == Keep::Nothing { 2 } else { c.layers + 1 };
+        let flow = match keep {
+            Keep::Nothing => None,
+            _ => Some(Flow {
+                stream: b.alloc(rows * c.width)?,
+                normed: b.alloc(rows * c.width)?,
+                qkv: b.alloc(rows * h.qkv_width())?,
+                attended: b.alloc(rows * h.q_width())?,
+                up: b.alloc(rows * up_width)?,
+                act: b.alloc(rows * c.mlp_width)?,
+            }),
+        };
+        Ok(Activations {
+            hidden: b.alloc(rows * c.width)?,
+            dhidden: b.alloc(if flow.is_some() { rows * c.width } else { 0 })?,
+            max_rows,
+            residuals: (0..residuals).map(|_| b.alloc(rows * c.width)).collect::<Result<_>>()?,
+            saved: (0..if keep == Keep::All { c.layers } else { 1 }).map(saved).collect::<Result<_>>()?,
+            stats: stats(rows)?,
+            scratch: Scratch { normed: b.alloc(rows * c.width)?, act: b.alloc(rows * c.mlp_width)?, rope },
+            flow,
+        })
+    }
+
+    /// Most rows of a micro-batch.
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+}
+
+/// Outputs of the first half of the feed-forward.
+pub(crate) fn up_width(c: &Config) -> usize {
+    match c.mlp {
+        Mlp::SwiGlu => 2 * c.mlp_width,
+        Mlp::Gelu => c.mlp_width,
+    }
+}

@@ -1,0 +1,51 @@
+//! Gradients: of a whole model, or of the part of it that is trained.
+
+use crate::weights::{Model, Shape};
+use duel_backend::{Acc, Backend, Result, Storage};
+
+/// Gradients that a backward pass adds to.
+pub trait Gradients<B: Storage> {
+    /// Every parameter's; `None` where it is not trained.
+    fn view(&mut self) -> Model<Option<&mut Acc<B>>>;
+}
+
+/// All of them.
+impl<B: Backend> Gradients<B> for Model<Acc<B>> {
+    fn view(&mut self) -> Model<Option<&mut Acc<B>>> {
+        self.as_mut().map(Some)
+    }
+}
+
+/// Gradients of the parameters that are trained; the others have none, and take no memory.
+pub struct Trained<B: Storage> {
+    parameters: Model<Option<Acc<B>>>,
+}
+
+impl<B: Storage> Trained<B> {
+    /// Zeroed gradients of the parameters that `is_trained` says so of.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn new(b: &B, manifest: &Model<Shape>, mut is_trained: impl FnMut(&Shape) -> bool) -> Result<Self> {
+        let gradient = |s: &Shape| is_trained(s).then(|| b.alloc(s.len())).transpose();
+        Ok(Trained { parameters: manifest.as_ref().try_map(gradient)? })
+    }
+
+    /// The gradients that there are.
+    pub fn list(&self) -> Vec<&Acc<B>> {
+        self.parameters.iter().into_iter().flatten().collect()
+    }
+
+    /// Of one thing for every parameter, those of the parameters that are trained: in the order of [`Trained::list`],
+    /// which is what an optimizer wants of weights and shapes.
+    pub fn of<T>(&self, all: Model<T>) -> Vec<T> {
+        let pairs = all.into_vec().into_iter().zip(self.parameters.iter());
+        pairs.filter(|(_, gradient)| gradient.is_some()).map(|(x, _)| x).collect()
+    }
+}
+
+impl<B: Storage> Gradients<B> for Trained<B> {
+    fn view(&mut self) -> Model<Option<&mut Acc<B>>> {
+        self.parameters.as_mut().map(Option::as_mut)
+    }
+}

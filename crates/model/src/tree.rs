@@ -1,0 +1,139 @@
+//! A model's parameters as a tree: borrowed, changed to something else, listed in one order.
+
+use crate::weights::{Layer, Linear, Model, Norm};
+use std::convert::Infallible;
+use std::result::Result;
+
+impl<T> Norm<T> {
+    fn as_ref(&self) -> Norm<&T> {
+        Norm { weight: &self.weight, bias: self.bias.as_ref() }
+    }
+
+    fn as_mut(&mut self) -> Norm<&mut T> {
+        Norm { weight: &mut self.weight, bias: self.bias.as_mut() }
+    }
+
+    fn map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Norm<U>, E> {
+        Ok(Norm { weight: f(self.weight)?, bias: self.bias.map(f).transpose()? })
+    }
+}
+
+impl<T> Linear<T> {
+    fn as_ref(&self) -> Linear<&T> {
+        Linear { weight: &self.weight, bias: self.bias.as_ref() }
+    }
+
+    fn as_mut(&mut self) -> Linear<&mut T> {
+        Linear { weight: &mut self.weight, bias: self.bias.as_mut() }
+    }
+
+    fn map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Linear<U>, E> {
+        Ok(Linear { weight: f(self.weight)?, bias: self.bias.map(f).transpose()? })
+    }
+}
+
+impl<T> Layer<T> {
+    fn as_ref(&self) -> Layer<&T> {
+        Layer {
+            attn_norm: self.attn_norm.as_ref(),
+            qkv: self.qkv.as_ref(),
+            qk_norm: self.qk_norm.as_ref().map(|(q, k)| (q, k)),
+            out: self.out.as_ref(),
+            mlp_norm: self.mlp_norm.as_ref(),
+            up: self.up.as_ref(),
+            down: self.down.as_ref(),
+        }
+    }
+
+    fn as_mut(&mut self) -> Layer<&mut T> {
+        Layer {
+            attn_norm: self.attn_norm.as_mut(),
+            qkv: self.qkv.as_mut(),
+            qk_norm: self.qk_norm.as_mut().map(|(q, k)| (q, k)),
+            out: self.out.as_mut(),
+            mlp_norm: self.mlp_norm.as_mut(),
+            up: self.up.as_mut(),
+            down: self.down.as_mut(),
+        }
+    }
+
+    fn map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Layer<U>, E> {
+        Ok(Layer {
+            attn_norm: self.attn_norm.map(f)?,
+            qkv: self.qkv.map(f)?,
+            qk_norm: match self.qk_norm {
+                Some((q, k)) => Some((f(q)?, f(k)?)),
+                None => None,
+            },
+            out: self.out.map(f)?,
+            mlp_norm: self.mlp_norm.map(f)?,
+            up: self.up.map(f)?,
+            down: self.down.map(f)?,
+        })
+    }
+}
+
+impl<T> Model<T> {
+    /// The same model of references.
+    pub fn as_ref(&self) -> Model<&T> {
+        Model {
+            embed: &self.embed,
+            positions: self.positions.as_ref(),
+            layers: self.layers.iter().map(Layer::as_ref).collect(),
+            norm: self.norm.as_ref(),
+            head: self.head.as_ref(),
+            score: self.score.as_ref(),
+        }
+    }
+
+    /// The same model of references to write to.
+    pub fn as_mut(&mut self) -> Model<&mut T> {
+        Model {
+            embed: &mut self.embed,
+            positions: self.positions.as_mut(),
+            layers: self.layers.iter_mut().map(Layer::as_mut).collect(),
+            norm: self.norm.as_mut(),
+            head: self.head.as_mut(),
+            score: self.score.as_mut(),
+        }
+    }
+
+    /// The same model with `f` of every parameter, in one fixed order: embedding, positions, layers, norm, head, score.
+    ///
+    /// # Errors
+    /// The first that `f` has.
+    pub fn try_map<U, E>(self, mut f: impl FnMut(T) -> Result<U, E>) -> Result<Model<U>, E> {
+        let f = &mut f;
+        Ok(Model {
+            embed: f(self.embed)?,
+            positions: self.positions.map(&mut *f).transpose()?,
+            layers: self.layers.into_iter().map(|l| l.map(f)).collect::<Result<_, E>>()?,
+            norm: self.norm.map(f)?,
+            head: self.head.map(&mut *f).transpose()?,
+            score: self.score.map(f).transpose()?,
+        })
+    }
+
+    /// As [`Model::try_map`], with an `f` that cannot fail.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Model<U> {
+        let Ok(model) = self.try_map(|p| Ok::<U, Infallible>(f(p)));
+        model
+    }
+
+    /// Every parameter, in the order of [`Model::try_map`].
+    pub fn into_vec(self) -> Vec<T> {
+        let mut all = Vec::new();
+        self.map(|p| all.push(p));
+        all
+    }
+
+    /// As [`Model::into_vec`], to read.
+    pub fn iter(&self) -> Vec<&T> {
+        self.as_ref().into_vec()
+    }
+
+    /// As [`Model::into_vec`], to write to.
+    pub fn iter_mut(&mut self) -> Vec<&mut T> {
+        self.as_mut().into_vec()
+    }
+}
