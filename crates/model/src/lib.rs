@@ -4,6 +4,7 @@ mod activations;
 mod advice;
 mod config;
 mod error;
+mod family;
 mod flat;
 mod folder;
 mod generate;
@@ -29,8 +30,9 @@ mod weights;
 mod write;
 
 pub use activations::{Activations, Keep};
-pub use config::{Config, Family, Mlp, NormKind, Output};
+pub use config::{Config, Mlp, NormKind};
 pub use error::{Error, Result};
+pub use family::{Family, Output};
 pub use flat::{load_flat, save_flat};
 pub use folder::Folder;
 pub use generate::{Generator, Sampling};
