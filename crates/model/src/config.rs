@@ -213,12 +213,17 @@ impl Config {
         Config { output: Output::Score, ..self }
     }
 
-    /// The token that pads a batch and is never scored: the file's, or else the first that ends a text, which is what
-    /// a model with a scalar head is saved with.
+    /// The token that pads a batch, which a model with a scalar head is saved with: the file's, or else the first that
+    /// ends no text. transformers reads the score at the last token that is not the padding, so that where texts end and
+    /// are padded with the same token it would read the row before the one that was learned.
     pub fn pad_token(&self) -> Option<u64> {
         let keys = Keys::new(&self.json);
-        let end = || keys.get("eos_token_id").and_then(|ids| ids.get(0).unwrap_or(ids).as_u64());
-        keys.get("pad_token_id").map_or_else(end, Value::as_u64)
+        let ends: Vec<u64> = match keys.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).collect(),
+            id => id.and_then(Value::as_u64).into_iter().collect(),
+        };
+        let pad = keys.get("pad_token_id").and_then(Value::as_u64).filter(|id| !ends.contains(id));
+        pad.or_else(|| (0..).find(|id| !ends.contains(id)).filter(|_| !ends.is_empty()))
     }
 
     /// Whether both are one and the same model, in whatever words their files say so.

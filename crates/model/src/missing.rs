@@ -24,10 +24,6 @@ pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
     let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
     let why = match (wrapped(shards, config, name), name) {
         (Some((stored, what)), _) => format!(", but `{stored}` is there: {what}"),
-        (None, HEAD) if shards.get(SCORE).is_some() => format!(
-            ", but `{SCORE}` is there: if it is a reward model, name its class {} as the `architectures` of config.json",
-            score::class_of(config.family)
-        ),
         (None, HEAD) if said => {
             ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
                 .into()
@@ -42,7 +38,14 @@ pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
         ),
         (None, _) => "; config.json asks for it".into(),
     };
-    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}"))
+    let reward = match shards.get(SCORE).filter(|_| name == HEAD) {
+        Some(_) => format!(
+            "; or, if this is the reward model that `{SCORE}` is of, name its class {} in `architectures` there",
+            score::class_of(config.family)
+        ),
+        None => String::new(),
+    };
+    Error::file(&shards.listing, format!("tensor `{name}` is missing{why}{reward}"))
 }
 
 /// The name of the tensor in the files behind a wrapper's, and what that means.

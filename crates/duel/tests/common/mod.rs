@@ -130,8 +130,13 @@ impl Run {
         self.set("resume-from-checkpoint", true)
     }
 
+    /// The value of an option that was set.
+    pub fn get(&self, key: &str) -> &str {
+        &self.options.iter().find(|(k, _)| k == key).unwrap().1
+    }
+
     pub fn out(&self) -> PathBuf {
-        self.options.iter().find(|(k, _)| k == "output-dir").unwrap().1.clone().into()
+        self.get("output-dir").into()
     }
 
     pub fn args(&self) -> Vec<String> {

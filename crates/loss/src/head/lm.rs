@@ -27,6 +27,9 @@ pub struct Head<B: Storage> {
     collision: Acc<B>,
     coef: Acc<B>,
     host: [Vec<B::Acc>; 5],
+    /// Of every row of a batch: what is said of it, and its coefficient. They grow to the largest.
+    said: Vec<Row>,
+    coefs: Vec<f64>,
 }
 
 impl<B: Storage> Head<B> {
@@ -50,6 +53,8 @@ impl<B: Storage> Head<B> {
             collision: b.alloc(capacity)?,
             coef: b.alloc(capacity)?,
             host: std::array::from_fn(|_| vec![B::Acc::default(); capacity]),
+            said: Vec::new(),
+            coefs: Vec::new(),
         })
     }
 
@@ -74,7 +79,6 @@ impl<B: Backend> Head<B> {
         hidden: &Real<B>,
         targets: &Targets,
         range: Range<usize>,
-        out: &mut [Row],
     ) -> Result<()> {
         let n = range.len();
         b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
@@ -97,7 +101,7 @@ impl<B: Backend> Head<B> {
         b.download(&mut mean_logit[..n], &self.mean_logit, 0)?;
         b.download(&mut hit[..n], &self.hit, 0)?;
         b.download(&mut collision[..n], &self.collision, 0)?;
-        for (i, row) in out[range].iter_mut().enumerate() {
+        for (i, row) in self.said[range].iter_mut().enumerate() {
             *row = Row {
                 logp: logp[i].to_f64(),
                 entropy: entropy[i].to_f64(),
@@ -117,16 +121,25 @@ impl<B: Backend> Head<B> {
         Logits { rows, vocab: self.vocab, stride: self.stride }
     }
 
-    /// Turns the logits of the rows `range` into gradients, given a coefficient for each.
-    fn gradients(&mut self, b: &B, w: &Real<B>, dw: &mut Acc<B>, dhidden: &mut Real<B>, coefs: &[f64]) {
-        let n = coefs.len();
+    /// Turns the logits of the rows `range` into gradients by their coefficients.
+    fn gradients(
+        &mut self,
+        b: &B,
+        w: Weight<'_, B>,
+        dw: Option<&mut Acc<B>>,
+        dhidden: &mut Real<B>,
+        range: Range<usize>,
+    ) {
+        let n = range.len();
         let host = &mut self.host[0][..n];
-        host.iter_mut().zip(coefs).for_each(|(host, coef)| *host = B::Acc::from_f64(*coef));
+        host.iter_mut().zip(&self.coefs[range]).for_each(|(host, coef)| *host = B::Acc::from_f64(*coef));
         b.upload(&mut self.coef, 0, host);
         let (dims, shape) = (self.dims(n), self.shape(n));
         b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
         b.gemm_dx(&mut self.dhidden, &self.logits, w, dims);
-        b.gemm_dw(dw, &self.logits, &self.hidden, dims);
+        if let Some(dw) = dw {
+            b.gemm_dw(dw, &self.logits, &self.hidden, dims);
+        }
         b.scatter_add(dhidden, &self.dhidden, &self.rows, n, self.width);
     }
 
@@ -137,55 +150,55 @@ impl<B: Backend> Head<B> {
         w: impl Into<Weight<'w, B>>,
         hidden: &Real<B>,
         targets: &Targets,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<&[Row]> {
         let w = w.into();
-        let mut rows = vec![Row::default(); targets.len()];
+        self.said.resize(targets.len(), Row::default());
         for from in (0..targets.len()).step_by(self.capacity) {
-            self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity), &mut rows)?;
+            self.logits(b, w, hidden, targets, from..targets.len().min(from + self.capacity))?;
         }
-        Ok(rows)
+        Ok(&self.said)
     }
 
     /// Scores every row, asks `objective(group, its rows, coefficients)` for the derivative of the loss by the
     /// log-probability of each ([`Targets::by_response`] for objectives of whole responses), and takes the gradients:
-    /// `dw +=`, and added to `dhidden`, which the caller zeroed.
+    /// `dw +=` where there is one, and added to `dhidden`, which the caller zeroed.
     ///
     /// Of a group larger than the room for logits, all but the last part is computed twice, once for what is said of its
     /// rows and once for its gradients. Fails when the device did.
-    pub fn loss(
+    pub fn loss<'w, 'g>(
         &mut self,
         b: &B,
-        w: &Real<B>,
-        dw: &mut Acc<B>,
+        w: impl Into<Weight<'w, B>>,
+        dw: impl Into<Option<&'g mut Acc<B>>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         targets: &Targets,
         mut objective: impl FnMut(usize, &[Row], &mut [f64]),
-    ) -> Result<Vec<Row>> {
-        let mut rows = vec![Row::default(); targets.len()];
-        let mut coefs = vec![0.0; targets.len()];
-        let mut again = Vec::new();
+    ) -> Result<&[Row]> {
+        let (w, mut dw) = (w.into(), dw.into());
+        self.said.resize(targets.len(), Row::default());
+        self.coefs.resize(targets.len(), 0.0);
         for chunk in targets.chunks(self.capacity) {
             let whole = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
             let cut = |from: usize| from..whole.end.min(from + self.capacity);
             let parts: Vec<_> = whole.clone().step_by(self.capacity).map(cut).collect();
             for part in &parts {
-                self.logits(b, w.into(), hidden, targets, part.clone(), &mut rows)?;
+                self.logits(b, w, hidden, targets, part.clone())?;
             }
             for group in chunk {
                 let own = targets.rows_of(group);
-                objective(group, &rows[own.clone()], &mut coefs[own]);
+                self.coefs[own.clone()].fill(0.0);
+                objective(group, &self.said[own.clone()], &mut self.coefs[own]);
             }
-            // From the last part, whose logits are still there; the others come back for their gradients.
+            // From the last part, whose logits are still there; the others come back for their gradients, the same bits.
             for (i, part) in parts.iter().enumerate().rev() {
                 if i + 1 < parts.len() {
-                    again.resize(rows.len(), Row::default());
-                    self.logits(b, w.into(), hidden, targets, part.clone(), &mut again)?;
+                    self.logits(b, w, hidden, targets, part.clone())?;
                 }
-                self.gradients(b, w, dw, dhidden, &coefs[part.clone()]);
+                self.gradients(b, w, dw.as_deref_mut(), dhidden, part.clone());
             }
         }
-        Ok(rows)
+        Ok(&self.said)
     }
 }
 
@@ -210,7 +223,7 @@ mod tests {
                     *c = s.logp * (g + 1) as f64;
                 }
             });
-            let rows = head.loss(&b, &w, &mut dw, &hidden, &mut dh, &t, of).unwrap();
+            let rows = head.loss(&b, &w, &mut dw, &hidden, &mut dh, &t, of).unwrap().to_vec();
             assert_eq!(rows, head.score(&b, &w, &hidden, &t).unwrap());
             dh.iter_mut().for_each(|x| *x -= before);
             (t.sums(&rows), dw, dh)

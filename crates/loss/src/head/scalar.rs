@@ -71,18 +71,20 @@ impl<B: Backend> ScalarHead<B> {
         Ok(values)
     }
 
-    /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=`, and added
+    /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=` where there is one,
+    /// and added
     /// to `dhidden`.
-    pub fn backward(
+    pub fn backward<'w, 'g>(
         &mut self,
         b: &B,
-        w: &Real<B>,
-        dw: &mut Acc<B>,
+        w: impl Into<Weight<'w, B>>,
+        dw: impl Into<Option<&'g mut Acc<B>>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         rows: &[u32],
         slopes: &[f64],
     ) {
+        let (w, mut dw) = (w.into(), dw.into());
         for (part, slopes) in rows.chunks(self.capacity).zip(slopes.chunks(self.capacity)) {
             self.take(b, hidden, part);
             for (value, slope) in self.host.iter_mut().step_by(self.stride).zip(slopes) {
@@ -91,7 +93,9 @@ impl<B: Backend> ScalarHead<B> {
             b.upload(&mut self.values, 0, &self.host[..part.len() * self.stride]);
             let dims = self.dims(part.len());
             b.gemm_dx(&mut self.dhidden, &self.values, w, dims);
-            b.gemm_dw(dw, &self.values, &self.hidden, dims);
+            if let Some(dw) = &mut dw {
+                b.gemm_dw(dw, &self.values, &self.hidden, dims);
+            }
             b.scatter_add(dhidden, &self.dhidden, &self.rows, part.len(), self.width);
         }
     }

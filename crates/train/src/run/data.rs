@@ -35,12 +35,12 @@ impl Data {
         };
         let train = load(&config.dataset)?;
         let eval = config.eval_dataset.as_deref().map(load).transpose()?;
-        // As TRL pairs them: in the order of the file, whatever the order of the steps.
+        // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
         let kl = Objective::of(config).needs().kl;
         let mismatched = |ds: &Dataset, block: usize| kl.then(|| ds.mismatched(block)).transpose();
         let eval_block = config.per_device_eval_batch_size;
         Ok(Data {
-            train_mismatched: mismatched(&train, config.per_device_train_batch_size)?,
+            train_mismatched: mismatched(&train, config.batch_size())?,
             eval_mismatched: eval.as_ref().map(|ds| mismatched(ds, eval_block)).transpose()?.flatten(),
             train,
             eval,
