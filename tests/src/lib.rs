@@ -347,7 +347,7 @@ impl Case {
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
         let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
         let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
-        let stats = targets.sums(&rows);
+        let stats = targets.sums(rows);
         let (mut loss, mut first) = (0.0, 0);
         for group in &batch.scored {
             let stats = &stats[first..first + group.len()];
@@ -399,7 +399,7 @@ pub fn step<B: Backend>(
     b.zero(&mut a.dhidden);
     let (dw, of) = (grads.head_mut(), targets.by_response(|_, stats, slopes| objective(stats, slopes)));
     let rows = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, of);
-    let stats = targets.sums(&rows.expect("the device works"));
+    let stats = targets.sums(rows.expect("the device works"));
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
 }

@@ -38,7 +38,7 @@ fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut head = Head::new(b, c.width, c.vocab, tokens.len()).unwrap();
     let rows = head.score(b, w.head(), &a.hidden, &targets).unwrap();
-    targets.sums(&rows).iter().map(|s| s.logp).collect()
+    targets.sums(rows).iter().map(|s| s.logp).collect()
 }
 
 /// Logits of every row of a text.

@@ -19,11 +19,13 @@ fn temp(name: &str) -> Temp {
 }
 
 /// A run of one loss, by the method that it belongs to.
-fn run(temp: &Temp, word: &Word, out: &str) -> Run {
-    let run = Run::new(temp, out).set("loss-type", word.name).set("save-strategy", "no");
+fn run(temp: &Temp, word: &Word) -> Run {
+    let run = Run::new(temp, "out").set("loss-type", word.name).set("save-strategy", "no");
     let run = if word.uses("label_smoothing") { run.set("label-smoothing", 0.1) } else { run };
     match word.name {
         "orpo" => run.set("method", "orpo"),
+        // By itself it has nothing to learn: the first rewards are 0.
+        "center" => run.set("loss-type", "sigmoid,center"),
         _ if word.is_unpaired() => {
             run.set("method", "kto").set("dataset", temp.path("single.jsonl").display())
         }
@@ -33,7 +35,7 @@ fn run(temp: &Temp, word: &Word, out: &str) -> Run {
 
 /// Runs beside those of single losses: name and options.
 const MORE: &[(&str, &[(&str, &str)])] = &[
-    ("sft", &[("method", "sft")]),
+    ("supervised", &[("method", "sft")]),
     ("reward", &[("method", "reward"), ("center-rewards-coefficient", "0.01")]),
     ("cpo", &[("method", "cpo")]),
     ("sum", &[("loss-type", "sigmoid,bco_pair,lm"), ("loss-weights", "0.8,0.2,1")]),
@@ -43,26 +45,26 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
     ("pairs as singles", &[("method", "kto")]),
 ];
 
-/// Every run, as what makes it with an output folder.
-fn all(temp: &Temp) -> Vec<(&'static str, Box<dyn Fn(&str) -> Run + '_>)> {
-    let words = WORDS.iter().map(|word| {
-        let make: Box<dyn Fn(&str) -> Run> = Box::new(|out| run(temp, word, &format!("{}-{out}", word.name)));
-        (word.name, make)
-    });
+/// Every run by its name.
+fn all(temp: &Temp) -> Vec<(&'static str, Run)> {
+    let words = WORDS.iter().map(|word| (word.name, run(temp, word)));
     let more = MORE.iter().map(|(name, options)| {
-        let make: Box<dyn Fn(&str) -> Run> = Box::new(move |out| {
-            let run = Run::new(temp, &format!("{name}-{out}")).set("save-strategy", "no");
-            options.iter().fold(run, |run, (key, value)| run.set(key, value))
-        });
-        (*name, make)
+        let run = Run::new(temp, "out").set("save-strategy", "no");
+        (*name, options.iter().fold(run, |run, (key, value)| run.set(key, value)))
     });
     words.chain(more).collect()
+}
+
+/// The run `name`, into a folder of its own.
+fn into(temp: &Temp, (name, run): &(&'static str, Run), out: &str) -> Run {
+    run.clone().set("output-dir", temp.path(&format!("{name}-{out}")).display())
 }
 
 #[test]
 fn every_objective_learns() {
     let temp = temp("learns");
-    for (name, make) in all(&temp) {
+    for run in &all(&temp) {
+        let (name, make) = (run.0, |out| into(&temp, run, out));
         // On the same eight groups again and again.
         let small = make("learns").set("max-steps", 30).set("learning-rate", 5e-3);
         let rows = std::fs::read_to_string(small.get("dataset")).unwrap();
@@ -81,7 +83,8 @@ fn every_objective_learns() {
 #[test]
 fn the_way_a_step_is_cut_does_not_matter() {
     let temp = temp("cuts");
-    for (name, make) in all(&temp) {
+    for run in &all(&temp) {
+        let (name, make) = (run.0, |out| into(&temp, run, out));
         let whole = make("whole");
         whole.ok();
         let accumulated =
@@ -103,11 +106,13 @@ fn the_way_a_step_is_cut_does_not_matter() {
 #[test]
 fn every_objective_repeats_and_continues_bit_for_bit() {
     let temp = temp("continues");
-    for (name, make) in all(&temp) {
+    for run in &all(&temp) {
+        let (name, make) = (run.0, |out| into(&temp, run, out));
         let whole = make("whole").set("save-strategy", "steps").set("save-steps", 3);
         whole.ok();
         // The reference is computed again, by two threads.
-        let again = make("again").set("threads", 2).set("cache-dir", temp.path(&format!("{name}-cache")).display());
+        let again =
+            make("again").set("threads", 2).set("cache-dir", temp.path(&format!("{name}-cache")).display());
         again.ok();
         assert_same(&whole, &again, RESULT);
 
@@ -126,11 +131,13 @@ fn the_first_loss_is_that_of_the_reference() {
     let temp = temp("first");
     let first = |word: &str| {
         let word = duel_loss::word(word).unwrap();
-        let run = run(&temp, word, &format!("{}-first", word.name)).set("max-steps", 1);
+        let run = into(&temp, &(word.name, run(&temp, word)), "first").set("max-steps", 1);
         run.ok();
         (run.metric("loss")[0], run)
     };
-    for (name, want) in [("sigmoid_norm", std::f64::consts::LN_2), ("kto", 0.5), ("bco", std::f64::consts::LN_2)] {
+    for (name, want) in
+        [("sigmoid_norm", std::f64::consts::LN_2), ("kto", 0.5), ("bco", std::f64::consts::LN_2)]
+    {
         let (loss, run) = first(name);
         // Sigmoid_norm has no smoothing; the sum of eight equal numbers over eight is rounded at most eight times.
         assert!((loss - want).abs() <= 8.0 * f64::EPSILON, "{name}: {loss:e}");
@@ -179,14 +186,32 @@ fn what_does_not_fit_is_one_error() {
     let margin = temp.path("margin.jsonl");
     for (run, parts) in [
         (run().set("loss-type", "kto"), ["`loss_type = kto`", "`method = dpo`", "sigmoid"]),
-        (run().set("method", "kto").set("loss-type", "sigmoid"), ["`loss_type = sigmoid`", "`method = kto`", "bco"]),
-        (run().set("method", "reward").set("loss-type", "ipo"), ["`loss_type = ipo`", "`method = reward`", "sigmoid"]),
-        (run().set("loss-type", "ipo").set("dataset", margin.display()), ["row 1", "`margin`", "`loss_type = ipo`"]),
-        (run().set("use-weighting", true).set("loss-type", "aot"), ["`use_weighting`", "no effect", "loss_type"]),
-        (run().set("sync-ref-model", true).set("loss-type", "simpo"), ["`sync_ref_model`", "no effect", "reference"]),
+        (
+            run().set("method", "kto").set("loss-type", "sigmoid"),
+            ["`loss_type = sigmoid`", "`method = kto`", "bco"],
+        ),
+        (
+            run().set("method", "reward").set("loss-type", "ipo"),
+            ["`loss_type = ipo`", "`method = reward`", "sigmoid"],
+        ),
+        (
+            run().set("loss-type", "ipo").set("dataset", margin.display()),
+            ["row 1", "`margin`", "`loss_type = ipo`"],
+        ),
+        (
+            run().set("use-weighting", true).set("loss-type", "aot"),
+            ["`use_weighting`", "no effect", "loss_type"],
+        ),
+        (
+            run().set("sync-ref-model", true).set("loss-type", "simpo"),
+            ["`sync_ref_model`", "no effect", "reference"],
+        ),
         (run().set("ref-model-sync-steps", 4), ["`ref_model_sync_steps`", "no effect", "sync_ref_model"]),
         (run().set("desirable-weight", 2), ["`desirable_weight`", "no effect", "loss_type"]),
-        (run().set("method", "reward").set("label-smoothing", 0.1).set("loss-type", "plackett_luce"), ["`label_smoothing`", "no effect", "loss_type"]),
+        (
+            run().set("method", "reward").set("label-smoothing", 0.1).set("loss-type", "plackett_luce"),
+            ["`label_smoothing`", "no effect", "loss_type"],
+        ),
     ] {
         let ended = run.go();
         assert!(matches!(ended.code, Some(1 | 2)), "{}", ended.stderr);

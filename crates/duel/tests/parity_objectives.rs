@@ -3,10 +3,10 @@
 
 mod common;
 
+use common::{Run, Temp, shared_data, write_lines};
 use duel_cpu::Cpu;
 use duel_train::config::{KEYS, Options};
 use duel_train::report::metrics::Record;
-use common::{Run, Temp, shared_data, write_lines};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -220,7 +220,12 @@ fn matches(data: &Path, golden: &Value, name: &str) -> Vec<String> {
                 // A loss that has nothing left to learn has a gradient that is the exponential of its rewards.
                 floor = floor.max(1e-5 * golden[name][0][key].as_f64().unwrap());
             }
-            if let Some(e) = exact.get(i).and_then(|e| e[key].as_f64()) && key=="loss" && DRIFT.iter().any(|(d,_)| *d==name) { println!("EXACT {name} {i} {key} ours {:e} theirs {:e}", got-e, want-e); }
+            if let Some(e) = exact.get(i).and_then(|e| e[key].as_f64())
+                && key == "loss"
+                && DRIFT.iter().any(|(d, _)| *d == name)
+            {
+                println!("EXACT {name} {i} {key} ours {:e} theirs {:e}", got - e, want - e);
+            }
             if (got - want).abs() > tolerance.max(floor) {
                 wrong.push(format!("{name} step {} {key}: {got}, TRL has {want}", i + 1));
             }

@@ -4,7 +4,9 @@ use crate::Error;
 use duel_backend::{Acc, Backend, Layout, Measure, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, ResponseStats, ScalarHead, Targets};
-use duel_model::{Activations, Config, Keep, Model, Output as ModelOutput, Weights, backward, forward};
+use duel_model::{
+    Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
+};
 use duel_optim::{Algorithm, Optimizer};
 
 /// Room that an [`Engine`] needs.
@@ -243,7 +245,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             let hidden = &self.activations.hidden;
             all.extend(match &mut self.output {
                 Output::Tokens(head) => {
-                    self.targets.sums(&head.score(self.b, *view.head(), hidden, &self.targets)?)
+                    self.targets.sums(head.score(self.b, *view.head(), hidden, &self.targets)?)
                 }
                 Output::Values(head) => {
                     valued(&self.targets, &head.values(self.b, *view.score(), hidden, &self.ends)?)
@@ -256,7 +258,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(all)
     }
 
-    /// Adds the gradients of the groups `indices` to `grads`. `objective(group of the dataset, what is scored of it,
+    /// Adds the gradients of the groups `indices` to `grads`, of what is trained. `objective(group of the dataset, what is scored of it,
     /// slopes)` gives the derivative of the loss by each response's summed log-probability, or by its value. Returns the
     /// responses' statistics, in order.
     ///
@@ -264,12 +266,13 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// The device failed.
     pub fn accumulate(
         &mut self,
-        weights: &Model<Real<B>>,
-        grads: &mut Model<Acc<B>>,
+        weights: &impl Weights<B>,
+        grads: &mut impl Gradients<B>,
         ds: &Dataset,
         indices: &[u32],
         mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),
     ) -> Result<Vec<ResponseStats>, Error> {
+        let view = weights.view();
         let mut all = Vec::new();
         for micro in Self::micro_batches(ds, indices, self.room.budget) {
             self.load(ds, micro);
@@ -282,12 +285,14 @@ impl<'b, B: Backend> Engine<'b, B> {
                     let of = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
                         objective(micro[group] as usize, stats, slopes);
                     };
-                    let (w, dw, of) = (weights.head(), grads.head_mut(), self.targets.by_response(of));
-                    let rows = head.loss(self.b, w, dw, hidden, dhidden, &self.targets, of)?;
-                    self.targets.sums(&rows)
+                    let (mut grads, of) = (grads.view(), self.targets.by_response(of));
+                    let dw = grads.head_mut().as_deref_mut();
+                    let rows = head.loss(self.b, *view.head(), dw, hidden, dhidden, &self.targets, of)?;
+                    self.targets.sums(rows)
                 }
                 Output::Values(head) => {
-                    let (w, dw) = (weights.score(), grads.score_mut());
+                    let mut grads = grads.view();
+                    let (w, dw) = (*view.score(), grads.score_mut().as_deref_mut());
                     let stats = valued(&self.targets, &head.values(self.b, w, hidden, &self.ends)?);
                     let mut slopes = vec![0.0; stats.len()];
                     let mut at = 0;

@@ -12,7 +12,7 @@ use crate::signal;
 use duel_backend::{Backend, Element, Real};
 use duel_data::Dataset;
 use duel_model::Model;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,9 @@ impl Reference {
         groups: &[u32],
         cache: &Cache,
     ) -> Result<Self, Error> {
-        let mut known: HashMap<u32, Vec<f64>> = cache.read(ds).into_iter().collect();
+        let asked: HashSet<u32> = groups.iter().copied().collect();
+        let mut known: HashMap<u32, Vec<f64>> =
+            cache.read(ds).into_iter().filter(|(i, _)| asked.contains(i)).collect();
         let missing: Vec<u32> = groups.iter().copied().filter(|i| !known.contains_key(i)).collect();
         let read = groups.len() - missing.len();
         if !groups.is_empty() {

@@ -75,7 +75,7 @@ impl Run {
             duel_model::forward(b, &self.case.config, &weights, &batch.layout(b), &mut a);
             let targets = batch.targets();
             let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
-            logps.extend(targets.sums(&rows).iter().map(|s| s.logp));
+            logps.extend(targets.sums(rows).iter().map(|s| s.logp));
         }
         logps
     }
