@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     targets.push_group(&TOKENS, [response(3), response(6)], &[]);
     // Room for 4 rows of logits, of 6: what is larger than its room is done in parts.
     let mut head = Head::new(&cpu, WIDTH, VOCAB, 4)?;
-    let reference = targets.sums(&head.score(&cpu, &of_reference, &hidden, &targets)?);
+    let reference = targets.sums(head.score(&cpu, &of_reference, &hidden, &targets)?);
 
     let terms = [("sigmoid", 1.0), ("sft", 0.1)].map(|(name, weight)| (weight, word(name).expect("a loss")));
     let objective = Objective::new(terms.into(), Settings { beta: BETA, ..Settings::default() });
