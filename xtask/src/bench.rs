@@ -1,17 +1,17 @@
-//! `cargo xtask bench`: criterion's benchmarks of the CPU, then the table of what they measured; or the part of the README
-//! that says how fast a GPU is.
+//! `cargo xtask bench`: criterion's benchmarks of the CPU, then the table of what they measured; or the part of
+//! benches/SPEED.md that says how fast a GPU is.
 
 use crate::{command, start};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-const USAGE: &str = "cargo xtask bench [--quick] [FILTER] | --readme";
+const USAGE: &str = "cargo xtask bench [--quick] [FILTER] | --page";
 
 /// Runs the benchmarks whose name contains the filter (all without one), and prints and keeps the results.
 pub fn run(args: &[String]) -> Result<(), u8> {
-    if args == ["--readme"] {
-        let readme = ["run", "--quiet", "--package", "duel-benches", "--bin", "readme"];
-        return start(&mut command(&readme, &[]));
+    if args == ["--page"] {
+        let page = ["run", "--quiet", "--package", "duel-benches", "--bin", "page"];
+        return start(&mut command(&page, &[]));
     }
     let (flags, filters): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| a.starts_with('-'));
     if flags.iter().any(|f| *f != "--quick") || filters.len() > 1 {

@@ -13,11 +13,12 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   generate [...]  duel generate
   bench [--quick] [FILTER]
                   the criterion benchmarks of the CPU, in one table
-  bench --readme  rewrites the README's part on GPUs from the newest results
+  bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
-  check           formatting, clippy, the scripts' tests, a minute of fuzzing and every test, as CI runs them";
+  check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
+                  tests, a minute of fuzzing, every test";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
@@ -41,7 +42,8 @@ fn start(command: &mut Command) -> Result<(), u8> {
     }
 }
 
-/// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked there.
+/// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked
+/// there.
 fn fuzz(rest: &[String]) -> Result<(), u8> {
     let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
     start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
@@ -51,6 +53,8 @@ fn fuzz(rest: &[String]) -> Result<(), u8> {
 fn check() -> Result<(), u8> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    start(command(&["doc", "--workspace", "--no-deps"], &[]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    deny()?;
     match Command::new("python3").arg("--version").output() {
         Ok(_) => scripts()?,
         Err(_) => eprintln!("SKIPPED: the tests of the scripts in benches/, there is no python3"),
@@ -58,6 +62,24 @@ fn check() -> Result<(), u8> {
     // With a seed of its own each time, which it prints.
     fuzz(&["--seconds".into(), "60".into()])?;
     cargo(&["test", "--workspace"], &[])
+}
+
+/// What `deny.toml` asks of the crates in Cargo.lock: their licences, versions and sources, and known faults where the
+/// list of them can be fetched.
+fn deny() -> Result<(), u8> {
+    let succeeds = |args: &[&str]| command(args, &[]).output().is_ok_and(|output| output.status.success());
+    if !succeeds(&["deny", "--version"]) {
+        eprintln!(
+            "SKIPPED: licences, versions and sources of the crates; `cargo install cargo-deny` brings what checks them"
+        );
+        return Ok(());
+    }
+    cargo(&["deny", "check", "bans", "licenses", "sources"], &[])?;
+    if !succeeds(&["deny", "fetch", "db"]) {
+        eprintln!("SKIPPED: known faults of the crates; `cargo deny fetch db` cannot get their list");
+        return Ok(());
+    }
+    cargo(&["deny", "check", "--disable-fetch", "advisories"], &[])
 }
 
 /// Tests of the benchmarks' scripts.

@@ -1,7 +1,7 @@
 //! What to tell a user whose folder is not one that can be read.
 
 use crate::error::Error;
-use crate::shards::SINGLE;
+use crate::names::{INDEX, SINGLE};
 use std::path::{Component, Path};
 
 /// The error for a folder without `config.json`.
@@ -121,7 +121,7 @@ fn other_safetensors(names: &[String]) -> Option<String> {
     let name = names.iter().find(|name| name.ends_with(".safetensors"))?;
     let shard = name.starts_with("model-");
     Some(if shard {
-        format!("has {name} but no model.safetensors.index.json; download that file too")
+        format!("has {name} but no {INDEX}; download that file too")
     } else {
         format!(
             "has {name} but no {SINGLE}; take the model as transformers saves it, or rename the file if it is that"

@@ -1,8 +1,9 @@
 //! A Hugging Face folder: its config, and where each of the model's tensors lies.
 
 use crate::advice;
-use crate::config::{Config, Output};
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::family::Output;
 use crate::json;
 use crate::leftover;
 use crate::missing::missing;

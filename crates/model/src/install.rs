@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::json;
+use crate::names::SINGLE;
 use crate::quantised;
-use crate::shards::SINGLE;
 use crate::write::{sync, write_synced};
 use serde_json::{Map, Value};
 use std::fs;

@@ -1,7 +1,8 @@
 //! Tensors of the files that the config has no place for.
 
-use crate::config::{Config, Family, Output};
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::family::{Family, Output};
 use crate::plural::counted;
 use crate::shards::Shards;
 use crate::weights::HEAD;

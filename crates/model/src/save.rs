@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::shards::SINGLE;
+use crate::names::SINGLE;
 use crate::weights::{Model, Shape};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
 use duel_backend::{Backend, Element, Float, Real};

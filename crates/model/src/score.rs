@@ -1,6 +1,6 @@
 //! The scalar head of a reward model: one score a text, in the place of the language model's head.
 
-use crate::config::{Family, Output};
+use crate::family::{Family, Output};
 use crate::keys::{Keys, Read};
 use serde_json::{Map, Value, json};
 use std::f64::consts::TAU;

@@ -3,6 +3,7 @@
 use crate::advice;
 use crate::error::{Error, Result};
 use crate::json;
+use crate::names::{INDEX, SINGLE};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
@@ -11,10 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// What transformers looks for first.
-pub(crate) const SINGLE: &str = "model.safetensors";
-/// What it looks for next: names the files that hold the model together.
-const INDEX: &str = "model.safetensors.index.json";
 /// Types that weights can be of, as [`Tensor::is_float`] has it.
 pub(crate) const FLOATS: &str = "F64, F32, BF16 or F16";
 

@@ -1,4 +1,5 @@
-use crate::config::{Config, Family, Mlp, NormKind, Output};
+use crate::config::{Config, Mlp, NormKind};
+use crate::family::{Family, Output};
 use crate::score::{SCORE, deviation};
 use duel_backend::{Backend, Element, Float, Real, Result, Storage, Weight};
 

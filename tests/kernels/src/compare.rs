@@ -149,8 +149,7 @@ fn run<R: Float, B: Backend>(b: &B, operation: &impl Operation) -> Vec<Output> {
 ///
 /// The rule: in each output, the largest error against `Cpu<f64>` on the same inputs, relative to the largest number of
 /// the row that it is in, is at most twice that of `Cpu<R>`, plus one rounding to the type of the output and
-/// [`FLOOR`] roundings of `f32`. A number that is too large for that type must come out as the infinity that it
-/// rounds to.
+/// three roundings of `f32`. A number that is too large for that type must come out as the infinity that it rounds to.
 ///
 /// # Panics
 /// When it does not hold, with the worst element.

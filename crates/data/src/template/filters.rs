@@ -1,9 +1,9 @@
 //! Filters, tests and functions as Jinja2 has them, where minijinja has them otherwise.
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, filters, format_filter, functions};
+use minijinja::{Environment, Error, FormatStyle, State, filters, format_filter, functions};
 
-use super::json;
+use super::json::{self, spaces_of};
 use super::methods::method;
 use super::print::{self, shown};
 
@@ -91,15 +91,6 @@ fn title(text: &str) -> String {
         begins = c.is_whitespace() || "-({[<".contains(c);
     }
     out
-}
-
-/// As many spaces as a template asks for, within reason: it may ask for more than there is memory.
-pub(super) fn spaces_of(width: &Value) -> Result<String, Error> {
-    const MOST: usize = 1000;
-    match usize::try_from(width.clone())? {
-        n if n <= MOST => Ok(" ".repeat(n)),
-        n => Err(Error::new(ErrorKind::InvalidOperation, format!("an indent of {n} is above {MOST}"))),
-    }
 }
 
 /// `indent(width=4, first=False, blank=False)`, with a text as width too.

@@ -3,7 +3,6 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind};
 
-use super::filters::spaces_of;
 use super::print::float;
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. Unlike Jinja's own filter it
@@ -31,6 +30,15 @@ pub(super) fn dumps(value: Value, args: Rest<Value>) -> Result<String, Error> {
     let mut out = String::new();
     Writer { ensure_ascii, indent, item, key, sort_keys }.write(&mut out, &value, 0)?;
     Ok(out)
+}
+
+/// As many spaces as a template asks for, within reason: it may ask for more than there is memory.
+pub(super) fn spaces_of(width: &Value) -> Result<String, Error> {
+    const MOST: usize = 1000;
+    match usize::try_from(width.clone())? {
+        n if n <= MOST => Ok(" ".repeat(n)),
+        n => Err(Error::new(ErrorKind::InvalidOperation, format!("an indent of {n} is above {MOST}"))),
+    }
 }
 
 struct Writer {

@@ -17,8 +17,8 @@ mod unpaired;
 mod word;
 
 pub use margin::{hinge, ipo, sigmoid};
-pub use score::{Divergence, Group, PairLoss, Score};
-pub use sum::{Needs, Objective, Totals};
+pub use score::{Divergence, Group, PairLoss, Score, Totals};
+pub use sum::{Needs, Objective};
 pub use word::{Settings, Word};
 
 use word::Kind;

@@ -1,6 +1,6 @@
 //! A weighted sum of losses over the groups of a batch.
 
-use super::score::{Group, PairLoss, Score};
+use super::score::{Group, PairLoss, Score, Totals};
 use super::word::{Baseline, Kind, Pair, Settings, Word};
 use super::{CENTER, LM, SFT};
 
@@ -17,35 +17,6 @@ pub struct Needs {
     pub kl: bool,
     /// [`Totals::mean_reward`], which goes on from batch to batch.
     pub mean_reward: bool,
-}
-
-/// What is known of a whole batch, however it is cut into micro-batches: what its means are over, and what rewards are
-/// measured by.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Totals {
-    /// Groups.
-    pub groups: usize,
-    /// Pairs of responses to one prompt.
-    pub pairs: usize,
-    /// Scored tokens of the best responses.
-    pub tokens: usize,
-    /// Scored tokens of the prompts.
-    pub prompt_tokens: usize,
-    /// Mean log-ratio of responses to prompts that are not theirs, at least 0: KTO's estimate of the divergence of the
-    /// policy from the reference.
-    pub kl: f64,
-    /// Mean of every reward so far, those of this batch among them.
-    pub mean_reward: f64,
-}
-
-impl Totals {
-    /// Adds a group of so many responses, the best of which has so many scored tokens, and its prompt so many.
-    pub fn add(&mut self, responses: usize, tokens: usize, prompt_tokens: usize) {
-        self.groups += 1;
-        self.pairs += responses * responses.saturating_sub(1) / 2;
-        self.tokens += tokens;
-        self.prompt_tokens += prompt_tokens;
-    }
 }
 
 /// A weighted sum of losses.

@@ -1,7 +1,6 @@
 //! A loss by its name, and what losses can be told.
 
-use super::score::{Divergence, PairLoss, Score};
-use super::sum::Totals;
+use super::score::{Divergence, PairLoss, Score, Totals};
 
 /// What the losses can be told.
 #[derive(Clone, Copy, Debug, PartialEq)]

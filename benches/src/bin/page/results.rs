@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn the_newest_complete_results_count() {
-        let folder = std::env::temp_dir().join(format!("duel-readme-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("duel-page-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
         write("2030-01-01-a-cpu.json", r#"{"date": "2030-01-01"}"#);

@@ -84,7 +84,7 @@ fn setting(name: &str, results: &Value) -> String {
     let sanitizer: Vec<_> = sanitizer.collect();
     let sanitizer = if sanitizer.is_empty() { MISSING.into() } else { sanitizer.join("; ") };
     format!(
-        "Measured on {} ({}), driver {}, CUDA {}, beside {} cores of {}, {}, commit {} (`benches/results/{name}`). \
+        "Measured on {} ({}), driver {}, CUDA {}, beside {} cores of {}, {}, commit {} (`results/{name}`). \
          Versions: {versions}. Ceilings: a copy within the device {}, a large matrix product in bf16 {}. Conformance \
          against the CPU in double precision: {conformance}. compute-sanitizer: {sanitizer}.",
         text_of(&machine["gpu"]),
@@ -247,7 +247,7 @@ mod tests {
         let flat = text.replace('\n', " ");
         for part in [
             "Measured on MADE UP 100 (50.0 GB), driver 1.2, CUDA 3.4, beside 3 cores of a cpu, 2000-01-01, commit abc1234",
-            "(`benches/results/gpu-made-up.json`). Versions: torch 0.0.1, trl not measured.",
+            "(`results/gpu-made-up.json`). Versions: torch 0.0.1, trl not measured.",
             "a copy within the device 2.00 TB/s, a large matrix product in bf16 500 TFLOP/s",
             "7 passed, 0 failed. compute-sanitizer: memcheck over 5 tests: 0 errors.",
             "differ from TRL's by 2.0e-2 at most",

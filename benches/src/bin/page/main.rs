@@ -1,4 +1,4 @@
-//! Writes the GPU section of the top README from the newest results of a GPU, or from predictions where there are none.
+//! Writes the GPU section of `SPEED.md` from the newest results of a GPU, or from predictions where there are none.
 
 mod measured;
 mod predict;
@@ -26,15 +26,15 @@ fn main() -> ExitCode {
 }
 
 fn update() -> Result<(), String> {
-    let path = readme();
+    let path = page();
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
     let old = std::fs::read_to_string(&path).map_err(failed)?;
     let new = with_section(&old, &section()?)?;
     std::fs::write(&path, new).map_err(failed)
 }
 
-fn readme() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")
+fn page() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("SPEED.md")
 }
 
 /// The section as it should be.
@@ -49,7 +49,7 @@ fn section() -> Result<String, String> {
 /// The text with another section between the markers.
 fn with_section(text: &str, section: &str) -> Result<String, String> {
     let [begin, end] = MARKERS;
-    let missing = || format!("README.md has no lines {} and {}", begin.trim(), end.trim());
+    let missing = || format!("SPEED.md has no lines {} and {}", begin.trim(), end.trim());
     let (before, rest) = text.split_once(begin).ok_or_else(missing)?;
     let (_, after) = rest.split_once(end).ok_or_else(missing)?;
     Ok(format!("{before}{begin}\n{section}\n{end}{after}"))
@@ -60,12 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_is_up_to_date() {
-        let text = std::fs::read_to_string(readme()).unwrap();
+    fn the_page_is_up_to_date() {
+        let text = std::fs::read_to_string(page()).unwrap();
         let new = with_section(&text, &section().unwrap()).unwrap();
         assert!(
             text == new,
-            "the GPU section of README.md is not what the results and predictions give; run `cargo xtask bench --readme`"
+            "the GPU section of SPEED.md is not what the results and predictions give; run `cargo xtask bench --page`"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Which of the benchmarks the README shows, and which steps.
+//! Which of the benchmarks the page shows, and which steps.
 
 use duel_backend::Gemm;
 use duel_benches::gpu::{Case, Gpu, cases};
@@ -13,7 +13,7 @@ use duel_train::engine::{Engine, Room, parameter_bytes};
 /// Lengths of sequences at which attention is shown.
 const SHOWN_LENGTHS: [usize; 3] = [512, 2048, 8192];
 
-/// The benchmarks that the README shows.
+/// The benchmarks that the page shows.
 pub fn shown() -> Vec<Case> {
     cases().into_iter().filter(is_shown).collect()
 }

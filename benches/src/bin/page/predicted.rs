@@ -15,7 +15,7 @@ const TRL_SHARE: f64 = 0.40;
 pub fn section() -> String {
     let mut text = wrap(
         "**Nothing here was measured: these are predictions, and no kernel has run on a GPU yet.** They are made by code \
-         (`benches/src/bin/readme/predict.rs`) from the work of each call, counted as `benches/src/gpu.rs` counts it, and a \
+         (`benches/src/bin/page/predict.rs`) from the work of each call, counted as `benches/src/gpu.rs` counts it, and a \
          table of expected shares. *Floor* is the work over the assumed ceilings of an H100 SXM, a copy at 3.0 TB/s and a \
          matrix product in bf16 at 790 TFLOP/s; one such machine measured 3.0 and 798 on 2026-11-13. *Share* is the floor \
          over the predicted time. *Published* are rates of others in TFLOP/s on an H100 (Liger's on an H200): what is to \
