@@ -46,6 +46,16 @@ impl Totals {
         self.tokens += tokens;
         self.prompt_tokens += prompt_tokens;
     }
+
+    /// What a pair counts in the mean over all pairs, `weight` times.
+    pub(crate) fn share_of_pair(&self, weight: f64) -> f64 {
+        share(weight, self.pairs)
+    }
+}
+
+/// `weight` times the share of one in a mean over `n`.
+fn share(weight: f64, n: usize) -> f64 {
+    weight / n.max(1) as f64
 }
 
 /// A weighted sum of losses.
@@ -141,7 +151,7 @@ impl Objective {
         totals: Totals,
         slopes: &mut [f64],
     ) -> f64 {
-        let share = |n: usize| weight / n.max(1) as f64;
+        let share = |n: usize| share(weight, n);
         let mut first = 0;
         let starts: Vec<usize> = groups
             .iter()
