@@ -480,29 +480,34 @@ typedef struct LogprobBwParams {
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobBwParams;
 
-/* PreferenceParams::objective. */
+/* PreferenceParams::rule. */
 #define PREFERENCE_SIGMOID 0
 #define PREFERENCE_IPO_SUM 1  /* of summed log-ratios */
-#define PREFERENCE_IPO_MEAN 2 /* of log-ratios per token */
+#define PREFERENCE_IPO_MEAN 2 /* of log-ratios per row */
 #define PREFERENCE_HINGE 3
 
-/* preference: loss and coefficients of a chunk of whole groups. */
+/* Columns of PreferenceParams::sums. */
+#define PREFERENCE_COLUMNS 6
+
+/* preference: coefficients of whole groups' rows, and what is summed of their responses. */
 typedef struct PreferenceParams {
     float *coef;               /* [rows]: derivative of the loss by each row's logp */
-    double *sums;              /* [responses, 4]: logp, entropy, mean_logit and hit over each response's rows */
-    double *loss;              /* [responses]: of the pairs in which each is the preferred one, over the weight */
-    double *rewards;           /* [responses]: beta times the log-ratio */
+    double *sums;              /* [responses, 6], over each response's rows: weight * logp, entropy, mean_logit, hit and
+                                * logp - collision; then the loss of the pairs in which it is preferred, by the share */
     const float *logp;         /* [rows] */
     const float *entropy;      /* [rows] */
     const float *mean_logit;   /* [rows] */
     const float *hit;          /* [rows] */
-    const double *reference;   /* [responses]: the reference model's sums of logp */
+    const float *collision;    /* [rows] */
+    const double *weights;     /* [rows] */
+    const double *reference;   /* [responses]: the reference model's sums of weight * logp */
+    const double *margins;     /* [groups] */
     const unsigned *responses; /* [responses + 1]: first row of each, and the end of the last */
     const unsigned *groups;    /* [groups + 1]: first response of each, and the end of the last */
     double beta;
     double label_smoothing;    /* of the sigmoid: share of labels that are taken to be wrong */
-    double weight;             /* what the loss is divided by: pairs of the whole batch */
-    unsigned objective;        /* PREFERENCE_... */
+    double share;              /* of each pair in the loss */
+    unsigned rule;             /* PREFERENCE_... */
 } PreferenceParams;
 
 /* ---- attention ----------------------------------------------------------------------------------------- */

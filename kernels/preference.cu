@@ -1,22 +1,23 @@
 // The preference objective over a chunk of whole groups, between the head's forward and its backward, so that neither
-// waits for the host. Serves the inherent method `Cuda::preference`.
+// waits for the host. Verb: preference.
 //
-//   l = sum of a response's logp, in row order;  u = l - reference;  n = its rows
-//   h = u_chosen - u_rejected for every pair of a group's ranking (best response first)
-//   sigmoid  -(1 - e) ln s(beta h) - e ln s(-beta h), s(z) = 1 / (1 + e^-z)   (Rafailov et al., 2023, equation 7;
-//                                                                              label smoothing e: Mitchell, 2023)
-//   ipo      (h - 1 / (2 beta))^2, h of the sums or of u / n                  (Azar et al., 2023, equation 17)
-//   hinge    max(0, 1 - beta h)                                               (Zhao et al., 2023)
-//   coef of a row = the derivative by l of its response, summed over the pairs that it is in, over the weight
+//   l = sum of weight logp over a response's rows, in their order;  u = l - reference;  n = its rows
+//   h = u_chosen - u_rejected for every pair of a group's ranking (best response first);  z = beta h - margin
+//   sigmoid  -(1 - e) ln s(z) - e ln s(-z), s(z) = 1 / (1 + e^-z)   (Rafailov et al., 2023, equation 7;
+//                                                                    label smoothing e: Mitchell, 2023)
+//   ipo      (h - 1 / (2 beta))^2, h of the sums or of u / n        (Azar et al., 2023, equation 17)
+//   hinge    max(0, 1 - z)                                          (Zhao et al., 2023)
+//   coef of a row = its weight times the derivative by l of its response, summed over the pairs that it is in, each by
+//   the share
 //
 // In double precision and in the order in which the host sums: a policy that is its reference has u = 0 exactly.
 //
 // Grid: a block for each group. First a thread for each response and statistic sums its rows; then a warp for each
-// response takes its pairs, every lane all of them, and writes the coefficients of its rows. Bound by latency: 16
+// response takes its pairs, every lane all of them, and writes the coefficients of its rows. Bound by latency: 28
 // bytes in and 4 out for a row, and a few hundred operations for each pair.
 #include "common.cuh"
 
-constexpr unsigned STATISTICS = 4; // columns of PreferenceParams::sums
+constexpr unsigned SUMS = PREFERENCE_COLUMNS - 1; // over rows
 
 // ln(1 + e^x) without overflow.
 DEVICE double softplus(double x) { return fmax(x, 0.0) + log1p(exp(-fabs(x))); }
@@ -39,16 +40,16 @@ struct PairLoss {
     double by_rejected;
 };
 
-DEVICE PairLoss pair_loss(const PreferenceParams &p, const Response &chosen, const Response &rejected) {
-    if (p.objective == PREFERENCE_IPO_SUM || p.objective == PREFERENCE_IPO_MEAN) {
-        const bool mean = p.objective == PREFERENCE_IPO_MEAN;
+DEVICE PairLoss pair_loss(const PreferenceParams &p, const Response &chosen, const Response &rejected, double margin) {
+    if (p.rule == PREFERENCE_IPO_SUM || p.rule == PREFERENCE_IPO_MEAN) {
+        const bool mean = p.rule == PREFERENCE_IPO_MEAN;
         const double w = mean ? 1.0 / fmax(chosen.tokens, 1.0) : 1.0;
         const double l = mean ? 1.0 / fmax(rejected.tokens, 1.0) : 1.0;
         const double miss = chosen.ratio * w - rejected.ratio * l - 1.0 / (2.0 * p.beta);
         return {miss * miss, 2.0 * miss * w, -2.0 * miss * l};
     }
-    const double z = p.beta * (chosen.ratio - rejected.ratio);
-    if (p.objective == PREFERENCE_HINGE) {
+    const double z = p.beta * (chosen.ratio - rejected.ratio) - margin;
+    if (p.rule == PREFERENCE_HINGE) {
         const double slope = 1.0 - z > 0.0 ? -p.beta : 0.0;
         return {fmax(1.0 - z, 0.0), slope, -slope};
     }
@@ -58,30 +59,43 @@ DEVICE PairLoss pair_loss(const PreferenceParams &p, const Response &chosen, con
 }
 
 DEVICE Response response_of(const PreferenceParams &p, unsigned response) {
-    return {p.sums[response * STATISTICS] - p.reference[response],
+    return {p.sums[response * PREFERENCE_COLUMNS] - p.reference[response],
             static_cast<double>(p.responses[response + 1] - p.responses[response])};
 }
 
+// What a row adds to the sum in this column.
+DEVICE double term(const PreferenceParams &p, unsigned column, unsigned row) {
+    switch (column) { // no array of pointers: it would lie in local memory
+    case 0:
+        return multiply_rounded(p.weights[row], static_cast<double>(p.logp[row]));
+    case 1:
+        return static_cast<double>(p.entropy[row]);
+    case 2:
+        return static_cast<double>(p.mean_logit[row]);
+    case 3:
+        return static_cast<double>(p.hit[row]);
+    default:
+        return static_cast<double>(p.logp[row]) - static_cast<double>(p.collision[row]);
+    }
+}
+
 DEVICE void sum_rows(const PreferenceParams &p, unsigned first, unsigned end) {
-    for (unsigned i = first * STATISTICS + threadIdx.x; i < end * STATISTICS; i += PREFERENCE_THREADS) {
-        const unsigned response = i / STATISTICS;
-        const unsigned statistic = i % STATISTICS; // no array of pointers: it would lie in local memory
-        const float *values = statistic == 0   ? p.logp
-                              : statistic == 1 ? p.entropy
-                              : statistic == 2 ? p.mean_logit
-                                               : p.hit;
+    for (unsigned i = first * SUMS + threadIdx.x; i < end * SUMS; i += PREFERENCE_THREADS) {
+        const unsigned response = i / SUMS;
+        const unsigned column = i % SUMS;
         double sum = 0.0;
 #pragma unroll 8
         for (unsigned row = p.responses[response]; row < p.responses[response + 1]; row++) {
-            sum += static_cast<double>(values[row]);
+            sum += term(p, column, row);
         }
-        p.sums[i] = sum;
+        p.sums[response * PREFERENCE_COLUMNS + column] = sum;
     }
 }
 
 DEVICE void preference_group(const PreferenceParams &p) {
     const unsigned first = p.groups[blockIdx.x];
     const unsigned end = p.groups[blockIdx.x + 1];
+    const double margin = p.margins[blockIdx.x];
     sum_rows(p, first, end);
     __syncthreads();
     const unsigned lane = threadIdx.x % 32;
@@ -90,19 +104,18 @@ DEVICE void preference_group(const PreferenceParams &p) {
         double loss = 0.0;
         double slope = 0.0;
         for (unsigned other = first; other < mine; other++) {
-            slope += pair_loss(p, response_of(p, other), own).by_rejected / p.weight;
+            slope += p.share * pair_loss(p, response_of(p, other), own, margin).by_rejected;
         }
         for (unsigned other = mine + 1; other < end; other++) {
-            const PairLoss pair = pair_loss(p, own, response_of(p, other));
-            loss += pair.value / p.weight;
-            slope += pair.by_chosen / p.weight;
+            const PairLoss pair = pair_loss(p, own, response_of(p, other), margin);
+            loss += p.share * pair.value;
+            slope += p.share * pair.by_chosen;
         }
         if (lane == 0) {
-            p.loss[mine] = loss;
-            p.rewards[mine] = p.beta * own.ratio;
+            p.sums[mine * PREFERENCE_COLUMNS + SUMS] = loss;
         }
         for (unsigned row = p.responses[mine] + lane; row < p.responses[mine + 1]; row += 32) {
-            p.coef[row] = static_cast<float>(slope);
+            p.coef[row] = static_cast<float>(slope * p.weights[row]);
         }
     }
 }

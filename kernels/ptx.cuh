@@ -125,6 +125,14 @@ DEVICE float multiply_rounded(float x, float y) {
     return product;
 #endif
 }
+DEVICE double multiply_rounded(double x, double y) {
+#ifdef __CUDACC__
+    return __dmul_rn(x, y);
+#else
+    const volatile double product = x * y;
+    return product;
+#endif
+}
 
 // 2^x, relative error about 2^-22; subnormal results are 0.
 DEVICE float exp2_approx(float x) {

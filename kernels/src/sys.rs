@@ -6,6 +6,7 @@ pub const PREFERENCE_SIGMOID: u32 = 0;
 pub const PREFERENCE_IPO_SUM: u32 = 1;
 pub const PREFERENCE_IPO_MEAN: u32 = 2;
 pub const PREFERENCE_HINGE: u32 = 3;
+pub const PREFERENCE_COLUMNS: u32 = 6;
 pub const ROW_THREADS: Geometry = 256;
 pub const ROW_TEAM: Geometry = 8;
 pub const ROW_HELD: Geometry = 4;
@@ -780,48 +781,50 @@ const _: () = {
 pub struct PreferenceParams {
     pub coef: *mut f32,
     pub sums: *mut f64,
-    pub loss: *mut f64,
-    pub rewards: *mut f64,
     pub logp: *const f32,
     pub entropy: *const f32,
     pub mean_logit: *const f32,
     pub hit: *const f32,
+    pub collision: *const f32,
+    pub weights: *const f64,
     pub reference: *const f64,
+    pub margins: *const f64,
     pub responses: *const core::ffi::c_uint,
     pub groups: *const core::ffi::c_uint,
     pub beta: f64,
     pub label_smoothing: f64,
-    pub weight: f64,
-    pub objective: core::ffi::c_uint,
+    pub share: f64,
+    pub rule: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PreferenceParams"][::core::mem::size_of::<PreferenceParams>() - 120usize];
+    ["Size of PreferenceParams"][::core::mem::size_of::<PreferenceParams>() - 128usize];
     ["Alignment of PreferenceParams"][::core::mem::align_of::<PreferenceParams>() - 8usize];
     ["Offset of field: PreferenceParams::coef"][::core::mem::offset_of!(PreferenceParams, coef) - 0usize];
     ["Offset of field: PreferenceParams::sums"][::core::mem::offset_of!(PreferenceParams, sums) - 8usize];
-    ["Offset of field: PreferenceParams::loss"][::core::mem::offset_of!(PreferenceParams, loss) - 16usize];
-    ["Offset of field: PreferenceParams::rewards"]
-        [::core::mem::offset_of!(PreferenceParams, rewards) - 24usize];
-    ["Offset of field: PreferenceParams::logp"][::core::mem::offset_of!(PreferenceParams, logp) - 32usize];
+    ["Offset of field: PreferenceParams::logp"][::core::mem::offset_of!(PreferenceParams, logp) - 16usize];
     ["Offset of field: PreferenceParams::entropy"]
-        [::core::mem::offset_of!(PreferenceParams, entropy) - 40usize];
+        [::core::mem::offset_of!(PreferenceParams, entropy) - 24usize];
     ["Offset of field: PreferenceParams::mean_logit"]
-        [::core::mem::offset_of!(PreferenceParams, mean_logit) - 48usize];
-    ["Offset of field: PreferenceParams::hit"][::core::mem::offset_of!(PreferenceParams, hit) - 56usize];
+        [::core::mem::offset_of!(PreferenceParams, mean_logit) - 32usize];
+    ["Offset of field: PreferenceParams::hit"][::core::mem::offset_of!(PreferenceParams, hit) - 40usize];
+    ["Offset of field: PreferenceParams::collision"]
+        [::core::mem::offset_of!(PreferenceParams, collision) - 48usize];
+    ["Offset of field: PreferenceParams::weights"]
+        [::core::mem::offset_of!(PreferenceParams, weights) - 56usize];
     ["Offset of field: PreferenceParams::reference"]
         [::core::mem::offset_of!(PreferenceParams, reference) - 64usize];
+    ["Offset of field: PreferenceParams::margins"]
+        [::core::mem::offset_of!(PreferenceParams, margins) - 72usize];
     ["Offset of field: PreferenceParams::responses"]
-        [::core::mem::offset_of!(PreferenceParams, responses) - 72usize];
+        [::core::mem::offset_of!(PreferenceParams, responses) - 80usize];
     ["Offset of field: PreferenceParams::groups"]
-        [::core::mem::offset_of!(PreferenceParams, groups) - 80usize];
-    ["Offset of field: PreferenceParams::beta"][::core::mem::offset_of!(PreferenceParams, beta) - 88usize];
+        [::core::mem::offset_of!(PreferenceParams, groups) - 88usize];
+    ["Offset of field: PreferenceParams::beta"][::core::mem::offset_of!(PreferenceParams, beta) - 96usize];
     ["Offset of field: PreferenceParams::label_smoothing"]
-        [::core::mem::offset_of!(PreferenceParams, label_smoothing) - 96usize];
-    ["Offset of field: PreferenceParams::weight"]
-        [::core::mem::offset_of!(PreferenceParams, weight) - 104usize];
-    ["Offset of field: PreferenceParams::objective"]
-        [::core::mem::offset_of!(PreferenceParams, objective) - 112usize];
+        [::core::mem::offset_of!(PreferenceParams, label_smoothing) - 104usize];
+    ["Offset of field: PreferenceParams::share"][::core::mem::offset_of!(PreferenceParams, share) - 112usize];
+    ["Offset of field: PreferenceParams::rule"][::core::mem::offset_of!(PreferenceParams, rule) - 120usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -11,6 +11,7 @@ mod logprob;
 mod measure;
 mod norm;
 mod portions;
+mod preference;
 mod product;
 mod repetition;
 mod storage;
@@ -28,6 +29,9 @@ pub use logprob::{LogProbs, Logits, RowStats};
 pub use measure::Measure;
 pub use norm::{Norm, Norms};
 pub use portions::Portions;
+pub use preference::{
+    Grouped, PairFunction, PairObjective, Preference, PreferenceOut, ResponseGroups, ResponseSums, Rule, Side,
+};
 pub use product::{Gemm, Products};
 pub use repetition::Repetition;
 pub use storage::{Acc, Index, Memory, Real, Storage};
@@ -48,7 +52,17 @@ pub use weight::Weight;
 ///   result in a forward verb does not depend on which other rows are in the batch.
 /// * Verbs may run asynchronously; their errors surface at [`Storage::finish`] or at the next download.
 pub trait Backend:
-    Storage + Repetition + Products + Gather + Norms + Attention + Decode + FeedForward + LogProbs + Update
+    Storage
+    + Repetition
+    + Products
+    + Gather
+    + Norms
+    + Attention
+    + Decode
+    + FeedForward
+    + LogProbs
+    + Preference
+    + Update
 {
     /// Whether the first pass of a size has more to do than the later ones (compile kernels, get scratch memory), so
     /// that a trainer should make one of the largest before the first step: what fails then fails early.

@@ -39,6 +39,15 @@ pub trait Storage: Sized + 'static {
     fn len<T: Element>(&self, buf: &Self::Buf<T>) -> usize;
     /// Copies `src` from the host into `dst[offset..]`.
     fn upload<T: Element>(&self, dst: &mut Self::Buf<T>, offset: usize, src: &[T]);
+    /// Puts `src` into the beginning of a buffer, in a larger one of its own where it has not room for it. Fails when
+    /// the device has none.
+    fn replace<T: Element>(&self, dst: &mut Self::Buf<T>, src: &[T]) -> Result<()> {
+        if self.len(dst) < src.len() {
+            *dst = self.alloc(src.len().next_power_of_two())?;
+        }
+        self.upload(dst, 0, src);
+        Ok(())
+    }
     /// Copies `src[offset..offset + dst.len()]` to the host, after all earlier verbs. Fails when one of those did.
     fn download<T: Element>(&self, dst: &mut [T], src: &Self::Buf<T>, offset: usize) -> Result<()>;
     /// The buffer's bytes, little-endian, where it lies in the host's memory and can be read without a copy.

@@ -8,6 +8,7 @@ mod gather;
 mod gemm;
 mod logprob;
 mod norm;
+mod preference;
 mod product;
 mod real;
 mod reduce;

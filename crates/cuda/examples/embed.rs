@@ -8,10 +8,11 @@
 
 use cudarc::driver::CudaContext;
 use duel_backend::{
-    Attention, Backend, Error, Gather, Gemm, Heads, Layout, LogProbs, Logits, Products, Result, RowStats,
-    Segment, Storage,
+    Attention, Backend, Error, Gather, Gemm, Grouped, Heads, Layout, LogProbs, Logits, PairObjective,
+    Preference, PreferenceOut, Products, ResponseGroups, ResponseSums, Result, RowStats, Rule, Segment,
+    Storage,
 };
-use duel_cuda::{Cuda, Device, PairLoss, PreferenceObjective, PreferenceOut, Settings};
+use duel_cuda::{Cuda, Device, Settings};
 use half::bf16;
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ const PROMPT: usize = 192;
 const CHOSEN: usize = 64;
 const REJECTED: usize = 48;
 const ROWS: usize = PROMPT + CHOSEN + REJECTED;
+const BETA: f64 = 0.1;
 
 /// Numbers in (-1, 1) that look random.
 fn noise(n: usize, seed: u32) -> Vec<bf16> {
@@ -92,25 +94,44 @@ fn run() -> Result<()> {
         unreachable!("six were made")
     };
     let of_rows = RowStats { logp, lse, entropy, mean_logit, hit, collision };
-    let mut groups = cuda.response_groups(2, 1)?;
-    cuda.set_response_groups(&mut groups, &[0, CHOSEN as u32, scored as u32], &[0, 2]);
-    // The reference model's log-probabilities of both responses, which the program has from elsewhere.
-    let mut reference = cuda.alloc::<f64>(2)?;
-    cuda.upload(&mut reference, 0, &[-900.0, -700.0]);
+    let mut groups = ResponseGroups::new(&cuda, scored)?;
+    let content = Grouped {
+        first_rows: &[0, CHOSEN as u32, scored as u32],
+        first_responses: &[0, 2],
+        weights: &[1.0; CHOSEN + REJECTED],
+        // The reference model's log-probabilities of both responses, which the program has from elsewhere.
+        reference: &[-900.0, -700.0],
+        margins: &[0.0],
+    };
+    groups.set(&cuda, content)?;
     let mut coef = cuda.alloc(scored)?;
-    let (mut sums, mut loss, mut rewards) = (cuda.alloc(8)?, cuda.alloc(2)?, cuda.alloc(2)?);
-    let out = PreferenceOut { coef: &mut coef, sums: &mut sums, loss: &mut loss, rewards: &mut rewards };
-    let objective =
-        PreferenceObjective { loss: PairLoss::Sigmoid { label_smoothing: 0.0 }, beta: 0.1, weight: 1.0 };
-    cuda.preference(out, &of_rows, &reference, &groups, objective);
+    let mut sums = cuda.alloc(2 * ResponseSums::COLUMNS)?;
+    let objective = PairObjective {
+        // A GPU goes by the word; a program that also runs on the CPU says here what it means.
+        host: Box::new(|_, _| unreachable!("this is a GPU")),
+        rule: Rule::Sigmoid { label_smoothing: 0.0 },
+        beta: BETA,
+        share: 1.0,
+    };
+    cuda.preference(
+        PreferenceOut { coef: &mut coef, sums: &mut sums, first: 0 },
+        &of_rows,
+        &groups,
+        &objective,
+    );
     cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, of_logits);
     let mut dw = cuda.alloc::<f32>(VOCAB * width)?;
     cuda.gemm_dw(&mut dw, &logits, &x, dims);
 
-    let (mut losses, mut margins) = ([0.0f64; 2], [0.0f64; 2]);
-    cuda.download(&mut losses, &loss, 0)?;
-    cuda.download(&mut margins, &rewards, 0)?;
-    println!("DPO loss {:.4}, reward margin {:.4}", losses.iter().sum::<f64>(), margins[0] - margins[1]);
+    // Nothing has waited for the device so far.
+    let mut of_responses = [0.0; 2 * ResponseSums::COLUMNS];
+    cuda.download(&mut of_responses, &sums, 0)?;
+    let [chosen, rejected] = [0, 1].map(|i| {
+        let (columns, _) = of_responses.as_chunks::<{ ResponseSums::COLUMNS }>();
+        ResponseSums::from(columns[i])
+    });
+    let margin = BETA * (chosen.logp - content.reference[0] - rejected.logp + content.reference[1]);
+    println!("DPO loss {:.4}, reward margin {margin:.4}", chosen.loss);
 
     // The gradient as the program's own memory, on its own stream.
     let dw = stream.clone_dtoh(&dw.into_slice()).map_err(of_cuda)?;

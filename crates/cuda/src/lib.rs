@@ -36,7 +36,6 @@ pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use gpu::{Device, DeviceMemory, Recorded, Settings, compile, has_driver, load_libraries, nvrtc_version};
 pub use library::{Epilogue, LibraryProduct, Product};
-pub use preference::{PairLoss, PreferenceObjective, PreferenceOut, ResponseGroups};
 pub use repetition::Recording;
 pub use update::Rounding;
 

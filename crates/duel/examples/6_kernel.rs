@@ -1,78 +1,80 @@
-//! A CUDA kernel inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host
-//! between them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes
-//! the place of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
+//! CUDA kernels inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host between
+//! them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes the
+//! place of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
 //!
 //!     cargo run --package duel --example 6_kernel
 //!
-//! Needs `duel-backend` and `duel-cuda`, and `duel-kernel-tests` for the emulation; `duel-loss` has what is compared.
+//! Needs `duel-backend`, `duel-cuda` and `duel-loss`; `duel-kernel-tests` for the emulation, `duel-cpu` to compare with.
 
-use duel_backend::{LogProbs, Logits, RowStats, Storage};
-use duel_cuda::{Cuda, PairLoss, PreferenceObjective, PreferenceOut};
+use duel_backend::{
+    Backend, Float, Grouped, Logits, PreferenceOut, ResponseGroups, ResponseSums, Result, RowStats,
+};
+use duel_cpu::Cpu;
+use duel_cuda::Cuda;
 use duel_kernel_tests::{Emulation, Schedule};
-use duel_loss::{Score, sigmoid};
-use std::error::Error;
+use duel_loss::{Objective, Settings, Totals, word};
 
 const VOCAB: usize = 1000;
-/// Tokens of the chosen and of the rejected response.
-const LENGTHS: [usize; 2] = [5, 3];
-/// Log-probabilities of the two by the reference.
-const REFERENCE: [f64; 2] = [-35.0, -20.0];
-const BETA: f64 = 0.1;
+/// Tokens of the chosen response, and of both.
+const CHOSEN: usize = 5;
+const ROWS: usize = 8;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let cuda = Cuda::<_, f32>::new(Emulation::new(Schedule::ALL[0]));
-    let rows: usize = LENGTHS.iter().sum();
-    let shape = Logits::dense(rows, VOCAB);
-    let mut random = fastrand::Rng::with_seed(1);
-    let host: Vec<f32> = (0..rows * VOCAB).map(|_| random.f32() * 4.0 - 2.0).collect();
-    let tokens: Vec<u32> = (0..rows).map(|_| random.u32(..VOCAB as u32)).collect();
-    let (mut logits, mut targets) = (cuda.alloc(host.len())?, cuda.alloc(rows)?);
-    cuda.upload(&mut logits, 0, &host);
-    cuda.upload(&mut targets, 0, &tokens);
+/// The loss of a pair, and its gradient by the logits, which takes their place.
+fn pair<B: Backend>(b: &B, logits: &[f64], tokens: &[u32], dpo: &Objective) -> Result<(f64, Vec<f64>)> {
+    let shape = Logits::dense(ROWS, VOCAB);
+    let (mut x, mut targets) = (b.alloc::<B::Real>(logits.len())?, b.alloc(ROWS)?);
+    let mut host: Vec<B::Real> = logits.iter().map(|&x| B::Real::from_f64(x)).collect();
+    b.upload(&mut x, 0, &host);
+    b.upload(&mut targets, 0, tokens);
 
     // Log-probability of each row's token, and what else one pass over the logits gives.
-    let mut stats = (0..6).map(|_| cuda.alloc(rows)).collect::<Result<Vec<_>, _>>()?;
+    let mut stats = (0..6).map(|_| b.alloc(ROWS)).collect::<Result<Vec<_>>>()?;
     let [logp, lse, entropy, mean_logit, hit, collision] = &mut stats[..] else {
         unreachable!("six were made")
     };
-    let stats = RowStats { logp, lse, entropy, mean_logit, hit, collision };
-    cuda.logprob(stats, &logits, &targets, shape);
-    let mut of_rows = vec![0.0; rows];
-    cuda.download(&mut of_rows, &*logp, 0)?;
+    b.logprob(RowStats { logp, lse, entropy, mean_logit, hit, collision }, &x, &targets, shape);
 
     // Rows to responses to the loss of the pair, and back to a coefficient a row.
-    let mut groups = cuda.response_groups(2, 1)?;
-    cuda.set_response_groups(&mut groups, &[0, LENGTHS[0] as u32, rows as u32], &[0, 2]);
-    let mut reference = cuda.alloc(2)?;
-    cuda.upload(&mut reference, 0, &REFERENCE);
-    let mut coef = cuda.alloc(rows)?;
-    let (mut sums, mut loss, mut rewards) = (cuda.alloc(8)?, cuda.alloc(2)?, cuda.alloc(2)?);
-    let out = PreferenceOut { coef: &mut coef, sums: &mut sums, loss: &mut loss, rewards: &mut rewards };
-    let dpo = PairLoss::Sigmoid { label_smoothing: 0.0 };
-    let objective = PreferenceObjective { loss: dpo, beta: BETA, weight: 1.0 };
-    let stats = RowStats { logp, lse, entropy, mean_logit, hit, collision };
-    cuda.preference(out, &stats, &reference, &groups, objective);
-    // The logits become their gradient in place.
-    cuda.logprob_bw(&mut logits, lse, &coef, &targets, shape);
-    let (mut losses, mut gradient) = ([0.0f64; 2], vec![0.0f32; host.len()]);
-    cuda.download(&mut losses, &loss, 0)?;
-    cuda.download(&mut gradient, &logits, 0)?;
-
-    // The same pair on the host.
-    let sum = |rows: &[f32]| rows.iter().map(|&x| f64::from(x)).sum();
-    let score = |i: usize, rows| Score {
-        logp: sum(rows),
-        reference: REFERENCE[i],
-        tokens: LENGTHS[i],
-        ..Score::default()
+    let mut groups = ResponseGroups::new(b, ROWS)?;
+    let content = Grouped {
+        first_rows: &[0, CHOSEN as u32, ROWS as u32],
+        first_responses: &[0, 2],
+        weights: &[1.0; ROWS],
+        reference: &[-35.0, -20.0],
+        margins: &[0.0],
     };
-    let (chosen, rejected) = of_rows.split_at(LENGTHS[0]);
-    let pair = sigmoid(BETA, 0.0, score(0, chosen), score(1, rejected));
-    println!("DPO loss: {:.6} by the kernel, {:.6} by `duel-loss`", losses.iter().sum::<f64>(), pair.value);
-    assert!((losses.iter().sum::<f64>() - pair.value).abs() < 1e-12 * pair.value);
-    let of_target = gradient[tokens[0] as usize];
-    let wanted = pair.d_chosen * (1.0 - f64::from(of_rows[0]).exp());
-    println!("gradient of the first token's logit: {of_target:.6} by the kernel, {wanted:.6} by hand");
-    assert!((f64::from(of_target) - wanted).abs() < 1e-5 * wanted.abs());
+    groups.set(b, content)?;
+    let mut totals = Totals::default();
+    totals.add(2, CHOSEN, 0);
+    let objective = dpo.on_device(totals).expect("kernels know the sigmoid");
+    let (mut coef, mut sums) = (b.alloc(ROWS)?, b.alloc(2 * ResponseSums::COLUMNS)?);
+    let stats = RowStats { logp, lse, entropy, mean_logit, hit, collision };
+    b.preference(PreferenceOut { coef: &mut coef, sums: &mut sums, first: 0 }, &stats, &groups, &objective);
+    b.logprob_bw(&mut x, stats.lse, &coef, &targets, shape);
+
+    // Only now does anything wait.
+    let mut chosen = [0.0; ResponseSums::COLUMNS];
+    b.download(&mut chosen, &sums, 0)?;
+    b.download(&mut host, &x, 0)?;
+    Ok((ResponseSums::from(chosen).loss, host.iter().map(|x| x.to_f64()).collect()))
+}
+
+fn main() -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let logits: Vec<f64> = (0..ROWS * VOCAB).map(|_| f64::from(random.f32() * 4.0 - 2.0)).collect();
+    let tokens: Vec<u32> = (0..ROWS).map(|_| random.u32(..VOCAB as u32)).collect();
+    let dpo = Objective::new(vec![(1.0, word("sigmoid").expect("a loss"))], Settings::default());
+
+    let cuda = Cuda::<_, f32>::new(Emulation::new(Schedule::ALL[0]));
+    let (loss, gradient) = pair(&cuda, &logits, &tokens, &dpo)?;
+    let (right, exact) = pair(&Cpu::<f64>::new(1), &logits, &tokens, &dpo)?;
+    println!("DPO loss: {loss:.6} by the kernels, {right:.6} on the CPU in double precision");
+    let apart = gradient.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!(
+        "gradients by the logits differ by {apart:.1e} at most, of {:.4}",
+        exact[tokens[0] as usize].abs()
+    );
+    // Log-probabilities near -7 in single precision: eight of them, each off by a few times 7 / 2^24.
+    assert!((loss - right).abs() < 1e-5 && apart < 1e-6);
     Ok(())
 }

@@ -314,3 +314,33 @@ fn stories260k_follows_the_cpu() {
         assert!(error <= 2.0 * excused + floor, "stories260k: {what}: {error:e}, naive {excused:e}");
     }
 }
+
+/// Times that the host waits for the device in a step: the difference between runs of one step and of three, which find
+/// what the reference says in the cache.
+fn waits_a_step(gpu: &StandIn, run: &Run) -> usize {
+    let waits = |steps: usize| {
+        let file = gpu.temp.path(&format!("waits-{steps}"));
+        let run = run.clone().set("max-steps", steps).set("overwrite-output-dir", true);
+        gpu.ok(&run, &[("DUEL_STANDIN_WAITS", file.to_str().unwrap())]);
+        let said = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        said.lines().count()
+    };
+    let (one, three) = (waits(1), waits(3));
+    assert_eq!((three - one) % 2, 0, "{one} waits in one step, {three} in three");
+    (three - one) / 2
+}
+
+/// A step of sigmoid, ipo or hinge waits for the norm of its gradient and for its statistics, however many micro-batches
+/// it has; one whose objective the host makes waits in each.
+#[test]
+fn a_step_of_pairs_does_not_wait_between_forward_and_backward() {
+    let gpu = StandIn::new("waits");
+    let run = gpu.run("waits").set("micro-batch-tokens", 64);
+    gpu.ok(&run, &[]);
+    for loss in ["sigmoid", "ipo", "hinge"] {
+        assert_eq!(waits_a_step(&gpu, &run.clone().set("loss-type", loss)), 2, "{loss}");
+    }
+    let on_host = run.set("loss-type", "exo_pair").set("label-smoothing", 0.1);
+    assert!(waits_a_step(&gpu, &on_host) > 10);
+}

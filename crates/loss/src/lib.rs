@@ -1,9 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod device;
 mod head;
 mod objective;
 
-pub use head::{Head, ResponseStats, Row, ScalarHead, Targets};
+pub use head::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
 pub use objective::{
     Divergence, Group, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, hinge, ipo, sigmoid,
     word,

@@ -1,9 +1,9 @@
 //! Groups through the model: micro-batches packed without padding, scored or differentiated.
 
 use crate::Error;
-use duel_backend::{Acc, Backend, Layout, Measure, Portions, Real, Segment};
+use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
-use duel_loss::{Head, ResponseStats, ScalarHead, Targets};
+use duel_loss::{Head, Known, ResponseStats, ScalarHead, Targets};
 use duel_model::{
     Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
 };
@@ -73,7 +73,7 @@ pub fn parameter_bytes<B: Backend>(algorithm: Algorithm, keep_reference: bool) -
 /// What the hidden states become.
 enum Output<B: Backend> {
     /// Statistics of the scored tokens.
-    Tokens(Head<B>),
+    Tokens(Box<Head<B>>),
     /// A value a response, on its last row.
     Values(ScalarHead<B>),
 }
@@ -115,7 +115,9 @@ impl<'b, B: Backend> Engine<'b, B> {
             room,
             activations: Activations::new(b, model, room.rows, room.positions, keep)?,
             output: match model.output {
-                ModelOutput::Logits => Output::Tokens(Head::new(b, model.width, model.vocab, room.logits)?),
+                ModelOutput::Logits => {
+                    Output::Tokens(Box::new(Head::new(b, model.width, model.vocab, room.logits)?))
+                }
                 ModelOutput::Score => Output::Values(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
             },
             layout: Layout::new(b, room.rows)?,
@@ -209,7 +211,8 @@ impl<'b, B: Backend> Engine<'b, B> {
     }
 
     /// Makes a pass of the largest micro-batch of a dataset with a gradient of zero: what the device has to do once is
-    /// done then, and what it cannot do at all fails. `grads` stay as they are.
+    /// done then, and what it cannot do at all fails. `objective` is one that the device makes itself, if it is such.
+    /// `grads` stay as they are.
     ///
     /// # Errors
     /// The device failed, or has no room.
@@ -218,9 +221,16 @@ impl<'b, B: Backend> Engine<'b, B> {
         weights: &Model<Real<B>>,
         grads: &mut Model<Acc<B>>,
         ds: &Dataset,
+        objective: Option<PairObjective<'_>>,
     ) -> Result<(), Error> {
         let largest = Self::largest(ds, self.room.budget);
-        self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?;
+        match objective.filter(|_| self.takes_pairs(ds, &largest)) {
+            Some(objective) => {
+                let nothing = PairObjective { share: 0.0, ..objective };
+                self.accumulate_pairs(weights, grads, ds, &largest, &nothing, |_| Known::default())?
+            }
+            None => self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?,
+        };
         self.b.square_sums(&grads.iter())?;
         Ok(())
     }
@@ -308,6 +318,50 @@ impl<'b, B: Backend> Engine<'b, B> {
             backward(self.b, &self.model, weights, grads, &self.layout, a);
         }
         Ok(all)
+    }
+
+    /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them.
+    pub fn takes_pairs(&self, ds: &Dataset, indices: &[u32]) -> bool {
+        let rows = |&i: &u32| ds.group(i as usize).responses().map(<[u32]>::len).sum::<usize>();
+        matches!(self.output, Output::Tokens(_)) && indices.iter().all(|i| rows(i) <= self.room.logits)
+    }
+
+    /// [`Engine::accumulate`] for a loss of pairs that the device makes itself, so that nothing waits for the host before
+    /// the last gradient is on its way; `known` of each group of the dataset.
+    ///
+    /// # Errors
+    /// The device failed, or has no room for more responses than ever before.
+    ///
+    /// # Panics
+    /// When it does not take these groups.
+    pub fn accumulate_pairs<'k>(
+        &mut self,
+        weights: &impl Weights<B>,
+        grads: &mut impl Gradients<B>,
+        ds: &Dataset,
+        indices: &[u32],
+        objective: &PairObjective<'_>,
+        known: impl Fn(u32) -> Known<'k>,
+    ) -> Result<Vec<ResponseStats>, Error> {
+        let responses = indices.iter().map(|&i| ds.group(i as usize).responses().len()).sum();
+        for (first, micro) in Self::micro_batches(ds, indices, self.room.budget).into_iter().enumerate() {
+            self.load(ds, micro);
+            let a = &mut self.activations;
+            forward(self.b, &self.model, weights, &self.layout, a);
+            self.b.zero(&mut a.dhidden);
+            let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
+            if first == 0 {
+                head.expect(self.b, responses)?;
+            }
+            let known: Vec<Known<'_>> = micro.iter().map(|&i| known(i)).collect();
+            let mut view = grads.view();
+            let (w, dw) = (*weights.view().head(), view.head_mut().as_deref_mut());
+            let (hidden, dhidden) = (&a.hidden, &mut a.dhidden);
+            head.pair_loss(self.b, w, dw, hidden, dhidden, &self.targets, objective, &known)?;
+            backward(self.b, &self.model, weights, grads, &self.layout, a);
+        }
+        let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
+        Ok(head.read(self.b)?)
     }
 }
 

@@ -9,6 +9,9 @@ use duel_cuda::Grid;
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::Instant;
@@ -33,6 +36,8 @@ pub(crate) struct Settings {
     eager: bool,
     /// How kernels run.
     schedule: Schedule,
+    /// Gets a line for every time that the host waits.
+    waits: Option<PathBuf>,
 }
 
 impl Settings {
@@ -48,6 +53,7 @@ impl Settings {
             memory: number("DUEL_STANDIN_MEMORY", 2 << 30),
             eager: on("DUEL_STANDIN_EAGER") || on("CUDA_LAUNCH_BLOCKING"),
             schedule: Schedule { os_threads: threads, ..Schedule::new(Order::Forward, Copies::Lazy) },
+            waits: std::env::var_os("DUEL_STANDIN_WAITS").map(PathBuf::from),
         }
     }
 
@@ -371,15 +377,28 @@ impl World {
         }
     }
 
+    /// Says that the host waits for work.
+    fn host_waits(&self, what: &str) {
+        let Some(path) = &self.settings.waits else { return };
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let said = file.and_then(|mut file| writeln!(file, "{what}"));
+        said.unwrap_or_else(|e| panic!("DUEL_STANDIN_WAITS, {}: {e}", path.display()));
+    }
+
     /// Does all work of a stream, and reports what went wrong so far.
     pub(crate) fn wait_for_stream(&mut self, stream: usize) -> Done {
-        self.stream(stream)?;
+        if !self.stream(stream)?.queue.is_empty() {
+            self.host_waits("stream");
+        }
         self.drain(stream);
         self.broken.map_or(Ok(()), Err)
     }
 
     /// Does all work.
     pub(crate) fn wait_for_all(&mut self) -> Done {
+        if self.streams.values().any(|s| !s.queue.is_empty()) {
+            self.host_waits("all streams");
+        }
         let mut streams: Vec<usize> = self.streams.keys().copied().collect();
         streams.sort_unstable();
         for stream in streams {
@@ -440,7 +459,10 @@ impl World {
         if known.captured {
             return Err(CUDA_ERROR_CAPTURED_EVENT);
         }
-        let generation = known.generation;
+        let (generation, waits) = (known.generation, known.reached < known.generation);
+        if waits {
+            self.host_waits("event");
+        }
         self.reach(event, generation);
         self.broken.map_or(Ok(()), Err)
     }

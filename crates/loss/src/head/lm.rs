@@ -1,11 +1,27 @@
 //! The language-model head on the rows that predict a response token, in chunks of whole groups.
 
-use super::row::Row;
+use super::pairs::{Known, Unread};
+use super::row::{ResponseStats, Row};
 use super::targets::Targets;
 use duel_backend::{
-    Acc, Backend, Float, Gemm, Index, Logits, Measure, Portions, Real, Result, RowStats, Storage, Weight,
+    Acc, Backend, Float, Gemm, Index, Logits, Measure, PairObjective, Portions, PreferenceOut, Real, Result,
+    RowStats, Storage, Weight,
 };
 use std::ops::Range;
+
+/// The buffers of a head for the statistics of its rows: a macro, so that the others stay free.
+macro_rules! row_stats {
+    ($head:expr) => {
+        RowStats {
+            logp: &mut $head.logp,
+            lse: &mut $head.lse,
+            entropy: &mut $head.entropy,
+            mean_logit: &mut $head.mean_logit,
+            hit: &mut $head.hit,
+            collision: &mut $head.collision,
+        }
+    };
+}
 
 /// The head's buffers: at most one chunk of logits exists at a time.
 pub struct Head<B: Storage> {
@@ -30,6 +46,7 @@ pub struct Head<B: Storage> {
     /// Of every row of a batch: what is said of it, and its coefficient. They grow to the largest.
     said: Vec<Row>,
     coefs: Vec<f64>,
+    unread: Unread<B>,
 }
 
 impl<B: Storage> Head<B> {
@@ -55,6 +72,7 @@ impl<B: Storage> Head<B> {
             host: std::array::from_fn(|_| vec![B::Acc::default(); capacity]),
             said: Vec::new(),
             coefs: Vec::new(),
+            unread: Unread::new(b, capacity)?,
         })
     }
 
@@ -71,7 +89,18 @@ impl<B: Backend> Head<B> {
         Self::on(b, b.portions(), width, vocab, capacity)
     }
 
-    /// Logits and their statistics of the target rows `range`.
+    /// Logits and their statistics of the target rows `range`, on the device.
+    fn forward(&mut self, b: &B, w: Weight<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
+        let n = range.len();
+        b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
+        b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
+        b.gather(&mut self.hidden, hidden, &self.rows, n, self.width);
+        let (dims, shape) = (self.dims(n), self.shape(n));
+        b.gemm(&mut self.logits, &self.hidden, w, None, None, dims);
+        b.logprob(row_stats!(self), &self.logits, &self.targets, shape);
+    }
+
+    /// The same, and what they say.
     fn logits(
         &mut self,
         b: &B,
@@ -81,20 +110,7 @@ impl<B: Backend> Head<B> {
         range: Range<usize>,
     ) -> Result<()> {
         let n = range.len();
-        b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
-        b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
-        b.gather(&mut self.hidden, hidden, &self.rows, n, self.width);
-        let (dims, shape) = (self.dims(n), self.shape(n));
-        b.gemm(&mut self.logits, &self.hidden, w, None, None, dims);
-        let stats = RowStats {
-            logp: &mut self.logp,
-            lse: &mut self.lse,
-            entropy: &mut self.entropy,
-            mean_logit: &mut self.mean_logit,
-            hit: &mut self.hit,
-            collision: &mut self.collision,
-        };
-        b.logprob(stats, &self.logits, &self.targets, shape);
+        self.forward(b, w, hidden, targets, range.clone());
         let [logp, entropy, mean_logit, hit, collision] = &mut self.host;
         b.download(&mut logp[..n], &self.logp, 0)?;
         b.download(&mut entropy[..n], &self.entropy, 0)?;
@@ -134,6 +150,18 @@ impl<B: Backend> Head<B> {
         let host = &mut self.host[0][..n];
         host.iter_mut().zip(&self.coefs[range]).for_each(|(host, coef)| *host = B::Acc::from_f64(*coef));
         b.upload(&mut self.coef, 0, host);
+        self.backward(b, w, dw, dhidden, n);
+    }
+
+    /// The same of `n` rows, given that the coefficients are on the device.
+    fn backward(
+        &mut self,
+        b: &B,
+        w: Weight<'_, B>,
+        dw: Option<&mut Acc<B>>,
+        dhidden: &mut Real<B>,
+        n: usize,
+    ) {
         let (dims, shape) = (self.dims(n), self.shape(n));
         b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
         b.gemm_dx(&mut self.dhidden, &self.logits, w, dims);
@@ -200,12 +228,60 @@ impl<B: Backend> Head<B> {
         }
         Ok(&self.said)
     }
+
+    /// Makes room for what [`Head::pair_loss`] says of so many responses, and forgets what it said before.
+    ///
+    /// # Errors
+    /// There are more than ever before, and the device has no room for them.
+    pub fn expect(&mut self, b: &B, responses: usize) -> Result<()> {
+        self.unread.expect(b, responses)
+    }
+
+    /// [`Head::loss`] for a loss of pairs that the device makes itself, given what is `known` of every group. Nothing is
+    /// waited for: [`Head::read`] gives the statistics of the responses, after any number of batches.
+    ///
+    /// # Errors
+    /// There are more groups than ever before, and the device has no room for them.
+    ///
+    /// # Panics
+    /// When a group has more rows than there is room for logits, or there are more responses than were expected.
+    pub fn pair_loss<'w, 'g>(
+        &mut self,
+        b: &B,
+        w: impl Into<Weight<'w, B>>,
+        dw: impl Into<Option<&'g mut Acc<B>>>,
+        hidden: &Real<B>,
+        dhidden: &mut Real<B>,
+        targets: &Targets,
+        objective: &PairObjective<'_>,
+        known: &[Known<'_>],
+    ) -> Result<()> {
+        let (w, mut dw) = (w.into(), dw.into());
+        for chunk in targets.chunks(self.capacity) {
+            let rows = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
+            assert!(rows.len() <= self.capacity, "a group of more rows than there is room for logits");
+            self.forward(b, w, hidden, targets, rows.clone());
+            let first = self.unread.rows.len();
+            self.unread.take(b, targets, chunk, known)?;
+            let out = PreferenceOut { coef: &mut self.coef, sums: &mut self.unread.sums, first };
+            b.preference(out, &row_stats!(self), &self.unread.groups, objective);
+            self.backward(b, w, dw.as_deref_mut(), dhidden, rows.len());
+        }
+        Ok(())
+    }
+
+    /// What [`Head::pair_loss`] said of the responses since [`Head::expect`], in order. Waits, and fails when the device
+    /// did.
+    pub fn read(&mut self, b: &B) -> Result<Vec<ResponseStats>> {
+        self.unread.read(b)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::targets::tests::targets;
     use super::*;
+    use crate::{Divergence, Group, Objective, Score, Settings, Totals, word};
     use duel_cpu::Cpu;
 
     /// However small the room for logits is, values and gradients are the same; and gradients add to what is there.
@@ -237,5 +313,54 @@ mod tests {
                 stats.iter().zip(&s).all(|(a, b)| (a.logp - b.logp).abs() < 1e-13 && a.tokens == b.tokens)
             );
         }
+    }
+
+    /// What the device makes of a loss of pairs is what the host makes of it, to the bit, however small the room.
+    #[test]
+    fn pairs_are_the_same_on_the_device() {
+        let (t, _) = targets();
+        let (b, width, vocab) = (Cpu::<f64>::new(1), 5, 7);
+        let wave = |n: usize, k: f64| (0..n).map(|i| (i as f64 * k).sin()).collect::<Vec<f64>>();
+        let (hidden, w) = (wave(12 * width, 0.7), wave(vocab * width, 1.3));
+        let reference = [[-7.0, -2.0], [-5.0, -3.0]];
+        let mut totals = Totals::default();
+        (0..2).for_each(|_| totals.add(2, 0, 0));
+        let objective = Objective::new(vec![(1.0, word("sigmoid").unwrap())], Settings::default());
+        let known = reference.each_ref().map(|r| Known { reference: r, margin: 0.25 });
+        for capacity in [4, 100] {
+            let mut head = Head::new(&b, width, vocab, capacity).unwrap();
+            let gradients = || (vec![0.0; vocab * width], vec![0.0; 12 * width]);
+            let (mut dw, mut dh) = gradients();
+            let of = t.by_response(|g, s, slopes| {
+                let score = |i: usize| Score {
+                    logp: s[i].logp,
+                    reference: reference[g][i],
+                    tokens: s[i].tokens,
+                    ..Score::default()
+                };
+                let scores = [score(0), score(1)];
+                objective.slopes(&[Group { margin: 0.25, ..Group::ranked(&scores) }], totals, slopes);
+            });
+            let rows = head.loss(&b, &w, &mut dw, &hidden, &mut dh, &t, of).unwrap();
+            let host = (t.sums(rows), dw, dh);
+            let (mut dw, mut dh) = gradients();
+            head.expect(&b, 4).unwrap();
+            let pairs = objective.on_device(totals).unwrap();
+            head.pair_loss(&b, &w, &mut dw, &hidden, &mut dh, &t, &pairs, &known).unwrap();
+            assert_eq!((head.read(&b).unwrap(), dw, dh), host, "capacity {capacity}");
+        }
+    }
+
+    #[test]
+    fn what_kernels_do_not_know_stays_on_the_host() {
+        let of = |names: &[&str], settings| {
+            let terms = names.iter().map(|name| (1.0, word(name).unwrap())).collect();
+            Objective::new(terms, settings).on_device(Totals::default()).is_some()
+        };
+        let plain = Settings::default();
+        assert!(of(&["sigmoid"], plain) && of(&["ipo"], plain) && of(&["hinge"], plain));
+        assert!(!of(&["exo_pair"], plain) && !of(&["sft"], plain) && !of(&["sigmoid", "hinge"], plain));
+        assert!(!of(&["sigmoid"], Settings { use_weighting: true, ..plain }));
+        assert!(!of(&["sigmoid"], Settings { divergence: Divergence::Js, ..plain }));
     }
 }

@@ -3,11 +3,13 @@
 //! A head adds to the gradient of the hidden states, which the caller zeroes: heads compose.
 
 mod lm;
+mod pairs;
 mod row;
 mod scalar;
 mod targets;
 
 pub use lm::Head;
+pub use pairs::Known;
 pub use row::{ResponseStats, Row};
 pub use scalar::ScalarHead;
 pub use targets::Targets;

@@ -1,5 +1,7 @@
 //! What the language-model head says of a scored token, and of all scored tokens of a response.
 
+use duel_backend::ResponseSums;
+
 /// What the policy predicts on one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Row {
@@ -36,6 +38,19 @@ pub struct ResponseStats {
 }
 
 impl ResponseStats {
+    /// What a device summed over `rows` rows.
+    pub fn of_sums(rows: usize, s: ResponseSums) -> Self {
+        ResponseStats {
+            tokens: rows,
+            logp: s.logp,
+            entropy: s.entropy,
+            mean_logit: s.mean_logit,
+            hits: s.hits,
+            certainty: s.certainty,
+            value: 0.0,
+        }
+    }
+
     /// The sums over `rows`, whose tokens have the weights `weights`.
     pub fn of(rows: &[Row], weights: &[f64]) -> Self {
         let mut s = ResponseStats { tokens: rows.len(), ..ResponseStats::default() };

@@ -136,6 +136,26 @@ impl Targets {
         }
     }
 
+    /// The responses of consecutive groups.
+    pub(super) fn responses_of(&self, groups: Range<usize>) -> Range<usize> {
+        if groups.is_empty() {
+            0..0
+        } else {
+            self.groups[groups.start].start..self.groups[groups.end - 1].end
+        }
+    }
+
+    /// Where the rows of consecutive responses begin, counted from row `first`, and where the last ones end.
+    pub(super) fn ends_of(&self, responses: &Range<usize>, first: usize) -> impl Iterator<Item = u32> {
+        let ends = self.responses[responses.clone()].iter().map(move |r| (r.end - first) as u32);
+        std::iter::once(0).chain(ends)
+    }
+
+    /// How much the log-probability of each of these rows counts.
+    pub(super) fn weights_of(&self, rows: Range<usize>) -> &[f64] {
+        &self.weights[rows]
+    }
+
     pub(super) fn rows_of(&self, group: usize) -> Range<usize> {
         let r = &self.groups[group];
         if r.is_empty() { 0..0 } else { self.responses[r.start].start..self.responses[r.end - 1].end }

@@ -87,6 +87,16 @@ impl Totals {
         self.tokens += tokens;
         self.prompt_tokens += prompt_tokens;
     }
+
+    /// What a pair counts in the mean over all pairs, `weight` times.
+    pub(crate) fn share_of_pair(&self, weight: f64) -> f64 {
+        share(weight, self.pairs)
+    }
+}
+
+/// `weight` times the share of one in a mean over `n`.
+pub(super) fn share(weight: f64, n: usize) -> f64 {
+    weight / n.max(1) as f64
 }
 
 /// Loss of a pair, and its derivatives by the two sums of log-probabilities.

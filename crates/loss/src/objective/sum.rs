@@ -1,6 +1,6 @@
 //! A weighted sum of losses over the groups of a batch.
 
-use super::score::{Group, PairLoss, Score, Totals};
+use super::score::{Group, PairLoss, Score, Totals, share};
 use super::word::{Baseline, Kind, Pair, Settings, Word};
 use super::{CENTER, LM, SFT};
 
@@ -112,7 +112,7 @@ impl Objective {
         totals: Totals,
         slopes: &mut [f64],
     ) -> f64 {
-        let share = |n: usize| weight / n.max(1) as f64;
+        let share = |n: usize| share(weight, n);
         let mut first = 0;
         let starts: Vec<usize> = groups
             .iter()

@@ -84,6 +84,14 @@ impl Word {
         compares && self.reference && !self.per_token
     }
 
+    /// The loss of a pair and its margin, if it is one of single pairs.
+    pub(crate) fn of_pair(&self) -> Option<PairOf> {
+        match self.kind {
+            Kind::Pair(of) => Some(of),
+            _ => None,
+        }
+    }
+
     /// The loss of one pair.
     ///
     /// # Panics
@@ -96,6 +104,9 @@ impl Word {
     }
 }
 
+/// A loss of the chosen and the rejected response, and of the margin between them.
+pub(crate) type PairOf = fn(&Settings, Score, Score, f64) -> PairLoss;
+
 /// The scores of the chosen and of the rejected response.
 pub(super) type Pair = (Score, Score);
 
@@ -103,7 +114,7 @@ pub(super) type Pair = (Score, Score);
 pub(super) enum Kind {
     /// Of each pair alone, given by how much the chosen response is said to be better; the mean over the pairs. A
     /// ranking has a pair for every two of its responses.
-    Pair(fn(&Settings, Score, Score, f64) -> PairLoss),
+    Pair(PairOf),
     /// Of all pairs together; the mean over the pairs.
     Batch(fn(&Settings, &[Pair]) -> Vec<PairLoss>),
     /// Of each ranking: the loss, and its derivative by each response; the mean over the rankings.

@@ -5,9 +5,10 @@ mod report;
 mod scored;
 
 pub use metrics::Metrics;
-pub use scored::Scored;
+pub use scored::{Scored, margin};
 
 use crate::config::{Config, DivergenceType, IpoReduction, Method};
+use duel_backend::PairObjective;
 use duel_data::Dataset;
 use duel_loss::{Divergence, Group, Needs, Score, Settings, Totals, word};
 use report::Report;
@@ -45,6 +46,11 @@ impl Objective {
     /// What it has to be given.
     pub fn needs(&self) -> Needs {
         self.loss.needs()
+    }
+
+    /// The objective as a device makes it, where it can: see [`duel_loss::Objective::on_device`].
+    pub fn on_device(&self, totals: Totals) -> Option<PairObjective<'_>> {
+        self.loss.on_device(totals)
     }
 
     /// What is known of a batch before it is scored: what its means are over.

@@ -51,10 +51,7 @@ impl<'a> Scored<'a> {
         Group {
             responses,
             prompt: prompts.first().copied(),
-            margin: match self.labels {
-                Labels::Ranked { margin } => margin.unwrap_or(0.0),
-                Labels::Scored(_) | Labels::Unpaired { .. } => 0.0,
-            },
+            margin: margin(self.labels),
             desirable: self.desirable(),
         }
     }
@@ -62,5 +59,13 @@ impl<'a> Scored<'a> {
     /// Whether a single response is a good example.
     pub(super) fn desirable(&self) -> bool {
         !matches!(self.labels, Labels::Unpaired { desirable: false })
+    }
+}
+
+/// By how much the row says that the chosen response should be better.
+pub fn margin(labels: Labels<'_>) -> f64 {
+    match labels {
+        Labels::Ranked { margin } => margin.unwrap_or(0.0),
+        Labels::Scored(_) | Labels::Unpaired { .. } => 0.0,
     }
 }

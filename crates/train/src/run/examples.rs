@@ -4,11 +4,11 @@ use super::plan::Plan;
 use crate::Error;
 use crate::cache::Cache;
 use crate::engine::Engine;
-use crate::objective::{Metrics, Objective, Scored};
+use crate::objective::{Metrics, Objective, Scored, margin};
 use crate::reference::{ModelId, Reference};
 use duel_backend::{Backend, Real};
 use duel_data::Dataset;
-use duel_loss::{ResponseStats, Totals};
+use duel_loss::{Known, ResponseStats, Totals};
 use duel_model::{Model, Weights};
 
 /// The groups of a file, and what a loss has to know of them beside what the policy says.
@@ -107,6 +107,16 @@ impl Examples {
         Ok(totals)
     }
 
+    /// What is known of group `i` before the policy says anything of it.
+    pub fn known(&self, i: u32) -> Known<'_> {
+        let margin = margin(self.ds.group(i as usize).labels());
+        Known { reference: self.of_reference(i), margin }
+    }
+
+    fn of_reference(&self, i: u32) -> &[f64] {
+        self.reference.as_ref().map_or(&[][..], |r| r.group(i))
+    }
+
     /// The batch `groups` with `stats`, what the policy says of all that is scored of it.
     pub fn scored<'a>(
         &'a self,
@@ -114,8 +124,7 @@ impl Examples {
         groups: &[u32],
         stats: &'a [ResponseStats],
     ) -> Vec<Scored<'a>> {
-        let of = |i: u32| self.reference.as_ref().map_or(&[][..], |r| r.group(i));
-        Scored::groups(&self.ds, groups, stats, objective.needs().prompt, of)
+        Scored::groups(&self.ds, groups, stats, objective.needs().prompt, |i| self.of_reference(i))
     }
 
     /// The loss and metrics of the batch `groups`, whose statistics are `stats`, and the derivatives.

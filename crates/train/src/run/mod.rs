@@ -17,6 +17,7 @@ use crate::reference::ModelId;
 use data::Data;
 use duel_backend::{Backend, Dtype, Element};
 use duel_data::Tokenizer;
+use duel_loss::Totals;
 use duel_model::{Folder, Model};
 use duel_optim::Optimizer;
 use evaluate::Evaluation;
@@ -122,7 +123,8 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
     }
     if B::REHEARSES {
-        engine.rehearse(&weights, &mut grads, &train.ds)?;
+        let pairs = plan.objective.on_device(Totals::default());
+        engine.rehearse(&weights, &mut grads, &train.ds, pairs)?;
         print_peak(b);
     }
     let output = Output::prepare(config)?;

@@ -120,8 +120,8 @@ impl<B: Backend> Run<'_, B> {
         results
     }
 
-    /// One optimizer step on the groups `batch`.
-    fn step(&mut self, batch: &[u32]) -> Result<(Metrics, f64, f64), Error> {
+    /// The gradients of the loss of the groups `batch`, and its metrics.
+    fn gradients(&mut self, batch: &[u32]) -> Result<Metrics, Error> {
         let b = self.engine.b;
         for g in self.grads.iter_mut() {
             b.zero(g);
@@ -142,23 +142,41 @@ impl<B: Backend> Run<'_, B> {
             }
             known = objective.slopes(&scored, totals, &mut metrics);
         }
-        let mut at = 0;
-        let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
-            if known.is_empty() {
-                slopes.copy_from_slice(&train.slopes(
-                    objective,
-                    &[group as u32],
-                    stats,
-                    totals,
-                    &mut metrics,
-                ));
-            } else {
-                slopes.copy_from_slice(&known[at..at + stats.len()]);
-                at += stats.len();
+        let pairs = objective.on_device(totals).filter(|_| self.engine.takes_pairs(&train.ds, batch));
+        if let Some(pairs) = pairs {
+            // Every gradient is on its way before the host is told anything.
+            let (weights, grads) = (&self.weights, &mut self.grads);
+            let known = |i| train.known(i);
+            let stats = self.engine.accumulate_pairs(weights, grads, &train.ds, batch, &pairs, known)?;
+            for group in train.scored(objective, batch, &stats) {
+                objective.slopes(&[group], totals, &mut metrics);
             }
-        };
-        self.engine.accumulate(&self.weights, &mut self.grads, &train.ds, batch, of_group)?;
+        } else {
+            let mut at = 0;
+            let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+                if known.is_empty() {
+                    slopes.copy_from_slice(&train.slopes(
+                        objective,
+                        &[group as u32],
+                        stats,
+                        totals,
+                        &mut metrics,
+                    ));
+                } else {
+                    slopes.copy_from_slice(&known[at..at + stats.len()]);
+                    at += stats.len();
+                }
+            };
+            self.engine.accumulate(&self.weights, &mut self.grads, &train.ds, batch, of_group)?;
+        }
         objective.conclude(totals, &mut metrics);
+        Ok(metrics)
+    }
+
+    /// One optimizer step on the groups `batch`.
+    fn step(&mut self, batch: &[u32]) -> Result<(Metrics, f64, f64), Error> {
+        let b = self.engine.b;
+        let metrics = self.gradients(batch)?;
         let squares = b.square_sums(&self.grads.iter())?;
         let norm = squares.iter().sum::<f64>().sqrt();
         if !norm.is_finite() || !metrics.loss.is_finite() {
