@@ -1,5 +1,5 @@
-// Softmax attention over groups that share their prompt, and its backward. Verbs: attention, attention_bw. Attention over
-// a cache is in attention_decode.cu.
+// Softmax attention over groups that share their prompt, and its backward. Verbs: attention, attention_bw. Attention
+// over a cache is in attention_decode.cu.
 //
 //   A query row sees the keys of its segment's prefix, and those of its segment up to itself. For one head:
 //   s = scale q k^T,  lse = ln sum exp(s),  p = exp(s - lse),  o = p v
@@ -19,9 +19,9 @@
 //     128 columns (a smaller head is padded with zeros in shared memory);
 //   float, and bf16 of other widths up to 256: fused multiply-adds on 16 x 16 threads, instances for 128 and 256.
 //
-// Bound by the matrix units: with v the visible pairs of a query and a key, the forward is 4 v head_dim operations a head
-// and the backward 14 (10, and 4 for the scores and dp that both kernels compute, the price of no atomics). Traffic is
-// each tile's own rows once, and the other side's rows once a tile, from L2.
+// Bound by the matrix units: with v the visible pairs of a query and a key, the forward is 4 v head_dim operations a
+// head and the backward 14 (10, and 4 for the scores and dp that both kernels compute, the price of no atomics).
+// Traffic is each tile's own rows once, and the other side's rows once a tile, from L2.
 #include "attention.cuh"
 
 // ---- bf16 on mma.m16n8k16 ------------------------------------------------------------------------------------------
@@ -392,8 +392,8 @@ MMA_KERNEL(attention_bw_kv_bf16_hd128, AttentionBwParams, attention_bw_kv_mma, 1
 // ---- any precision and width on fused multiply-adds ----------------------------------------------------------------
 // 16 x 16 threads: thread (y, x) has the rows y + 16 i and the columns x + 16 j of a tile.
 
-// Floats from one row of a tile to the next: a multiple of 4 for vector loads, and such that the rows of 8 threads start
-// in different banks.
+// Floats from one row of a tile to the next: a multiple of 4 for vector loads, and such that the rows of 8 threads
+// start in different banks.
 template <unsigned WIDTH> constexpr unsigned PLAIN_STRIDE = WIDTH + PLAIN_PADDING;
 
 // Copies the rows first .. first + ROWS of a head as floats; zeros from row `end` and from column `head_dim` on, up to

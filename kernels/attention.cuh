@@ -1,5 +1,5 @@
-// What attention.cu, attention_decode.cu and attention_sm90.cu share: which keys a query sees, the softmax on the accumulators of matrix
-// instructions, and the way of results to memory.
+// What attention.cu, attention_decode.cu and attention_sm90.cu share: which keys a query sees, the softmax on the
+// accumulators of matrix instructions, and the way of results to memory.
 //
 // A thread holds of 16 rows of scores the two rows g = lane / 4 and g + 8, and of each 8 columns the two columns
 // 2 (lane % 4) and the next: element i is row g + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2. That is the

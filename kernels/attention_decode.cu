@@ -6,8 +6,8 @@
 // Shapes: qkv[rows, (heads + 2 kv_heads) head_dim] = [q | k | v], keys and values[capacity, kv_heads head_dim],
 // o[rows, heads head_dim].
 //
-// Grid: attention_cached is one-dimensional, row * heads + head; kv_store as its kernel says. Bound by memory: the cache
-// rows once a query head, from L2 for all but the first head of a group.
+// Grid: attention_cached is one-dimensional, row * heads + head; kv_store as its kernel says. Bound by memory: the
+// cache rows once a query head, from L2 for all but the first head of a group.
 #include "attention.cuh"
 
 // One query over a cache. A block has a row and a query head; its 16 teams take the keys in turn, each with a softmax

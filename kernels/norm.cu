@@ -15,8 +15,8 @@
 // (reduce.cu) adds up in order.
 //
 // Bound by memory: forward 2 elements of traffic for each of x; backward 4 (dy, x, dx twice; qk_norm 3), and 8 bytes of
-// partial sums a column every rows_a_block rows. A thread holds what it has of a row (up to ROW_HELD packs of 16 bytes) in
-// registers, so that a row is read once; what lies beyond is read again for the second pass.
+// partial sums a column every rows_a_block rows. A thread holds what it has of a row (up to ROW_HELD packs of 16 bytes)
+// in registers, so that a row is read once; what lies beyond is read again for the second pass.
 #include "common.cuh"
 
 

@@ -423,8 +423,8 @@ template <int pending> DEVICE void wgmma_wait(PLACE_ONLY) {
 #endif
 }
 
-// Ties what wgmma wrote to this place, right after the wait for it: the compiler sees no link between the two, and could
-// move what is computed from these registers before the wait.
+// Ties what wgmma wrote to this place, right after the wait for it: the compiler sees no link between the two, and
+// could move what is computed from these registers before the wait.
 template <unsigned count> DEVICE void wgmma_results([[maybe_unused]] float (&x)[count]) {
 #ifdef __CUDACC__
 #pragma unroll

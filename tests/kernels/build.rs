@@ -42,8 +42,8 @@ impl Sanitizer {
     }
 }
 
-/// Something to compile: `source` in the folder `dir`, its kernels registered under `name + variant`. `headers` is where
-/// the headers are: in the package, or changed beside the changed kernel.
+/// Something to compile: `source` in the folder `dir`, its kernels registered under `name + variant`. `headers` is
+/// where the headers are: in the package, or changed beside the changed kernel.
 struct Unit {
     namespace: String,
     headers: PathBuf,

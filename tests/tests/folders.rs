@@ -82,7 +82,7 @@ fn root(family: Family) -> (&'static str, &'static str) {
     }
 }
 
-// ---- names and files -------------------------------------------------------------------------------------------------
+// ---- names and files ------------------------------------------------------------------------------------------------
 
 #[test]
 fn names_may_lack_the_models_own() {
@@ -205,7 +205,7 @@ fn a_link_to_nothing_is_named() {
     }
 }
 
-// ---- tied heads ------------------------------------------------------------------------------------------------------
+// ---- tied heads -----------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_tied_matrix_may_have_either_name() {
@@ -296,7 +296,7 @@ fn an_untied_model_needs_a_head() {
     }
 }
 
-// ---- tensors without a place -----------------------------------------------------------------------------------------
+// ---- tensors without a place ----------------------------------------------------------------------------------------
 
 /// Names of a second-layer tensor, of a new one in a layer, of a bias that no config asked for, and of a buffer.
 fn strangers(family: Family) -> [&'static str; 4] {
@@ -416,7 +416,7 @@ fn one_layer_is_one_layer() {
     assert_refused(&dir, &["config.json has 1 layer, the weights 2;"]);
 }
 
-// ---- keys of the config ----------------------------------------------------------------------------------------------
+// ---- keys of the config ---------------------------------------------------------------------------------------------
 
 fn with(family: Family, more: Value) -> Result<Config, String> {
     let mut json = Value::Object(tiny(family).json);

@@ -1,4 +1,5 @@
-//! Reward models of transformers: scores, the Bradley-Terry loss with its gradients and ten updates, in single precision.
+//! Reward models of transformers: scores, the Bradley-Terry loss with its gradients and ten updates, in single
+//! precision.
 
 use duel_backend::Real;
 use duel_cpu::Cpu;
@@ -100,8 +101,8 @@ fn golden(name: &str) {
             let terms = slopes.iter().map(|s| s.abs()).sum::<f64>() * norm(&head);
             check_gradients(&c, &all, &expected["grads"], f64::from(f32::EPSILON) * terms);
         }
-        // A loss is as exact as its margin: its slope by that is at most the loss itself, and the two scores of a margin
-        // are off by 1e-5 together.
+        // A loss is as exact as its margin: its slope by that is at most the loss itself, and the two scores of a
+        // margin are off by 1e-5 together.
         assert_close(&format!("loss after {i} steps"), &[loss], &[want], 1e-5, want);
         optimizer.step(&b, weights.iter_mut(), grads.iter(), 1e-3, 1.0);
     }

@@ -124,3 +124,42 @@ fn objectives_know_no_device() {
         assert!(!read(&path).contains("duel_backend"), "{} knows the backend", path.display());
     }
 }
+
+/// Code is as wide as rustfmt.toml says; comments and documents, but for tables and what has no space, up to this.
+const WIDTH: usize = 120;
+
+#[test]
+fn comments_and_documents_are_narrow() {
+    for path in files(&["md", "rs", "cu", "cuh", "h", "cpp"]) {
+        let document = path.extension().is_some_and(|e| e == "md");
+        for (i, line) in read(&path).lines().enumerate() {
+            let prose = if document { !line.starts_with('|') } else { line.trim_start().starts_with("//") };
+            let wide = prose && line.chars().count() > WIDTH && line.trim().contains(' ');
+            assert!(!wide, "{}:{} has more than {WIDTH} columns", path.display(), i + 1);
+        }
+    }
+}
+
+/// A blank line would part imports into blocks, each with an order of its own.
+#[test]
+fn imports_are_one_block() {
+    for path in files(&["rs"]) {
+        let (mut imported, mut open, mut blank) = (false, false, false);
+        for (i, line) in read(&path).lines().enumerate() {
+            if line.is_empty() {
+                blank = true;
+                continue;
+            }
+            let import = line.starts_with("use ");
+            assert!(
+                !(import && imported && blank),
+                "{}:{} is parted from the imports",
+                path.display(),
+                i + 1
+            );
+            imported = import || open;
+            open = imported && !line.ends_with(';');
+            blank = false;
+        }
+    }
+}

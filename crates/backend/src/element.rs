@@ -21,8 +21,8 @@ mod sealed {
     impl Sealed for u32 {}
 }
 
-/// What a buffer can hold: plain data without padding, all-zero bits are zero. The types are those of [`Dtype`]; backends
-/// rely on there being no other.
+/// What a buffer can hold: plain data without padding, all-zero bits are zero. The types are those of [`Dtype`];
+/// backends rely on there being no other.
 pub trait Element:
     sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
 {

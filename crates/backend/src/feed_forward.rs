@@ -10,8 +10,8 @@ pub trait FeedForward: Products {
     fn gelu(&self, y: &mut Real<Self>, x: &Real<Self>, len: usize);
     /// Backward of [`FeedForward::gelu`].
     fn gelu_bw(&self, dx: &mut Real<Self>, dy: &Real<Self>, x: &Real<Self>, len: usize);
-    /// A product and the GELU of it: `x[m,n] = a[m,k] · w[n,k]ᵀ + bias[n]` and `y = gelu(x)`. One verb, because a device
-    /// may apply the activation before the product leaves its registers.
+    /// A product and the GELU of it: `x[m,n] = a[m,k] · w[n,k]ᵀ + bias[n]` and `y = gelu(x)`. One verb, because a
+    /// device may apply the activation before the product leaves its registers.
     fn gemm_gelu<'w>(
         &self,
         y: &mut Real<Self>,

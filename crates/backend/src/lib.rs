@@ -40,8 +40,8 @@ pub use weight::Weight;
 
 /// A device that computes: buffers and a closed list of fused verbs, a trait a subject.
 ///
-/// Code that is generic in `B: Backend` calls every verb without more imports; code for one device imports the traits of
-/// the verbs that it calls.
+/// Code that is generic in `B: Backend` calls every verb without more imports; code for one device imports the traits
+/// of the verbs that it calls.
 ///
 /// Conventions, the same for every verb:
 /// * Outputs come first, dims last. Matrices are row-major and dense; a buffer may be longer than the dims

@@ -2,8 +2,8 @@ use crate::{Element, Result, Storage};
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-/// In the place of `B`'s memory: it holds nothing and counts the bytes that are allocated. What makes its buffers on any
-/// [`Storage`] makes them here too, so the plan of its memory is the constructor itself.
+/// In the place of `B`'s memory: it holds nothing and counts the bytes that are allocated. What makes its buffers on
+/// any [`Storage`] makes them here too, so the plan of its memory is the constructor itself.
 pub struct Measure<B> {
     bytes: Cell<usize>,
     of: PhantomData<B>,

@@ -11,8 +11,8 @@ pub struct Side {
     pub rows: usize,
 }
 
-/// A loss of pairs that kernels know. With `h` the chosen response's `logp - reference` less the rejected one's, `m` the
-/// margin of the group and `s(z) = 1 / (1 + e^-z)`:
+/// A loss of pairs that kernels know. With `h` the chosen response's `logp - reference` less the rejected one's, `m`
+/// the margin of the group and `s(z) = 1 / (1 + e^-z)`:
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// `-(1 - e) ln s(beta h - m) - e ln s(m - beta h)` (DPO: Rafailov et al., 2023, equation 7; smoothed: Mitchell,
@@ -30,8 +30,8 @@ pub enum Rule {
     Hinge,
 }
 
-/// Loss of a pair and its derivatives by the two summed log-probabilities, of the chosen and the rejected response and the
-/// margin of their group.
+/// Loss of a pair and its derivatives by the two summed log-probabilities, of the chosen and the rejected response and
+/// the margin of their group.
 pub type PairFunction<'a> = dyn Fn([Side; 2], f64) -> (f64, [f64; 2]) + 'a;
 
 /// A loss of pairs, said twice: once for the host, and in a word for kernels.
@@ -173,11 +173,11 @@ pub struct PreferenceOut<'a, B: Storage> {
 
 /// Losses of pairs between the forward and the backward of a head, so that neither waits for the host.
 pub trait Preference: Storage {
-    /// Coefficients of the rows of whole groups, and the sums over their responses, from the statistics that `logprob` left
-    /// of these rows. A group of K responses has K(K-1)/2 pairs.
+    /// Coefficients of the rows of whole groups, and the sums over their responses, from the statistics that `logprob`
+    /// left of these rows. A group of K responses has K(K-1)/2 pairs.
     ///
-    /// Sums are in double precision and in row order, as the host's are: a policy that is its reference has a log-ratio of
-    /// exactly 0.
+    /// Sums are in double precision and in row order, as the host's are: a policy that is its reference has a log-ratio
+    /// of exactly 0.
     fn preference(
         &self,
         out: PreferenceOut<'_, Self>,

@@ -4,8 +4,8 @@ pub trait Repetition {
     type Recording: Default + 'static;
     /// Does `work`, which may be calls of verbs alone, and not of attention over a layout: no allocation, upload,
     /// download or wait. With a recording that is not empty any more, a device may do the same work as before without
-    /// asking `work`. Every use of a recording must therefore bring the same verbs on the same buffers with the same dims;
-    /// what is in the buffers may change.
+    /// asking `work`. Every use of a recording must therefore bring the same verbs on the same buffers with the same
+    /// dims; what is in the buffers may change.
     fn repeat(&self, _recording: &mut Self::Recording, work: impl FnOnce()) {
         work();
     }

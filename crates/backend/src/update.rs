@@ -36,8 +36,8 @@ pub struct Rmsprop {
 
 /// Steps of the optimizers.
 pub trait Update: Storage {
-    /// AdamW (Loshchilov & Hutter, 2019), one fused pass; `m`, `v` are the moments. Where there is a `master`, it is the
-    /// weights that are updated, in the precision of sums, and `w` becomes its rounding.
+    /// AdamW (Loshchilov & Hutter, 2019), one fused pass; `m`, `v` are the moments. Where there is a `master`, it is
+    /// the weights that are updated, in the precision of sums, and `w` becomes its rounding.
     fn adamw(
         &self,
         w: &mut Real<Self>,

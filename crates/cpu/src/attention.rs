@@ -108,8 +108,9 @@ where
         });
     }
 
-    // One task a group and query head: it owns the gradient of those queries, and sums its share of the gradients of the
-    // keys and values that they read. The shares of the query heads that read one key/value head are added up in order.
+    // One task a group and query head: it owns the gradient of those queries, and sums its share of the gradients of
+    // the keys and values that they read. The shares of the query heads that read one key/value head are added up in
+    // order.
     fn attention_bw(
         &self,
         dqkv: &mut Vec<R>,

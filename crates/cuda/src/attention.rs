@@ -74,8 +74,8 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
         let grid = Self::tile_grid(family.forward, tiles.count, dims.heads);
         let of_qkv = Rows::dense(params.qkv, rows, dims.qkv_width());
         let maps = self.maps_of(family.tensor_maps, &[(of_qkv, sys::SM90_BOX)]);
-        // SAFETY: the kernel takes AttentionParams and, if any, a map of qkv; `write` and `read` checked the buffers, and
-        // the tiles name rows of the layout.
+        // SAFETY: the kernel takes AttentionParams and, if any, a map of qkv; `write` and `read` checked the buffers,
+        // and the tiles name rows of the layout.
         unsafe { self.launch_with_maps(family.forward.kernel, grid, &maps, &params) };
     }
 

@@ -69,8 +69,8 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
         };
         let grid = Grid::linear(rows * dims.heads, sys::ATTENTION_CACHED_THREADS)
             .with_shared(cached_bytes(narrow(dims.head_dim)));
-        // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks that
-        // bases and lens name rows of the caches.
+        // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks
+        // that bases and lens name rows of the caches.
         unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };
     }
 }

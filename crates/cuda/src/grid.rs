@@ -13,7 +13,8 @@ fn lanes<R>() -> usize {
     16 / size_of::<R>()
 }
 
-/// Elements that a thread moves at a time in rows of `width`: 16 bytes of them, or one where rows are not made of those.
+/// Elements that a thread moves at a time in rows of `width`: 16 bytes of them, or one where rows are not made of
+/// those.
 pub(crate) fn elements_a_thread<R>(width: usize) -> usize {
     if width.is_multiple_of(lanes::<R>()) { lanes::<R>() } else { 1 }
 }

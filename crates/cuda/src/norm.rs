@@ -23,7 +23,8 @@ fn forward_grid<R>(rows: usize, width: usize) -> Grid {
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
-    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to those of `dw` that are there.
+    /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to those of `dw` that are
+    /// there.
     fn sum_over_rows<const N: usize>(
         &self,
         dw: [Option<&mut Buf<D, f32>>; N],

@@ -103,7 +103,8 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         };
         let grid = Grid { blocks, ..Grid::linear(tiles, threads).with_shared(shared) };
         let maps = self.maps_of(variant.tensor_maps, &copied(product, operands, dims, variant.tile));
-        // SAFETY: the kernel takes LinearParams and, if any, the maps of both operands; the rest is the caller's promise.
+        // SAFETY: the kernel takes LinearParams and, if any, the maps of both operands; the rest is the caller's
+        // promise.
         unsafe { self.launch_with_maps(variant.kernel, grid, &maps, &params) };
     }
 

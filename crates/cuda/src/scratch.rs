@@ -1,4 +1,5 @@
-//! What a verb takes from the device beside its operands: addresses, scratch memory, and failures that it cannot return.
+//! What a verb takes from the device beside its operands: addresses, scratch memory, and failures that it cannot
+//! return.
 
 use crate::buffer::bytes_of_mut;
 use crate::{Buf, Buffer, Cuda, CudaReal, Driver};

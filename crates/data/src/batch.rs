@@ -1,8 +1,7 @@
 //! Order, micro-batches, and the packed layout that a model computes on.
 
-use std::ops::Range;
-
 use crate::Dataset;
+use std::ops::Range;
 
 /// The order in which epoch `epoch` visits `len` groups: a permutation that depends on nothing but the
 /// arguments, or `0..len` when `shuffle` is false. `len` is at most `u32::MAX`, as every dataset's is.

@@ -1,11 +1,10 @@
 //! What is kept of a row, and what is cut.
 
-use std::ops::Range;
-
 use crate::dataset::{Entry, Uncut};
 use crate::encode::{Encoded, Facts};
 use crate::options::Cut;
 use crate::{Dataset, Error, Labels, Options, Report, Result, Task, Truncation};
+use std::ops::Range;
 
 /// Takes rows that are tokens already, and decides what is kept of them.
 #[derive(Debug)]
@@ -48,8 +47,8 @@ impl Builder {
         self.push_labelled(row, prompt, responses, RANKED)
     }
 
-    /// As [`push`](Self::push), with what is known of the responses. Responses with scores are kept if they are the same;
-    /// of those with the same score, only the first is kept.
+    /// As [`push`](Self::push), with what is known of the responses. Responses with scores are kept if they are the
+    /// same; of those with the same score, only the first is kept.
     ///
     /// # Errors
     /// As [`push`](Self::push), or when the labels are not what the task needs.

@@ -1,10 +1,9 @@
 //! Groups of tokens in one flat arena.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-
 use crate::labels::Known;
 use crate::{Builder, Labels, Options, Report};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Groups of tokens, in the order of their source rows. All tokens lie in one arena; a group costs 8 bytes beside
 /// them and a prompt or response another 8.

@@ -1,10 +1,9 @@
 //! Text to tokens, and which of the tokens are learned.
 
-use std::ops::Range;
-
 use crate::row::common_prefix;
 use crate::template::Context;
 use crate::{Error, Message, Options, Row, Task, Tokenizer};
+use std::ops::Range;
 
 /// The turn marker before which Anthropic's HH files, which have no prompt column, end their prompts.
 const ASSISTANT: &str = "\n\nAssistant:";
@@ -12,8 +11,8 @@ const ASSISTANT: &str = "\n\nAssistant:";
 /// A row as tokens.
 #[derive(Default)]
 pub(crate) struct Encoded {
-    /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each. None
-    /// where there is nothing to learn.
+    /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each.
+    /// None where there is nothing to learn.
     pub(crate) groups: Vec<Tokens>,
     pub(crate) facts: Facts,
 }
@@ -92,7 +91,8 @@ impl Tokens {
     }
 
     /// A prompt with responses. The boundary is decided in token space: the prompt is what its own encoding and all the
-    /// whole encodings begin with in common, so that prompt + response is always exactly the encoding of the whole text.
+    /// whole encodings begin with in common, so that prompt + response is always exactly the encoding of the whole
+    /// text.
     fn split(alone: &[u32], wholes: Vec<Vec<u32>>) -> Self {
         let prompt = wholes.iter().fold(alone.len(), |len, whole| shared(&alone[..len], whole));
         Tokens { moved: prompt < alone.len(), ..Tokens::at(prompt, wholes) }

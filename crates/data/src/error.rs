@@ -1,9 +1,8 @@
 //! The one error type of the crate.
 
+use crate::Report;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-use crate::Report;
 
 /// The result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;

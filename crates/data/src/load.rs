@@ -1,10 +1,9 @@
 //! Rows to groups: read one at a time, tokenised on all cores.
 
-use std::cell::Cell;
-use std::path::Path;
-
 use crate::encode::{Encoded, Facts, encode};
 use crate::{Builder, Dataset, Error, Label, Options, Result, Row, Task, Tokenizer, read, row};
+use std::cell::Cell;
+use std::path::Path;
 
 impl Dataset {
     /// Reads a `.jsonl` or `.json` file.

@@ -1,15 +1,14 @@
 //! Prompts with the responses of others, of which KTO estimates its KL.
 
+use crate::{Dataset, Error, Result, Task};
 use std::ops::Range;
 
-use crate::{Dataset, Error, Result, Task};
-
 impl Dataset {
-    /// The data set of mismatched pairs: group `i` has the prompt (and labels) of group `i` and the response of another,
-    /// its donor. In every `block` of consecutive groups, of which the last may be shorter, that is the group before,
-    /// and the last one for the first, as in TRL. Where it has the same prompt, the response would fit: then the nearest
-    /// group before it with another prompt, round the block and, where the block has none, round the whole data set.
-    /// Prompts and responses are taken as they were before the cut, then cut together as the options say.
+    /// The data set of mismatched pairs: group `i` has the prompt (and labels) of group `i` and the response of
+    /// another, its donor. In every `block` of consecutive groups, of which the last may be shorter, that is the group
+    /// before, and the last one for the first, as in TRL. Where it has the same prompt, the response would fit: then
+    /// the nearest group before it with another prompt, round the block and, where the block has none, round the whole
+    /// data set. Prompts and responses are taken as they were before the cut, then cut together as the options say.
     ///
     /// # Errors
     /// When all prompts are the same, or the data set is not [`Task::Unpaired`].

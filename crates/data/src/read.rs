@@ -1,15 +1,13 @@
 //! Files to rows, one at a time: neither reader ever holds more than one row of JSON.
 
+use crate::row::{UNWRAP, is_columnar, wrapped};
+use crate::{Error, Result};
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::Value;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
-use serde_json::Value;
-
-use crate::row::{UNWRAP, is_columnar, wrapped};
-use crate::{Error, Result};
 
 /// What to do with each row: its number from 1, and its value.
 pub(crate) type Each<'a> = &'a mut dyn FnMut(usize, Value) -> Result<()>;

@@ -1,9 +1,8 @@
 //! What became of the rows.
 
+use crate::Labels;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-
-use crate::Labels;
 
 /// Counts over a [`Dataset`](crate::Dataset): what was read, what is kept, and what was cut or dropped on the
 /// way. `Display` is one line that leaves out the counts that are 0.

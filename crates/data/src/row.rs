@@ -1,15 +1,13 @@
 //! The shapes of rows that preference and instruction files come in, normalised to one of three.
 
-use std::collections::BTreeSet;
-
-use serde_json::{Map, Value};
-
 use crate::message::{MEDIA, Message, kind};
 use crate::template::Context;
 use crate::{Label, Options, Task, said};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
-/// A prompt and its responses, best first, before they are tokens. Two responses of which nothing else is known are a pair
-/// also where unpaired ones are wanted: there they become a good example and a bad one.
+/// A prompt and its responses, best first, before they are tokens. Two responses of which nothing else is known are a
+/// pair also where unpaired ones are wanted: there they become a good example and a bad one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Row {
     /// Plain text: the model continues the prompt with a response, and EOS ends it.
@@ -43,7 +41,8 @@ impl Row {
         Row::Text { prompt: Some(prompt.into()), responses: responses.into_iter().map(Into::into).collect() }
     }
 
-    /// Leaves the response that supervised training learns, with all that is before it if that is learned too (`whole`).
+    /// Leaves the response that supervised training learns, with all that is before it if that is learned too
+    /// (`whole`).
     pub(crate) fn keep_best(&mut self, whole: bool) {
         match self {
             // Nothing has to be found out.
@@ -66,8 +65,8 @@ const SHAPES: &str = "\
     {prompt, completion}, {messages}, {conversations}, {instruction, input, output} or {text} for supervised training";
 
 /// One JSON value as a row, and what it says of its responses. `Ok(None)` is a bad example of which supervised training
-/// learns nothing; `chat` tells whether instruction rows can go through a chat template; `unused` hears the columns that
-/// the row has no use for. Messages of errors start with a verb: "row 3: " goes before.
+/// learns nothing; `chat` tells whether instruction rows can go through a chat template; `unused` hears the columns
+/// that the row has no use for. Messages of errors start with a verb: "row 3: " goes before.
 pub(crate) fn parse(
     mut value: Value,
     opt: &Options,

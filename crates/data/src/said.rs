@@ -1,9 +1,8 @@
 //! What the columns of a row say of its responses: margins, scores and labels to values.
 
-use serde_json::{Map, Value};
-
 use crate::message::kind;
 use crate::{Label, Task};
+use serde_json::{Map, Value};
 
 /// Takes the `margin` of a row. Supervised training has no use for it, and leaves it.
 pub(crate) fn margin(columns: &mut Map<String, Value>, task: Task) -> Result<Option<f64>, String> {

@@ -6,16 +6,14 @@ mod methods;
 mod print;
 mod source;
 
+use crate::Message;
+use crate::contain::contain;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as Jinja, context};
+use serde_json::{Map, Value, json};
+use source::MARKS;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
-
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as Jinja, context};
-use serde_json::{Map, Value, json};
-
-use crate::Message;
-use crate::contain::contain;
-use source::MARKS;
 
 /// What a conversation's template gets beside its messages.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,15 +1,13 @@
 //! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template, where a text ends.
 
+use crate::contain::contain;
+use crate::template::{Context, Rendered, Template};
+use crate::{Error, Message, Result};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
-
-use serde_json::{Map, Value};
-
-use crate::contain::contain;
-use crate::template::{Context, Rendered, Template};
-use crate::{Error, Message, Result};
 
 /// A tokenizer with its special tokens and chat template. It can be shared between threads.
 pub struct Tokenizer {
@@ -275,8 +273,8 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
         .map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
 }
 
-/// The special tokens by name (`eos_token`, ...), each as its text. A config that knows its added tokens is of a version
-/// that writes no map; a map beside it is left from before.
+/// The special tokens by name (`eos_token`, ...), each as its text. A config that knows its added tokens is of a
+/// version that writes no map; a map beside it is left from before.
 fn specials(config: &Map<String, Value>, map: Option<Map<String, Value>>) -> Map<String, Value> {
     let map = map.filter(|_| !config.contains_key("added_tokens_decoder")).unwrap_or_default();
     let mut specials = Map::new();

@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::fs;
-
 use common::{Dir, PREFERENCE, shared};
 use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Whole};
 use serde_json::{Value, json};
+use std::fs;
 
 /// One run of a trainer: what it read and what became of it.
 struct Run<'a> {

@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::sync::LazyLock;
-
 use common::{EOS, PREFERENCE, TINY};
 use duel_data::{Batch, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, Whole, order, pack};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::sync::LazyLock;
 
 static TOK: LazyLock<Tokenizer> = LazyLock::new(|| TINY.build());
 

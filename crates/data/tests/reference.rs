@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::fs;
-
 use common::{PREFERENCE, SFT, UNPAIRED, shared};
 use duel_data::{Context, Dataset, Message, Options, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::fs;
 
 const FOLDERS: [(&str, &str); 4] = [
     ("gpt2", "tokenizers/gpt2"),

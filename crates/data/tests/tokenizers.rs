@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::fs;
-
 use common::{CHAT, Dir, SFT, TINY, Tiny, ids};
 use duel_data::{Context, Dataset, Message, Row, Tokenizer};
 use serde_json::{Value, json};
+use std::fs;
 
 /// A folder with a small tokenizer, and more files.
 fn folder(files: &[(&str, &str)]) -> Dir {

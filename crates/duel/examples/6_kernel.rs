@@ -1,10 +1,11 @@
-//! CUDA kernels inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host between
-//! them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes the
-//! place of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
+//! CUDA kernels inside another program: log-softmax, the DPO loss and its gradient by the logits, without the host
+//! between them. Here the kernels' text runs on the host, so that no GPU is needed; with one, `duel_cuda::Device` takes
+//! the place of the emulation, on a stream and on buffers of your own (`crates/cuda/examples/embed.rs`).
 //!
 //!     cargo run --package duel --example 6_kernel
 //!
-//! Needs `duel-backend`, `duel-cuda` and `duel-loss`; `duel-kernel-tests` for the emulation, `duel-cpu` to compare with.
+//! Needs `duel-backend`, `duel-cuda` and `duel-loss`; `duel-kernel-tests` for the emulation, `duel-cpu` to compare
+//! with.
 
 use duel_backend::{
     Backend, Float, Grouped, Logits, PreferenceOut, ResponseGroups, ResponseSums, Result, RowStats,

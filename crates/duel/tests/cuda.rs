@@ -1,5 +1,5 @@
-//! `--device`: the whole program on a GPU's code path, on the stand-in for CUDA's libraries, against the CPU; and what it
-//! says where there is no GPU.
+//! `--device`: the whole program on a GPU's code path, on the stand-in for CUDA's libraries, against the CPU; and what
+//! it says where there is no GPU.
 
 mod common;
 
@@ -331,8 +331,8 @@ fn waits_a_step(gpu: &StandIn, run: &Run) -> usize {
     (three - one) / 2
 }
 
-/// A step of sigmoid, ipo or hinge waits for the norm of its gradient and for its statistics, however many micro-batches
-/// it has; one whose objective the host makes waits in each.
+/// A step of sigmoid, ipo or hinge waits for the norm of its gradient and for its statistics, however many
+/// micro-batches it has; one whose objective the host makes waits in each.
 #[test]
 fn a_step_of_pairs_does_not_wait_between_forward_and_backward() {
     let gpu = StandIn::new("waits");

@@ -1,5 +1,5 @@
-//! What must hold for every objective: it learns, the way a step is cut changes nothing, runs repeat and continue bit for
-//! bit. Which losses there are is read from their table.
+//! What must hold for every objective: it learns, the way a step is cut changes nothing, runs repeat and continue bit
+//! for bit. Which losses there are is read from their table.
 
 mod common;
 

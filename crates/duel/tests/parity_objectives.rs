@@ -1,5 +1,5 @@
-//! Every objective against TRL's runs of it, step for step: `../shared/data/golden2/trl`. Which runs there are, on which
-//! rows and with which settings, is read from the files.
+//! Every objective against TRL's runs of it, step for step: `../shared/data/golden2/trl`. Which runs there are, on
+//! which rows and with which settings, is read from the files.
 
 mod common;
 
@@ -31,9 +31,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("label_smoothing", "not a loss of duel"),
 ];
 
-/// Runs whose weights drift apart: a steep loss amplifies what rounding begins. TRL computes the prompt of a pair twice, and
-/// in float32 the two gradients of it cancel where duel's never come to be; Adam gives what is left a whole step. Where
-/// the two differ by more than the bounds, duel has to be the nearer to the run in double precision.
+/// Runs whose weights drift apart: a steep loss amplifies what rounding begins. TRL computes the prompt of a pair
+/// twice, and in float32 the two gradients of it cancel where duel's never come to be; Adam gives what is left a whole
+/// step. Where the two differ by more than the bounds, duel has to be the nearer to the run in double precision.
 const DRIFT: &[&str] = &["bco_pair", "nca_pair", "discopop"];
 
 /// Keys of TRL's configuration that are duel's too.
@@ -127,9 +127,9 @@ fn model(data: &Path, about: &Value, temp: &Temp) -> PathBuf {
     own
 }
 
-/// How far a metric may be from TRL's value `want`; `None`: it is not ours, or another mean. From 2e-4 at the first step
-/// to 1e-3 at the tenth (`relative`), as two implementations drift apart. What is a small difference of larger numbers, or
-/// a norm that a few tokens decide, has the bounds of `parity.rs`.
+/// How far a metric may be from TRL's value `want`; `None`: it is not ours, or another mean. From 2e-4 at the first
+/// step to 1e-3 at the tenth (`relative`), as two implementations drift apart. What is a small difference of larger
+/// numbers, or a norm that a few tokens decide, has the bounds of `parity.rs`.
 fn tolerance(key: &str, want: f64, relative: f64, about: &Value) -> Option<f64> {
     let trainer = about["trainer"].as_str().unwrap();
     let config = &about["config"];
@@ -141,7 +141,8 @@ fn tolerance(key: &str, want: f64, relative: f64, about: &Value) -> Option<f64> 
         "loss" | "nll_loss" | "log_odds_ratio" | "log_odds_chosen" | "kl" => relative * want.abs().max(1.0),
         "grad_norm" => 0.01 * want,
         "logps/chosen" | "logps/rejected" => relative * want.abs(),
-        // Without a reference there are no rewards; and TRL's of alphapo are of what it makes of a mean, ours of the mean.
+        // Without a reference there are no rewards; and TRL's of alphapo are of what it makes of a mean, ours of the
+        // mean.
         _ if key.starts_with("rewards") && (losses.contains("alphapo") || losses == r#"["sft"]"#) => {
             return None;
         }

@@ -6,10 +6,9 @@
 //! intensifiers scale ("very", "slightly"), and of two contrasted clauses the one that carries the point weighs more
 //! ("dull , but moving"). Word counts alone do not give it away, and repeating a word gains nothing.
 
-use std::collections::BTreeMap;
-
 use fastrand::Rng;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// The grammar: each symbol with its expansions and their weights. Upper-case words are symbols, all others are
 /// words of a review. An expansion inherits the sentiment of its symbol; `~` in front of a symbol reverses it.

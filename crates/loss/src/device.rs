@@ -8,8 +8,8 @@ fn score(side: Side) -> Score {
 }
 
 impl Objective {
-    /// The same objective for a device, in a batch of `totals`: none where it is more than one loss of pairs that kernels
-    /// know.
+    /// The same objective for a device, in a batch of `totals`: none where it is more than one loss of pairs that
+    /// kernels know.
     pub fn on_device(&self, totals: Totals) -> Option<PairObjective<'_>> {
         let (&[(weight, word)], settings) = (self.terms(), self.settings()) else { return None };
         if settings.use_weighting || settings.divergence != Divergence::ReverseKl {

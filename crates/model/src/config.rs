@@ -214,8 +214,8 @@ impl Config {
     }
 
     /// The token that pads a batch, which a model with a scalar head is saved with: the file's, or else the first that
-    /// ends no text. transformers reads the score at the last token that is not the padding, so that where texts end and
-    /// are padded with the same token it would read the row before the one that was learned.
+    /// ends no text. transformers reads the score at the last token that is not the padding, so that where texts end
+    /// and are padded with the same token it would read the row before the one that was learned.
     pub fn pad_token(&self) -> Option<u64> {
         let keys = Keys::new(&self.json);
         let ends: Vec<u64> = match keys.get("eos_token_id") {

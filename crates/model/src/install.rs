@@ -77,9 +77,9 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the model folder `dir`, which has its config, say that `stops` end a text, in the place where transformers looks
-/// first: a model that learned to end by its tokenizer's token would else be cut off by another, or never. What the
-/// folder says already stays as it is.
+/// Makes the model folder `dir`, which has its config, say that `stops` end a text, in the place where transformers
+/// looks first: a model that learned to end by its tokenizer's token would else be cut off by another, or never. What
+/// the folder says already stays as it is.
 ///
 /// # Errors
 /// `generation_config.json` or `config.json` is broken, or cannot be read or written.

@@ -14,8 +14,8 @@ pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
     read_all(folder, |_, host: &[B::Real]| upload(b, host))
 }
 
-/// The weights of a Hugging Face folder in the precision of sums, as a list in the order of [`Model::iter`]: masters for
-/// an optimizer.
+/// The weights of a Hugging Face folder in the precision of sums, as a list in the order of [`Model::iter`]: masters
+/// for an optimizer.
 ///
 /// # Errors
 /// As [`load`].

@@ -188,8 +188,8 @@ mod tests {
         }
     }
 
-    /// With masters, bf16 weights follow the f32 run to their own rounding; without, they do not move at all, since each
-    /// update is less than half their last digit.
+    /// With masters, bf16 weights follow the f32 run to their own rounding; without, they do not move at all, since
+    /// each update is less than half their last digit.
     #[test]
     fn masters_keep_what_bf16_would_lose() {
         let (narrow, wide) = (Cpu::<bf16>::new(1), Cpu::<f32>::new(1));

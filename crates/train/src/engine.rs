@@ -268,9 +268,9 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(all)
     }
 
-    /// Adds the gradients of the groups `indices` to `grads`, of what is trained. `objective(group of the dataset, what is scored of it,
-    /// slopes)` gives the derivative of the loss by each response's summed log-probability, or by its value. Returns the
-    /// responses' statistics, in order.
+    /// Adds the gradients of the groups `indices` to `grads`, of what is trained.
+    /// `objective(group of the dataset, what is scored of it, slopes)` gives the derivative of the loss by each
+    /// response's summed log-probability, or by its value. Returns the responses' statistics, in order.
     ///
     /// # Errors
     /// The device failed.
@@ -326,8 +326,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         matches!(self.output, Output::Tokens(_)) && indices.iter().all(|i| rows(i) <= self.room.logits)
     }
 
-    /// [`Engine::accumulate`] for a loss of pairs that the device makes itself, so that nothing waits for the host before
-    /// the last gradient is on its way; `known` of each group of the dataset.
+    /// [`Engine::accumulate`] for a loss of pairs that the device makes itself, so that nothing waits for the host
+    /// before the last gradient is on its way; `known` of each group of the dataset.
     ///
     /// # Errors
     /// The device failed, or has no room for more responses than ever before.

@@ -53,14 +53,15 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
-    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, and which are
-    /// learned.
+    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, and which
+    /// are learned.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
         self.hash(&format!("{:?}", B::Real::DTYPE), ds)
     }
 
     /// The same together with all that decides the bits that a backend gives: log-probabilities of another device are
-    /// near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs the tokens of its sums.
+    /// near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs the tokens of its
+    /// sums.
     pub fn on<B: Backend>(&self, b: &B, ds: &Dataset, ld_alpha: Option<f64>) -> String {
         let weighed = ld_alpha.map_or_else(String::new, |alpha| format!(", ld_alpha {alpha}"));
         self.hash(&(b.identity() + &weighed), ds)

@@ -16,8 +16,8 @@ struct Counting;
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// One test at a time: the counts are of the whole process. Threads of the one before may still be giving back what they
-/// held.
+/// One test at a time: the counts are of the whole process. Threads of the one before may still be giving back what
+/// they held.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

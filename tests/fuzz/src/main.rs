@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// Damages right files of every kind that duel reads, and loads them: what is wrong is refused with an error, never with
-/// a panic, a hang, or all the memory.
+/// Damages right files of every kind that duel reads, and loads them: what is wrong is refused with an error, never
+/// with a panic, a hang, or all the memory.
 #[derive(Parser)]
 #[command(name = "cargo xtask fuzz")]
 struct Args {

@@ -205,8 +205,8 @@ impl Emulation {
         if Self::kernels().iter().any(|(name, _)| *name == planted) { planted } else { kernel.into() }
     }
 
-    /// Names and launch bounds of the kernels that are compiled in, sorted; those of the tests end in `@test`, those with
-    /// a planted bug in its name after an `@`.
+    /// Names and launch bounds of the kernels that are compiled in, sorted; those of the tests end in `@test`, those
+    /// with a planted bug in its name after an `@`.
     pub fn kernels() -> Vec<(String, u32)> {
         extern "C" fn visit(context: *mut c_void, name: *const c_char, max_threads: c_uint) {
             // SAFETY: the context is the vector below, which nobody else uses during the call, and names are C

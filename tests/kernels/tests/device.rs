@@ -42,7 +42,7 @@ impl Devices for Gpu {
 
 duel_kernel_tests::conformance!(Gpu);
 
-// ---- the driver ------------------------------------------------------------------------------------------------------
+// ---- the driver -----------------------------------------------------------------------------------------------------
 
 /// Runs a test on the GPU, or skips it.
 fn on_gpu(test: &str, run: fn(&Open)) {
@@ -74,7 +74,7 @@ mod own_products {
     duel_kernel_tests::conformance!(super::OwnProducts; gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide);
 }
 
-// ---- the compiler ----------------------------------------------------------------------------------------------------
+// ---- the compiler ---------------------------------------------------------------------------------------------------
 
 /// Runs a test of the compiler, or skips it.
 fn with_nvrtc(test: &str, run: impl FnOnce()) {

@@ -1,7 +1,7 @@
 //! What only a sanitizer sees. Compiled in by `cargo xtask kernels --asan` and `--race`.
 //!
-//! A sanitizer ends the program, or fails it at its end, so each mistake is made in a program of its own: this one again,
-//! with [`make_the_mistake`] as its only test.
+//! A sanitizer ends the program, or fails it at its end, so each mistake is made in a program of its own: this one
+//! again, with [`make_the_mistake`] as its only test.
 #![cfg(any(sanitized = "address", sanitized = "thread"))]
 
 #[path = "common/mistake.rs"]

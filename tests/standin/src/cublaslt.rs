@@ -1,7 +1,7 @@
 //! The functions of libcublasLt.
 //!
-//! What it takes is less than what the library takes: matrices of float or bf16 in columns, sums in float, factors on the
-//! host, one product a call.
+//! What it takes is less than what the library takes: matrices of float or bf16 in columns, sums in float, factors on
+//! the host, one product a call.
 
 #![allow(non_snake_case)] // the names are NVIDIA's
 
@@ -28,7 +28,7 @@ const R_16BF: u32 = cudaDataType_t::CUDA_R_16BF as u32;
 /// A type that nobody has set.
 const UNSET: u32 = u32::MAX;
 
-// ---- descriptions ----------------------------------------------------------------------------------------------------
+// ---- descriptions ---------------------------------------------------------------------------------------------------
 
 /// What a handle stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ fn set(handle: usize, kind: Kind, attribute: u32, value: Bytes, bytes: usize) ->
     Ok(())
 }
 
-// ---- algorithms ------------------------------------------------------------------------------------------------------
+// ---- algorithms -----------------------------------------------------------------------------------------------------
 
 /// Products that an algorithm sums before it adds their sum to the rest, by its number.
 const BLOCKS: [usize; 4] = [64, 32, 16, 128];
@@ -429,7 +429,7 @@ fn result(algorithm: &Algorithm, bytes: usize) -> cublasLtMatmulHeuristicResult_
     }
 }
 
-// ---- the library -----------------------------------------------------------------------------------------------------
+// ---- the library ----------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cublasLtGetVersion() -> usize {

@@ -49,7 +49,7 @@ fn in_context(f: impl FnOnce(&mut World) -> Done) -> CUresult {
     code(world.in_context().and_then(|()| f(&mut world)))
 }
 
-// ---- errors ----------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 
 /// Name and meaning of an error, where the stand-in has it.
 fn explain(error: u32) -> Option<(&'static CStr, &'static CStr)> {
@@ -118,7 +118,7 @@ extern "C" fn cuGetErrorString(error: u32, out: Out<*const c_char>) -> CUresult 
     explained(error, |(_, text)| text, out)
 }
 
-// ---- the device ------------------------------------------------------------------------------------------------------
+// ---- the device -----------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(flags: u32) -> CUresult {
@@ -204,7 +204,7 @@ extern "C" fn cuDeviceGetAttribute(out: Out<i32>, attribute: u32, device: i32) -
     })
 }
 
-// ---- contexts --------------------------------------------------------------------------------------------------------
+// ---- contexts -------------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDevicePrimaryCtxRetain(out: Out<usize>, device: i32) -> CUresult {
@@ -261,7 +261,7 @@ extern "C" fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) -
     in_context(|_| stored(least.put(0) && greatest.put(0)))
 }
 
-// ---- memory ----------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
 /// Memory of the device. Work that was put off may have to free some first.
 fn alloc(world: &mut World, out: &Out<u64>, bytes: usize) -> Done {
@@ -385,7 +385,7 @@ extern "C" fn cuMemPoolTrimTo(pool: usize, _bytes: usize) -> CUresult {
     })
 }
 
-// ---- copies ----------------------------------------------------------------------------------------------------------
+// ---- copies ---------------------------------------------------------------------------------------------------------
 
 /// Starts work after a look at the memory that it uses.
 fn start(world: &mut World, stream: usize, work: Work) -> Done {
@@ -510,7 +510,7 @@ extern "C" fn cuMemsetD8_v2(at: u64, value: u8, count: usize) -> CUresult {
     })
 }
 
-// ---- streams ---------------------------------------------------------------------------------------------------------
+// ---- streams --------------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamCreate(out: Out<usize>, flags: u32) -> CUresult {
@@ -569,7 +569,7 @@ extern "C" fn cuStreamWaitEvent(stream: usize, event: usize, flags: u32) -> CUre
     })
 }
 
-// ---- events ----------------------------------------------------------------------------------------------------------
+// ---- events ---------------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventCreate(out: Out<usize>, flags: u32) -> CUresult {
@@ -622,7 +622,7 @@ extern "C" fn cuEventElapsedTime_v2(out: Out<f32>, start: usize, end: usize) -> 
     cuEventElapsedTime(out, start, end)
 }
 
-// ---- modules and launches --------------------------------------------------------------------------------------------
+// ---- modules and launches -------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuModuleLoadData(out: Out<usize>, image: Bytes) -> CUresult {
@@ -826,7 +826,7 @@ extern "C" fn cuTensorMapEncodeTiled(
     })
 }
 
-// ---- graphs ----------------------------------------------------------------------------------------------------------
+// ---- graphs ---------------------------------------------------------------------------------------------------------
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamBeginCapture_v2(stream: usize, mode: u32) -> CUresult {

@@ -1,5 +1,5 @@
-//! What the stand-in knows about the parameters of a kernel: their sizes, from the emulation, and where addresses are in
-//! them, from the text of `params.h`.
+//! What the stand-in knows about the parameters of a kernel: their sizes, from the emulation, and where addresses are
+//! in them, from the text of `params.h`.
 
 use duel_kernel_tests::Emulation;
 use duel_kernels::HEADERS;

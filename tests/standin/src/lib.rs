@@ -31,8 +31,8 @@ fn library() -> io::Result<PathBuf> {
     })
 }
 
-/// Fills a folder with links under which programs find the stand-in, and gives the value of `LD_LIBRARY_PATH` with which
-/// they look there first. The folder is made if it is not there.
+/// Fills a folder with links under which programs find the stand-in, and gives the value of `LD_LIBRARY_PATH` with
+/// which they look there first. The folder is made if it is not there.
 ///
 /// # Errors
 /// When the shared library is not where cargo puts it, or the folder cannot be written.

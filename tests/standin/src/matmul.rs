@@ -1,5 +1,5 @@
-//! What a call of `cublasLtMatmul` computes. The order of every sum follows from the algorithm: its number and its split
-//! of the inner dimension, so that another algorithm shows in the bits of the result, as it does on a GPU.
+//! What a call of `cublasLtMatmul` computes. The order of every sum follows from the algorithm: its number and its
+//! split of the inner dimension, so that another algorithm shows in the bits of the result, as it does on a GPU.
 
 use half::bf16;
 use std::ops::Range;

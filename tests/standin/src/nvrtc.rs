@@ -11,15 +11,15 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 type Done<T = ()> = Result<T, Status>;
 
-/// A minor version that no real NVRTC has: compiled code is kept on disk by the version, and neither may be given what the
-/// other compiled.
+/// A minor version that no real NVRTC has: compiled code is kept on disk by the version, and neither may be given what
+/// the other compiled.
 const VERSION: [i32; 2] = [13, 99];
 /// What it compiles for.
 const CAPABILITIES: [i32; 8] = [75, 80, 86, 89, 90, 100, 103, 120];
 /// Beginning of the code: that of ELF, and a mark.
 const MAGIC: &[u8; 8] = b"\x7fELFDUEL";
 
-// ---- code ------------------------------------------------------------------------------------------------------------
+// ---- code -----------------------------------------------------------------------------------------------------------
 
 /// What code says about itself.
 pub(crate) struct Code {
@@ -64,7 +64,7 @@ impl Code {
     }
 }
 
-// ---- programs --------------------------------------------------------------------------------------------------------
+// ---- programs -------------------------------------------------------------------------------------------------------
 
 struct Program {
     name: String,

@@ -1,4 +1,5 @@
-//! The real `Device` on the stand-in: the conformance suite of the kernels, as devices of compute capability 9.0 and 8.0.
+//! The real `Device` on the stand-in: the conformance suite of the kernels, as devices of compute capability 9.0 and
+//! 8.0.
 
 mod common;
 

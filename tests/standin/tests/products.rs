@@ -73,7 +73,8 @@ impl Product {
         let wish = result::create_matmul_pref().expect("a preference");
         let mut found = [const { std::mem::MaybeUninit::<Found>::uninit() }; 8];
         let mut count = 0;
-        // SAFETY: everything is alive and lives through the calls, and there is room for as many results as are asked for.
+        // SAFETY: everything is alive and lives through the calls, and there is room for as many results as are asked
+        // for.
         unsafe {
             let at = (&raw const workspace).cast();
             result::set_matmul_pref_attribute(wish, Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, at, 8)

@@ -13,8 +13,8 @@ pub struct Ceilings {
     pub matmul: f64,
 }
 
-/// An H100 SXM of 132 multiprocessors, a little under what one measured on 2026-11-13: a copy within the device at 3.0 TB/s,
-/// and a product of 8192³ by cuBLAS at 798 TFLOP/s.
+/// An H100 SXM of 132 multiprocessors, a little under what one measured on 2026-11-13: a copy within the device at 3.0
+/// TB/s, and a product of 8192³ by cuBLAS at 798 TFLOP/s.
 pub const H100: Ceilings = Ceilings { copy: 3.0e12, matmul: 790e12 };
 
 const MULTIPROCESSORS: usize = 132;

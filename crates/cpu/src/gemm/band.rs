@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// No kernel has more rows. What a [`Band`] leaves out is left out by whole panels of rows, so that zeros are needed up to
-/// this far beyond its edge.
+/// No kernel has more rows. What a [`Band`] leaves out is left out by whole panels of rows, so that zeros are needed up
+/// to this far beyond its edge.
 pub const PANEL: usize = 32;
 
 /// What of a product is needed, where causal masks leave a triangle out.

@@ -11,8 +11,8 @@ use crate::sync::SyncPtr;
 use std::ops::Range;
 
 /// Largest depth of a packed block. With it the order of sums changes, and so do the bits of a result: whoever keeps
-/// results on disk must then tell them apart. A deep block reads and writes the result seldom; its panels still stream from the
-/// L2 cache faster than the kernel uses them up.
+/// results on disk must then tell them apart. A deep block reads and writes the result seldom; its panels still stream
+/// from the L2 cache faster than the kernel uses them up.
 pub const KC: usize = 768;
 /// Columns of a packed block of `b`.
 const NC: usize = 1024;

@@ -32,8 +32,8 @@ pub const SQUARE: usize = 16;
 /// `width` elements, at `out + q * ld`.
 pub struct Transpose<S> {
     pub side: usize,
-    // Reads side*side elements; writes `width <= side` elements for each of `depth <= side` columns. Needs the CPU features
-    // it was chosen for.
+    // Reads side*side elements; writes `width <= side` elements for each of `depth <= side` columns. Needs the CPU
+    // features it was chosen for.
     pub run: unsafe fn(square: *const S, out: *mut S, ld: usize, width: usize, depth: usize),
 }
 

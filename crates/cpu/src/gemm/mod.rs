@@ -90,7 +90,8 @@ mod tests {
         ((i * 2_654_435_761) % 1009) as f64 / 504.5 - 1.0
     }
 
-    /// Every layout and edge against the plain triple loop in f64, the error bounded by k + 3 roundings of the largest partial sum.
+    /// Every layout and edge against the plain triple loop in f64, the error bounded by k + 3 roundings of the largest
+    /// partial sum.
     fn check<R: Real>()
     where
         R::Acc: HasKernel,

@@ -15,8 +15,8 @@ pub fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Loads libcuda and libnvrtc. Every function of cudarc panics where its library is missing, so a program that calls any
-/// before it opens a [`Device`](crate::Device) asks here first.
+/// Loads libcuda and libnvrtc. Every function of cudarc panics where its library is missing, so a program that calls
+/// any before it opens a [`Device`](crate::Device) asks here first.
 ///
 /// # Errors
 /// When a library is missing: names all that are, and where they were looked for.
@@ -47,8 +47,8 @@ pub(super) fn explain_init(error: DriverError) -> Error {
 }
 
 /// # Errors
-/// When the driver is of an older CUDA than the compiler, whose code it then does not load ("CUDA Compatibility", NVIDIA:
-/// code runs on drivers of its own major version and later ones). `driver` is `1000 * major + 10 * minor`.
+/// When the driver is of an older CUDA than the compiler, whose code it then does not load ("CUDA Compatibility",
+/// NVIDIA: code runs on drivers of its own major version and later ones). `driver` is `1000 * major + 10 * minor`.
 pub(super) fn check_versions(driver: i32, [major, minor]: [i32; 2]) -> Result<()> {
     if driver / 1000 >= major {
         return Ok(());

@@ -1,8 +1,8 @@
 //! Matrix products by cuBLASLt, where that is there.
 //!
 //! Which of its algorithms makes a product is asked once for each kind of product, at [`TYPICAL_ROWS`] rows, and then
-//! kept for every number of rows. An algorithm of the library is a tile of the result and one order of its sum along the
-//! depth; asked anew at each size, the library would give few rows another one than many, and a row's result would
+//! kept for every number of rows. An algorithm of the library is a tile of the result and one order of its sum along
+//! the depth; asked anew at each size, the library would give few rows another one than many, and a row's result would
 //! depend on the rows beside it. For the same reason the depth is never split where a row of the result is a row of
 //! tokens.
 
@@ -288,11 +288,11 @@ impl Kind {
     }
 }
 
-// ---- descriptors -----------------------------------------------------------------------------------------------------
+// ---- descriptors ----------------------------------------------------------------------------------------------------
 
-/// How the library is told about a product. It thinks in columns: a row-major matrix `[r, c]` is to it one of `c` rows and
-/// `r` columns, and it makes the transpose of our result, of which our rows are the columns. So its first operand is our
-/// right one, its second our left one.
+/// How the library is told about a product. It thinks in columns: a row-major matrix `[r, c]` is to it one of `c` rows
+/// and `r` columns, and it makes the transpose of our result, of which our rows are the columns. So its first operand
+/// is our right one, its second our left one.
 struct Call {
     desc: Desc,
     operands: [*const c_void; 2],

@@ -39,8 +39,9 @@ impl Default for Settings {
 
 /// An NVIDIA GPU of compute capability 8.0 or more: its memory, and one stream on which everything happens in order.
 ///
-/// NVRTC compiles the kernels of a source for exactly this device when the first of them is launched; the machine code is
-/// kept on disk. Nothing of CUDA is linked: libcuda, libnvrtc and libcublasLt are looked for when a device is opened.
+/// NVRTC compiles the kernels of a source for exactly this device when the first of them is launched; the machine code
+/// is kept on disk. Nothing of CUDA is linked: libcuda, libnvrtc and libcublasLt are looked for when a device is
+/// opened.
 ///
 /// A download waits for all work before it; everything else returns when it is queued, an upload too: what it copies
 /// goes through pinned memory first.
@@ -60,7 +61,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens a device by its number, counted from 0 as the driver counts those that it shows, with [`Settings::default`].
+    /// Opens a device by its number, counted from 0 as the driver counts those that it shows, with
+    /// [`Settings::default`].
     ///
     /// # Errors
     /// When libcuda or libnvrtc is missing, when there is no such device, or when it is too old.
@@ -87,7 +89,8 @@ impl Device {
         Self::on_stream(context.new_stream().map_err(about)?, settings)
     }
 
-    /// A device on the stream of a program that has its own context: all work is queued there, in the order of the calls.
+    /// A device on the stream of a program that has its own context: all work is queued there, in the order of the
+    /// calls.
     ///
     /// # Errors
     /// When libnvrtc is missing, or when the device is too old.

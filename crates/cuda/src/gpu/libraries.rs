@@ -94,7 +94,7 @@ fn listed(folders: &[PathBuf]) -> String {
     folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-// ---- places ----------------------------------------------------------------------------------------------------------
+// ---- places ---------------------------------------------------------------------------------------------------------
 
 /// Where CUDA can be besides the loader path.
 #[derive(Debug, PartialEq, Eq)]

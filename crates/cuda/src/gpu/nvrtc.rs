@@ -6,7 +6,7 @@ use duel_backend::{Error, Result};
 use duel_kernels::{HEADERS, Source};
 use std::ffi::{CStr, CString, c_char, c_int};
 
-// ---- the library -----------------------------------------------------------------------------------------------------
+// ---- the library ----------------------------------------------------------------------------------------------------
 
 /// Major and minor version of the compiler, NVRTC. Needs no device.
 ///
@@ -32,7 +32,7 @@ fn known_capabilities() -> std::result::Result<Vec<c_int>, nvrtcResult> {
     Ok(known)
 }
 
-// ---- errors ----------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 
 fn ok(result: nvrtcResult) -> std::result::Result<(), nvrtcResult> {
     if result == nvrtcResult::NVRTC_SUCCESS { Ok(()) } else { Err(result) }
@@ -55,7 +55,7 @@ fn meaning(error: nvrtcResult) -> &'static str {
     }
 }
 
-// ---- compilation -----------------------------------------------------------------------------------------------------
+// ---- compilation ----------------------------------------------------------------------------------------------------
 
 /// The architecture of a device as the compiler calls it: that of compute capability 9.0 with its own instructions.
 pub(crate) fn architecture(compute_capability: u32) -> String {
@@ -140,8 +140,8 @@ impl Drop for Program {
     }
 }
 
-/// Compiles a source of `duel-kernels` with NVRTC into machine code (a CUBIN) for devices of one compute capability, ten
-/// times the major number plus the minor one. Needs no device and writes no file.
+/// Compiles a source of `duel-kernels` with NVRTC into machine code (a CUBIN) for devices of one compute capability,
+/// ten times the major number plus the minor one. Needs no device and writes no file.
 ///
 /// # Errors
 /// When NVRTC is not here, is too old for the device or rejects the source; then with what it said about that.

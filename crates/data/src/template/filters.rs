@@ -1,11 +1,10 @@
 //! Filters, tests and functions as Jinja2 has them, where minijinja has them otherwise.
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{Environment, Error, FormatStyle, State, filters, format_filter, functions};
-
 use super::json::{self, spaces_of};
 use super::methods::method;
 use super::print::{self, shown};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::{Environment, Error, FormatStyle, State, filters, format_filter, functions};
 
 /// Sets up an environment as transformers sets up Jinja2's.
 pub(super) fn install(env: &mut Environment<'_>) {

@@ -1,9 +1,8 @@
 //! Python's `json.dumps`, which is what transformers makes of the filter `tojson`.
 
+use super::print::float;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind};
-
-use super::print::float;
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. Unlike Jinja's own filter it
 /// does not escape for HTML.

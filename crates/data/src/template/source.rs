@@ -12,9 +12,9 @@ pub(super) struct Source {
     pub generation: bool,
 }
 
-/// Line ends become `\n`, also inside literals, as Jinja2's lexer has it; `{% generation %}` becomes a block that prints
-/// its mark (a block, so that whitespace control works as before); and a literal that is formatted by `%` goes through
-/// the filter `format`.
+/// Line ends become `\n`, also inside literals, as Jinja2's lexer has it; `{% generation %}` becomes a block that
+/// prints its mark (a block, so that whitespace control works as before); and a literal that is formatted by `%` goes
+/// through the filter `format`.
 pub(super) fn translate(source: &str) -> Source {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = Source { text: String::with_capacity(source.len()), generation: false };

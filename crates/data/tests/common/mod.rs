@@ -1,12 +1,11 @@
 //! A tiny tokenizer whose ids a reader can work out, files in a temporary folder, and the shared data.
 #![allow(dead_code)] // every test binary uses its own part
 
+use duel_data::{Dataset, Error, Group, Options, Task, Tokenizer, Truncation, Whole};
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use duel_data::{Dataset, Error, Group, Options, Task, Tokenizer, Truncation, Whole};
-use serde_json::json;
 
 pub const BOS: u32 = 1;
 pub const EOS: u32 = 2;

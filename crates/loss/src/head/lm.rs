@@ -191,8 +191,8 @@ impl<B: Backend> Head<B> {
     /// log-probability of each ([`Targets::by_response`] for objectives of whole responses), and takes the gradients:
     /// `dw +=` where there is one, and added to `dhidden`, which the caller zeroed.
     ///
-    /// Of a group larger than the room for logits, all but the last part is computed twice, once for what is said of its
-    /// rows and once for its gradients. Fails when the device did.
+    /// Of a group larger than the room for logits, all but the last part is computed twice, once for what is said of
+    /// its rows and once for its gradients. Fails when the device did.
     pub fn loss<'w, 'g>(
         &mut self,
         b: &B,
@@ -218,7 +218,8 @@ impl<B: Backend> Head<B> {
                 self.coefs[own.clone()].fill(0.0);
                 objective(group, &self.said[own.clone()], &mut self.coefs[own]);
             }
-            // From the last part, whose logits are still there; the others come back for their gradients, the same bits.
+            // From the last part, whose logits are still there; the others come back for their gradients, the same
+            // bits.
             for (i, part) in parts.iter().enumerate().rev() {
                 if i + 1 < parts.len() {
                     self.logits(b, w, hidden, targets, part.clone())?;
@@ -237,8 +238,8 @@ impl<B: Backend> Head<B> {
         self.unread.expect(b, responses)
     }
 
-    /// [`Head::loss`] for a loss of pairs that the device makes itself, given what is `known` of every group. Nothing is
-    /// waited for: [`Head::read`] gives the statistics of the responses, after any number of batches.
+    /// [`Head::loss`] for a loss of pairs that the device makes itself, given what is `known` of every group. Nothing
+    /// is waited for: [`Head::read`] gives the statistics of the responses, after any number of batches.
     ///
     /// # Errors
     /// There are more groups than ever before, and the device has no room for them.
@@ -270,8 +271,8 @@ impl<B: Backend> Head<B> {
         Ok(())
     }
 
-    /// What [`Head::pair_loss`] said of the responses since [`Head::expect`], in order. Waits, and fails when the device
-    /// did.
+    /// What [`Head::pair_loss`] said of the responses since [`Head::expect`], in order. Waits, and fails when the
+    /// device did.
     pub fn read(&mut self, b: &B) -> Result<Vec<ResponseStats>> {
         self.unread.read(b)
     }

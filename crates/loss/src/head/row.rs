@@ -30,8 +30,8 @@ pub struct ResponseStats {
     pub mean_logit: f64,
     /// Tokens that were the most likely.
     pub hits: f64,
-    /// Log-probabilities less `ln sum p²` of the predictions: how much likelier the tokens are than drawn ones, which is
-    /// what WPO weighs a response by.
+    /// Log-probabilities less `ln sum p²` of the predictions: how much likelier the tokens are than drawn ones, which
+    /// is what WPO weighs a response by.
     pub certainty: f64,
     /// What a scalar head says of it; 0 where there is none.
     pub value: f64,

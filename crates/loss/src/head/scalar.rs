@@ -71,8 +71,8 @@ impl<B: Backend> ScalarHead<B> {
         Ok(values)
     }
 
-    /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=` where there is one,
-    /// and added
+    /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=` where
+    /// there is one, and added
     /// to `dhidden`.
     pub fn backward<'w, 'g>(
         &mut self,

@@ -72,8 +72,8 @@ impl Targets {
         }
     }
 
-    /// Scores the prompt of the last group too, as if it were one more response after the others: all its tokens but the
-    /// first. Nothing where there is no prompt, and still one more response.
+    /// Scores the prompt of the last group too, as if it were one more response after the others: all its tokens but
+    /// the first. Nothing where there is no prompt, and still one more response.
     pub fn push_prompt(&mut self, tokens: &[u32], prompt: Option<Segment>) {
         let Some(group) = self.groups.pop() else { return };
         self.push_group(tokens, prompt, &[]);
@@ -114,8 +114,8 @@ impl Targets {
         ResponseStats::of(&rows[response.start - first..response.end - first], &self.weights[response])
     }
 
-    /// Makes of an objective of responses, which gives the derivative by each one's summed log-probability, the objective
-    /// of rows that [`Head::loss`](super::Head::loss) asks.
+    /// Makes of an objective of responses, which gives the derivative by each one's summed log-probability, the
+    /// objective of rows that [`Head::loss`](super::Head::loss) asks.
     pub fn by_response(
         &self,
         mut objective: impl FnMut(usize, &[ResponseStats], &mut [f64]),

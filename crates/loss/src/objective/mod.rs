@@ -1,5 +1,5 @@
-//! What is learned: pure functions from the scores of responses to a loss and its derivatives, and the one table of their
-//! names.
+//! What is learned: pure functions from the scores of responses to a loss and its derivatives, and the one table of
+//! their names.
 //!
 //! `u` of a response is the policy's log-probability less the reference's, `h` of a pair the chosen response's `u` less
 //! the rejected one's, `m` the margin that a row says, `ls(z) = ln sigmoid(z)`. Nothing here knows a device.

@@ -27,8 +27,8 @@ impl Score {
         log_odds(self.logp * self.per_token()).0
     }
 
-    /// How much likelier a token of it is than one that the policy draws: WPO's weight of a response (Zhou et al., 2024,
-    /// equation 5), which has no gradient.
+    /// How much likelier a token of it is than one that the policy draws: WPO's weight of a response (Zhou et al.,
+    /// 2024, equation 5), which has no gradient.
     pub(super) fn likelihood(&self) -> f64 {
         (self.certainty * self.per_token()).exp()
     }
@@ -46,8 +46,8 @@ pub struct Group<'a> {
     pub responses: &'a [Score],
     /// The prompt as a text of its own, where [`Needs::prompt`](super::Needs::prompt) asks for it.
     pub prompt: Option<Score>,
-    /// By how much the reward of the chosen response should be larger than that of the rejected one; 0 where the row says
-    /// nothing.
+    /// By how much the reward of the chosen response should be larger than that of the rejected one; 0 where the row
+    /// says nothing.
     pub margin: f64,
     /// Whether a response without another one is a good example.
     pub desirable: bool,
@@ -110,8 +110,8 @@ pub struct PairLoss {
     pub d_rejected: f64,
 }
 
-/// The divergence that holds the policy to its reference, by what it makes of a log-ratio (f-DPO: Wang et al., 2024; the
-/// constants, which matter where a score is divided by a length, are TRL's).
+/// The divergence that holds the policy to its reference, by what it makes of a log-ratio (f-DPO: Wang et al., 2024;
+/// the constants, which matter where a score is divided by a length, are TRL's).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Divergence {
     /// `u`: DPO's own.
@@ -136,8 +136,8 @@ impl Divergence {
     }
 }
 
-/// The log-odds of a mean log-probability, and the derivative. A certain response has no odds: it is taken to be as near
-/// to certain as a number can say.
+/// The log-odds of a mean log-probability, and the derivative. A certain response has no odds: it is taken to be as
+/// near to certain as a number can say.
 pub(super) fn log_odds(a: f64) -> (f64, f64) {
     let a = a.min(-f64::EPSILON);
     // ln(1 - e^a) by what loses nothing: near 0 the difference is small, far from it the power is.

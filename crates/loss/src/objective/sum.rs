@@ -97,8 +97,8 @@ impl Objective {
 
     /// The share of `groups` in the loss of a batch of `totals`, and its derivative by the summed log-probability of
     /// each response, in `slopes` (overwritten; as long as all the groups' responses together, and after those of each
-    /// group its prompt where [`Needs::prompt`] asks for that). All of the batch's groups at once where [`Needs::batch`]
-    /// asks for that, else in any portions.
+    /// group its prompt where [`Needs::prompt`] asks for that). All of the batch's groups at once where
+    /// [`Needs::batch`] asks for that, else in any portions.
     pub fn slopes(&self, groups: &[Group<'_>], totals: Totals, slopes: &mut [f64]) -> f64 {
         slopes.fill(0.0);
         self.terms.iter().map(|(weight, word)| self.term(*weight, word, groups, totals, slopes)).sum()

@@ -35,8 +35,8 @@ fn objectives(beta: f64) -> Vec<(String, Objective)> {
     all
 }
 
-/// The scores as the groups that an objective takes: rankings with margins, or single responses with labels; the last of
-/// a ranking is its prompt where that is asked for.
+/// The scores as the groups that an objective takes: rankings with margins, or single responses with labels; the last
+/// of a ranking is its prompt where that is asked for.
 fn groups<'a>(objective: &Objective, rankings: &[&'a [Score]]) -> Vec<Group<'a>> {
     if objective.terms().iter().any(|(_, word)| word.is_unpaired()) {
         let one = |(i, score)| Group { desirable: i % 3 != 1, ..Group::ranked(std::slice::from_ref(score)) };

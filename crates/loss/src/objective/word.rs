@@ -119,8 +119,8 @@ pub(super) enum Kind {
     Batch(fn(&Settings, &[Pair]) -> Vec<PairLoss>),
     /// Of each ranking: the loss, and its derivative by each response; the mean over the rankings.
     Ranking(fn(&Settings, &[Score]) -> (f64, Vec<f64>)),
-    /// Of each response, desirable or not: the loss of its reward `beta u` and its derivative by that; the mean over the
-    /// responses. It may look at something of the whole batch.
+    /// Of each response, desirable or not: the loss of its reward `beta u` and its derivative by that; the mean over
+    /// the responses. It may look at something of the whole batch.
     Unpaired { of: fn(&Settings, f64, bool, &Totals) -> (f64, f64), looks_at: Option<Baseline> },
     /// Cross entropy of the best responses, and of their prompts or not; the mean over the tokens.
     CrossEntropy { prompt: bool },

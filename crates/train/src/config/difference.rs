@@ -29,7 +29,8 @@ impl Config {
     /// # Errors
     /// A path is not UTF-8.
     pub fn differences(&self, saved: &Config) -> Result<Vec<Difference>, Error> {
-        // Where the learning rate does not depend on where the run ends, a longer run begins with the shorter one's steps.
+        // Where the learning rate does not depend on where the run ends, a longer run begins with the shorter one's
+        // steps.
         let constant = matches!(self.lr_scheduler_type, Scheduler::Constant | Scheduler::ConstantWithWarmup);
         let grows = constant && self.warmup_ratio == 0.0 && (1..self.max_steps).contains(&saved.max_steps);
         let (now, saved) = (self.said().table()?, saved.said().table()?);

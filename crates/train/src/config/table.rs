@@ -355,7 +355,8 @@ options! {
         bf16: bool | none = None;
         /// Threads; 0: one per core. [default: 0]
         threads: usize = 0, in Range("from 0 (one per core) to 256", |&n| n <= 256), needs [CPU], may change;
-        /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default: false]
+        /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default:
+        /// false]
         gradient_checkpointing: bool = false, may change;
         /// Tokens computed at once; 0: 768 on the CPU, 8192 on a GPU, or the longest group where that is longer.
         /// [default: 0]

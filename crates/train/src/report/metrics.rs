@@ -1,12 +1,10 @@
 //! `metrics.jsonl`: one flat JSON object per logged step, readable while the run goes on and after any crash.
 
+use crate::Error;
+use serde_json::{Map, Value};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-
-use serde_json::{Map, Value};
-
-use crate::Error;
 
 /// One logged step: `step` and its metrics by name.
 pub type Record = Map<String, Value>;

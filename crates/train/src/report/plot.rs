@@ -1,14 +1,12 @@
 //! Curves of a run as one SVG: up to four panels over the steps, training in strong colours, evaluation dotted.
 
+use super::metrics::{Record, step_of};
+use crate::Error;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
-
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use super::metrics::{Record, step_of};
-use crate::Error;
 
 /// One panel: its title and what may be in it. A panel without data is left out.
 struct Panel {

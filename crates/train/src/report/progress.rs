@@ -1,9 +1,8 @@
 //! What a run says while it goes on: a bar on a terminal, plain lines anywhere else; always on stderr.
 
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a log file hears of work that logs nothing itself.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);

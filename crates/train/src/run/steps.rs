@@ -103,8 +103,8 @@ impl<B: Backend> Run<'_, B> {
         Ok(Outcome::Done { last, seconds })
     }
 
-    /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the seconds
-    /// of the reference pass and of every step, and what the device says of its memory.
+    /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the
+    /// seconds of the reference pass and of every step, and what the device says of its memory.
     fn results(&self, samples: usize, seconds: f64, seconds_of_steps: &[f64]) -> Value {
         let mut results = json!({
             "train_runtime": seconds,

@@ -28,7 +28,8 @@ impl Visits {
         Visits { per_epoch, total, batch, groups, seed: c.seed, shuffle: c.shuffle }
     }
 
-    /// The groups that the steps after step `from` up to step `to` visit, each once, in the order of their first visits.
+    /// The groups that the steps after step `from` up to step `to` visit, each once, in the order of their first
+    /// visits.
     pub fn visited(&self, from: u64, to: u64) -> Vec<u32> {
         let mut order = EpochOrder::default();
         let mut seen = vec![false; self.groups];

@@ -89,8 +89,8 @@ fn products(devices: &impl Devices, [m, n, k]: [usize; 3], more: [bool; 2], scal
     check_both(devices, &AllProducts { dims: Gemm::dense(m, n, k), bias, residual, scale });
 }
 
-/// The same products with something between the rows of `y`: odd widths in rows of whole 16 bytes, as a head has them, and
-/// in others.
+/// The same products with something between the rows of `y`: odd widths in rows of whole 16 bytes, as a head has them,
+/// and in others.
 pub fn gemm_strided(devices: &impl Devices) {
     for ([m, n, k], stride) in [
         ([5, 13, 8], 16),

@@ -6,7 +6,8 @@ use duel_cuda::{Cuda, Driver};
 use duel_tests::{Random, host};
 use half::bf16;
 
-/// A product, whose kernel reads tensor maps on a device that has them, and the norm of a gradient, which needs scratch.
+/// A product, whose kernel reads tensor maps on a device that has them, and the norm of a gradient, which needs
+/// scratch.
 struct Work<D: Driver> {
     x: Real<Cuda<D, bf16>>,
     w: Real<Cuda<D, bf16>>,
