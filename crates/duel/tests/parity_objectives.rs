@@ -257,6 +257,11 @@ fn options_of_dpo() {
 }
 
 #[test]
+fn another_family() {
+    all_match("dpo_qwen3");
+}
+
+#[test]
 fn losses_without_a_reference() {
     all_match("cpo_orpo");
 }

@@ -102,7 +102,7 @@ impl Reference {
     }
 
     /// Reads those of `groups` from the cache; what is missing there is computed with `weights`, in this order, and put
-    /// there after every micro-batch.
+    /// there after every micro-batch. `what` calls them by a name.
     ///
     /// # Errors
     /// The device or the disk failed, the weights give what is no number, or Ctrl-C. What was computed stays in the
@@ -113,6 +113,7 @@ impl Reference {
         ds: &Dataset,
         groups: &[u32],
         cache: &Cache,
+        what: &str,
     ) -> Result<Self, Error> {
         let asked: HashSet<u32> = groups.iter().copied().collect();
         let mut known: HashMap<u32, Vec<f64>> =
@@ -121,7 +122,7 @@ impl Reference {
         let read = groups.len() - missing.len();
         if !groups.is_empty() {
             eprintln!(
-                "reference log-probs of {} groups: {read} read from {}, {} to be computed",
+                "reference log-probs of {} {what}: {read} read from {}, {} to be computed",
                 groups.len(),
                 cache.path().display(),
                 missing.len()
@@ -132,12 +133,12 @@ impl Reference {
         }
         let started = Instant::now();
         let mut appender = cache.appender()?;
-        let mut progress = Progress::new("reference log-probs", "groups", 0, missing.len() as u64);
+        let mut progress = Progress::new("reference log-probs", what, 0, missing.len() as u64);
         let mut computed = 0;
         for micro in engine.scored_together(ds, &missing) {
             if signal::interrupted() {
                 return Err(Error::new(format!(
-                    "stopped while computing the reference log-probs: those of {} of {} groups are in {}, and the \
+                    "stopped while computing the reference log-probs: those of {} of {} {what} are in {}, and the \
                      same command goes on from there; nothing was trained yet",
                     read + computed,
                     groups.len(),

@@ -42,14 +42,14 @@ impl Examples {
         let Some(dir) = &plan.reference_cache else {
             return Ok(Examples { ds, reference: None, mismatched: None });
         };
-        let mut of = |ds: &Dataset| {
+        let mut of = |ds: &Dataset, what: &str| {
             let cache = Cache::new(dir, &id.on(engine.b, ds, plan.scoring.tails));
-            Reference::of(engine, weights, ds, groups, &cache)
+            Reference::of(engine, weights, ds, groups, &cache, what)
         };
-        let reference = Some(of(&ds)?);
+        let reference = Some(of(&ds, "groups")?);
         let mismatched = match mismatched {
             None => None,
-            Some(ds) => Some(Mismatched { reference: of(&ds)?, ds }),
+            Some(ds) => Some(Mismatched { reference: of(&ds, "prompts with responses to others")?, ds }),
         };
         Ok(Examples { ds, reference, mismatched })
     }

@@ -138,7 +138,7 @@ fn logps(s: &Scored, cache: &Path) -> Result<Vec<f64>, Error> {
     let mut engine = Engine::new(&*CPU, &s.config, room, Keep::Nothing)?;
     let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data, None));
     let all: Vec<u32> = (0..s.data.len() as u32).collect();
-    let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache)?;
+    let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache, "groups")?;
     Ok((0..s.data.len() as u32).flat_map(|i| reference.group(i)).copied().collect())
 }
 
