@@ -7,7 +7,7 @@ use duel_backend::{Storage, Update};
 use duel_benches::step::{Case, cases};
 use duel_benches::{cores, indices, values};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation, Whole};
+use duel_data::{Builder, Dataset, Options, Task, Truncation, Whole};
 use duel_model::{Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_train::engine::{Engine, Room};
@@ -22,7 +22,7 @@ fn dataset(case: &Case) -> Dataset {
     let prompt = tokens(case.pair.prompt, 1);
     let (chosen, rejected) = (tokens(case.pair.chosen, 2), tokens(case.pair.rejected, 3));
     let task = if case.shared { Task::Preference } else { Task::Sft };
-    let mut builder = Dataset::builder(&Options {
+    let mut builder = Builder::new(&Options {
         task,
         whole: Whole::default(),
         max_length: None,

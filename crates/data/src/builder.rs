@@ -26,8 +26,9 @@ struct Kept<'a> {
 const RANKED: Labels<'static> = Labels::Ranked { margin: None };
 
 impl Builder {
-    pub(crate) fn new(empty: Dataset) -> Self {
-        Builder { data: empty }
+    /// Starts a dataset.
+    pub fn new(opt: &Options) -> Self {
+        Builder { data: Dataset::empty(*opt) }
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -114,24 +115,11 @@ impl Builder {
             (Task::Sft, _) => {
                 self.add_cut(Kept { row, prompt, responses: &responses[..1], given, labels: RANKED })
             }
-            (Task::Preference | Task::Reward, Labels::Scored(scores)) => {
-                // Two of the same score are no preference; they come one after the other.
-                let first: Vec<usize> =
-                    (0..scores.len()).filter(|&i| i == 0 || scores[i] != scores[i - 1]).collect();
-                if first.len() < needed {
-                    self.data.report.unranked += 1;
-                    return Ok(());
-                }
-                self.data.report.tied += responses.len() - first.len();
-                let responses: Vec<&[u32]> = first.iter().map(|&i| responses[i]).collect();
-                let scores: Vec<f64> = first.iter().map(|&i| scores[i]).collect();
-                self.add_cut(Kept {
-                    row,
-                    prompt,
-                    responses: &responses,
-                    given,
-                    labels: Labels::Scored(&scores),
-                })
+            (Task::Preference | Task::Reward, Labels::Scored([first, rest @ ..]))
+                if rest.iter().all(|score| score == first) =>
+            {
+                self.data.report.unranked += 1;
+                Ok(())
             }
             _ => self.add_cut(Kept { row, prompt, responses, given, labels }),
         }
@@ -179,6 +167,7 @@ impl Builder {
             return Ok(());
         }
         let cut = context < prompt.len() || longest > room;
+        report.tied += labels.ties();
         report.duplicates += responses.len() - kept.len();
         report.truncated += usize::from(cut);
         if cut && let (Task::Unpaired, [response]) = (self.data.opt.task, responses) {

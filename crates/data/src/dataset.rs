@@ -1,7 +1,7 @@
 //! Groups of tokens in one flat arena.
 
 use crate::labels::Known;
-use crate::{Builder, Labels, Options, Report};
+use crate::{Labels, Options, Report};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -37,10 +37,10 @@ pub(crate) struct Entry {
 }
 
 impl Dataset {
-    /// Starts a dataset of rows that are tokens already.
-    pub fn builder(opt: &Options) -> Builder {
-        Builder::new(Dataset {
-            opt: *opt,
+    /// One of no groups, which a [`Builder`](crate::Builder) fills.
+    pub(crate) fn empty(opt: Options) -> Self {
+        Dataset {
+            opt,
             tokens: Vec::new(),
             bounds: vec![0],
             given: Vec::new(),
@@ -48,7 +48,7 @@ impl Dataset {
             labels: Known::default(),
             uncut: BTreeMap::new(),
             report: Report::default(),
-        })
+        }
     }
 
     /// How many groups there are; at least one.

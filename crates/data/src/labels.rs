@@ -55,6 +55,14 @@ impl Default for Label {
 }
 
 impl Labels<'_> {
+    /// How many pairs of responses have the same score: such say nothing about which is better.
+    pub fn ties(&self) -> usize {
+        let Labels::Scored(scores) = self else { return 0 };
+        // Best first: equal ones follow each other.
+        let runs = scores.chunk_by(|a, b| a == b).map(<[f64]>::len);
+        runs.map(|n| n * (n - 1) / 2).sum()
+    }
+
     /// Whether they say what `task` needs of `count` responses, and say it right.
     pub(crate) fn fit(&self, task: Task, count: usize) -> Result<(), String> {
         match (task, *self) {

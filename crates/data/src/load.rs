@@ -101,7 +101,7 @@ impl<'a> Feed<'a> {
     fn new(tok: &'a Tokenizer, opt: &Options, file: Option<&'a Path>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let waiting = Vec::with_capacity(WAITING);
-        Feed { tok, file, builder: Dataset::builder(opt), waiting, rejected: Vec::new(), threads }
+        Feed { tok, file, builder: Builder::new(opt), waiting, rejected: Vec::new(), threads }
     }
 
     fn add(&mut self, number: usize, mut row: Row, label: Label) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Prompts with the responses of others, of which KTO estimates its KL.
 
-use crate::{Dataset, Error, Result, Task};
+use crate::{Builder, Dataset, Error, Result, Task};
 use std::ops::Range;
 
 impl Dataset {
@@ -21,7 +21,7 @@ impl Dataset {
         }
         let len = self.len();
         let donors = Donors::new(self);
-        let mut builder = Dataset::builder(&self.opt);
+        let mut builder = Builder::new(&self.opt);
         for start in (0..len).step_by(block) {
             let own = start..len.min(start.saturating_add(block));
             for i in own.clone() {

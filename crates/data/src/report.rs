@@ -32,7 +32,7 @@ pub struct Report {
     pub too_long: usize,
     /// Rows dropped because all of their responses have the same score.
     pub unranked: usize,
-    /// Responses dropped because another before them has the same score.
+    /// Pairs of responses that are no preference: both have the same score.
     pub tied: usize,
     /// Rows dropped because fewer than two different responses were left.
     pub identical: usize,
@@ -99,7 +99,7 @@ impl fmt::Display for Report {
             ),
             (self.turns_after, "turns after the last answer left out"),
             (self.duplicates, "duplicate responses dropped"),
-            (self.tied, "responses dropped that have the score of another"),
+            (self.tied, "pairs left out of the comparisons: both have the same score"),
             (self.truncated, "groups truncated to max_length"),
             (self.boundary_moved, "groups with the prompt boundary moved to a token boundary"),
             (

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, ids, load, show};
-use duel_data::{Batch, Dataset, Error, Options, Report, Row, Tokenizer, Truncation};
+use duel_data::{Batch, Builder, Dataset, Error, Options, Report, Row, Tokenizer, Truncation};
 
 fn chat() -> Tokenizer {
     Tiny { template: Some(CHAT), ..TINY }.build()
@@ -431,7 +431,7 @@ fn rows_from_memory() {
     assert_eq!(e.unwrap_err().to_string(), "row 3: response 2 is empty");
     assert!(matches!(Dataset::from_texts([], &tok, &SFT), Err(Error::Empty { file: None, .. })));
 
-    let mut builder = Dataset::builder(&PREFERENCE);
+    let mut builder = Builder::new(&PREFERENCE);
     assert_eq!(
         builder.push(4, &[1], &[&[2], &[]]).unwrap_err().to_string(),
         "row 4: response 2 has no tokens"

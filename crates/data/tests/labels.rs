@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CHAT, PREFERENCE, REWARD, SFT, TINY, Tiny, UNPAIRED, WHOLE, load, show};
-use duel_data::{Dataset, Label, Labels, Options, Row, Tokenizer, Truncation};
+use duel_data::{Builder, Dataset, Label, Labels, Options, Row, Tokenizer, Truncation};
 
 /// The groups of a `.jsonl`, each with its labels.
 fn groups(rows: &str, tok: &Tokenizer, opt: &Options) -> Vec<(Vec<String>, String)> {
@@ -86,10 +86,10 @@ fn scores() {
                   {"prompt": "Q", "responses": ["c", "d"]}"#;
     let want = [
         group(&["^Q", "d$", "c$", "e$"], "[3.0, 1.0, -0.5]"),
-        // What has a score of its own is kept, ...
+        // Nothing that has a score is dropped for being the same, ...
         group(&["^Q", "c$", "c$", "d$"], "[2.0, 1.0, 0.0]"),
-        // ... and the first of what has the same one.
-        group(&["^Q", "d$", "c$"], "[2.0, 1.0]"),
+        // ... nor for having the score of another.
+        group(&["^Q", "d$", "f$", "c$", "e$"], "[2.0, 2.0, 1.0, 1.0]"),
         group(&["^Q", "c$", "d$"], "ranked"),
     ];
     for opt in [PREFERENCE, REWARD] {
@@ -97,12 +97,12 @@ fn scores() {
         let data = load("rows.jsonl", rows, &tok, &opt).unwrap();
         let report = data.report();
         assert_eq!((report.scored, report.tied, report.unranked), (3, 2, 1));
-        assert_eq!((report.rows, report.groups, report.responses, report.duplicates), (5, 4, 10, 0));
+        assert_eq!((report.rows, report.groups, report.responses, report.duplicates), (5, 4, 12, 0));
         let line = report.to_string();
         for what in [
             "; 3 groups have scores",
             "; 1 rows dropped: all scores are the same",
-            "; 2 responses dropped that have the score of another",
+            "; 2 pairs left out of the comparisons: both have the same score",
         ] {
             assert!(line.contains(what), "{line}");
         }
@@ -281,7 +281,7 @@ fn whole_sequences() {
 
 #[test]
 fn labels_of_tokens() {
-    let mut builder = Dataset::builder(&UNPAIRED);
+    let mut builder = Builder::new(&UNPAIRED);
     let good = Labels::Unpaired { desirable: true };
     builder.push_labelled(1, &[1], &[&[2]], good).unwrap();
     for (e, what) in [
@@ -293,7 +293,7 @@ fn labels_of_tokens() {
     }
     assert_eq!(builder.finish().unwrap().group(0).labels(), good);
 
-    let mut builder = Dataset::builder(&PREFERENCE);
+    let mut builder = Builder::new(&PREFERENCE);
     let pair: [&[u32]; 2] = [&[2], &[3]];
     for (labels, what) in [
         (good, "the label of an unpaired response"),

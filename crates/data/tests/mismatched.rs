@@ -3,12 +3,12 @@
 mod common;
 
 use common::UNPAIRED;
-use duel_data::{Dataset, Labels, Options, Truncation};
+use duel_data::{Builder, Dataset, Labels, Options, Truncation};
 use proptest::prelude::*;
 
 /// Groups of one-token prompts, each with its index (and 100) as its response.
 fn unpaired(prompts: &[u32]) -> Dataset {
-    let mut builder = Dataset::builder(&UNPAIRED);
+    let mut builder = Builder::new(&UNPAIRED);
     for (i, prompt) in prompts.iter().enumerate() {
         let labels = Labels::Unpaired { desirable: i % 3 == 0 };
         builder.push_labelled(i + 1, &[*prompt], &[&[i as u32 + 100]], labels).unwrap();
@@ -71,7 +71,7 @@ proptest! {
 fn cut_together() {
     let rows: [(&[u32], &[u32]); 2] = [(&[1, 2, 3, 4], &[11, 12, 13, 14]), (&[5], &[21, 22, 23, 24, 25, 26])];
     let at = |max, truncation| {
-        let mut builder = Dataset::builder(&Options { max_length: Some(max), truncation, ..UNPAIRED });
+        let mut builder = Builder::new(&Options { max_length: Some(max), truncation, ..UNPAIRED });
         for (i, (prompt, response)) in rows.iter().enumerate() {
             builder.push_labelled(i + 1, prompt, &[response], Labels::Unpaired { desirable: true }).unwrap();
         }

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{EOS, PREFERENCE, TINY};
-use duel_data::{Batch, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, Whole, order, pack};
+use duel_data::{
+    Batch, Builder, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, Whole, order, pack,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::LazyLock;
@@ -25,7 +27,7 @@ fn rows() -> impl Strategy<Value = Rows> {
 
 /// Preferences where there are two responses or more.
 fn dataset(rows: &Rows, max_length: Option<usize>) -> Option<Dataset> {
-    let mut builder = Dataset::builder(&Options { max_length, ..PREFERENCE });
+    let mut builder = Builder::new(&Options { max_length, ..PREFERENCE });
     for (i, (prompt, responses)) in rows.iter().enumerate().filter(|(_, (_, r))| r.len() > 1) {
         let responses: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
         builder.push(i + 1, prompt, &responses).unwrap();
@@ -114,7 +116,7 @@ proptest! {
     #[test]
     fn nothing_is_longer_than_max_length(rows in rows(), max in 1usize..16, keep_end: bool) {
         let truncation = if keep_end { Truncation::KeepEnd } else { Truncation::KeepStart };
-        let mut builder = Dataset::builder(&Options { task: Task::Sft, whole: Whole::default(), max_length: Some(max), truncation });
+        let mut builder = Builder::new(&Options { task: Task::Sft, whole: Whole::default(), max_length: Some(max), truncation });
         for (i, (prompt, responses)) in rows.iter().enumerate() {
             builder.push(i + 1, prompt, &[&responses[0]]).unwrap();
         }

@@ -7,7 +7,7 @@
 
 use duel_backend::{Storage, Update};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation, Whole, order};
+use duel_data::{Builder, Options, Task, Truncation, Whole, order};
 use duel_loss::{Group, Objective, ResponseStats, Score, Settings, Totals, word};
 use duel_model::{Config, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_length: None,
         truncation: Truncation::KeepStart,
     };
-    let mut rows = Dataset::builder(&options);
+    let mut rows = Builder::new(&options);
     for row in 1..=TRAINED + HELD_OUT {
         let mut some = || -> Vec<u32> { (0..3).map(|_| random.u32(..VOCAB)).collect() };
         let (prompt, other) = (some(), some());

@@ -24,8 +24,6 @@ fn run(temp: &Temp, word: &Word) -> Run {
     let run = if word.uses("label_smoothing") { run.set("label-smoothing", 0.1) } else { run };
     match word.name {
         "orpo" => run.set("method", "orpo"),
-        // By itself it has nothing to learn: the first rewards are 0.
-        "center" => run.set("loss-type", "sigmoid,center"),
         _ if word.is_unpaired() => {
             run.set("method", "kto").set("dataset", temp.path("single.jsonl").display())
         }

@@ -6,6 +6,6 @@ mod objective;
 
 pub use head::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
 pub use objective::{
-    Divergence, Group, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, hinge, ipo, sigmoid,
-    word,
+    Divergence, Group, Needs, Objective, PairLoss, Score, Settings, Totals, WORDS, Word, logistic, sigmoid,
+    softplus, word,
 };

@@ -119,7 +119,7 @@ impl Appender<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duel_data::{Options, Task, Truncation, Whole};
+    use duel_data::{Builder, Options, Task, Truncation, Whole};
 
     /// A folder that goes with the value.
     struct Temp(PathBuf);
@@ -146,7 +146,7 @@ mod tests {
             max_length: None,
             truncation: Truncation::KeepStart,
         };
-        let mut builder = Dataset::builder(&options);
+        let mut builder = Builder::new(&options);
         for row in 0..groups {
             let responses: Vec<[u32; 1]> = (0..2 + row % 3).map(|r| [r]).collect();
             let responses: Vec<&[u32]> = responses.iter().map(|r| &r[..]).collect();

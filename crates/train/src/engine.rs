@@ -320,10 +320,15 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(all)
     }
 
-    /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them.
+    /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them, and any two of its
+    /// responses are a pair.
     pub fn takes_pairs(&self, ds: &Dataset, indices: &[u32]) -> bool {
-        let rows = |&i: &u32| ds.group(i as usize).responses().map(<[u32]>::len).sum::<usize>();
-        matches!(self.output, Output::Tokens(_)) && indices.iter().all(|i| rows(i) <= self.room.logits)
+        let fits = |&i: &u32| {
+            let group = ds.group(i as usize);
+            let rows: usize = group.responses().map(<[u32]>::len).sum();
+            rows <= self.room.logits && group.labels().ties() == 0
+        };
+        matches!(self.output, Output::Tokens(_)) && indices.iter().all(fits)
     }
 
     /// [`Engine::accumulate`] for a loss of pairs that the device makes itself, so that nothing waits for the host

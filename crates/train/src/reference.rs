@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Element, Real};
-use duel_data::Dataset;
+use duel_data::{Dataset, Labels};
 use duel_model::Model;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -53,13 +53,23 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
-    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, and which
-    /// are learned.
+    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, which of them
+    /// are learned, and what is known of the responses.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
-        self.hash(&format!("{:?}", B::Real::DTYPE), ds)
+        let mut labels = Xxh3::new();
+        for group in ds.groups() {
+            let (kind, numbers) = match group.labels() {
+                Labels::Ranked { margin } => (0u8, margin.into_iter().collect()),
+                Labels::Scored(scores) => (1, scores.to_vec()),
+                Labels::Unpaired { desirable } => (2 + u8::from(desirable), Vec::new()),
+            };
+            labels.update(&[kind]);
+            numbers.iter().for_each(|x| labels.update(&x.to_le_bytes()));
+        }
+        self.hash(&format!("{:?}, labels {:x}", B::Real::DTYPE, labels.digest128()), ds)
     }
 
-    /// The same together with all that decides the bits that a backend gives: log-probabilities of another device are
+    /// The same without the labels, and with all that decides the bits that a backend gives: log-probabilities of another device are
     /// near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs the tokens of its
     /// sums.
     pub fn on<B: Backend>(&self, b: &B, ds: &Dataset, ld_alpha: Option<f64>) -> String {

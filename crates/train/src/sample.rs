@@ -4,7 +4,7 @@ use crate::Error;
 use crate::engine::{Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
-use duel_data::{Dataset, Options, Task, Truncation, Whole};
+use duel_data::{Builder, Options, Task, Truncation, Whole};
 use duel_model::{Config, Generator, Keep, Sampling, Weights};
 
 /// Prompts that are decoded at a time.
@@ -93,7 +93,7 @@ pub fn sequence_kl<B: Backend>(
         max_length: None,
         truncation: Truncation::KeepStart,
     };
-    let mut builder = Dataset::builder(&options);
+    let mut builder = Builder::new(&options);
     for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
         builder.push(i + 1, prompt, &[sample])?;
     }

@@ -2,7 +2,7 @@
 
 use duel_backend::{Backend, Storage, Update};
 use duel_cpu::Cpu;
-use duel_data::{Dataset, Options, Task, Truncation, Whole};
+use duel_data::{Builder, Options, Task, Truncation, Whole};
 use duel_model::{Config, Generator, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
@@ -93,7 +93,7 @@ fn a_step_allocates_no_buffer() {
         max_length: None,
         truncation: Truncation::KeepStart,
     };
-    let mut builder = Dataset::builder(&options);
+    let mut builder = Builder::new(&options);
     for row in 0..6u32 {
         let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 97 + seed * 31) % 512).collect::<Vec<u32>>();
         let (prompt, best, worst) = (tokens(90 + row, row), tokens(60, row + 10), tokens(50 + row, row + 20));

@@ -5,7 +5,7 @@ use duel_benches::gpu::{Case, Gpu, cases};
 use duel_benches::models::{self, GPT2, LLAMA, QWEN2};
 use duel_benches::pair::{Batch, Pair};
 use duel_benches::verb::{Call, Verb, Work, step_calls};
-use duel_data::{Dataset, Options, Task, Truncation, Whole, pack};
+use duel_data::{Builder, Options, Task, Truncation, Whole, pack};
 use duel_model::{Config, Keep, Model};
 use duel_optim::Algorithm;
 use duel_train::engine::{Engine, Room, parameter_bytes};
@@ -68,7 +68,7 @@ impl Step {
             max_length: None,
             truncation: Truncation::KeepStart,
         };
-        let mut pairs = Dataset::builder(&options);
+        let mut pairs = Builder::new(&options);
         let tokens = |n| vec![1; n];
         let Pair { prompt, chosen, rejected } = STEP.pair;
         for i in 0..STEP.pairs {

@@ -1,5 +1,6 @@
 //! Losses without a reference.
 
+use super::margin::smoothed;
 use super::score::{PairLoss, Score, log_odds, logistic, softplus};
 use super::word::{Kind, Settings, Word};
 
@@ -24,9 +25,9 @@ pub(super) const ORPO: Word = Word {
 
 pub(super) const SIMPO: Word = Word {
     name: "simpo",
-    formula: "-ls(beta (a_w - a_l) - simpo_gamma), a = logp per token",
+    formula: "as sigmoid, of beta (a_w - a_l) - simpo_gamma, a = logp per token",
     source: "SimPO: Meng et al., 2024",
-    uses: &["beta", "simpo_gamma"],
+    uses: &["beta", "simpo_gamma", "label_smoothing"],
     reference: false,
     per_token: true,
     kind: Kind::Pair(|s, w, l, _| rewarded(s, w, l, |a| (a, 1.0))),
@@ -34,9 +35,9 @@ pub(super) const SIMPO: Word = Word {
 
 pub(super) const ALPHAPO: Word = Word {
     name: "alphapo",
-    formula: "-ls(beta (r_w - r_l) - simpo_gamma), r = (1 - exp(-alpha a)) / alpha, a = logp per token",
+    formula: "as sigmoid, of beta (r_w - r_l) - simpo_gamma, r = (1 - exp(-alpha a)) / alpha, a = logp per token",
     source: "AlphaPO: Gupta et al., 2025",
-    uses: &["beta", "simpo_gamma", "alpha"],
+    uses: &["beta", "simpo_gamma", "alpha", "label_smoothing"],
     reference: false,
     per_token: true,
     kind: Kind::Pair(|s, w, l, _| {
@@ -65,7 +66,6 @@ pub(super) const UNLIKELIHOOD: Word = Word {
 fn rewarded(s: &Settings, chosen: Score, rejected: Score, reward: impl Fn(f64) -> (f64, f64)) -> PairLoss {
     let (nw, nl) = (chosen.per_token(), rejected.per_token());
     let ((w, dw), (l, dl)) = (reward(chosen.logp * nw), reward(rejected.logp * nl));
-    let z = s.beta * (w - l) - s.simpo_gamma;
-    let slope = -s.beta * logistic(-z);
-    PairLoss { value: softplus(-z), d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
+    let (value, slope) = smoothed(s, s.beta * (w - l) - s.simpo_gamma);
+    PairLoss { value, d_chosen: slope * dw * nw, d_rejected: -slope * dl * nl }
 }

@@ -104,14 +104,12 @@ pub(super) const DISCOPOP: Word = Word {
 
 pub(super) const SIGMOID_NORM: Word = Word {
     name: "sigmoid_norm",
-    formula: "-ls(beta h), with the scores per token",
+    formula: "as sigmoid, with the scores per token",
     source: "length-normalised DPO: Lambert et al., 2024 (Tulu 3)",
-    uses: &["beta", DIVERGENCE],
+    uses: &["beta", SMOOTHING, DIVERGENCE],
     reference: true,
     per_token: true,
-    kind: Kind::Pair(|s, w, l, _| {
-        margin(s, w, l, true, |h| (softplus(-s.beta * h), -s.beta * logistic(-s.beta * h)))
-    }),
+    kind: Kind::Pair(|s, w, l, _| margin(s, w, l, true, |h| smoothed(s, s.beta * h))),
 };
 
 /// A loss of the margin between two scores, `loss(h)` and its derivative.
@@ -139,14 +137,4 @@ pub(super) fn smoothed(s: &Settings, z: f64) -> (f64, f64) {
 /// DPO's loss, for callers without a table: `-(1-ε) ls(βh) - ε ls(-βh)`.
 pub fn sigmoid(beta: f64, label_smoothing: f64, chosen: Score, rejected: Score) -> PairLoss {
     SIGMOID.pair(&Settings { beta, label_smoothing, ..Settings::default() }, chosen, rejected)
-}
-
-/// IPO's loss, for callers without a table: `(h - 1/(2β))²`, with `h` of per-token averages or of sums.
-pub fn ipo(beta: f64, per_token: bool, chosen: Score, rejected: Score) -> PairLoss {
-    IPO.pair(&Settings { beta, ipo_per_token: per_token, ..Settings::default() }, chosen, rejected)
-}
-
-/// SLiC's loss, for callers without a table: `max(0, 1 - βh)`.
-pub fn hinge(beta: f64, chosen: Score, rejected: Score) -> PairLoss {
-    HINGE.pair(&Settings { beta, ..Settings::default() }, chosen, rejected)
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod free;
 mod margin;
+mod plain;
 mod ranking;
 mod score;
 mod sided;
@@ -16,45 +17,10 @@ mod tests;
 mod unpaired;
 mod word;
 
-pub use margin::{hinge, ipo, sigmoid};
-pub use score::{Divergence, Group, PairLoss, Score, Totals};
+pub use margin::sigmoid;
+pub use score::{Divergence, Group, PairLoss, Score, Totals, logistic, softplus};
 pub use sum::{Needs, Objective};
 pub use word::{Settings, Word};
-
-use word::Kind;
-
-const SFT: Word = Word {
-    name: "sft",
-    formula: "-logp of the chosen response, the mean over tokens",
-    source: "cross entropy",
-    uses: &[],
-    reference: false,
-    per_token: true,
-    kind: Kind::CrossEntropy { prompt: false },
-};
-
-const LM: Word = Word {
-    name: "lm",
-    formula: "-logp of the chosen response and its prompt, the mean over tokens",
-    source: "cross entropy; beside the odds of ORPO: Hong et al., 2024",
-    uses: &[],
-    reference: false,
-    per_token: true,
-    kind: Kind::CrossEntropy { prompt: true },
-};
-
-const CENTER: Word = Word {
-    name: "center",
-    formula: "(u_w + u_l)^2: holds rewards around 0",
-    source: "centred reward models: Eisenstein et al., 2023",
-    uses: &[],
-    reference: true,
-    per_token: false,
-    kind: Kind::Pair(|_, w, l, _| {
-        let sum = w.log_ratio() + l.log_ratio();
-        PairLoss { value: sum * sum, d_chosen: 2.0 * sum, d_rejected: 2.0 * sum }
-    }),
-};
 
 /// Every loss.
 pub const WORDS: &[&Word] = &[
@@ -71,8 +37,8 @@ pub const WORDS: &[&Word] = &[
     &sided::APO_ZERO,
     &sided::APO_DOWN,
     &margin::DISCOPOP,
-    &SFT,
-    &LM,
+    &plain::SFT,
+    &plain::LM,
     &margin::SIGMOID_NORM,
     &ranking::PLACKETT_LUCE,
     &unpaired::KTO,
@@ -81,7 +47,6 @@ pub const WORDS: &[&Word] = &[
     &free::SIMPO,
     &free::ALPHAPO,
     &free::UNLIKELIHOOD,
-    &CENTER,
 ];
 
 /// The loss of this name.

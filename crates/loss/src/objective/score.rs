@@ -49,6 +49,8 @@ pub struct Group<'a> {
     /// By how much the reward of the chosen response should be larger than that of the rejected one; 0 where the row
     /// says nothing.
     pub margin: f64,
+    /// A score of each response, where its row has any: two of the same are no pair.
+    pub scores: &'a [f64],
     /// Whether a response without another one is a good example.
     pub desirable: bool,
 }
@@ -56,7 +58,15 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// Responses of which nothing is known but their order.
     pub fn ranked(responses: &'a [Score]) -> Self {
-        Group { responses, prompt: None, margin: 0.0, desirable: true }
+        Group { responses, prompt: None, margin: 0.0, scores: &[], desirable: true }
+    }
+
+    /// Places of the chosen and the rejected response of every pair.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let (n, scores) = (self.responses.len(), self.scores);
+        let tied = move |w: usize, l: usize| scores.get(w).is_some_and(|score| scores.get(l) == Some(score));
+        let all = (0..n).flat_map(move |w| (w + 1..n).map(move |l| (w, l)));
+        all.filter(move |&(w, l)| !tied(w, l))
     }
 }
 
@@ -80,7 +90,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a group of so many responses, the best of which has so many scored tokens, and its prompt so many.
+    /// Adds a group of so many responses, no two of them tied, the best of which has so many scored tokens, and its
+    /// prompt so many.
     pub fn add(&mut self, responses: usize, tokens: usize, prompt_tokens: usize) {
         self.groups += 1;
         self.pairs += responses * responses.saturating_sub(1) / 2;
@@ -146,12 +157,12 @@ pub(super) fn log_odds(a: f64) -> (f64, f64) {
 }
 
 /// `ln(1 + e^x)` without overflow; `ls(z) = -softplus(-z)`.
-pub(super) fn softplus(x: f64) -> f64 {
+pub fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// `1 / (1 + e^-x)` without overflow.
-pub(super) fn logistic(x: f64) -> f64 {
+pub fn logistic(x: f64) -> f64 {
     if x >= 0.0 {
         1.0 / (1.0 + (-x).exp())
     } else {

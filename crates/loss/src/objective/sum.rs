@@ -1,8 +1,8 @@
 //! A weighted sum of losses over the groups of a batch.
 
+use super::plain::{CENTER, LM, SFT};
 use super::score::{Group, PairLoss, Score, Totals, share};
 use super::word::{Baseline, Kind, Pair, Settings, Word};
-use super::{CENTER, LM, SFT};
 
 /// What an objective has to be given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +28,9 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// The sum of `terms`: weights and losses.
-    pub fn new(terms: Vec<(f64, &'static Word)>, settings: Settings) -> Self {
+    /// The sum of `terms`: weights and losses. A term of weight 0 is none: it would ask for what nothing uses.
+    pub fn new(mut terms: Vec<(f64, &'static Word)>, settings: Settings) -> Self {
+        terms.retain(|(weight, _)| *weight != 0.0);
         Objective { terms, settings, compares: true }
     }
 
@@ -53,7 +54,6 @@ impl Objective {
         self.and(weight, &CENTER)
     }
 
-    /// A term of weight 0 is none: it would ask for what nothing uses.
     fn and(mut self, weight: f64, word: &'static Word) -> Self {
         self.terms.extend((weight != 0.0).then_some((weight, word)));
         self
@@ -125,9 +125,7 @@ impl Objective {
         // Every pair, as its group and the places of its two responses.
         let pairs = || {
             starts.iter().zip(groups).flat_map(|(&start, group)| {
-                let n = group.responses.len();
-                let places = (0..n).flat_map(move |w| (w + 1..n).map(move |l| (w, l)));
-                places.map(move |(w, l)| {
+                group.pairs().map(move |(w, l)| {
                     (start + w, start + l, (group.responses[w], group.responses[l]), group)
                 })
             })

@@ -24,8 +24,12 @@ fn objectives(beta: f64) -> Vec<(String, Objective)> {
                         divergence,
                         ipo_per_token,
                         use_weighting: word.uses("use_weighting") && !ipo_per_token,
+                        discopop_tau: 0.2,
+                        simpo_gamma: 0.7,
+                        alpha: 0.4,
+                        unlikelihood_alpha: 0.6,
+                        desirable_weight: 1.2,
                         undesirable_weight: 1.5,
-                        ..Settings::default()
                     };
                     all.push((format!("{} {s:?}", word.name), Objective::new(vec![(1.0, word)], s)));
                 }
@@ -97,7 +101,6 @@ fn at_the_reference() {
         ("sft", 7.0 / 3.0),
         ("lm", 7.0 / 3.0),
         ("orpo", 0.1 * ln2),
-        ("center", 0.0),
     ] {
         let objective = Objective::new(vec![(1.0, word(name).unwrap())], Settings::default());
         let got = whole(&objective, &[&[s, s]]).0;

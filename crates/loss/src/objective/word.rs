@@ -68,14 +68,22 @@ pub struct Word {
 impl Word {
     /// Whether the setting `name` changes it.
     pub fn uses(&self, name: &str) -> bool {
-        // What every loss of single pairs has.
-        let weighed = name == "use_weighting" && matches!(self.kind, Kind::Pair(_));
-        weighed || self.uses.contains(&name)
+        match name {
+            // What every loss of single pairs has, and every one that compares sums of log-probabilities.
+            "use_weighting" => matches!(self.kind, Kind::Pair(_)),
+            "ld_alpha" => matches!(self.kind, Kind::Pair(_) | Kind::Batch(_) | Kind::Ranking(_)),
+            _ => self.uses.contains(&name),
+        }
     }
 
     /// Whether it is a loss of single responses with a label each, rather than of responses to one prompt.
     pub fn is_unpaired(&self) -> bool {
         matches!(self.kind, Kind::Unpaired { .. })
+    }
+
+    /// Whether it is a loss of whole rankings, in which no two responses may be tied.
+    pub fn ranks(&self) -> bool {
+        matches!(self.kind, Kind::Ranking(_))
     }
 
     /// Whether it can compare rewards of any kind, as of a reward model: it takes the log-ratios of whole responses.

@@ -2,9 +2,9 @@
 
 use super::range::out_of_range;
 use super::table::{Config, KEYS, Key, Options};
-use super::values::{Device, Method, Resume};
+use super::values::{Device, Losses, Method, Resume};
 use crate::Error;
-use duel_loss::{WORDS, Word};
+use duel_loss::Word;
 
 impl Options {
     /// Fills in the defaults and checks everything.
@@ -39,21 +39,26 @@ impl Options {
 }
 
 impl Config {
+    /// Whether a loss compares the policy with a reference.
+    pub fn compares_with_reference(&self) -> bool {
+        matches!(self.method, Method::Dpo | Method::Kto) && self.loss_type.known().any(|word| word.reference)
+    }
+
     /// Which losses go with which method.
     fn check_losses(&self) -> Result<(), Error> {
         let fits = |word: &Word| match self.method {
             Method::Sft => true,
             Method::Kto => word.is_unpaired(),
-            Method::Dpo | Method::Cpo | Method::Orpo => !word.is_unpaired(),
+            Method::Dpo | Method::Cpo => !word.is_unpaired(),
+            Method::Orpo => [word.name] == Losses::of(Method::Orpo).0[..],
             Method::Reward => word.compares_rewards(),
         };
         let Some(odd) = self.loss_type.known().find(|word| !fits(word)) else { return Ok(()) };
-        let known: Vec<&str> = WORDS.iter().filter(|word| fits(word)).map(|word| word.name).collect();
         Err(Error::new(format!(
             "`loss_type = {}` does not go with `method = {}`, which takes {}",
             odd.name,
             self.method,
-            known.join(", ")
+            Losses::words(fits).join(", ")
         )))
     }
 
@@ -76,6 +81,9 @@ impl Config {
         }
         if self.loss_weights.as_ref().is_some_and(|w| !w.0.iter().all(|x| x.is_finite() && *x >= 0.0)) {
             return wrong("`loss_weights` has a weight that is negative or no number");
+        }
+        if self.loss_weights.as_ref().is_some_and(|w| w.0.iter().all(|x| *x == 0.0)) {
+            return wrong("`loss_weights` are all 0: nothing would be learned");
         }
         if self.loss_type.0.contains(&"exo_pair") && self.label_smoothing == 0.0 {
             return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");

@@ -6,7 +6,6 @@ use super::values::{
     SaveStrategy, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
-use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -34,7 +33,11 @@ impl Key {
 
     /// What it does and its default, in one line.
     pub fn help(&self) -> String {
-        self.doc.trim().trim_end_matches('.').replace("{words}", &Losses::words().join(", "))
+        self.doc
+            .trim()
+            .trim_end_matches('.')
+            .replace("{words}", &Losses::words(|_| true).join(", "))
+            .replace("{smoothed}", &Losses::words(|word| word.uses("label_smoothing")).join(", "))
     }
 
     /// Options that say this key alone.
@@ -80,7 +83,12 @@ const LABELS: Need =
 const REWARD: Need = Need("unless `method = reward`", |c| c.method == Method::Reward);
 const LANGUAGE: Need = Need("with `method = reward`", |c| c.method != Method::Reward);
 const WEIGHTING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("use_weighting"));
-const REFERENCE: Need = Need("where no loss needs a reference", |c| Objective::of(c).needs().reference);
+const REFERENCE: Need = Need("where no loss needs a reference", Config::compares_with_reference);
+const TAILS: Need =
+    Need("with this `loss_type` or `cpo_alpha`, whose cross entropy is of whole responses", |c| {
+        let crossed = c.method == Method::Orpo || c.method == Method::Cpo && c.cpo_alpha > 0.0;
+        !crossed && c.loss_type.known().all(|word| word.uses("ld_alpha"))
+    });
 const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
 const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);
@@ -239,8 +247,7 @@ options! {
         loss_type: Losses = Losses::of(method), needs [PAIRS];
         /// Weights of several losses, with commas; none: 1 each. [default: none]
         loss_weights: Numbers | none = None, needs [PAIRS];
-        /// Share of pairs assumed to be labelled the wrong way round, below 0.5; sigmoid, exo_pair, robust, aot and
-        /// aot_unpaired. [default: 0.0]
+        /// Share of pairs assumed to be labelled the wrong way round, below 0.5; for {smoothed}. [default: 0.0]
         label_smoothing: f64 = 0.0,
             in Range("at least 0 and below 0.5", |x| (0.0..0.5).contains(x)), needs [PAIRS, SMOOTHING];
         /// Log-ratios in the ipo loss: mean over tokens (as TRL) or sum (as the paper's code). [default: mean]
@@ -255,7 +262,7 @@ options! {
             in Range("a number other than 1", |x: &f64| x.is_finite() && *x != 1.0), needs [PAIRS, COEFFICIENT];
         /// How much a token beyond the length of the shortest response to its prompt counts (LD-DPO); none: as any
         /// other. [default: none]
-        ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS, LANGUAGE];
+        ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS, LANGUAGE, TAILS];
         /// Let a pair count by how likely the policy itself would draw its responses (WPO). [default: false]
         use_weighting: bool = false, needs [PAIRS, LANGUAGE, WEIGHTING];
         /// How much a desirable response counts. [default: 1.0]

@@ -1,6 +1,7 @@
 //! What a value can be, as a word, a number or a path: how it is read and written.
 
 use crate::Error;
+use duel_loss::{WORDS, Word};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 use std::path::PathBuf;
@@ -127,18 +128,18 @@ impl Losses {
     }
 
     /// The losses themselves.
-    pub fn known(&self) -> impl Iterator<Item = &'static duel_loss::Word> + '_ {
+    pub fn known(&self) -> impl Iterator<Item = &'static Word> + '_ {
         self.0.iter().filter_map(|name| duel_loss::word(name))
     }
 
-    /// Every name.
-    pub fn words() -> Vec<&'static str> {
-        duel_loss::WORDS.iter().map(|word| word.name).collect()
+    /// The names of the losses that are `wanted`.
+    pub fn words(wanted: impl Fn(&Word) -> bool) -> Vec<&'static str> {
+        WORDS.iter().filter(|word| wanted(word)).map(|word| word.name).collect()
     }
 
     fn one(name: &str) -> Result<&'static str, Error> {
         let found = duel_loss::word(name.trim()).map(|word| word.name);
-        found.ok_or_else(|| wrong_choice("loss_type", name.trim(), &Self::words(), &[]))
+        found.ok_or_else(|| wrong_choice("loss_type", name.trim(), &Self::words(|_| true), &[]))
     }
 
     /// Whether one of them is changed by the setting `name`.

@@ -60,6 +60,7 @@ impl Objective {
             let group = ds.group(i as usize);
             let prompt = group.prompt.len().saturating_sub(1);
             totals.add(group.responses().len(), group.scored_of_best(), prompt);
+            totals.pairs -= group.labels().ties();
         }
         totals
     }
@@ -85,7 +86,7 @@ impl Objective {
         let mut slopes = vec![0.0; scores.iter().map(Vec::len).sum()];
         metrics.loss += self.loss.slopes(&taken, totals, &mut slopes);
         for (group, taken) in groups.iter().zip(&taken) {
-            self.report.add(group, taken.responses, &self.loss, metrics);
+            self.report.add(group, taken, &self.loss, metrics);
         }
         slopes
     }

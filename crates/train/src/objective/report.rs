@@ -2,7 +2,7 @@
 
 use super::metrics::Metrics;
 use super::scored::Scored;
-use duel_loss::{Objective, ResponseStats, Score};
+use duel_loss::{Group, Objective, ResponseStats, logistic, softplus};
 
 /// What is reported of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,32 +25,30 @@ pub enum Report {
 }
 
 impl Report {
-    /// Adds the metrics of a group, whose responses have these scores.
-    pub fn add(self, group: &Scored<'_>, scores: &[Score], loss: &Objective, metrics: &mut Metrics) {
+    /// Adds the metrics of a group that a loss takes as `taken`.
+    pub fn add(self, group: &Scored<'_>, taken: &Group<'_>, loss: &Objective, metrics: &mut Metrics) {
+        let responses = taken.responses.len();
         match self {
             Report::Texts => {}
-            Report::Pairs { rewards } => pairs(group, scores, loss, rewards, metrics),
+            Report::Pairs { rewards } => pairs(group, taken, loss, rewards, metrics),
             Report::Contrast => {
-                pairs(group, scores, loss, true, metrics);
+                pairs(group, taken, loss, true, metrics);
                 cross_entropy(&group.stats[..1], metrics);
             }
             Report::Odds => {
-                pairs(group, scores, loss, true, metrics);
+                pairs(group, taken, loss, true, metrics);
                 cross_entropy(&group.stats[..1], metrics);
-                cross_entropy(&group.stats[scores.len()..], metrics);
-                for (w, chosen) in scores.iter().enumerate() {
-                    for rejected in &scores[w + 1..] {
-                        let odds = chosen.log_odds() - rejected.log_odds();
-                        metrics.mean("log_odds_chosen", odds);
-                        // ls(odds), without overflow.
-                        metrics.mean("log_odds_ratio", odds.min(0.0) - (-odds.abs()).exp().ln_1p());
-                    }
+                cross_entropy(&group.stats[responses..], metrics);
+                for (chosen, rejected) in taken.pairs() {
+                    let odds = taken.responses[chosen].log_odds() - taken.responses[rejected].log_odds();
+                    metrics.mean("log_odds_chosen", odds);
+                    metrics.mean("log_odds_ratio", -softplus(-odds));
                 }
             }
-            Report::Singles => singles(group, scores, loss, metrics),
-            Report::Values => return values(scores, metrics),
+            Report::Singles => singles(group, taken, loss, metrics),
+            Report::Values => return values(taken, loss, metrics),
         }
-        for s in &group.stats[..scores.len()] {
+        for s in &group.stats[..responses] {
             metrics.sum("entropy", s.entropy, s.tokens as f64);
         }
         // As TRL has it: how well the policy predicts the response that is preferred.
@@ -61,30 +59,29 @@ impl Report {
 }
 
 /// Metrics of every pair of a ranking.
-fn pairs(group: &Scored<'_>, scores: &[Score], loss: &Objective, rewards: bool, metrics: &mut Metrics) {
-    for chosen in 0..scores.len() {
-        for rejected in chosen + 1..scores.len() {
-            let ((w, rw), (l, rl)) = (loss.worth(scores[chosen]), loss.worth(scores[rejected]));
-            if rewards {
-                metrics.mean("rewards/chosen", rw);
-                metrics.mean("rewards/rejected", rl);
-                metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)));
-                metrics.mean("rewards/margins", rw - rl);
-            }
-            metrics.mean("logps/chosen", w);
-            metrics.mean("logps/rejected", l);
-            logits("logits/chosen", &group.stats[chosen], metrics);
-            logits("logits/rejected", &group.stats[rejected], metrics);
+fn pairs(group: &Scored<'_>, taken: &Group<'_>, loss: &Objective, rewards: bool, metrics: &mut Metrics) {
+    for (chosen, rejected) in taken.pairs() {
+        let (w, rw) = loss.worth(taken.responses[chosen]);
+        let (l, rl) = loss.worth(taken.responses[rejected]);
+        if rewards {
+            metrics.mean("rewards/chosen", rw);
+            metrics.mean("rewards/rejected", rl);
+            metrics.mean("rewards/accuracies", f64::from(u8::from(rw > rl)));
+            metrics.mean("rewards/margins", rw - rl);
         }
+        metrics.mean("logps/chosen", w);
+        metrics.mean("logps/rejected", l);
+        logits("logits/chosen", &group.stats[chosen], metrics);
+        logits("logits/rejected", &group.stats[rejected], metrics);
     }
 }
 
-fn singles(group: &Scored<'_>, scores: &[Score], loss: &Objective, metrics: &mut Metrics) {
-    let [reward, logp, logit] = match group.desirable() {
+fn singles(group: &Scored<'_>, taken: &Group<'_>, loss: &Objective, metrics: &mut Metrics) {
+    let [reward, logp, logit] = match taken.desirable {
         true => ["rewards/chosen", "logps/chosen", "logits/chosen"],
         false => ["rewards/rejected", "logps/rejected", "logits/rejected"],
     };
-    for (score, stats) in scores.iter().zip(group.stats) {
+    for (score, stats) in taken.responses.iter().zip(group.stats) {
         let (worth, beta_u) = loss.worth(*score);
         metrics.mean(reward, beta_u);
         metrics.mean(logp, worth);
@@ -103,26 +100,25 @@ fn logits(name: &'static str, stats: &ResponseStats, metrics: &mut Metrics) {
 }
 
 /// Metrics of every pair of a ranking by its values; how certain a reward model is of a pair is the probability that
-/// Bradley and Terry's model gives the one that it prefers.
-fn values(scores: &[Score], metrics: &mut Metrics) {
-    for score in scores {
+/// Bradley and Terry's model, which the loss is of, gives the one that it prefers.
+fn values(taken: &Group<'_>, loss: &Objective, metrics: &mut Metrics) {
+    for score in taken.responses {
         metrics.least("min_reward", score.logp);
         metrics.mean("mean_reward", score.logp);
         metrics.most("max_reward", score.logp);
     }
-    for (w, chosen) in scores.iter().enumerate() {
-        for rejected in &scores[w + 1..] {
-            let margin = chosen.logp - rejected.logp;
-            let right = margin > 0.0;
-            let accuracy = f64::from(u8::from(right));
-            metrics.mean("accuracy", accuracy);
-            metrics.mean("margin", margin);
-            metrics.calibration("calibration_error", 1.0 / (1.0 + (-margin.abs()).exp()), right);
-            match chosen.tokens.cmp(&rejected.tokens) {
-                std::cmp::Ordering::Greater => metrics.mean("accuracy_chosen_longer", accuracy),
-                std::cmp::Ordering::Less => metrics.mean("accuracy_chosen_shorter", accuracy),
-                std::cmp::Ordering::Equal => {}
-            }
+    for (chosen, rejected) in taken.pairs() {
+        let (chosen, rejected) = (taken.responses[chosen], taken.responses[rejected]);
+        let right = chosen.logp > rejected.logp;
+        let accuracy = f64::from(u8::from(right));
+        metrics.mean("accuracy", accuracy);
+        metrics.mean("margin", chosen.logp - rejected.logp);
+        let margin = loss.worth(chosen).1 - loss.worth(rejected).1;
+        metrics.calibration("calibration_error", logistic(margin.abs()), right);
+        match chosen.tokens.cmp(&rejected.tokens) {
+            std::cmp::Ordering::Greater => metrics.mean("accuracy_chosen_longer", accuracy),
+            std::cmp::Ordering::Less => metrics.mean("accuracy_chosen_shorter", accuracy),
+            std::cmp::Ordering::Equal => {}
         }
     }
 }

@@ -46,19 +46,21 @@ impl<'a> Scored<'a> {
     }
 
     /// As a loss takes it.
-    pub(super) fn group<'s>(&self, scores: &'s [Score], prompt: bool) -> Group<'s> {
+    pub(super) fn group<'s>(&self, scores: &'s [Score], prompt: bool) -> Group<'s>
+    where
+        'a: 's,
+    {
         let (responses, prompts) = scores.split_at(scores.len() - usize::from(prompt));
         Group {
             responses,
             prompt: prompts.first().copied(),
             margin: margin(self.labels),
-            desirable: self.desirable(),
+            scores: match self.labels {
+                Labels::Scored(scores) => scores,
+                Labels::Ranked { .. } | Labels::Unpaired { .. } => &[],
+            },
+            desirable: !matches!(self.labels, Labels::Unpaired { desirable: false }),
         }
-    }
-
-    /// Whether a single response is a good example.
-    pub(super) fn desirable(&self) -> bool {
-        !matches!(self.labels, Labels::Unpaired { desirable: false })
     }
 }
 

@@ -31,7 +31,7 @@ impl Data {
         let load = |path: &Path| {
             let ds = read(path, tokenizer, &options)?;
             check_vocabulary(&ds, config, model)?;
-            check_margins(&ds, path, config).map(|()| ds)
+            check_labels(&ds, path, config).map(|()| ds)
         };
         let train = load(&config.dataset)?;
         let eval = config.eval_dataset.as_deref().map(load).transpose()?;
@@ -97,19 +97,24 @@ fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset
     }
 }
 
-/// A margin that no loss would use is not dropped.
-fn check_margins(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
+/// What is known of responses and no loss would use is not dropped.
+fn check_labels(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
+    let wrong = |group: Group<'_>, what: &str, way: &str| {
+        let (path, losses) = (path.display(), c.loss_type.0.join(","));
+        Err(Error::new(format!(
+            "{path}, row {}: has {what}, which `loss_type = {losses}` has no place for; {way}",
+            group.row
+        )))
+    };
     let has_margin = |g: &Group<'_>| matches!(g.labels(), Labels::Ranked { margin: Some(m) } if m != 0.0);
-    match ds.groups().find(has_margin).filter(|_| !c.loss_type.use_setting("margin")) {
-        None => Ok(()),
-        Some(group) => Err(Error::new(format!(
-            "{}, row {}: has a `margin`, which `loss_type = {}` has no place for; remove the column, or use sigmoid or \
-             hinge",
-            path.display(),
-            group.row,
-            c.loss_type.0.join(",")
-        ))),
+    if let Some(group) = ds.groups().find(has_margin).filter(|_| !c.loss_type.use_setting("margin")) {
+        return wrong(group, "a `margin`", "remove the column, or use sigmoid or hinge");
     }
+    let ties = |g: &Group<'_>| g.labels().ties() > 0;
+    if let Some(group) = ds.groups().find(ties).filter(|_| c.loss_type.known().any(|word| word.ranks())) {
+        return wrong(group, "two responses with the same score", "use a loss of pairs, as sigmoid");
+    }
+    Ok(())
 }
 
 fn check_vocabulary(ds: &Dataset, c: &Config, model: &ModelConfig) -> Result<(), Error> {

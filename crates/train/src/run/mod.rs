@@ -3,6 +3,7 @@
 mod data;
 mod evaluate;
 mod examples;
+mod outcome;
 mod output;
 mod plan;
 mod steps;
@@ -22,27 +23,10 @@ use duel_model::{Folder, Model};
 use duel_optim::Optimizer;
 use evaluate::Evaluation;
 use examples::Examples;
+pub use outcome::Outcome;
 use output::Output;
 use plan::Plan;
-use std::path::PathBuf;
 use steps::Run;
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// All steps are done; the model is in the output folder.
-    Done {
-        /// Metrics of the last evaluation, or of the last logged step where there is none.
-        last: Vec<(String, f64)>,
-        /// Seconds from the first step to the last.
-        seconds: f64,
-    },
-    /// Ctrl-C; a checkpoint was written.
-    Interrupted {
-        /// The checkpoint.
-        checkpoint: PathBuf,
-    },
-}
 
 /// Trains as `config` says.
 ///

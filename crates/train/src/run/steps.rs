@@ -1,8 +1,8 @@
 //! The steps of a run, one after another, with what happens between them.
 
-use super::Outcome;
 use super::evaluate::Evaluation;
 use super::examples::Examples;
+use super::outcome::Outcome;
 use super::output::Output;
 use super::plan::Plan;
 use super::visits::EpochOrder;
