@@ -3,6 +3,7 @@
 
 use duel_backend::Real;
 use duel_cpu::Cpu;
+use duel_loss::{Objective, ScalarHead, Score, Settings, Totals, word};
 use duel_model::{Config, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
@@ -14,45 +15,45 @@ type Device = Cpu<f32>;
 /// Texts packed as one batch; each one's score is read at its last token.
 struct Texts {
     batch: Batch,
-    last: Vec<usize>,
+    last: Vec<u32>,
 }
 
 impl Texts {
     fn new(ids: impl IntoIterator<Item = Vec<u32>>) -> Self {
         let group = |text| Group { prompt: Vec::new(), responses: vec![text] };
         let batch = Batch::packed(&ids.into_iter().map(group).collect::<Vec<_>>());
-        let last = batch.scored.iter().map(|text| text[0].start + text[0].len - 1).collect();
+        let last = batch.scored.iter().map(|text| (text[0].start + text[0].len - 1) as u32).collect();
         Texts { batch, last }
     }
 }
 
-/// The hidden state that each text's score is read from, and the scores.
+/// The values of the texts.
 fn scores(
     b: &Device,
     c: &Config,
     w: &Model<Real<Device>>,
     a: &mut duel_model::Activations<Device>,
+    head: &mut ScalarHead<Device>,
     texts: &Texts,
-) -> (Vec<Vec<f64>>, Vec<f64>) {
+) -> Vec<f64> {
     duel_model::forward(b, c, w, &texts.batch.layout(b), a);
-    let (hidden, head) = (host(b, &a.hidden), host(b, w.score.as_ref().unwrap()));
-    let rows: Vec<Vec<f64>> = texts.last.iter().map(|&i| hidden[i * c.width..][..c.width].to_vec()).collect();
-    let score = |row: &Vec<f64>| row.iter().zip(&head).map(|(x, w)| x * w).sum();
-    let values = rows.iter().map(score).collect();
-    (rows, values)
+    head.values(b, w.score(), &a.hidden, &texts.last).unwrap()
 }
 
-/// Mean of `-ln sigmoid(chosen - rejected)`, and its derivative by each score.
+/// The loss of a reward model, Bradley and Terry's, and its derivative by each value.
 fn bradley_terry(values: &[f64], pairs: &[Vec<u32>]) -> (f64, Vec<f64>) {
-    let (mut loss, mut slopes) = (0.0, vec![0.0; values.len()]);
-    for pair in pairs {
-        let [chosen, rejected] = [pair[0] as usize, pair[1] as usize];
-        let margin = values[chosen] - values[rejected];
-        let share = 1.0 / pairs.len() as f64;
-        loss += share * (-margin).exp().ln_1p();
-        let slope = share / (1.0 + margin.exp());
-        slopes[chosen] -= slope;
-        slopes[rejected] += slope;
+    let settings = Settings { beta: 1.0, ..Settings::default() };
+    let objective = Objective::new(vec![(1.0, word("sigmoid").unwrap())], settings).without_reference();
+    let score = |&text: &u32| Score { logp: values[text as usize], tokens: 1, ..Score::default() };
+    let scores: Vec<Vec<Score>> = pairs.iter().map(|pair| pair.iter().map(score).collect()).collect();
+    let mut totals = Totals::default();
+    pairs.iter().for_each(|_| totals.add(2, 1, 0));
+    let groups: Vec<_> = scores.iter().map(|pair| duel_loss::Group::ranked(pair)).collect();
+    let mut of_pairs = vec![0.0; 2 * pairs.len()];
+    let loss = objective.slopes(&groups, totals, &mut of_pairs);
+    let mut slopes = vec![0.0; values.len()];
+    for (text, slope) in pairs.iter().flatten().zip(of_pairs) {
+        slopes[*text as usize] += slope;
     }
     (loss, slopes)
 }
@@ -70,7 +71,8 @@ fn golden(name: &str) {
 
     let rows = texts.batch.tokens.len();
     let mut a = activations(&b, &c, rows, Keep::All);
-    let (_, values) = scores(&b, &c, &weights, &mut a, &texts);
+    let mut head = ScalarHead::new(&b, c.width, 4).unwrap();
+    let values = scores(&b, &c, &weights, &mut a, &mut head, &texts);
     // Scores of size 1, of hidden states to which both sides round in another order: a few roundings of 6e-8 a layer.
     assert_close("scores", &values, &numbers(&expected["logits"]), 1e-5, 1.0);
     assert_close("scores of a batch", &values, &numbers(&expected["logits_batched"]), 1e-5, 1.0);
@@ -81,24 +83,18 @@ fn golden(name: &str) {
     let mut optimizer = Optimizer::new(&b, adamw, parameters).unwrap();
     let want = numbers(&expected["bt_adamw_lr1e_3_wd0_01_losses"]);
     for (i, &want) in want.iter().enumerate() {
-        let (hidden, values) = scores(&b, &c, &weights, &mut a, &texts);
+        let values = scores(&b, &c, &weights, &mut a, &mut head, &texts);
         let (loss, slopes) = bradley_terry(&values, &pairs);
         let mut grads = manifest.alloc::<Device, f32>(&b).unwrap();
-        let head = host(&b, weights.score.as_ref().unwrap());
         a.dhidden.fill(0.0);
-        let dscore = grads.score.as_mut().unwrap();
-        for ((hidden, &slope), &row) in hidden.iter().zip(&slopes).zip(&texts.last) {
-            for k in 0..c.width {
-                a.dhidden[row * c.width + k] = (slope * head[k]) as f32;
-                dscore[k] += (slope * hidden[k]) as f32;
-            }
-        }
+        let dw = grads.score_mut();
+        head.backward(&b, weights.score(), dw, &a.hidden, &mut a.dhidden, &texts.last, &slopes);
         duel_model::backward(&b, &c, &weights, &mut grads, &texts.batch.layout(&b), &mut a);
         if i == 0 {
             assert_close("loss", &[loss], &[expected["bt_loss"].as_f64().unwrap()], 1e-5, 1.0);
             let all: Vec<Vec<f64>> = grads.iter().into_iter().map(|g| host(&b, g)).collect();
             // The bias of the last norm gets the same from both sides of a pair: nothing, but for a rounding a term.
-            let terms = slopes.iter().map(|s| s.abs()).sum::<f64>() * norm(&head);
+            let terms = slopes.iter().map(|s| s.abs()).sum::<f64>() * norm(&host(&b, weights.score()));
             check_gradients(&c, &all, &expected["grads"], f64::from(f32::EPSILON) * terms);
         }
         // A loss is as exact as its margin: its slope by that is at most the loss itself, and the two scores of a

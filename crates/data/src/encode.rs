@@ -110,6 +110,11 @@ fn groups(task: Task, wholes: Vec<Vec<u32>>, group: impl Fn(Vec<Vec<u32>>) -> To
 /// Tokenises a row. `None` is a row of identical whole texts, which show no boundary.
 pub(crate) fn encode(row: &Row, tok: &Tokenizer, opt: &Options) -> Result<Option<Encoded>, String> {
     match row {
+        Row::Chat { .. } if opt.completions_whole() && !opt.conversations_whole() => {
+            Err("has a prompt and a completion of messages, of which all is to be learned and yet only the assistant's \
+                 turns; give the turns as `messages`, or set assistant_only_loss to false"
+                .to_owned())
+        }
         Row::Text { prompt, responses } => encode_text(prompt.as_deref(), responses, opt.task, tok),
         Row::Chat { prompt, responses, context } => {
             let mut encoded = match opt.task {

@@ -27,7 +27,8 @@ impl Dataset {
             for i in own.clone() {
                 let donor = donors.of(i, own.clone()).or_else(|| donors.of(i, 0..len)).ok_or_else(|| {
                     Error::Data(
-                        "all rows have the same prompt, and KTO's KL needs at least two different prompts; add rows"
+                        "all rows that are kept have the same prompt, and KTO's KL needs two; add rows, raise max_length where \
+                         rows were dropped, or use `loss_type = bco`"
                             .to_owned(),
                     )
                 })?;

@@ -79,7 +79,8 @@ pub(crate) fn parse(
     };
     refuse(&mut columns)?;
     let row = read(&mut columns, opt, chat)?;
-    unused.extend(columns.into_iter().filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
+    let read = row.is_some();
+    unused.extend(columns.into_iter().filter(|_| read).filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
     Ok(row)
 }
 

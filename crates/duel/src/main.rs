@@ -9,7 +9,7 @@ use generate::Generate;
 use std::process::ExitCode;
 use train::Train;
 
-/// Preference training: SFT and DPO of Llama-family and GPT-2 models.
+/// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models.
 #[derive(Parser)]
 #[command(name = "duel", version)]
 struct Cli {

@@ -170,6 +170,92 @@ fn reward_models_are_judged_on_other_rows() {
     assert!(error.contains("scores texts") && error.contains("--method reward"), "{error}");
 }
 
+/// What is known of rows is part of what a checkpoint continues with.
+#[test]
+fn other_labels_are_another_run() {
+    let temp = temp("labels");
+    let (rows, singles) = (pairs(8, 5), temp.path("single.jsonl"));
+    let margins = |margin: f64| {
+        let row = |pair: &serde_json::Value| {
+            let mut row = pair.clone();
+            row["margin"] = margin.into();
+            row
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    let changed = temp.path("changed.jsonl");
+    let scored = |second: f64| {
+        let row = |pair: &serde_json::Value| {
+            let responses = [&pair["chosen"], &pair["rejected"]];
+            json!({"prompt": pair["prompt"], "responses": responses, "scores": [1.0, second]})
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    let flipped = std::fs::read_to_string(&singles).unwrap().replace("true", "TRUE");
+    let flipped = flipped.replace("false", "true").replace("TRUE", "false");
+    let lines = |rows: Vec<serde_json::Value>| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    for (method, before, after) in [
+        ("dpo", lines(margins(0.5)), lines(margins(0.25))),
+        ("dpo", lines(scored(0.5)), lines(scored(0.0))),
+        ("kto", std::fs::read_to_string(&singles).unwrap(), flipped),
+    ] {
+        std::fs::write(&changed, before).unwrap();
+        let run = Run::new(&temp, "out")
+            .set("method", method)
+            .set("dataset", changed.display())
+            .set("overwrite-output-dir", true);
+        run.ok();
+        std::fs::write(&changed, after).unwrap();
+        let mut again = run.clone().resume();
+        again.forget("overwrite-output-dir");
+        let error = again.go().stderr;
+        assert!(error.contains("other content"), "{method}: {error}");
+    }
+}
+
+/// Two responses with the same score are no pair; both are compared with the others.
+#[test]
+fn ties_are_no_pairs() {
+    let temp = temp("ties");
+    let row = |i: usize, pair: &serde_json::Value, more: &serde_json::Value| {
+        let responses = [&pair["chosen"], &pair["rejected"], &more["rejected"]];
+        let mut row = json!({"prompt": pair["prompt"], "responses": responses});
+        if i > 0 {
+            row["scores"] = json!([2, 1, 1]);
+        }
+        row
+    };
+    let rows = pairs(9, 4);
+    let tied: Vec<_> = rows.windows(2).map(|two| row(1, &two[0], &two[1])).collect();
+    write_lines(&temp.path("tied.jsonl"), &tied);
+    // The same pairs, each as a row of its own.
+    let apart = tied.iter().flat_map(|row| {
+        (1..3).map(|l| json!({"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][l]}))
+    });
+    write_lines(&temp.path("apart.jsonl"), apart);
+    let run = |name: &str, groups: usize| {
+        let run = Run::new(&temp, name)
+            .set("dataset", temp.path(&format!("{name}.jsonl")).display())
+            .set("per-device-train-batch-size", groups)
+            .set("shuffle", false)
+            .set("max-steps", 2);
+        run.ok();
+        run
+    };
+    let (tied, apart) = (run("tied", 8), run("apart", 16));
+    for metric in ["loss", "rewards/margins", "rewards/accuracies", "logps/rejected"] {
+        for (a, b) in tied.metric(metric).iter().zip(apart.metric(metric)) {
+            // Single precision over one update.
+            assert!((a - b).abs() <= 1e-4 * a.abs().max(1e-2), "{metric} {a} {b}");
+        }
+    }
+    let error =
+        tied.clone().set("loss-type", "plackett_luce").set("output-dir", temp.path("pl").display()).go();
+    for part in ["row 1", "same score", "plackett_luce"] {
+        assert!(error.stderr.contains(part), "{}", error.stderr);
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_one_error() {
     let temp = temp("fits");
@@ -183,7 +269,10 @@ fn what_does_not_fit_is_one_error() {
     let run = || Run::new(&temp, "out");
     let margin = temp.path("margin.jsonl");
     for (run, parts) in [
-        (run().set("loss-type", "kto"), ["`loss_type = kto`", "`method = dpo`", "sigmoid"]),
+        (
+            run().set("loss-type", "kto"),
+            ["`loss_type = kto`", "`method = dpo` but with `method = kto`", "sigmoid"],
+        ),
         (
             run().set("method", "kto").set("loss-type", "sigmoid"),
             ["`loss_type = sigmoid`", "`method = kto`", "bco"],
@@ -203,6 +292,23 @@ fn what_does_not_fit_is_one_error() {
         (
             run().set("sync-ref-model", true).set("loss-type", "simpo"),
             ["`sync_ref_model`", "no effect", "reference"],
+        ),
+        (
+            run().set("ld-alpha", 0.5).set("loss-type", "sigmoid,sft"),
+            ["`ld_alpha`", "no effect", "cross entropy"],
+        ),
+        (run().set("method", "kto").set("ld-alpha", 0.5), ["`ld_alpha`", "no effect", "loss_type"]),
+        (
+            run().set("method", "cpo").set("f-divergence-type", "forward_kl"),
+            ["`f_divergence_type`", "no effect", "reference"],
+        ),
+        (
+            run().set("method", "orpo").set("loss-type", "hinge"),
+            ["`loss_type = hinge`", "`method = orpo`", "takes orpo"],
+        ),
+        (
+            run().set("loss-type", "sigmoid,hinge").set("loss-weights", "0,0"),
+            ["`loss_weights`", "all 0", "nothing would be learned"],
         ),
         (run().set("ref-model-sync-steps", 4), ["`ref_model_sync_steps`", "no effect", "sync_ref_model"]),
         (run().set("desirable-weight", 2), ["`desirable_weight`", "no effect", "loss_type"]),

@@ -228,7 +228,10 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::model_of`].
     pub fn reference_of(&self, model: &duel_model::Config) -> Result<Folder, Error> {
-        open(&self.path.join(REFERENCE), model)
+        let path = self.path.join(REFERENCE);
+        open(&path, model).map_err(|e| {
+            Error::new(format!("{e}; {} is damaged: use an earlier checkpoint", self.path.display()))
+        })
     }
 
     /// Fills the optimizer's state.

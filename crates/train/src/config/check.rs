@@ -46,19 +46,24 @@ impl Config {
 
     /// Which losses go with which method.
     fn check_losses(&self) -> Result<(), Error> {
-        let fits = |word: &Word| match self.method {
+        let fits = |method: Method, word: &Word| match method {
             Method::Sft => true,
             Method::Kto => word.is_unpaired(),
             Method::Dpo | Method::Cpo => !word.is_unpaired(),
             Method::Orpo => [word.name] == Losses::of(Method::Orpo).0[..],
             Method::Reward => word.compares_rewards(),
         };
-        let Some(odd) = self.loss_type.known().find(|word| !fits(word)) else { return Ok(()) };
+        let own = |word: &&Word| fits(self.method, word);
+        let Some(odd) = self.loss_type.known().find(|word| !own(word)) else { return Ok(()) };
+        let takes = |method: &&Method| fits(**method, odd);
+        let other = [Method::Dpo, Method::Cpo, Method::Orpo, Method::Kto, Method::Reward];
+        let other = other.iter().find(takes).map_or(String::new(), |m| format!(" but with `method = {m}`"));
         Err(Error::new(format!(
-            "`loss_type = {}` does not go with `method = {}`, which takes {}",
+            "`loss_type = {}` does not go with `method = {}`{other}; {} takes {}",
             odd.name,
             self.method,
-            Losses::words(fits).join(", ")
+            self.method,
+            Losses::words(|word| own(&word)).join(", ")
         )))
     }
 
@@ -84,6 +89,9 @@ impl Config {
         }
         if self.loss_weights.as_ref().is_some_and(|w| w.0.iter().all(|x| *x == 0.0)) {
             return wrong("`loss_weights` are all 0: nothing would be learned");
+        }
+        if self.method == Method::Kto && self.desirable_weight + self.undesirable_weight == 0.0 {
+            return wrong("`desirable_weight` and `undesirable_weight` are both 0: nothing would be learned");
         }
         if self.loss_type.0.contains(&"exo_pair") && self.label_smoothing == 0.0 {
             return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");

@@ -78,8 +78,7 @@ const ALPHA: Need = Need("unless `loss_type = alphapo`", |c| c.loss_type.use_set
 const UNLIKELIHOOD: Need =
     Need("unless `loss_type = unlikelihood`", |c| c.loss_type.use_setting("unlikelihood_alpha"));
 const CPO: Need = Need("unless `method = cpo`", |c| c.method == Method::Cpo);
-const LABELS: Need =
-    Need("unless `loss_type` is a loss of labels", |c| c.loss_type.use_setting("desirable_weight"));
+const LABELS: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("desirable_weight"));
 const REWARD: Need = Need("unless `method = reward`", |c| c.method == Method::Reward);
 const LANGUAGE: Need = Need("with `method = reward`", |c| c.method != Method::Reward);
 const WEIGHTING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("use_weighting"));
@@ -233,9 +232,9 @@ options! {
         truncation_mode: TruncationMode = TruncationMode::KeepStart, needs [LIMIT];
         /// Draw a new row order for every epoch. [default: true]
         shuffle: bool = true;
-        /// Learn the completion of a row, not its prompt. [default: true]
+        /// Learn the completion of a row, not its prompt (sft). [default: true]
         completion_only_loss: bool = true, needs [SFT];
-        /// Learn the assistant's turns of a conversation, not the others. [default: true]
+        /// Learn the assistant's turns of a conversation, not the others (sft). [default: true]
         assistant_only_loss: bool = true, needs [SFT];
     }
     "Loss" {
@@ -256,7 +255,7 @@ options! {
         discopop_tau: f64 = 0.05, in POSITIVE, needs [PAIRS, DISCOPOP];
         /// Divergence from the reference: reverse_kl, forward_kl, js_divergence or alpha_divergence; for losses of the
         /// margin between two responses. [default: reverse_kl]
-        f_divergence_type: DivergenceType = DivergenceType::ReverseKl, needs [PAIRS, LANGUAGE, DIVERGENCE];
+        f_divergence_type: DivergenceType = DivergenceType::ReverseKl, needs [PAIRS, DIVERGENCE, REFERENCE];
         /// Alpha of alpha_divergence, which 1 is none of. [default: 0.5]
         f_alpha_divergence_coef: f64 = 0.5,
             in Range("a number other than 1", |x: &f64| x.is_finite() && *x != 1.0), needs [PAIRS, COEFFICIENT];
@@ -265,9 +264,9 @@ options! {
         ld_alpha: f64 | none = None, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PAIRS, LANGUAGE, TAILS];
         /// Let a pair count by how likely the policy itself would draw its responses (WPO). [default: false]
         use_weighting: bool = false, needs [PAIRS, LANGUAGE, WEIGHTING];
-        /// How much a desirable response counts. [default: 1.0]
+        /// How much a desirable response counts (kto). [default: 1.0]
         desirable_weight: f64 = 1.0, in NOT_NEGATIVE, needs [LABELS];
-        /// How much an undesirable response counts. [default: 1.0]
+        /// How much an undesirable response counts (kto). [default: 1.0]
         undesirable_weight: f64 = 1.0, in NOT_NEGATIVE, needs [LABELS];
         /// Weight of the squared sum of a pair's rewards, which holds them around 0. [default: 0.0]
         center_rewards_coefficient: f64 = 0.0, in NOT_NEGATIVE, needs [REWARD];

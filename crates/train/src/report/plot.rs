@@ -17,7 +17,7 @@ struct Panel {
     share: bool,
 }
 
-const PANELS: [Panel; 5] = [
+const PANELS: [Panel; 7] = [
     Panel { title: "loss", metrics: &[("loss", "")], share: false },
     Panel {
         title: "rewards",
@@ -29,6 +29,16 @@ const PANELS: [Panel; 5] = [
         share: false,
     },
     Panel { title: "reward accuracy", metrics: &[("rewards/accuracies", "")], share: true },
+    Panel {
+        title: "rewards",
+        metrics: &[("max_reward", "largest"), ("mean_reward", "mean"), ("min_reward", "smallest")],
+        share: false,
+    },
+    Panel {
+        title: "accuracy",
+        metrics: &[("accuracy", "accuracy"), ("calibration_error", "calibration error")],
+        share: true,
+    },
     Panel { title: "KL to the reference", metrics: &[("kl", "")], share: false },
     Panel { title: "token accuracy", metrics: &[("mean_token_accuracy", "")], share: true },
 ];

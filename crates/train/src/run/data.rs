@@ -37,11 +37,18 @@ impl Data {
         let eval = config.eval_dataset.as_deref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
         let kl = Objective::of(config).needs().kl;
-        let mismatched = |ds: &Dataset, block: usize| kl.then(|| ds.mismatched(block)).transpose();
-        let eval_block = config.per_device_eval_batch_size;
+        let mismatched = |ds: &Dataset, path: &Path, block: usize| {
+            let named = |e| Error::new(format!("{}: {e}", path.display()));
+            kl.then(|| ds.mismatched(block).map_err(named)).transpose()
+        };
+        // An evaluation has no steps: its block is the file, whatever is scored at a time.
+        let evaluated = eval.as_ref().zip(config.eval_dataset.as_deref());
         Ok(Data {
-            train_mismatched: mismatched(&train, config.batch_size())?,
-            eval_mismatched: eval.as_ref().map(|ds| mismatched(ds, eval_block)).transpose()?.flatten(),
+            train_mismatched: mismatched(&train, &config.dataset, config.batch_size())?,
+            eval_mismatched: evaluated
+                .map(|(ds, path)| mismatched(ds, path, ds.len()))
+                .transpose()?
+                .flatten(),
             train,
             eval,
         })

@@ -82,7 +82,7 @@ impl Examples {
     /// Seconds that computing what the reference says took.
     pub fn reference_runtime(&self) -> f64 {
         let mismatched = self.mismatched.iter().map(|m| &m.reference);
-        self.reference.iter().chain(mismatched).map(|r| r.runtime).sum()
+        self.reference.iter().chain(mismatched).fold(0.0, |all, r| all + r.runtime)
     }
 
     /// What is known of the batch `groups` before its responses are scored. The mean reward is not: it is that of the

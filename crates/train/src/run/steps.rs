@@ -257,7 +257,10 @@ impl<B: Backend> Run<'_, B> {
         if let Some(samples) = &self.plan.samples {
             let (engine, weights, output) = (&self.engine, &self.weights, &self.output);
             let kl = eval.draw(samples, engine, weights, following, &self.tokenizer, step, output)?;
-            all.extend(kl.map(|kl| ("eval_kl".to_string(), kl)));
+            // KTO's estimate is of responses to other prompts, and has the name already.
+            let taken = all.iter().any(|(name, _)| name == "eval_kl");
+            let name = if taken { "eval_sample_kl" } else { "eval_kl" };
+            all.extend(kl.map(|kl| (name.to_string(), kl)));
         }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
