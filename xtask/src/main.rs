@@ -11,6 +11,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
+  losses          duel losses: the table of them
   bench [--quick] [FILTER]
                   the criterion benchmarks of the CPU, in one table
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
@@ -124,7 +125,7 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "generate" => duel(&name),
+        "train" | "generate" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -2,9 +2,11 @@
 
 mod arguments;
 mod generate;
+mod losses;
 mod train;
 
 use clap::{Parser, Subcommand};
+use duel_train::Error;
 use generate::Generate;
 use std::process::ExitCode;
 use train::Train;
@@ -23,6 +25,8 @@ enum Command {
     Train(Box<Train>),
     /// Continue a text
     Generate(Generate),
+    /// List the losses that loss_type names, with formulas and sources
+    Losses,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,10 @@ fn command() -> ExitCode {
         arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
             Command::Train(args) => args.run(),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Losses => {
+                let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
+                written.map(|()| ExitCode::SUCCESS)
+            }
         });
     result.unwrap_or_else(|e| match duel_train::signal::interrupted() {
         // What was asked for is no error; the code is that of a shell for Ctrl-C.
