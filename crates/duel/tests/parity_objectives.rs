@@ -124,8 +124,8 @@ fn model(data: &Path, about: &Value, temp: &Temp) -> PathBuf {
 }
 
 /// How far a metric may be from TRL's in step `i`, given all of that step and the first one's loss; `None`: it is not
-/// ours, or another mean. 2e-4 at the first step and 1e-3 at the tenth, as two implementations drift apart, of the value
-/// itself, or, where it is a difference, of the larger of the two numbers.
+/// ours, or another mean. 2e-4 at the first step and 1e-3 at the tenth, as two implementations drift apart, of the
+/// value itself, or, where it is a difference, of the larger of the two numbers.
 fn tolerance(key: &str, i: usize, step: &Value, first_loss: f64, about: &Value) -> Option<f64> {
     let (trainer, config) = (about["trainer"].as_str().unwrap(), &about["config"]);
     let count = |key: &str| config[key].as_u64().unwrap_or(1);

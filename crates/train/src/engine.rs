@@ -320,8 +320,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(all)
     }
 
-    /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them, and any two of
-    /// its responses are a pair.
+    /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them, and any two
+    /// of its responses are a pair.
     pub fn takes_pairs(&self, ds: &Dataset, indices: &[u32]) -> bool {
         let fits = |&i: &u32| {
             let group = ds.group(i as usize);

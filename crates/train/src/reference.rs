@@ -53,8 +53,8 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
-    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, which of them
-    /// are learned, and what is known of the responses.
+    /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, which of
+    /// them are learned, and what is known of the responses.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
         let mut labels = Xxh3::new();
         for group in ds.groups() {
@@ -69,9 +69,9 @@ impl ModelId {
         self.hash(&format!("{:?}, labels {:x}", B::Real::DTYPE, labels.digest128()), ds)
     }
 
-    /// The same without the labels, and with all that decides the bits that a backend gives: log-probabilities of another device are
-    /// near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs the tokens of its
-    /// sums.
+    /// The same without the labels, and with all that decides the bits that a backend gives: log-probabilities of
+    /// another device are near, but at the first step the policy must be the reference to the bit. `ld_alpha` weighs
+    /// the tokens of its sums.
     pub fn on<B: Backend>(&self, b: &B, ds: &Dataset, ld_alpha: Option<f64>) -> String {
         let weighed = ld_alpha.map_or_else(String::new, |alpha| format!(", ld_alpha {alpha}"));
         self.hash(&(b.identity() + &weighed), ds)
