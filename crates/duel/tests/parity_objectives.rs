@@ -26,7 +26,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("kto_accum2", "the KL is of the step"),
     // transformers reads the last token that is not the padding: where that is EOS, the one before it.
     ("pad_is_eos", "a reward is read at the end of the response"),
-    ("apo_zero_unpaired", "not there yet"),
     ("assistant_only_chatml", "smollm3 is not a family of duel"),
     ("dft", "not a loss of duel"),
     ("label_smoothing", "not a loss of duel"),
@@ -138,6 +137,7 @@ fn tolerance(key: &str, i: usize, step: &Value, first_loss: f64, about: &Value) 
     let of = match key {
         // What TRL writes where there is no such term.
         "nll_loss" if step[key] == 0.0 => return None,
+        "kl" if losses.contains("apo_zero_unpaired") => return None,
         // Without a reference there are no rewards; TRL's of alphapo are of what it makes of a mean, ours of the mean.
         _ if key.starts_with("rewards") && (losses.contains("alphapo") || losses == r#"["sft"]"#) => {
             return None;

@@ -43,6 +43,7 @@ pub const WORDS: &[&Word] = &[
     &ranking::PLACKETT_LUCE,
     &unpaired::KTO,
     &unpaired::BCO,
+    &unpaired::APO_ZERO_UNPAIRED,
     &free::ORPO,
     &free::SIMPO,
     &free::ALPHAPO,

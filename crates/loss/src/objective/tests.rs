@@ -166,7 +166,8 @@ fn losses_of_single_responses() {
     // Rewards 1 and -0.5; `totals` has a KL of 0.7 and a mean reward of -0.2.
     let kto = 2.0 * (1.0 - logistic(1.0 - 0.35)) + 1.5 * (1.0 - logistic(0.35 + 0.5));
     let bco = -logistic(1.0 + 0.2).ln() - logistic(-0.2 + 0.5).ln();
-    for (name, want) in [("kto", kto / 2.0), ("bco", bco / 2.0)] {
+    let apo = 2.0 * (1.0 - logistic(1.0)) + 1.5 * logistic(-0.5);
+    for (name, want) in [("kto", kto / 2.0), ("bco", bco / 2.0), ("apo_zero_unpaired", apo / 2.0)] {
         assert!((of(name) - want).abs() < 1e-15, "{name}");
     }
 }

@@ -39,3 +39,22 @@ pub(super) const BCO: Word = Word {
         looks_at: Some(Baseline::MeanReward),
     },
 };
+
+pub(super) const APO_ZERO_UNPAIRED: Word = Word {
+    name: "apo_zero_unpaired",
+    formula: "desirable_weight (1 - sigmoid(r)), or undesirable_weight sigmoid(r)",
+    source: "APO: D'Oosterlinck et al., 2024, of each side by itself",
+    uses: &["beta", "desirable_weight", "undesirable_weight"],
+    reference: true,
+    per_token: false,
+    kind: Kind::Unpaired {
+        of: |s, reward, desirable, _| {
+            let bell = logistic(reward) * logistic(-reward);
+            match desirable {
+                true => (s.desirable_weight * logistic(-reward), -s.desirable_weight * bell),
+                false => (s.undesirable_weight * logistic(reward), s.undesirable_weight * bell),
+            }
+        },
+        looks_at: None,
+    },
+};
