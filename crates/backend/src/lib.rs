@@ -64,9 +64,15 @@ pub trait Backend:
     + Preference
     + Update
 {
-    /// Whether the first pass of a size has more to do than the later ones (compile kernels, get scratch memory), so
-    /// that a trainer should make one of the largest before the first step: what fails then fails early.
-    const REHEARSES: bool = false;
+    /// Makes `pass`, one of the largest of a run, before the first step, if the first one of a size has more to do than
+    /// the later ones (compile kernels, get scratch memory): what fails then fails early. A device without such work
+    /// makes none.
+    ///
+    /// # Errors
+    /// Those of `pass`.
+    fn rehearse<E>(&self, _pass: impl FnOnce() -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+        Ok(())
+    }
 
     /// One line for people: what computes, with how many threads.
     fn describe(&self) -> String;

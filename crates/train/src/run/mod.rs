@@ -106,11 +106,12 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         state = c.state.clone();
         eprintln!("continuing after step {} of {}", state.step, c.path.display());
     }
-    if B::REHEARSES {
+    b.rehearse(|| -> Result<(), Error> {
         let pairs = plan.objective.on_device(Totals::default());
         engine.rehearse(&weights, &mut grads, &train.ds, pairs)?;
         print_peak(b);
-    }
+        Ok(())
+    })?;
     let output = Output::prepare(config)?;
     let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
     let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
