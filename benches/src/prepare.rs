@@ -7,7 +7,7 @@ use duel_backend::{
     Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop,
     RowStats, Segment,
 };
-use duel_loss::{Head, Score, Targets, sigmoid};
+use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
 use std::hint::black_box;
 
@@ -286,12 +286,7 @@ fn head<'b, B: Backend>(
         b.zero(&mut dhidden);
         let objective = targets.by_response(|_, stats, slopes| {
             // The reference would say the same at the first step.
-            let score = |i: usize| Score {
-                logp: stats[i].logp,
-                reference: stats[i].logp,
-                tokens: stats[i].tokens,
-                ..Score::default()
-            };
+            let score = |i: usize| stats[i].score(stats[i].logp);
             let pair = sigmoid(0.1, 0.0, score(0), score(1));
             slopes.copy_from_slice(&[pair.d_chosen, pair.d_rejected]);
         });

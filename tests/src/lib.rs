@@ -4,7 +4,7 @@
 pub mod golden;
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
-use duel_loss::{Head, ResponseStats, Score, Targets, sigmoid};
+use duel_loss::{Head, ResponseStats, Targets, sigmoid};
 use duel_model::{Activations, Config, Family, Keep, Model, Shape};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -198,12 +198,7 @@ impl Objective {
             }
             Objective::Dpo => {
                 coefs.fill(0.0);
-                let score = |s: &ResponseStats| Score {
-                    logp: s.logp,
-                    reference: -2.5 * s.tokens as f64,
-                    tokens: s.tokens,
-                    ..Score::default()
-                };
+                let score = |s: &ResponseStats| s.score(-2.5 * s.tokens as f64);
                 let mut loss = 0.0;
                 for (i, rejected) in stats.iter().enumerate().skip(1) {
                     let pair = sigmoid(0.3, 0.1, score(&stats[0]), score(rejected));

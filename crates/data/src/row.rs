@@ -79,8 +79,10 @@ pub(crate) fn parse(
     };
     refuse(&mut columns)?;
     let row = read(&mut columns, opt, chat)?;
-    let read = row.is_some();
-    unused.extend(columns.into_iter().filter(|_| read).filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
+    // Of a row that is left out nothing is used.
+    if row.is_some() {
+        unused.extend(columns.into_iter().filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
+    }
     Ok(row)
 }
 

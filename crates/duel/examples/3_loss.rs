@@ -7,7 +7,7 @@
 
 use duel_backend::{Segment, Storage};
 use duel_cpu::Cpu;
-use duel_loss::{Group, Head, Objective, ResponseStats, Score, Settings, Targets, Totals, word};
+use duel_loss::{Group, Head, Objective, Score, Settings, Targets, Totals, word};
 use std::error::Error;
 
 const WIDTH: usize = 16;
@@ -42,13 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         |weight: &Vec<f64>, show: bool| -> Result<(f64, Vec<f64>, Vec<f64>), duel_backend::Error> {
             let (mut value, mut dw, mut dhidden) = (0.0, cpu.alloc(weight.len())?, cpu.alloc(hidden.len())?);
             let of_responses = targets.by_response(|_, stats, slopes| {
-                let score = |(s, r): (&ResponseStats, &ResponseStats)| Score {
-                    logp: s.logp,
-                    reference: r.logp,
-                    tokens: s.tokens,
-                    certainty: s.certainty,
-                };
-                let scores: Vec<Score> = stats.iter().zip(&reference).map(score).collect();
+                let scores: Vec<Score> = stats.iter().zip(&reference).map(|(s, r)| s.score(r.logp)).collect();
                 value += objective.slopes(&[Group::ranked(&scores)], totals, slopes);
                 for (what, (score, slope)) in ["chosen", "rejected"].iter().zip(scores.iter().zip(&*slopes)) {
                     if show {

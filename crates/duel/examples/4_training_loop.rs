@@ -22,13 +22,7 @@ const VOCAB: u32 = 16;
 
 /// What a loss knows of responses: what the policy says of them, and the reference.
 fn scores(stats: &[ResponseStats], reference: &[ResponseStats]) -> Vec<Score> {
-    let score = |(s, r): (&ResponseStats, &ResponseStats)| Score {
-        logp: s.logp,
-        reference: r.logp,
-        tokens: s.tokens,
-        certainty: s.certainty,
-    };
-    stats.iter().zip(reference).map(score).collect()
+    stats.iter().zip(reference).map(|(s, r)| s.score(r.logp)).collect()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -195,6 +195,12 @@ impl<'b, B: Backend> Engine<'b, B> {
         }
     }
 
+    /// Runs the model over the groups `micro`.
+    fn forward(&mut self, weights: &impl Weights<B>, ds: &Dataset, micro: &[u32]) {
+        self.load(ds, micro);
+        forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
+    }
+
     /// The micro-batch of the dataset that takes longest and most scratch memory: that of its largest groups.
     fn largest(ds: &Dataset, budget: usize) -> Vec<u32> {
         let mut all: Vec<u32> = (0..ds.len() as u32).collect();
@@ -250,8 +256,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         let view = weights.view();
         let mut all = Vec::new();
         for micro in self.scored_together(ds, indices) {
-            self.load(ds, micro);
-            forward(self.b, &self.model, weights, &self.layout, &mut self.activations);
+            self.forward(weights, ds, micro);
             let hidden = &self.activations.hidden;
             all.extend(match &mut self.output {
                 Output::Tokens(head) => {
@@ -285,20 +290,19 @@ impl<'b, B: Backend> Engine<'b, B> {
         let view = weights.view();
         let mut all = Vec::new();
         for micro in Self::micro_batches(ds, indices, self.room.budget) {
-            self.load(ds, micro);
+            self.forward(weights, ds, micro);
             let a = &mut self.activations;
-            forward(self.b, &self.model, weights, &self.layout, a);
             self.b.zero(&mut a.dhidden);
             let (hidden, dhidden) = (&a.hidden, &mut a.dhidden);
-            all.extend(match &mut self.output {
+            match &mut self.output {
                 Output::Tokens(head) => {
                     let of = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+                        all.extend_from_slice(stats);
                         objective(micro[group] as usize, stats, slopes);
                     };
                     let (mut grads, of) = (grads.view(), self.targets.by_response(of));
                     let dw = grads.head_mut().as_deref_mut();
-                    let rows = head.loss(self.b, *view.head(), dw, hidden, dhidden, &self.targets, of)?;
-                    self.targets.sums(rows)
+                    head.loss(self.b, *view.head(), dw, hidden, dhidden, &self.targets, of)?;
                 }
                 Output::Values(head) => {
                     let mut grads = grads.view();
@@ -312,9 +316,9 @@ impl<'b, B: Backend> Engine<'b, B> {
                         at = own.end;
                     }
                     head.backward(self.b, w, dw, hidden, dhidden, &self.ends, &slopes);
-                    stats
+                    all.extend(stats);
                 }
-            });
+            }
             backward(self.b, &self.model, weights, grads, &self.layout, a);
         }
         Ok(all)
@@ -350,9 +354,8 @@ impl<'b, B: Backend> Engine<'b, B> {
     ) -> Result<Vec<ResponseStats>, Error> {
         let responses = indices.iter().map(|&i| ds.group(i as usize).responses().len()).sum();
         for (first, micro) in Self::micro_batches(ds, indices, self.room.budget).into_iter().enumerate() {
-            self.load(ds, micro);
+            self.forward(weights, ds, micro);
             let a = &mut self.activations;
-            forward(self.b, &self.model, weights, &self.layout, a);
             self.b.zero(&mut a.dhidden);
             let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
             if first == 0 {

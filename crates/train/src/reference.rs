@@ -163,9 +163,7 @@ impl Reference {
         }
         Ok(Reference { groups: known, runtime: started.elapsed().as_secs_f64() })
     }
-}
 
-impl Reference {
     /// Forgets everything: the reference is another model now.
     pub fn forget(&mut self) {
         self.groups.clear();

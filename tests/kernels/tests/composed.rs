@@ -6,7 +6,7 @@ use duel_cpu::Cpu;
 use duel_cuda::Cuda;
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
-use duel_loss::{Head, ResponseStats, Score, sigmoid};
+use duel_loss::{Head, ResponseStats, sigmoid};
 use duel_model::{Config, Family, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
@@ -92,12 +92,8 @@ impl Run {
         for batch in &self.batches {
             let mut first = logps.len();
             let objective = |stats: &[ResponseStats], coefs: &mut [f64]| {
-                let score = |i: usize| Score {
-                    logp: stats[i].logp,
-                    reference: reference[first + i] - self.drift * ((i + 1) * stats[i].tokens) as f64,
-                    tokens: stats[i].tokens,
-                    ..Score::default()
-                };
+                let drift = |i: usize| self.drift * ((i + 1) * stats[i].tokens) as f64;
+                let score = |i: usize| stats[i].score(reference[first + i] - drift(i));
                 coefs.fill(0.0);
                 for chosen in 0..stats.len() {
                     for rejected in chosen + 1..stats.len() {

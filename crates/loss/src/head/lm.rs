@@ -1,5 +1,6 @@
 //! The language-model head on the rows that predict a response token, in chunks of whole groups.
 
+use super::gathered::Gathered;
 use super::pairs::{Known, Unread};
 use super::row::{ResponseStats, Row};
 use super::targets::Targets;
@@ -26,14 +27,11 @@ macro_rules! row_stats {
 /// The head's buffers: at most one chunk of logits exists at a time.
 pub struct Head<B: Storage> {
     capacity: usize,
-    width: usize,
     vocab: usize,
     /// From one row of logits to the next.
     stride: usize,
-    rows: Index<B>,
+    taken: Gathered<B>,
     targets: Index<B>,
-    hidden: Real<B>,
-    dhidden: Real<B>,
     logits: Real<B>,
     logp: Acc<B>,
     lse: Acc<B>,
@@ -54,13 +52,10 @@ impl<B: Storage> Head<B> {
         let stride = vocab.next_multiple_of(portions.logits_multiple);
         Ok(Head {
             capacity,
-            width,
             vocab,
             stride,
-            rows: b.alloc(capacity)?,
+            taken: Gathered::new(b, width, capacity)?,
             targets: b.alloc(capacity)?,
-            hidden: b.alloc(capacity * width)?,
-            dhidden: b.alloc(capacity * width)?,
             logits: b.alloc(capacity * stride)?,
             logp: b.alloc(capacity)?,
             lse: b.alloc(capacity)?,
@@ -92,11 +87,10 @@ impl<B: Backend> Head<B> {
     /// Logits and their statistics of the target rows `range`, on the device.
     fn forward(&mut self, b: &B, w: Weight<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
         let n = range.len();
-        b.upload(&mut self.rows, 0, &targets.rows[range.clone()]);
-        b.upload(&mut self.targets, 0, &targets.tokens[range.clone()]);
-        b.gather(&mut self.hidden, hidden, &self.rows, n, self.width);
+        self.taken.take(b, hidden, &targets.rows[range.clone()]);
+        b.upload(&mut self.targets, 0, &targets.tokens[range]);
         let (dims, shape) = (self.dims(n), self.shape(n));
-        b.gemm(&mut self.logits, &self.hidden, w, None, None, dims);
+        b.gemm(&mut self.logits, &self.taken.hidden, w, None, None, dims);
         b.logprob(row_stats!(self), &self.logits, &self.targets, shape);
     }
 
@@ -130,7 +124,7 @@ impl<B: Backend> Head<B> {
     }
 
     fn dims(&self, rows: usize) -> Gemm {
-        Gemm { m: rows, n: self.vocab, k: self.width, stride: self.stride }
+        Gemm { m: rows, n: self.vocab, k: self.taken.width, stride: self.stride }
     }
 
     fn shape(&self, rows: usize) -> Logits {
@@ -164,11 +158,7 @@ impl<B: Backend> Head<B> {
     ) {
         let (dims, shape) = (self.dims(n), self.shape(n));
         b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
-        b.gemm_dx(&mut self.dhidden, &self.logits, w, dims);
-        if let Some(dw) = dw {
-            b.gemm_dw(dw, &self.logits, &self.hidden, dims);
-        }
-        b.scatter_add(dhidden, &self.dhidden, &self.rows, n, self.width);
+        self.taken.give_back(b, w, dw, &self.logits, dhidden, dims);
     }
 
     /// Scores every row: the forward alone. Fails when the device did.
@@ -207,14 +197,14 @@ impl<B: Backend> Head<B> {
         self.said.resize(targets.len(), Row::default());
         self.coefs.resize(targets.len(), 0.0);
         for chunk in targets.chunks(self.capacity) {
-            let whole = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
+            let whole = targets.rows_of(chunk.clone());
             let cut = |from: usize| from..whole.end.min(from + self.capacity);
             let parts: Vec<_> = whole.clone().step_by(self.capacity).map(cut).collect();
             for part in &parts {
                 self.logits(b, w, hidden, targets, part.clone())?;
             }
             for group in chunk {
-                let own = targets.rows_of(group);
+                let own = targets.rows_of(group..group + 1);
                 self.coefs[own.clone()].fill(0.0);
                 objective(group, &self.said[own.clone()], &mut self.coefs[own]);
             }
@@ -259,7 +249,7 @@ impl<B: Backend> Head<B> {
     ) -> Result<()> {
         let (w, mut dw) = (w.into(), dw.into());
         for chunk in targets.chunks(self.capacity) {
-            let rows = targets.rows_of(chunk.start).start..targets.rows_of(chunk.end - 1).end;
+            let rows = targets.rows_of(chunk.clone());
             assert!(rows.len() <= self.capacity, "a group of more rows than there is room for logits");
             self.forward(b, w, hidden, targets, rows.clone());
             let first = self.unread.rows.len();
@@ -282,7 +272,7 @@ impl<B: Backend> Head<B> {
 mod tests {
     use super::super::targets::tests::targets;
     use super::*;
-    use crate::{Divergence, Group, Objective, Score, Settings, Totals, word};
+    use crate::{Divergence, Group, Objective, Settings, Totals, word};
     use duel_cpu::Cpu;
 
     /// However small the room for logits is, values and gradients are the same; and gradients add to what is there.
@@ -333,13 +323,7 @@ mod tests {
             let gradients = || (vec![0.0; vocab * width], vec![0.0; 12 * width]);
             let (mut dw, mut dh) = gradients();
             let of = t.by_response(|g, s, slopes| {
-                let score = |i: usize| Score {
-                    logp: s[i].logp,
-                    reference: reference[g][i],
-                    tokens: s[i].tokens,
-                    ..Score::default()
-                };
-                let scores = [score(0), score(1)];
+                let scores = [s[0].score(reference[g][0]), s[1].score(reference[g][1])];
                 objective.slopes(&[Group { margin: 0.25, ..Group::ranked(&scores) }], totals, slopes);
             });
             let rows = head.loss(&b, &w, &mut dw, &hidden, &mut dh, &t, of).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! A head adds to the gradient of the hidden states, which the caller zeroes: heads compose.
 
+mod gathered;
 mod lm;
 mod pairs;
 mod row;

@@ -68,10 +68,9 @@ impl<B: Storage> Unread<B> {
             self.reference.extend((0..n).map(|i| if reference.is_empty() { 0.0 } else { reference[i] }));
             self.margins.push(margin);
         }
-        let first = targets.rows_of(groups.start).start;
-        let rows = first..targets.rows_of(groups.end - 1).end;
+        let rows = targets.rows_of(groups.clone());
         self.first_rows.clear();
-        self.first_rows.extend(targets.ends_of(&responses, first));
+        self.first_rows.extend(targets.ends_of(&responses, rows.start));
         self.first_responses.clear();
         self.first_responses.push(0);
         let last = |group| (targets.responses_of(group..group + 1).end - responses.start) as u32;

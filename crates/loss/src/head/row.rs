@@ -1,5 +1,6 @@
 //! What the language-model head says of a scored token, and of all scored tokens of a response.
 
+use crate::objective::Score;
 use duel_backend::ResponseSums;
 
 /// What the policy predicts on one row.
@@ -38,6 +39,11 @@ pub struct ResponseStats {
 }
 
 impl ResponseStats {
+    /// As a loss takes it, beside the reference's sum of the same log-probabilities.
+    pub fn score(&self, reference: f64) -> Score {
+        Score { logp: self.logp, reference, tokens: self.tokens, certainty: self.certainty }
+    }
+
     /// What a device summed over `rows` rows.
     pub fn of_sums(rows: usize, s: ResponseSums) -> Self {
         ResponseStats {

@@ -1,16 +1,14 @@
 //! A head of one output: what a response is worth.
 
-use duel_backend::{Acc, Backend, Float, Gemm, Index, Measure, Portions, Real, Result, Storage, Weight};
+use super::gathered::Gathered;
+use duel_backend::{Acc, Backend, Float, Gemm, Measure, Portions, Real, Result, Storage, Weight};
 
 /// The buffers of a head of one output, `value = hidden · w`, on chosen rows of a packed batch: a product with `n = 1`.
 pub struct ScalarHead<B: Storage> {
     capacity: usize,
-    width: usize,
     /// From one value to the next: devices want their rows aligned.
     stride: usize,
-    rows: Index<B>,
-    hidden: Real<B>,
-    dhidden: Real<B>,
+    taken: Gathered<B>,
     values: Real<B>,
     host: Vec<B::Real>,
 }
@@ -20,11 +18,8 @@ impl<B: Storage> ScalarHead<B> {
         let stride = portions.logits_multiple;
         Ok(ScalarHead {
             capacity,
-            width,
             stride,
-            rows: b.alloc(capacity)?,
-            hidden: b.alloc(capacity * width)?,
-            dhidden: b.alloc(capacity * width)?,
+            taken: Gathered::new(b, width, capacity)?,
             values: b.alloc(capacity * stride)?,
             host: vec![B::Real::default(); capacity * stride],
         })
@@ -47,7 +42,7 @@ impl<B: Backend> ScalarHead<B> {
     }
 
     fn dims(&self, rows: usize) -> Gemm {
-        Gemm { m: rows, n: 1, k: self.width, stride: self.stride }
+        Gemm { m: rows, n: 1, k: self.taken.width, stride: self.stride }
     }
 
     /// The values of the rows `rows` of `hidden`, given the weight `w[1, width]`. Fails when the device did.
@@ -61,9 +56,9 @@ impl<B: Backend> ScalarHead<B> {
         let w = w.into();
         let mut values = Vec::with_capacity(rows.len());
         for part in rows.chunks(self.capacity) {
-            self.take(b, hidden, part);
+            self.taken.take(b, hidden, part);
             let dims = self.dims(part.len());
-            b.gemm(&mut self.values, &self.hidden, w, None, None, dims);
+            b.gemm(&mut self.values, &self.taken.hidden, w, None, None, dims);
             let host = &mut self.host[..part.len() * self.stride];
             b.download(host, &self.values, 0)?;
             values.extend(host.iter().step_by(self.stride).map(|v| v.to_f64()));
@@ -72,8 +67,7 @@ impl<B: Backend> ScalarHead<B> {
     }
 
     /// Takes the gradients of the rows `rows`, given the derivative of the loss by the value of each: `dw +=` where
-    /// there is one, and added
-    /// to `dhidden`.
+    /// there is one, and added to `dhidden`.
     pub fn backward<'w, 'g>(
         &mut self,
         b: &B,
@@ -86,23 +80,14 @@ impl<B: Backend> ScalarHead<B> {
     ) {
         let (w, mut dw) = (w.into(), dw.into());
         for (part, slopes) in rows.chunks(self.capacity).zip(slopes.chunks(self.capacity)) {
-            self.take(b, hidden, part);
+            self.taken.take(b, hidden, part);
             for (value, slope) in self.host.iter_mut().step_by(self.stride).zip(slopes) {
                 *value = B::Real::from_f64(*slope);
             }
             b.upload(&mut self.values, 0, &self.host[..part.len() * self.stride]);
             let dims = self.dims(part.len());
-            b.gemm_dx(&mut self.dhidden, &self.values, w, dims);
-            if let Some(dw) = &mut dw {
-                b.gemm_dw(dw, &self.values, &self.hidden, dims);
-            }
-            b.scatter_add(dhidden, &self.dhidden, &self.rows, part.len(), self.width);
+            self.taken.give_back(b, w, dw.as_deref_mut(), &self.values, dhidden, dims);
         }
-    }
-
-    fn take(&mut self, b: &B, hidden: &Real<B>, rows: &[u32]) {
-        b.upload(&mut self.rows, 0, rows);
-        b.gather(&mut self.hidden, hidden, &self.rows, rows.len(), self.width);
     }
 }
 

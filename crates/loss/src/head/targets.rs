@@ -122,7 +122,8 @@ impl Targets {
     ) -> impl FnMut(usize, &[Row], &mut [f64]) {
         let (mut sums, mut slopes) = (Vec::new(), Vec::new());
         move |group, rows, coefs| {
-            let (first, responses) = (self.rows_of(group).start, &self.responses[self.groups[group].clone()]);
+            let first = self.rows_of(group..group + 1).start;
+            let responses = &self.responses[self.groups[group].clone()];
             sums.clear();
             sums.extend(responses.iter().map(|r| self.sum(r.clone(), rows, first)));
             slopes.clear();
@@ -156,8 +157,9 @@ impl Targets {
         &self.weights[rows]
     }
 
-    pub(super) fn rows_of(&self, group: usize) -> Range<usize> {
-        let r = &self.groups[group];
+    /// The rows of consecutive groups.
+    pub(super) fn rows_of(&self, groups: Range<usize>) -> Range<usize> {
+        let r = self.responses_of(groups);
         if r.is_empty() { 0..0 } else { self.responses[r.start].start..self.responses[r.end - 1].end }
     }
 
@@ -166,7 +168,7 @@ impl Targets {
         let mut chunks: Vec<Range<usize>> = Vec::new();
         let mut rows = 0;
         for g in 0..self.groups.len() {
-            let n = self.rows_of(g).len();
+            let n = self.rows_of(g..g + 1).len();
             match chunks.last_mut() {
                 Some(c) if rows + n <= capacity => {
                     c.end = g + 1;

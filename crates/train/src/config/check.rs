@@ -41,21 +41,14 @@ impl Options {
 impl Config {
     /// Whether a loss compares the policy with a reference.
     pub fn compares_with_reference(&self) -> bool {
-        matches!(self.method, Method::Dpo | Method::Kto) && self.loss_type.known().any(|word| word.reference)
+        self.method.has_reference() && self.loss_type.known().any(|word| word.reference)
     }
 
     /// Which losses go with which method.
     fn check_losses(&self) -> Result<(), Error> {
-        let fits = |method: Method, word: &Word| match method {
-            Method::Sft => true,
-            Method::Kto => word.is_unpaired(),
-            Method::Dpo | Method::Cpo => !word.is_unpaired(),
-            Method::Orpo => [word.name] == Losses::of(Method::Orpo).0[..],
-            Method::Reward => word.compares_rewards(),
-        };
-        let own = |word: &&Word| fits(self.method, word);
+        let own = |word: &&Word| self.method.takes(word);
         let Some(odd) = self.loss_type.known().find(|word| !own(word)) else { return Ok(()) };
-        let takes = |method: &&Method| fits(**method, odd);
+        let takes = |method: &&Method| method.takes(odd);
         let other = [Method::Dpo, Method::Cpo, Method::Orpo, Method::Kto, Method::Reward];
         let other = other.iter().find(takes).map_or(String::new(), |m| format!(" but with `method = {m}`"));
         Err(Error::new(format!(

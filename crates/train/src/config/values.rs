@@ -113,6 +113,24 @@ choices! {
     Reward = "reward",
 }
 
+impl Method {
+    /// Whether it holds the policy to a reference model.
+    pub fn has_reference(self) -> bool {
+        matches!(self, Method::Dpo | Method::Kto)
+    }
+
+    /// Whether `word` is a loss of it.
+    pub(super) fn takes(self, word: &Word) -> bool {
+        match self {
+            Method::Sft => true,
+            Method::Kto => word.is_unpaired(),
+            Method::Dpo | Method::Cpo => !word.is_unpaired(),
+            Method::Orpo => [word.name] == Losses::of(self).0[..],
+            Method::Reward => word.compares_rewards(),
+        }
+    }
+}
+
 /// One loss or several, by the names of [`duel_loss::WORDS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Losses(pub Vec<&'static str>);

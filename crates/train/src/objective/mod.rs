@@ -31,15 +31,14 @@ impl Objective {
                 (loss, Report::Pairs { rewards })
             }
             Method::Cpo => {
-                let loss = losses(c).and_cross_entropy(c.cpo_alpha).without_reference();
+                let loss = losses(c).and_cross_entropy(c.cpo_alpha);
                 (loss, if c.cpo_alpha > 0.0 { Report::Contrast } else { Report::Pairs { rewards: true } })
             }
-            Method::Orpo => (losses(c).and_language_model(1.0).without_reference(), Report::Odds),
+            Method::Orpo => (losses(c).and_language_model(1.0), Report::Odds),
             Method::Kto => (losses(c), Report::Singles),
-            Method::Reward => {
-                (losses(c).and_centring(c.center_rewards_coefficient).without_reference(), Report::Values)
-            }
+            Method::Reward => (losses(c).and_centring(c.center_rewards_coefficient), Report::Values),
         };
+        let loss = if c.method.has_reference() { loss } else { loss.without_reference() };
         Objective { loss, report }
     }
 

@@ -36,11 +36,9 @@ impl<'a> Scored<'a> {
     /// As a loss takes its parts: by log-probabilities, or by values where there is a scalar head.
     pub(super) fn scores(&self, by_value: bool) -> Vec<Score> {
         let of = |i: usize| self.reference.get(i).copied().unwrap_or(0.0);
-        let score = |(i, s): (usize, &ResponseStats)| Score {
-            logp: if by_value { s.value } else { s.logp },
-            reference: of(i),
-            tokens: s.tokens,
-            certainty: s.certainty,
+        let score = |(i, s): (usize, &ResponseStats)| match by_value {
+            true => Score { logp: s.value, ..s.score(of(i)) },
+            false => s.score(of(i)),
         };
         self.stats.iter().enumerate().map(score).collect()
     }

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::config::{Config, Method, TruncationMode};
-use crate::objective::Objective;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
+use duel_loss::Needs;
 use duel_model::Config as ModelConfig;
 use std::path::Path;
 
@@ -22,11 +22,16 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads the files that `config` names, as long as `model` can go.
+    /// Reads the files that `config` names, as long as `model` can go, with what a loss `needs`.
     ///
     /// # Errors
     /// A file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
-    pub fn load(config: &Config, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
+    pub fn load(
+        config: &Config,
+        needs: Needs,
+        model: &ModelConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, Error> {
         let options = options(config, model);
         let load = |path: &Path| {
             let ds = read(path, tokenizer, &options)?;
@@ -36,10 +41,9 @@ impl Data {
         let train = load(&config.dataset)?;
         let eval = config.eval_dataset.as_deref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
-        let kl = Objective::of(config).needs().kl;
         let mismatched = |ds: &Dataset, path: &Path, block: usize| {
             let named = |e| Error::new(format!("{}: {e}", path.display()));
-            kl.then(|| ds.mismatched(block).map_err(named)).transpose()
+            needs.kl.then(|| ds.mismatched(block).map_err(named)).transpose()
         };
         // An evaluation has no steps: its block is the file, whatever is scored at a time.
         let evaluated = eval.as_ref().zip(config.eval_dataset.as_deref());

@@ -14,6 +14,7 @@ use crate::checkpoint::{Checkpoint, State};
 use crate::config::{Config, Method};
 use crate::engine::Engine;
 use crate::follow::Following;
+use crate::objective::Objective;
 use crate::reference::ModelId;
 use data::Data;
 use duel_backend::{Backend, Dtype, Element};
@@ -47,9 +48,10 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let model = folder.config();
     let tokenizer = Tokenizer::from_dir(&config.model)?;
-    let data = Data::load(config, model, &tokenizer)?;
+    let objective = Objective::of(config);
+    let data = Data::load(config, objective.needs(), model, &tokenizer)?;
     let manifest = Model::manifest(model);
-    let plan = Plan::new(b, config, model, &manifest, &data);
+    let plan = Plan::new(b, config, objective, model, &manifest, &data);
     eprint!("{plan}");
     if checkpoint.is_none() {
         output::announce(config)?;

@@ -57,10 +57,11 @@ pub struct Samples {
 }
 
 impl Plan {
-    /// The plan of training `model` on the groups `ds` as `config` says, on `b`.
+    /// The plan of training `model` for `objective` on the groups of `data` as `config` says, on `b`.
     pub fn new<B: Backend>(
         b: &B,
         config: &Config,
+        objective: Objective,
         model: &ModelConfig,
         manifest: &Model<Shape>,
         data: &Data,
@@ -70,7 +71,6 @@ impl Plan {
         let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
         let train_room = room(ds, config.batch_size());
         let visits = Visits::of(config, ds.len());
-        let objective = Objective::of(config);
         let needs = objective.needs();
         let mut plan = Plan {
             reference_cache: needs.reference.then(|| config.cache_dir.clone()),
