@@ -25,7 +25,7 @@ fn ceiling(c: &mut Criterion) {
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    let chains = Chains::best();
+    let chains = Chains::of(duel_cpu::instruction_set().expect("DUEL_ISA names what this machine has"));
     let mut counts = vec![1, cores()];
     counts.dedup();
     for threads in counts {

@@ -1,6 +1,7 @@
 //! What the machine can do at most: arithmetic in registers, and copies between buffers.
 
 use crate::values;
+use duel_cpu::Isa;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ impl Line {
     }
 }
 
-/// Independent multiply-add chains in registers, with the widest vectors of this CPU, in single precision.
+/// Independent multiply-add chains in registers, in single precision.
 #[derive(Clone, Copy, Debug)]
 pub struct Chains {
     run: fn(u64),
@@ -25,21 +26,21 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// Those of this CPU. Where it has neither AVX-512 nor AVX2, a multiplication and an addition each, as the
-    /// compiler's baseline has them.
-    pub fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                // SAFETY: the CPU has AVX-512 F, by the line above.
-                return Chains { run: |steps| unsafe { x86::avx512(steps) }, flops: x86::AVX512_FLOPS };
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: the CPU has AVX2 and FMA, by the line above.
-                return Chains { run: |steps| unsafe { x86::avx2(steps) }, flops: x86::AVX2_FLOPS };
-            }
+    /// With the vectors of `isa`. The baseline has a multiplication and an addition for each.
+    ///
+    /// # Panics
+    /// When this machine does not have it.
+    pub fn of(isa: Isa) -> Self {
+        assert!(Isa::available().contains(&isa), "this machine has no {isa}");
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the CPU has AVX-512 F (asserted).
+            Isa::Avx512 => Chains { run: |steps| unsafe { x86::avx512(steps) }, flops: x86::AVX512_FLOPS },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the CPU has AVX2 and FMA (asserted).
+            Isa::Avx2 => Chains { run: |steps| unsafe { x86::avx2(steps) }, flops: x86::AVX2_FLOPS },
+            _ => Chains { run: baseline, flops: BASELINE_FLOPS },
         }
-        Chains { run: baseline, flops: BASELINE_FLOPS }
     }
 
     /// Makes `steps` steps on the calling thread.

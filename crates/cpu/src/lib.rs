@@ -22,6 +22,7 @@ mod update;
 use duel_backend::Backend;
 use gemm::HasKernel;
 pub use real::{Real, Scalar};
+pub use simd::{Isa, instruction_set};
 use std::marker::PhantomData;
 use sync::Pool;
 
@@ -53,21 +54,12 @@ impl<R: Real> Cpu<R> {
     }
 }
 
-/// The instruction set that the kernels run on here, for reports.
-pub fn instruction_set() -> &'static str {
-    match simd::isa() {
-        simd::Isa::Avx512 => "AVX-512",
-        simd::Isa::Avx2 => "AVX2",
-        simd::Isa::Baseline => "baseline",
-    }
-}
-
 impl<R: Real> Backend for Cpu<R>
 where
     R::Acc: HasKernel,
 {
     fn describe(&self) -> String {
-        format!("CPU, {} thread(s), {}, {:?}", self.threads(), instruction_set(), R::DTYPE)
+        format!("CPU, {} thread(s), {}, {:?}", self.threads(), simd::isa(), R::DTYPE)
     }
 
     fn identity(&self) -> String {

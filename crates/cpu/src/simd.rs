@@ -1,6 +1,11 @@
 //! One kernel text, compiled for several instruction sets, chosen once at run time.
 
+use duel_backend::{Error, Result};
+use std::fmt;
 use std::sync::OnceLock;
+
+/// The environment variable that holds a process to one instruction set, by its [`Isa::name`].
+pub const VARIABLE: &str = "DUEL_ISA";
 
 /// Instruction sets that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,27 +18,90 @@ pub enum Isa {
     Avx512,
 }
 
-/// The best instruction set of this machine.
-pub fn isa() -> Isa {
-    static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| {
+impl Isa {
+    /// Every one, best last.
+    const ALL: [Isa; 3] = [Isa::Baseline, Isa::Avx2, Isa::Avx512];
+
+    /// Those of this machine, best last: the first is always there.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect()
+    }
+
+    /// As the environment variable `DUEL_ISA` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Baseline => "baseline",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    fn is_here(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-            {
-                return Isa::Avx512;
-            }
-            if avx2 {
-                return Isa::Avx2;
+            match self {
+                Isa::Baseline => true,
+                Isa::Avx2 => avx2,
+                Isa::Avx512 => {
+                    avx2 && is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512dq")
+                        && is_x86_feature_detected!("avx512vl")
+                }
             }
         }
-        Isa::Baseline
-    })
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Isa::Baseline
+        }
+    }
+
+    /// The one that `wanted` names, or the best of this machine.
+    fn choose(wanted: Option<&str>) -> Result<Isa> {
+        let available = Isa::available();
+        let found = match wanted {
+            None | Some("") => available.last(),
+            Some(name) => available.iter().find(|isa| isa.name() == name),
+        };
+        found.copied().ok_or_else(|| {
+            let here: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+            Error::NoDevice(format!(
+                "{VARIABLE}={}: this machine has {}; name one of these, or unset it",
+                wanted.unwrap_or_default(),
+                here.join(", ")
+            ))
+        })
+    }
+}
+
+/// As reports have it.
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Baseline => "baseline",
+            Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512",
+        })
+    }
+}
+
+/// The instruction set that the kernels of this process run on: the best of the machine, or the one that the
+/// environment variable `DUEL_ISA` names when it is first asked for.
+///
+/// # Errors
+/// The variable names none of this machine's.
+pub fn instruction_set() -> Result<Isa> {
+    static ISA: OnceLock<Result<Isa>> = OnceLock::new();
+    ISA.get_or_init(|| Isa::choose(std::env::var(VARIABLE).ok().as_deref())).clone()
+}
+
+/// As [`instruction_set`], for the kernels.
+///
+/// # Panics
+/// Where that fails: a program asks [`instruction_set`] first.
+pub fn isa() -> Isa {
+    instruction_set().unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Defines functions whose bodies are compiled once per instruction set; the call picks the machine's.
@@ -70,3 +138,20 @@ macro_rules! simd {
     )*};
 }
 pub(crate) use simd;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_chooses_what_the_machine_has() {
+        let available = Isa::available();
+        assert_eq!(available[0], Isa::Baseline);
+        for isa in &available {
+            assert_eq!(Isa::choose(Some(isa.name())), Ok(*isa));
+        }
+        assert_eq!(Isa::choose(None), Isa::choose(available.last().map(|isa| isa.name())));
+        let error = Isa::choose(Some("sse9")).unwrap_err().to_string();
+        assert!(error.starts_with("DUEL_ISA=sse9: this machine has baseline"), "{error}");
+    }
+}

@@ -52,7 +52,7 @@ impl Chosen {
     /// The one place where a device is chosen. `auto` says why it is the CPU where it is.
     ///
     /// # Errors
-    /// The device that was asked for cannot be used, or bf16 was and it is the CPU.
+    /// The device that was asked for cannot be used, bf16 was and it is the CPU, or `DUEL_ISA` is wrong.
     pub fn of(device: Device, bf16: Option<bool>, threads: usize) -> Result<Self, Error> {
         let number = match device {
             Device::Cpu => None,
@@ -83,6 +83,7 @@ impl Chosen {
         if !why.is_empty() {
             eprintln!("device auto: the CPU, since {why}");
         }
+        duel_cpu::instruction_set()?;
         Ok(Chosen::Cpu(threads))
     }
 

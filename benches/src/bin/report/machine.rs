@@ -1,6 +1,7 @@
 //! What the numbers were measured on, and when.
 
 use duel_benches::{ceiling, cores};
+use duel_cpu::Isa;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ pub struct Machine {
     /// Cores that this process may use.
     pub cores: usize,
     /// Instruction set that the kernels run on.
-    pub isa: &'static str,
+    pub isa: Isa,
     /// Bytes of the last-level cache, where the system says.
     pub cache: Option<usize>,
     /// Day in UTC, as `YYYY-MM-DD`.
@@ -23,16 +24,19 @@ pub struct Machine {
 
 impl Machine {
     /// Asks the system.
-    pub fn this() -> Self {
+    ///
+    /// # Errors
+    /// `DUEL_ISA` is wrong.
+    pub fn this() -> Result<Self, String> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Machine {
+        Ok(Machine {
             cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: cores(),
-            isa: duel_cpu::instruction_set(),
+            isa: duel_cpu::instruction_set().map_err(|e| e.to_string())?,
             cache: ceiling::cache_bytes(),
             date: date(now / 86_400),
             rustc: rustc().unwrap_or_else(|| "unknown".to_owned()),
-        }
+        })
     }
 
     /// CPU and cores as a part of a file's name.
@@ -44,7 +48,7 @@ impl Machine {
 
     /// For the results file.
     pub fn json(&self) -> Value {
-        json!({ "cpu": self.cpu, "cores": self.cores, "isa": self.isa, "last_level_cache_bytes": self.cache })
+        json!({ "cpu": self.cpu, "cores": self.cores, "isa": self.isa.to_string(), "last_level_cache_bytes": self.cache })
     }
 }
 

@@ -43,7 +43,7 @@ fn run(args: &[String]) -> Result<(), String> {
         "filtered" => Extent::Filtered,
         _ => return Err(usage()),
     };
-    let machine = Machine::this();
+    let machine = Machine::this()?;
     let rows = Rows::new(&criterion::read(Path::new(dir), since)?, &machine)?;
     println!("\n{}", table::markdown(&rows, &machine));
     if extent == Extent::Filtered {

@@ -251,6 +251,7 @@ impl StepRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use duel_cpu::Isa;
 
     fn measured(id: [&str; 3], work: Work, seconds: f64) -> Measured {
         Measured { id: id.map(str::to_owned), work, seconds, interval: [seconds; 2] }
@@ -258,7 +259,7 @@ mod tests {
 
     fn machine() -> Machine {
         let (cpu, date, rustc) = ("a cpu".to_owned(), "2000-01-01".to_owned(), "rustc".to_owned());
-        Machine { cpu, cores: 2, isa: "AVX2", cache: Some(32 << 20), date, rustc }
+        Machine { cpu, cores: 2, isa: Isa::Avx2, cache: Some(32 << 20), date, rustc }
     }
 
     /// 100 and 200 operations a second at most, 10 bytes from memory and 40 in the cache.
