@@ -63,7 +63,8 @@ where
     }
 
     fn identity(&self) -> String {
-        // Not the threads, and not the instruction set: AVX2 and AVX-512 sum in one order.
-        format!("CPU, {:?}", R::DTYPE)
+        // Not the threads, and not which vectors there are: AVX2 and AVX-512 sum in one order, with the same roundings.
+        let fused = if simd::isa() == Isa::Baseline { ", unfused" } else { "" };
+        format!("CPU, {:?}, sums in order{fused}", R::DTYPE)
     }
 }

@@ -1,11 +1,33 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
-use super::kernel::{Dest, Kernel, Transpose, x86_kernel};
+use super::kernel::{Dest, Kernel, Thin, Transpose, finish, x86_kernel, x86_thin, x86_transpose};
 use super::portable;
+use half::bf16;
+use std::arch::x86_64::*;
 
-pub const F32: Kernel<f32> =
-    Kernel { mr: 6, nr: 16, run: tile_f32, transpose: Transpose { side: 8, run: transpose } };
-pub const F64: Kernel<f64> = Kernel { mr: 6, nr: 8, run: tile_f64, transpose: portable::transpose() };
+pub const F32: Kernel<f32> = Kernel {
+    mr: 6,
+    nr: 16,
+    depth: 256,
+    panels: 24,
+    run: &[tile_f32::<1>, tile_f32::<2>, tile_f32::<3>, tile_f32::<4>, tile_f32::<5>, tile_f32::<6>],
+    transpose: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
+    thin: Thin {
+        nr: 16,
+        side: 8,
+        run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>],
+        narrow: &[thin_narrow::<1>, thin_narrow::<2>, thin_narrow::<3>, thin_narrow::<4>],
+    },
+};
+pub const F64: Kernel<f64> = Kernel {
+    mr: 6,
+    nr: 8,
+    depth: 256,
+    panels: 24,
+    run: &[tile_f64::<1>, tile_f64::<2>, tile_f64::<3>, tile_f64::<4>, tile_f64::<5>, tile_f64::<6>],
+    transpose: portable::transpose(),
+    thin: Thin::NONE,
+};
 
 x86_kernel!(
     tile_f32,
@@ -34,18 +56,41 @@ x86_kernel!(
     _mm256_storeu_pd
 );
 
-/// 8 x 8 in registers, as the 16 x 16 of `avx512`.
+x86_thin!(thin, f32, "avx2,fma", rows, columns);
+x86_thin!(thin_narrow, bf16, "avx2,fma", rows_narrow, columns);
+
+/// 8 rows of 8 elements.
 ///
 /// # Safety
-/// As [`Transpose::run`] says, with a side of 8.
+/// They can be read.
+#[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose(square: *const f32, out: *mut f32, ld: usize, width: usize, depth: usize) {
-    use std::arch::x86_64::*;
-    // SAFETY: the square has 8 rows of 8.
-    let row = |i: usize| unsafe { _mm256_loadu_ps(square.add(i * 8)) };
+pub unsafe fn rows(square: *const f32, ld: usize) -> [__m256; 8] {
+    // SAFETY: by this function's contract.
+    std::array::from_fn(|i| unsafe { _mm256_loadu_ps(square.add(i * ld)) })
+}
+
+/// As [`rows`], of bf16: the upper halves of float32.
+///
+/// # Safety
+/// As [`rows`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn rows_narrow(square: *const bf16, ld: usize) -> [__m256; 8] {
+    std::array::from_fn(|i| {
+        // SAFETY: by this function's contract.
+        let x = unsafe { _mm_loadu_si128(square.add(i * ld).cast()) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
+    })
+}
+
+/// The columns of 8 rows of 8: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn columns(rows: [__m256; 8]) -> [__m256; 8] {
     let mut fours = [_mm256_setzero_ps(); 8];
     for i in [0, 4] {
-        let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let (a, b, c, d) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
         let pair = |x, y| (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y));
         let ((ab_lo, ab_hi), (cd_lo, cd_hi)) = (pair(a, b), pair(c, d));
         fours[i] = _mm256_shuffle_ps::<0x44>(ab_lo, cd_lo);
@@ -53,18 +98,13 @@ unsafe fn transpose(square: *const f32, out: *mut f32, ld: usize, width: usize, 
         fours[i + 2] = _mm256_shuffle_ps::<0x44>(ab_hi, cd_hi);
         fours[i + 3] = _mm256_shuffle_ps::<0xee>(ab_hi, cd_hi);
     }
-    let keep = _mm256_cmpgt_epi32(_mm256_set1_epi32(width as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    let mut columns = [_mm256_setzero_ps(); 8];
     for j in 0..4 {
-        let columns = [
-            _mm256_permute2f128_ps::<0x20>(fours[j], fours[4 + j]),
-            _mm256_permute2f128_ps::<0x31>(fours[j], fours[4 + j]),
-        ];
-        for (lane, column) in columns.into_iter().enumerate() {
-            let q = 4 * lane + j;
-            if q < depth {
-                // SAFETY: the caller has room for the first `width` elements of column q.
-                unsafe { _mm256_maskstore_ps(out.add(q * ld), keep, column) };
-            }
-        }
+        columns[j] = _mm256_permute2f128_ps::<0x20>(fours[j], fours[4 + j]);
+        columns[4 + j] = _mm256_permute2f128_ps::<0x31>(fours[j], fours[4 + j]);
     }
+    columns
 }
+
+x86_transpose!(transpose, f32, f32, "avx2", 8, rows, columns, _mm256_storeu_ps);
+x86_transpose!(transpose_narrow, bf16, f32, "avx2", 8, rows_narrow, columns, _mm256_storeu_ps);

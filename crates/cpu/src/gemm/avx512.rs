@@ -1,11 +1,69 @@
 //! The micro-kernels of AVX-512: tiles of 12 rows of two registers.
 
-use super::kernel::{Dest, Kernel, Transpose, x86_kernel};
+use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
+use super::kernel::{Dest, Kernel, Thin, Transpose, finish, x86_kernel, x86_thin, x86_transpose};
 use super::portable;
+use half::bf16;
+use std::arch::x86_64::*;
 
-pub const F32: Kernel<f32> =
-    Kernel { mr: 12, nr: 32, run: tile_f32, transpose: Transpose { side: 16, run: transpose } };
-pub const F64: Kernel<f64> = Kernel { mr: 12, nr: 16, run: tile_f64, transpose: portable::transpose() };
+pub const F32: Kernel<f32> = Kernel {
+    mr: 12,
+    nr: 32,
+    depth: 768,
+    panels: 12,
+    run: &[
+        tile_f32::<1>,
+        tile_f32::<2>,
+        tile_f32::<3>,
+        tile_f32::<4>,
+        tile_f32::<5>,
+        tile_f32::<6>,
+        tile_f32::<7>,
+        tile_f32::<8>,
+        tile_f32::<9>,
+        tile_f32::<10>,
+        tile_f32::<11>,
+        tile_f32::<12>,
+    ],
+    transpose: Transpose { side: 16, run: transpose, narrow: transpose_narrow },
+    thin: Thin {
+        nr: 16,
+        side: 8,
+        run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>, thin::<5>, thin::<6>, thin::<7>, thin::<8>],
+        narrow: &[
+            thin_narrow::<1>,
+            thin_narrow::<2>,
+            thin_narrow::<3>,
+            thin_narrow::<4>,
+            thin_narrow::<5>,
+            thin_narrow::<6>,
+            thin_narrow::<7>,
+            thin_narrow::<8>,
+        ],
+    },
+};
+pub const F64: Kernel<f64> = Kernel {
+    mr: 12,
+    nr: 16,
+    depth: 768,
+    panels: 12,
+    run: &[
+        tile_f64::<1>,
+        tile_f64::<2>,
+        tile_f64::<3>,
+        tile_f64::<4>,
+        tile_f64::<5>,
+        tile_f64::<6>,
+        tile_f64::<7>,
+        tile_f64::<8>,
+        tile_f64::<9>,
+        tile_f64::<10>,
+        tile_f64::<11>,
+        tile_f64::<12>,
+    ],
+    transpose: portable::transpose(),
+    thin: Thin::NONE,
+};
 
 x86_kernel!(
     tile_f32,
@@ -34,18 +92,42 @@ x86_kernel!(
     _mm512_storeu_pd
 );
 
-/// 16 x 16 in registers: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.
+// Registers of 256 bits turn a square in fewer steps, and there are twice as many as in AVX2.
+x86_thin!(thin, f32, "avx512f,avx512vl,avx2,fma", rows_256, columns_256);
+x86_thin!(thin_narrow, bf16, "avx512f,avx512vl,avx2,fma", rows_narrow_256, columns_256);
+
+/// 16 rows of 16 elements.
 ///
 /// # Safety
-/// As [`Transpose::run`] says, with a side of 16.
+/// They can be read.
+#[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(square: *const f32, out: *mut f32, ld: usize, width: usize, depth: usize) {
-    use std::arch::x86_64::*;
-    // SAFETY: the square has 16 rows of 16.
-    let row = |i: usize| unsafe { _mm512_loadu_ps(square.add(i * 16)) };
+unsafe fn rows(square: *const f32, ld: usize) -> [__m512; 16] {
+    // SAFETY: by this function's contract.
+    std::array::from_fn(|i| unsafe { _mm512_loadu_ps(square.add(i * ld)) })
+}
+
+/// As [`rows`], of bf16: the upper halves of float32.
+///
+/// # Safety
+/// As [`rows`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn rows_narrow(square: *const bf16, ld: usize) -> [__m512; 16] {
+    std::array::from_fn(|i| {
+        // SAFETY: by this function's contract.
+        let x = unsafe { _mm256_loadu_si256(square.add(i * ld).cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+    })
+}
+
+/// The columns of 16 rows of 16: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn columns(rows: [__m512; 16]) -> [__m512; 16] {
     let mut fours = [_mm512_setzero_ps(); 16];
     for i in (0..16).step_by(4) {
-        let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let (a, b, c, d) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
         let pair = |x, y| (_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
         let ((ab_lo, ab_hi), (cd_lo, cd_hi)) = (pair(a, b), pair(c, d));
         fours[i] = _mm512_shuffle_ps::<0x44>(ab_lo, cd_lo);
@@ -54,23 +136,18 @@ unsafe fn transpose(square: *const f32, out: *mut f32, ld: usize, width: usize, 
         fours[i + 3] = _mm512_shuffle_ps::<0xee>(ab_hi, cd_hi);
     }
     // Lane l of fours[4 g + j] holds rows 4 g .. 4 g + 4 of column 4 l + j.
-    let keep = (0xffffu32 >> (16 - width)) as u16;
+    let mut columns = [_mm512_setzero_ps(); 16];
     for j in 0..4 {
         let x = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
         let lo = [_mm512_shuffle_f32x4::<0x44>(x[0], x[1]), _mm512_shuffle_f32x4::<0x44>(x[2], x[3])];
         let hi = [_mm512_shuffle_f32x4::<0xee>(x[0], x[1]), _mm512_shuffle_f32x4::<0xee>(x[2], x[3])];
-        let columns = [
-            _mm512_shuffle_f32x4::<0x88>(lo[0], lo[1]),
-            _mm512_shuffle_f32x4::<0xdd>(lo[0], lo[1]),
-            _mm512_shuffle_f32x4::<0x88>(hi[0], hi[1]),
-            _mm512_shuffle_f32x4::<0xdd>(hi[0], hi[1]),
-        ];
-        for (lane, column) in columns.into_iter().enumerate() {
-            let q = 4 * lane + j;
-            if q < depth {
-                // SAFETY: the caller has room for the first `width` elements of column q.
-                unsafe { _mm512_mask_storeu_ps(out.add(q * ld), keep, column) };
-            }
-        }
+        columns[j] = _mm512_shuffle_f32x4::<0x88>(lo[0], lo[1]);
+        columns[4 + j] = _mm512_shuffle_f32x4::<0xdd>(lo[0], lo[1]);
+        columns[8 + j] = _mm512_shuffle_f32x4::<0x88>(hi[0], hi[1]);
+        columns[12 + j] = _mm512_shuffle_f32x4::<0xdd>(hi[0], hi[1]);
     }
+    columns
 }
+
+x86_transpose!(transpose, f32, f32, "avx512f", 16, rows, columns, _mm512_storeu_ps);
+x86_transpose!(transpose_narrow, bf16, f32, "avx512f", 16, rows_narrow, columns, _mm512_storeu_ps);

@@ -2,116 +2,217 @@
 
 use super::band::Band;
 use super::choice::HasKernel;
-use super::kernel::{Dest, Kernel, SQUARE, TILE};
+use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile};
 use super::operand::{Init, Operand, Shape};
-use super::pack::{grow, pack};
-use super::store::{direct, merge_row};
+use super::pack::{grow, pack, prefetch, same};
+use super::store::{adds, finish_row, in_place};
 use crate::real::{Lift, Pack, Real};
 use crate::sync::SyncPtr;
 use std::ops::Range;
 
-/// Largest depth of a packed block. With it the order of sums changes, and so do the bits of a result: whoever keeps
-/// results on disk must then tell them apart. A deep block reads and writes the result seldom; its panels still stream
-/// from the L2 cache faster than the kernel uses them up.
-pub const KC: usize = 768;
 /// Columns of a packed block of `b`.
-const NC: usize = 1024;
-/// Micro-panels of a packed block of `a`, which stays in the L2 cache.
-const MC_PANELS: usize = 12;
+const COLUMNS: usize = 1024;
 
-/// The part `rows` x `cols` of the product, on this thread.
-///
-/// # Safety
-/// `c` has room for the shape, and no other thread touches that part of it.
-pub unsafe fn block<S, A, B, C>(
-    kernel: &Kernel<S>,
-    shape: Shape,
-    band: Band,
+/// Rows up to which all of `a` is packed at once and `b` is packed a panel at a time: each of its elements is then read
+/// from memory once and used while it is in the L1 cache.
+const FEW: usize = 128;
+
+/// A product, and where it goes.
+pub struct Product<'a, S: 'static, A, B, C> {
+    pub kernel: Kernel<S>,
+    pub shape: Shape,
+    pub band: Band,
+    pub c: SyncPtr<C>,
+    pub a: Operand<'a, A>,
+    pub b: Operand<'a, B>,
+    pub init: Init<'a, C>,
+}
+
+/// A packed block of each operand.
+struct Blocks<'p, S> {
     rows: Range<usize>,
     cols: Range<usize>,
-    c: SyncPtr<C>,
-    a: Operand<A>,
-    b: Operand<B>,
-    init: Init<C>,
-) where
+    depths: Range<usize>,
+    a: &'p [S],
+    b: &'p [S],
+}
+
+impl<S, A, B, C> Product<'_, S, A, B, C>
+where
     S: HasKernel,
     A: Lift<S>,
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    let (mr, nr) = (kernel.mr, kernel.nr);
-    let mc = mr * MC_PANELS;
-    // A result narrower than its sums must not be rounded between blocks.
-    let depth = if size_of::<C>() < size_of::<S>() { shape.k.max(1) } else { block_depth(shape.k) };
-    S::with_pack(|Pack { a: packed_a, b: packed_b }| {
-        let need_a = mc.min(rows.len().next_multiple_of(mr)) * depth.min(shape.k);
-        let need_b = NC.next_multiple_of(nr).min(cols.len().next_multiple_of(nr)) * depth.min(shape.k);
-        grow(packed_a, need_a);
-        grow(packed_b, need_b);
-        let mut tile = [S::ZERO; TILE];
-        for jc in cols.clone().step_by(NC) {
-            let ncols = NC.min(cols.end - jc);
-            for pc in (0..shape.k.max(1)).step_by(depth) {
-                let kc = depth.min(shape.k - pc);
-                let init = if pc == 0 { init } else { Init::Keep };
-                pack(packed_b, b, jc, ncols, pc, kc, nr, &kernel.transpose);
-                for ic in rows.clone().step_by(mc) {
-                    let nrows = mc.min(rows.end - ic);
-                    pack(packed_a, a, ic, nrows, pc, kc, mr, &kernel.transpose);
-                    for jr in (0..ncols).step_by(nr) {
-                        let width = nr.min(ncols - jr);
-                        for ir in (0..nrows).step_by(mr) {
-                            let height = mr.min(nrows - ir);
-                            let (row, col) = (ic + ir, jc + jr);
-                            if !band.needs(row + height - 1, col) {
-                                continue;
+    /// The part `rows` x `cols`, on this thread.
+    ///
+    /// # Safety
+    /// `c` has room for the shape, and no other thread touches that part of it.
+    pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
+        let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.shape.k);
+        // A result narrower than its sums must not be rounded between blocks.
+        let depth = if size_of::<C>() < size_of::<S>() { k.max(1) } else { even(k, self.kernel.depth) };
+        let few = rows.len() <= FEW;
+        let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
+        let height = mc.min(rows.len()).next_multiple_of(mr);
+        // SAFETY: a part of the caller's part.
+        let cols = if few { unsafe { self.thin(&rows, cols) } } else { cols };
+        if cols.is_empty() {
+            return;
+        }
+        S::with_pack(|Pack { a, b }| {
+            grow(a, height * if few { k } else { depth.min(k) });
+            grow(b, nc.min(cols.len()).next_multiple_of(nr) * depth.min(k));
+            let depths = || (0..k.max(1)).step_by(depth).map(|p| p..k.min(p + depth));
+            if few {
+                depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));
+            }
+            for cols in blocks(&cols, nc) {
+                for depths in depths() {
+                    // What is packed next: the next panel's rows, or those of this panel further on.
+                    let ahead = match (few, depths.end < k) {
+                        (false, _) => self.kernel.transpose.side * self.b.rs,
+                        (true, true) => depths.len() * self.b.cs,
+                        (true, false) => (nr * self.b.rs).saturating_sub(depths.start * self.b.cs),
+                    };
+                    self.pack(b, self.b, &cols, &depths, nr, ahead);
+                    for rows in blocks(&rows, mc) {
+                        let a = match few {
+                            true => &a[height * depths.start..],
+                            false => {
+                                self.pack_a(a, &rows, &depths);
+                                &a[..]
                             }
-                            let depths = band.depths(row, row + height - 1, pc, pc + kc);
-                            let whole = height == mr && width == nr;
-                            let in_place = match whole {
-                                // SAFETY: the whole tile is in the caller's part of c, and in init (asserted).
-                                true => unsafe { direct(c, shape, row, col, init) },
-                                false => None,
-                            };
-                            let aside = Dest {
-                                out: tile.as_mut_ptr(),
-                                ld: nr,
-                                base: std::ptr::null(),
-                                base_ld: 0,
-                                bias: std::ptr::null(),
-                            };
-                            // SAFETY: panels are packed to whole multiples of mr and nr; a destination in c is a whole
-                            // tile, and the one aside holds mr * nr.
-                            unsafe {
-                                (kernel.run)(
-                                    depths.len(),
-                                    packed_a.as_ptr().add(ir * kc + (depths.start - pc) * mr),
-                                    packed_b.as_ptr().add(jr * kc + (depths.start - pc) * nr),
-                                    in_place.unwrap_or(aside),
-                                );
-                            }
-                            if in_place.is_some() {
-                                continue;
-                            }
-                            for i in 0..height {
-                                // SAFETY: row `row + i`, columns `col .. col + width` are inside the caller's part.
-                                let out = unsafe {
-                                    std::slice::from_raw_parts_mut(c.at((row + i) * shape.ldc + col), width)
-                                };
-                                let sums = &tile[i * nr..i * nr + width];
-                                merge_row(out, sums, init, (row + i) * shape.n + col, col);
-                            }
-                        }
+                        };
+                        // SAFETY: a part of the caller's part.
+                        unsafe {
+                            self.tiles(&Blocks { rows, cols: cols.clone(), depths: depths.clone(), a, b })
+                        };
                     }
                 }
             }
+        });
+    }
+
+    fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
+        self.pack(out, self.a, rows, depths, self.kernel.mr, self.kernel.transpose.side * self.a.rs);
+    }
+
+    fn pack<T: Lift<S>>(
+        &self,
+        out: &mut [S],
+        src: Operand<T>,
+        rows: &Range<usize>,
+        depths: &Range<usize>,
+        width: usize,
+        ahead: usize,
+    ) {
+        let transpose = &self.kernel.transpose;
+        pack(out, src, rows.start, rows.len(), depths.start, depths.len(), width, transpose, ahead);
+    }
+
+    /// Whole tiles of few rows straight from the operands, where they lie right; returns the columns that are left.
+    ///
+    /// # Safety
+    /// As [`Product::part`].
+    unsafe fn thin(&self, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
+        let (Thin { nr, side, run, narrow }, k) = (&self.kernel.thin, self.shape.k);
+        let run = same(*run).or_else(|| same(*narrow)).unwrap_or(&[] as &[ThinTile<S, B>]);
+        let (a, b) = (self.a, self.b);
+        let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
+        let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
+        if rows.len() > 2 * run.len() || !matches!(self.band, Band::Full) {
+            return cols;
         }
-    });
+        let (resume, adds) = (matches!(self.init, Init::Keep), adds(self.init));
+        for tile in blocks(&cols, *nr).filter(|tile| tile.len() == *nr) {
+            for rows in blocks(rows, run.len()) {
+                // SAFETY: the tile is in the caller's part of c, and in what is added (asserted); both operands have
+                // rows of k elements for it (asserted).
+                unsafe {
+                    let Some(dest) = in_place(self.c, self.shape, rows.start, tile.start, resume, adds)
+                    else {
+                        return cols;
+                    };
+                    let b_rows = b.data.as_ptr().add(tile.start * b.rs);
+                    run[rows.len() - 1](k, from.add(rows.start * a.rs), a.rs, b_rows, b.rs, dest);
+                }
+            }
+        }
+        cols.end - cols.len() % nr..cols.end
+    }
+
+    /// Every tile of a pair of blocks.
+    ///
+    /// # Safety
+    /// As [`Product::part`].
+    unsafe fn tiles(&self, x: &Blocks<S>) {
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        let mut tile = [S::ZERO; TILE];
+        for cols in blocks(&x.cols, nr) {
+            for rows in blocks(&x.rows, mr) {
+                // The next tile's rows of the result, which come from memory or from the L3 cache.
+                for i in rows.end..x.rows.end.min(rows.end + mr) {
+                    // SAFETY: inside c.
+                    unsafe { prefetch(self.c.at(i * self.shape.ldc + cols.start), cols.len()) };
+                }
+                if !self.band.needs(rows.end - 1, cols.start) {
+                    continue;
+                }
+                // SAFETY: a part of the caller's part.
+                unsafe { self.tile(x, rows, cols.clone(), &mut tile) };
+            }
+        }
+    }
+
+    /// One tile; `aside` holds one that cannot be made in place.
+    ///
+    /// # Safety
+    /// As [`Product::part`].
+    #[inline(always)]
+    unsafe fn tile(&self, x: &Blocks<S>, rows: Range<usize>, cols: Range<usize>, aside: &mut [S; TILE]) {
+        let (mr, nr, kc) = (self.kernel.mr, self.kernel.nr, x.depths.len());
+        let resume = x.depths.start > 0 || matches!(self.init, Init::Keep);
+        let adds = if x.depths.end == self.shape.k { adds(self.init) } else { (None, None) };
+        let depths = self.band.depths(rows.start, rows.end - 1, x.depths.start, x.depths.end);
+        let before = depths.start - x.depths.start;
+        // SAFETY: panels are packed to whole multiples of mr and nr; a destination has these rows of nr columns.
+        let run = |dest: Dest<S>| unsafe {
+            let a = x.a.as_ptr().add((rows.start - x.rows.start) * kc + before * mr);
+            let b = x.b.as_ptr().add((cols.start - x.cols.start) * kc + before * nr);
+            self.kernel.run[rows.len() - 1](depths.len(), a, b, dest);
+        };
+        if cols.len() == nr
+            // SAFETY: the tile is in the caller's part of c, and in what is added (asserted).
+            && let Some(dest) = unsafe { in_place(self.c, self.shape, rows.start, cols.start, resume, adds) }
+        {
+            return run(dest);
+        }
+        let row = |i: usize| {
+            // SAFETY: row `i`, columns `cols` are inside the caller's part.
+            unsafe { std::slice::from_raw_parts_mut(self.c.at(i * self.shape.ldc + cols.start), cols.len()) }
+        };
+        if resume {
+            for (i, aside) in rows.clone().zip(aside.chunks_exact_mut(nr)) {
+                aside.iter_mut().zip(row(i)).for_each(|(sum, c)| *sum = c.up());
+            }
+        }
+        let null = std::ptr::null();
+        run(Dest { out: aside.as_mut_ptr(), ld: nr, resume, base: null, base_ld: 0, bias: null });
+        for (i, sums) in rows.clone().zip(aside.chunks_exact(nr)) {
+            finish_row(row(i), sums, adds, i * self.shape.n + cols.start, cols.start);
+        }
+    }
 }
 
-/// Depth of the packed blocks of a sum over `k`: all of one size but the last. It depends on `k` alone, and with it the
-/// order of the sums.
-fn block_depth(k: usize) -> usize {
-    let blocks = k.div_ceil(KC).max(1);
+/// `range` in pieces of `size`, the last one shorter.
+fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let end = range.end;
+    range.clone().step_by(size.max(1)).map(move |from| from..end.min(from + size))
+}
+
+/// Depth of blocks of one size, but for the last, of at most about `most`.
+fn even(k: usize, most: usize) -> usize {
+    let blocks = k.div_ceil(most).max(1);
     k.div_ceil(blocks).next_multiple_of(SQUARE).max(1)
 }

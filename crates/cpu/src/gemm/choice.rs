@@ -50,45 +50,47 @@ mod tests {
             let b: Vec<S> = (0..nr * kc).map(|i| S::of(value(i + 1))).collect();
             let base: Vec<S> = (0..mr * nr).map(|i| S::of(value(i + 2))).collect();
             let bias: Vec<S> = (0..nr).map(|i| S::of(value(i + 3))).collect();
-            for (with_base, with_bias) in [(false, false), (true, false), (false, true), (true, true)] {
-                let mut tile = vec![S::ZERO; mr * nr];
-                let dest = Dest {
-                    out: tile.as_mut_ptr(),
-                    ld: nr,
-                    base: if with_base { base.as_ptr() } else { std::ptr::null() },
-                    base_ld: nr,
-                    bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
-                };
-                // SAFETY: whole panels of kc and whole tiles; the caller checked the CPU features.
-                unsafe { (kernel.run)(kc, a.as_ptr(), b.as_ptr(), dest) };
-                for i in 0..mr {
-                    for j in 0..nr {
+            let resumed: Vec<S> = (0..mr * nr).map(|i| S::of(value(i + 4))).collect();
+            for (with_base, with_bias, resume) in
+                (0..8).map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
+            {
+                for (height, run) in (1..).zip(kernel.run) {
+                    let mut tile = resumed.clone();
+                    let dest = Dest {
+                        out: tile.as_mut_ptr(),
+                        ld: nr,
+                        resume,
+                        base: if with_base { base.as_ptr() } else { std::ptr::null() },
+                        base_ld: nr,
+                        bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+                    };
+                    // SAFETY: whole panels of kc and whole tiles; the caller checked the CPU features.
+                    unsafe { run(kc, a.as_ptr(), b.as_ptr(), dest) };
+                    for (i, j) in (0..height).flat_map(|i| (0..nr).map(move |j| (i, j))) {
                         let mut want: f64 =
                             (0..kc).map(|p| a[p * mr + i].to_f64() * b[p * nr + j].to_f64()).sum();
                         want += if with_base { base[i * nr + j].to_f64() } else { 0.0 };
                         want += if with_bias { bias[j].to_f64() } else { 0.0 };
-                        // Products of numbers below 1: kc + 2 roundings of sums below kc + 2.
-                        let bound = ((kc + 2) * (kc + 2)) as f64 * S::EPSILON;
+                        want += if resume { resumed[i * nr + j].to_f64() } else { 0.0 };
+                        // Products of numbers below 1: kc + 3 roundings of sums below kc + 3.
+                        let bound = ((kc + 3) * (kc + 3)) as f64 * S::EPSILON;
                         assert!((tile[i * nr + j].to_f64() - want).abs() < bound, "({i},{j})");
                     }
+                    assert_eq!(tile[height * nr..], resumed[height * nr..], "a row too many");
                 }
             }
             let side = kernel.transpose.side;
             let square: Vec<S> = (0..side * side).map(|i| S::of(i as f64)).collect();
-            let untouched = S::of(-1.0);
             for (width, depth) in [(side, side), (1, side), (side, 1), (side - 3, side - 1)] {
-                let mut out = vec![untouched; side * side];
+                let mut out = vec![S::ZERO; side * side];
                 // SAFETY: the square and the result hold side * side elements.
-                unsafe { (kernel.transpose.run)(square.as_ptr(), out.as_mut_ptr(), side, width, depth) };
-                for (at, &x) in out.iter().enumerate() {
-                    let (q, i) = (at / side, at % side);
-                    let inside = q < depth && i < width;
-                    assert_eq!(
-                        x,
-                        if inside { square[i * side + q] } else { untouched },
-                        "column {q}, row {i}"
-                    );
+                unsafe {
+                    (kernel.transpose.run)(square.as_ptr(), side, out.as_mut_ptr(), side, width, depth, 0)
+                };
+                for (q, i) in (0..depth).flat_map(|q| (0..width).map(move |i| (q, i))) {
+                    assert_eq!(out[q * side + i], square[i * side + q], "column {q}, row {i}");
                 }
+                assert!(out[depth * side..].iter().all(|x| *x == S::ZERO), "a column too many");
             }
         }
         check(portable::kernel::<f64>());

@@ -1,25 +1,64 @@
 //! What a micro-kernel is, and the text of those that x86 has.
 
+use half::bf16;
+
 /// Where a micro-kernel puts its tile: `out = base + (bias + sums)`, row `i` at `out + i * ld`. A null `base` or `bias`
 /// is left out of the sum.
 #[derive(Clone, Copy)]
 pub struct Dest<S> {
     pub out: *mut S,
     pub ld: usize,
+    /// The sums go on from what is in `out`.
+    pub resume: bool,
     pub base: *const S,
     pub base_ld: usize,
     pub bias: *const S,
 }
 
-/// Micro-kernel: `sums[MR][NR] = sum over p of a[p][MR] b[p][NR]` from packed panels.
-pub struct Kernel<S> {
+/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `kc` in order, each a fused multiply-add where the CPU has one.
+///
+/// Reads kc panels of `mr` elements of a and of `nr` of b; reads and writes the rows of the tile that it is for, `nr`
+/// elements each. Needs the CPU features that it was chosen for.
+pub type Tile<S> = unsafe fn(kc: usize, a: *const S, b: *const S, dest: Dest<S>);
+
+/// The micro-kernels of a type and an instruction set, and the sizes of blocks that suit them.
+pub struct Kernel<S: 'static> {
     pub mr: usize,
     pub nr: usize,
-    // Reads kc*mr elements of a, kc*nr of b; writes the mr x nr elements of the destination and reads as many of its
-    // base, nr of its bias. Needs the CPU features it was chosen for.
-    pub run: unsafe fn(kc: usize, a: *const S, b: *const S, dest: Dest<S>),
-    /// Transposes a square of this many rows while packing.
+    /// Largest depth of a packed block. A panel of b stays in the L1 cache where that holds back the kernel; wider
+    /// registers use up less of a panel a cycle, and the L2 cache keeps up with them.
+    pub depth: usize,
+    /// Panels of a packed block of a, which stays in the L2 cache.
+    pub panels: usize,
+    /// Those for tiles of 1, 2, ... `mr` rows.
+    pub run: &'static [Tile<S>],
+    /// Transposes a square while packing.
     pub transpose: Transpose<S>,
+    /// Tiles of few rows.
+    pub thin: Thin<S>,
+}
+
+/// A tile as [`Tile`] makes it, of [`Thin::nr`] rows of b as they are, `b_ld` apart, and of rows of a that are `a_ld`
+/// apart, each `k` elements long.
+///
+/// Reads that much, and asks memory for what lies as many rows of b further on.
+pub type ThinTile<S, T> =
+    unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const T, b_ld: usize, dest: Dest<S>);
+
+/// The kernels for tiles of 1, 2, ... rows that transpose b in registers: each of its elements is read from memory once,
+/// and nothing is packed.
+pub struct Thin<S: 'static> {
+    /// Columns of a tile.
+    pub nr: usize,
+    /// What `k` must be a multiple of.
+    pub side: usize,
+    pub run: &'static [ThinTile<S, S>],
+    /// For b in bf16.
+    pub narrow: &'static [ThinTile<S, bf16>],
+}
+
+impl<S> Thin<S> {
+    pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[] };
 }
 
 /// Largest `mr * nr` of any kernel.
@@ -28,34 +67,55 @@ pub const TILE: usize = 12 * 32;
 /// Largest side of a square that is transposed at a time.
 pub const SQUARE: usize = 16;
 
-/// A square of `side` rows of `side` elements, put down column by column: column `q < depth`, cut to its first
-/// `width` elements, at `out + q * ld`.
+/// Rows put down column by column, squares of `side` rows of `side` elements at a time.
 pub struct Transpose<S> {
     pub side: usize,
-    // Reads side*side elements; writes `width <= side` elements for each of `depth <= side` columns. Needs the CPU
-    // features it was chosen for.
-    pub run: unsafe fn(square: *const S, out: *mut S, ld: usize, width: usize, depth: usize),
+    pub run: Turn<S, S>,
+    /// For rows in bf16.
+    pub narrow: Turn<bf16, S>,
 }
 
-/// A kernel `$name` whose tile is `$mr` rows of two registers of `$lanes` elements.
+/// The first `width <= side` elements of column `q < depth` at `out + q * ld`, of `side` rows that are `from_ld` apart.
+///
+/// Reads whole squares: `depth` rounded up to a multiple of `side` from each row, and asks memory for what lies `ahead`
+/// elements further on. Columns are written in order, and each may be written to its full `side`: what lies behind it is
+/// written later, or is nothing. Needs the CPU features that it was chosen for.
+pub type Turn<T, S> = unsafe fn(
+    from: *const T,
+    from_ld: usize,
+    out: *mut S,
+    ld: usize,
+    width: usize,
+    depth: usize,
+    ahead: usize,
+);
+
+/// Kernels `$name` of tiles of up to `$mr` rows of two registers of `$lanes` elements.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_kernel {
     ($name:ident, $t:ty, $feature:literal, $mr:literal, $lanes:literal,
      $zero:ident, $load:ident, $splat:ident, $fma:ident, $add:ident, $store:ident) => {
         /// # Safety
-        /// As [`Kernel::run`](super::kernel::Kernel::run) says.
+        /// As [`Tile`](super::kernel::Tile) says, for `H` rows.
         #[target_feature(enable = $feature)]
-        unsafe fn $name(kc: usize, a: *const $t, b: *const $t, dest: Dest<$t>) {
-            use std::arch::x86_64::*;
+        unsafe fn $name<const H: usize>(kc: usize, a: *const $t, b: *const $t, dest: Dest<$t>) {
             const NR: usize = 2 * $lanes;
-            let mut acc = [[$zero(); 2]; $mr];
+            let mut acc = [[$zero(); 2]; H];
+            if dest.resume {
+                for (i, row) in acc.iter_mut().enumerate() {
+                    for (j, sums) in row.iter_mut().enumerate() {
+                        // SAFETY: the caller gives H rows of NR elements.
+                        *sums = unsafe { $load(dest.out.add(i * dest.ld + j * $lanes)) };
+                    }
+                }
+            }
             let (mut a, mut b) = (a, b);
             for _ in 0..kc {
                 // SAFETY: the caller gives kc panels of MR and NR elements.
                 unsafe {
                     let b0 = $load(b);
                     let b1 = $load(b.add($lanes));
-                    for i in 0..$mr {
+                    for i in 0..H {
                         let x = $splat(*a.add(i));
                         acc[i][0] = $fma(x, b0, acc[i][0]);
                         acc[i][1] = $fma(x, b1, acc[i][1]);
@@ -64,17 +124,128 @@ macro_rules! x86_kernel {
                     b = b.add(NR);
                 }
             }
-            for (i, mut row) in acc.into_iter().enumerate() {
-                for (j, sums) in row.iter_mut().enumerate() {
-                    // SAFETY: the caller gives MR rows of NR elements of the base and of the result, and NR of bias.
+            finish!(acc, dest, $lanes, $load, $add, $store);
+        }
+    };
+}
+
+/// The end of a tile: what is added to the sums, and the result.
+#[cfg(target_arch = "x86_64")]
+macro_rules! finish {
+    ($acc:ident, $dest:ident, $lanes:literal, $load:ident, $add:ident, $store:ident) => {
+        for (i, mut row) in $acc.into_iter().enumerate() {
+            for (j, sums) in row.iter_mut().enumerate() {
+                // SAFETY: the caller gives H rows of NR elements of the base and of the result, and NR of bias.
+                unsafe {
+                    if !$dest.bias.is_null() {
+                        *sums = $add($load($dest.bias.add(j * $lanes)), *sums);
+                    }
+                    if !$dest.base.is_null() {
+                        *sums = $add($load($dest.base.add(i * $dest.base_ld + j * $lanes)), *sums);
+                    }
+                    $store($dest.out.add(i * $dest.ld + j * $lanes), *sums);
+                }
+            }
+        }
+    };
+}
+
+/// Kernels `$name` of [`Thin`]: tiles of two registers of 8 columns each, of b in `$narrow`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_thin {
+    ($name:ident, $narrow:ty, $feature:literal, $rows:ident, $columns:ident) => {
+        /// # Safety
+        /// As [`ThinTile`](super::kernel::ThinTile) says, for `H` rows.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<const H: usize>(
+            k: usize,
+            a: *const f32,
+            a_ld: usize,
+            b: *const $narrow,
+            b_ld: usize,
+            dest: Dest<f32>,
+        ) {
+            let zeros = [_mm256_setzero_ps(); H];
+            let (mut left, mut right) = (zeros, zeros);
+            if dest.resume {
+                for i in 0..H {
+                    // SAFETY: the caller gives H rows of 16 elements.
                     unsafe {
-                        if !dest.bias.is_null() {
-                            *sums = $add($load(dest.bias.add(j * $lanes)), *sums);
+                        left[i] = _mm256_loadu_ps(dest.out.add(i * dest.ld));
+                        right[i] = _mm256_loadu_ps(dest.out.add(i * dest.ld + 8));
+                    }
+                }
+            }
+            // Eight columns, over eight elements of their rows.
+            macro_rules! eight {
+                ($acc:ident, $first:literal, $p:ident) => {
+                    // SAFETY: the caller gives 16 rows of k elements, a multiple of 8. A hint reads nothing.
+                    let columns = unsafe {
+                        let square = b.add($first * b_ld + $p);
+                        for i in 0..8 {
+                            _mm_prefetch::<_MM_HINT_T0>(square.wrapping_add((16 + i) * b_ld).cast());
                         }
-                        if !dest.base.is_null() {
-                            *sums = $add($load(dest.base.add(i * dest.base_ld + j * $lanes)), *sums);
+                        $columns($rows(square, b_ld))
+                    };
+                    for q in 0..8 {
+                        for i in 0..H {
+                            // SAFETY: the caller gives H rows of k elements.
+                            let x = unsafe { _mm256_set1_ps(*a.add(i * a_ld + $p + q)) };
+                            $acc[i] = _mm256_fmadd_ps(x, columns[q], $acc[i]);
                         }
-                        $store(dest.out.add(i * dest.ld + j * $lanes), *sums);
+                    }
+                };
+            }
+            // Sums of both halves of the tile at once where there are registers for them: more of them go on side by side.
+            if H <= 3 {
+                for p in (0..k).step_by(8) {
+                    eight!(left, 0, p);
+                    eight!(right, 8, p);
+                }
+            } else {
+                for p in (0..k).step_by(8) {
+                    eight!(left, 0, p);
+                }
+                for p in (0..k).step_by(8) {
+                    eight!(right, 8, p);
+                }
+            }
+            let acc: [[_; 2]; H] = std::array::from_fn(|i| [left[i], right[i]]);
+            finish!(acc, dest, 8, _mm256_loadu_ps, _mm256_add_ps, _mm256_storeu_ps);
+        }
+    };
+}
+
+/// A [`Turn`] `$name` by way of registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_transpose {
+    ($name:ident, $from:ty, $t:ty, $feature:literal, $lanes:literal, $rows:ident, $columns:ident, $store:ident) => {
+        /// # Safety
+        /// As [`Turn`](super::kernel::Turn) says.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name(
+            from: *const $from,
+            from_ld: usize,
+            out: *mut $t,
+            ld: usize,
+            _: usize,
+            depth: usize,
+            ahead: usize,
+        ) {
+            for p in (0..depth).step_by($lanes) {
+                // SAFETY: the caller gives whole squares. A hint reads nothing.
+                let columns = unsafe {
+                    let square = from.add(p);
+                    for i in 0..$lanes {
+                        _mm_prefetch::<_MM_HINT_T0>(square.wrapping_add(i * from_ld + ahead).cast());
+                    }
+                    $columns($rows(square, from_ld))
+                };
+                for (q, column) in columns.into_iter().enumerate() {
+                    if p + q < depth {
+                        // SAFETY: the caller has room for a side of elements of the column. Masked stores are slow on
+                        // AVX2.
+                        unsafe { $store(out.add((p + q) * ld), column) };
                     }
                 }
             }
@@ -82,4 +253,4 @@ macro_rules! x86_kernel {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86_kernel;
+pub(super) use {finish, x86_kernel, x86_thin, x86_transpose};

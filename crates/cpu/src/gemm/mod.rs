@@ -1,7 +1,7 @@
 //! Matrix product in packed panels (Goto & van de Geijn, 2008), for every layout of the operands.
 //!
-//! An element of the result is a sum over `k` in blocks of [`block::KC`], each block summed in order: its bits depend
-//! neither on the thread count nor on how many other rows and columns there are.
+//! An element of the result is a sum over `k` in order, with fused multiply-adds where the CPU has them: its bits depend
+//! neither on blocks and the thread count nor on how many other rows and columns there are.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,7 +19,7 @@ mod store;
 use crate::real::{Lift, Real};
 use crate::sync::{Pool, SyncPtr};
 pub use band::{Band, PANEL};
-use block::block;
+use block::Product;
 pub use choice::HasKernel;
 pub use operand::{Init, Operand, Shape};
 
@@ -65,26 +65,39 @@ pub fn gemm_band<S, A, B, C>(
     }
     let kernel = S::kernel();
     assert!(kernel.mr <= PANEL, "a band's zeros must cover a panel");
+    let (units, threads) = ((m.div_ceil(kernel.mr), n.div_ceil(kernel.nr)), pool.threads());
+    let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(threads, m, n) };
+    let (down, across) = (down.min(units.0), across.min(units.1));
     let c = SyncPtr::new(c);
-    let parts = if m * n * k < 1 << 16 { 1 } else { usize::MAX };
-    if m >= n {
-        pool.ranges(m, kernel.mr, parts, |rows| {
-            // SAFETY: this thread writes rows `rows` of c only, inside c as asserted above.
-            unsafe { block(&kernel, shape, band, rows, 0..n, c, a, b, init) };
-        });
-    } else {
-        pool.ranges(n, kernel.nr, parts, |cols| {
-            // SAFETY: this thread writes columns `cols` of c only, inside c as asserted above.
-            unsafe { block(&kernel, shape, band, 0..m, cols, c, a, b, init) };
-        });
-    }
+    let (mr, nr) = (kernel.mr, kernel.nr);
+    let product = Product { kernel, shape, band, c, a, b, init };
+    pool.tasks(down * across, |task| {
+        let part = |units: usize, part: usize, parts: usize, size: usize, most: usize| {
+            units * part / parts * size..(units * (part + 1) / parts * size).min(most)
+        };
+        let rows = part(units.0, task / across, down, mr, m);
+        let cols = part(units.1, task % across, across, nr, n);
+        // SAFETY: this task writes rows `rows` of columns `cols` of c only, inside c as asserted above.
+        unsafe { product.part(rows, cols) };
+    });
+}
+
+/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread packs
+/// the least.
+fn grid(threads: usize, m: usize, n: usize) -> (usize, usize) {
+    let packed = |&(down, across): &(usize, usize)| m / down + n / across;
+    let splits =
+        (1..=threads).filter(|down| threads.is_multiple_of(*down)).map(|down| (down, threads / down));
+    splits.min_by_key(packed).unwrap_or((1, 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::block::KC;
     use super::*;
     use half::bf16;
+
+    /// Deeper than a block of any kernel.
+    const KC: usize = 768;
 
     fn value(i: usize) -> f64 {
         ((i * 2_654_435_761) % 1009) as f64 / 504.5 - 1.0
@@ -103,6 +116,8 @@ mod tests {
                 (1, 70, 33),
                 (2, 5, 300),
                 (13, 33, 7),
+                (3, 70, 96),
+                (11, 33, KC),
                 (60, 130, KC + 1),
                 (250, 40, 2 * KC + 9),
                 (5, 9, 0),
@@ -153,20 +168,27 @@ mod tests {
         check::<bf16>();
     }
 
+    /// Whichever kernels make it: few rows have their own, where the depth is a multiple of a register.
     #[test]
     fn a_row_does_not_depend_on_the_other_rows() {
-        let (n, k) = (75, 2 * KC + 30);
-        let a: Vec<f32> = (0..40 * k).map(|i| value(i) as f32).collect();
-        let b: Vec<f32> = (0..n * k).map(|i| value(i + 11) as f32).collect();
-        let run = |m: usize, threads| {
-            let mut c = vec![0f32; m * n];
-            let (a, b) = (Operand { data: &a, rs: k, cs: 1 }, Operand { data: &b, rs: k, cs: 1 });
-            gemm(&Pool::new(threads), Shape { m, n, k, ldc: n }, &mut c, a, b, Init::Zero);
-            c
-        };
-        let all = run(40, 1);
-        for (m, threads) in [(1, 1), (3, 1), (17, 2), (39, 3)] {
-            assert_eq!(run(m, threads), all[..m * n]);
+        fn check<B: Lift<f32>>(k: usize) {
+            let n = 75;
+            let a: Vec<f32> = (0..200 * k).map(|i| value(i) as f32).collect();
+            let b: Vec<B> = (0..n * k).map(|i| B::from_f64(value(i + 11))).collect();
+            let run = |m: usize, threads| {
+                let mut c = vec![0f32; m * n];
+                let (a, b) = (Operand { data: &a, rs: k, cs: 1 }, Operand { data: &b, rs: k, cs: 1 });
+                gemm(&Pool::new(threads), Shape { m, n, k, ldc: n }, &mut c, a, b, Init::Zero);
+                c
+            };
+            let all = run(200, 1);
+            for (m, threads) in [(1, 1), (2, 3), (3, 1), (7, 2), (17, 2), (39, 3), (129, 4)] {
+                assert_eq!(run(m, threads), all[..m * n], "{m} rows on {threads} threads");
+            }
+        }
+        for k in [2 * KC + 30, 2 * KC + 32] {
+            check::<f32>(k);
+            check::<bf16>(k);
         }
     }
 

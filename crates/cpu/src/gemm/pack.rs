@@ -1,18 +1,21 @@
 //! Operands into panels that a micro-kernel reads in order.
 
-use super::kernel::Transpose;
+use super::kernel::{SQUARE, Transpose, Turn};
 use super::operand::Operand;
 use crate::real::{Lift, Scalar};
+use half::bf16;
+use std::any::TypeId;
 
-/// Room for `len` elements.
+/// Room for panels of `len` elements in all, and for what a transposition writes behind the last.
 pub fn grow<S: Scalar>(buf: &mut Vec<S>, len: usize) {
-    if buf.len() < len {
-        buf.resize(len, S::ZERO);
+    if buf.len() < len + SQUARE {
+        buf.resize(len + SQUARE, S::ZERO);
     }
 }
 
 /// Packs rows `i0..i0+rows` and depth `p0..p0+kc` of an operand into panels of `width` rows, depth first;
-/// the last panel is filled up with zeros.
+/// the last panel is filled up with zeros. What lies
+/// `ahead` elements further on is asked for, where rows are not side by side.
 pub fn pack<S: Scalar, T: Lift<S>>(
     out: &mut [S],
     src: Operand<T>,
@@ -22,16 +25,17 @@ pub fn pack<S: Scalar, T: Lift<S>>(
     kc: usize,
     width: usize,
     transpose: &Transpose<S>,
+    ahead: usize,
 ) {
     if kc == 0 {
         return;
     }
-    let out = &mut out[..rows.next_multiple_of(width) * kc];
+    let out = &mut out[..rows.next_multiple_of(width) * kc + SQUARE];
     if src.rs != 1 {
         let src = Operand { data: &src.data[i0 * src.rs + p0 * src.cs..], ..src };
         return match transpose.side {
-            8 => pack_transposed::<8, S, T>(out, src, rows, kc, width, transpose),
-            16 => pack_transposed::<16, S, T>(out, src, rows, kc, width, transpose),
+            8 => pack_transposed::<8, S, T>(out, src, rows, kc, width, transpose, ahead),
+            16 => pack_transposed::<16, S, T>(out, src, rows, kc, width, transpose, ahead),
             side => unreachable!("no transposition has a side of {side}"),
         };
     }
@@ -48,7 +52,7 @@ pub fn pack<S: Scalar, T: Lift<S>>(
     }
     let height = rows - whole * width;
     if height > 0 {
-        for (p, out) in out[whole * width * kc..].chunks_exact_mut(width).enumerate() {
+        for (p, out) in out[whole * width * kc..].chunks_exact_mut(width).take(kc).enumerate() {
             let row = &src.data[p * src.cs + whole * width..][..height];
             for (i, o) in out.iter_mut().enumerate() {
                 *o = row.get(i).map_or(S::ZERO, |x| x.lift());
@@ -60,15 +64,14 @@ pub fn pack<S: Scalar, T: Lift<S>>(
 /// Depths that packing asks memory for ahead of their use.
 const AHEAD: usize = 4;
 
-/// Asks for the cache line of `data[at]`, if there is one.
+/// Asks for the cache lines of `n` elements from `at` on.
 #[inline(always)]
-fn prefetch<T>(data: &[T], at: usize) {
+pub fn prefetch<T>(at: *const T, n: usize) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(x) = data.get(at) {
-        // SAFETY: a hint that reads nothing, at an address inside a slice.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>((&raw const *x).cast())
-        };
+    for line in (0..n * size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(line)) };
     }
 }
 
@@ -83,7 +86,7 @@ fn pack_rows<const WIDTH: usize, S: Scalar, T: Lift<S>>(
     for p in 0..kc {
         let (row, _) = src.data[p * src.cs..][..whole * WIDTH].as_chunks::<WIDTH>();
         for (panel, row) in row.iter().enumerate() {
-            prefetch(src.data, (p + AHEAD) * src.cs + panel * WIDTH);
+            prefetch(src.data.as_ptr().wrapping_add((p + AHEAD) * src.cs + panel * WIDTH), 1);
             if let Some(out) = out[(panel * kc + p) * WIDTH..].first_chunk_mut::<WIDTH>() {
                 *out = row.map(T::lift);
             }
@@ -99,34 +102,58 @@ fn pack_transposed<const SIDE: usize, S: Scalar, T: Lift<S>>(
     kc: usize,
     width: usize,
     transpose: &Transpose<S>,
+    ahead: usize,
 ) {
+    let turn = turn::<S, T>(transpose).filter(|_| src.cs == 1);
     let mut square = [[S::ZERO; SIDE]; SIDE];
-    for (panel, out) in out.chunks_exact_mut(width * kc).enumerate() {
+    for panel in 0..rows.div_ceil(width) {
+        let out = &mut out[panel * width * kc..];
         for across in (0..width).step_by(SIDE) {
             let cut = SIDE.min(width - across);
-            for p in (0..kc).step_by(SIDE) {
+            let row = panel * width + across;
+            assert!((kc - 1) * width + across + SIDE <= out.len(), "panel too short");
+            // SAFETY: column `p < kc` ends in the panel or in the room behind the last (asserted).
+            let column = |p: usize, out: &mut [S]| unsafe { out.as_mut_ptr().add(p * width + across) };
+            // Whole squares of the source as they are, as far as there are `SIDE` rows.
+            let mut whole = 0;
+            if let Some(turn) = turn
+                && row + cut <= rows
+                && (row + SIDE - 1) * src.rs + kc <= src.data.len()
+            {
+                whole = kc - kc % SIDE;
+                let from = src.data[row * src.rs..].as_ptr();
+                // SAFETY: `whole` elements of each of SIDE rows lie in the source.
+                unsafe { turn(from, src.rs, column(0, out), width, cut, whole, ahead) };
+            }
+            for p in (whole..kc).step_by(SIDE) {
                 let depth = SIDE.min(kc - p);
                 for (i, line) in square[..cut].iter_mut().enumerate() {
-                    let row = panel * width + across + i;
-                    let from = &src.data[(row * src.rs + p * src.cs).min(src.data.len())..];
-                    prefetch(src.data, (row + SIDE) * src.rs + p * src.cs);
-                    match from.first_chunk::<SIDE>() {
-                        _ if row >= rows => *line = [S::ZERO; SIDE],
-                        Some(from) if src.cs == 1 && depth == SIDE => *line = from.map(T::lift),
-                        _ => {
-                            for (x, from) in line[..depth].iter_mut().zip(from.iter().step_by(src.cs)) {
-                                *x = from.lift();
-                            }
-                        }
+                    if row + i >= rows {
+                        *line = [S::ZERO; SIDE];
+                        continue;
+                    }
+                    let from = &src.data[(row + i) * src.rs + p * src.cs..];
+                    for (x, from) in line[..depth].iter_mut().zip(from.iter().step_by(src.cs)) {
+                        *x = from.lift();
                     }
                 }
-                assert!((p + depth - 1) * width + across + cut <= out.len(), "panel too short");
-                // SAFETY: the square holds SIDE * SIDE elements, and column `depth - 1` ends in the panel (asserted).
+                // SAFETY: the square holds SIDE * SIDE elements.
                 unsafe {
-                    let at = out.as_mut_ptr().add(p * width + across);
-                    (transpose.run)(square.as_ptr().cast(), at, width, cut, depth);
+                    (transpose.run)(square.as_ptr().cast(), SIDE, column(p, out), width, cut, depth, 0);
                 }
             }
         }
     }
+}
+
+/// How rows of the operand's own elements are transposed, for the types that this is known for.
+fn turn<S: Scalar, T: Lift<S>>(transpose: &Transpose<S>) -> Option<Turn<T, S>> {
+    same::<Turn<S, S>, Turn<T, S>>(transpose.run)
+        .or_else(|| same::<Turn<bf16, S>, Turn<T, S>>(transpose.narrow))
+}
+
+/// `x`, where the types are one.
+pub fn same<A: Copy + 'static, B: Copy + 'static>(x: A) -> Option<B> {
+    // SAFETY: a copy of a value to its own type.
+    (TypeId::of::<A>() == TypeId::of::<B>()).then(|| unsafe { std::mem::transmute_copy(&x) })
 }
