@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
-mod blocks;
 mod decode;
 mod feed_forward;
 mod gather;

@@ -1,5 +1,6 @@
 //! The number types the kernels are written over.
 
+use crate::attention::HasLoops;
 use duel_backend::Float;
 use half::bf16;
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,7 @@ use std::thread::LocalKey;
 /// A type that sums are taken in. All methods must inline into the SIMD clones of the kernels.
 pub trait Scalar:
     Real<Acc = Self>
+    + HasLoops
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>

@@ -1,0 +1,152 @@
+//! Packed rows in blocks of queries and tiles of keys.
+
+use super::kernel::{BLOCK, KEYS, MOST_COLUMNS, MOST_ROWS, Mask};
+use duel_backend::{Heads, Segment};
+
+/// A segment's place among the packed keys, where each has room for whole tiles of every kernel behind it.
+#[derive(Clone, Copy, Default)]
+pub struct Run {
+    /// First row in the batch.
+    pub row: usize,
+    /// First packed row.
+    pub at: usize,
+    /// Rows.
+    pub len: usize,
+    /// Number of its first tile of keys.
+    tile: usize,
+    /// Number of its first block of queries in its group.
+    block: usize,
+}
+
+impl Run {
+    /// Packed rows, room included.
+    fn padded(len: usize) -> usize {
+        if len == 0 { 0 } else { (len + MOST_ROWS - 1).next_multiple_of(MOST_COLUMNS) }
+    }
+    /// Tiles of `KEYS` keys as `(first key, count, packed rows to the next tile)`.
+    pub fn tiles(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let padded = Run::padded(self.len);
+        (0..self.len).step_by(KEYS).map(move |from| {
+            let last = from + KEYS >= self.len;
+            (from, KEYS.min(self.len - from), if last { padded - from } else { KEYS })
+        })
+    }
+}
+
+/// Some query rows of a segment.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// First row in the batch.
+    pub row: usize,
+    /// Rows, at most [`BLOCK`].
+    pub rows: usize,
+    /// Number of the group.
+    pub group: usize,
+    /// Number in the group.
+    pub number: usize,
+    prefix: Run,
+    own: Run,
+    from: usize,
+}
+
+/// Keys that a block of queries sees some of.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    /// First packed row.
+    pub at: usize,
+    /// Which of them which query sees.
+    pub mask: Mask,
+    /// Number of the tile in the batch.
+    pub number: usize,
+    /// Number in the group of the first block that sees some of it. All later blocks of the segment do too, and where it
+    /// is a prompt, all later blocks of the group.
+    pub first: usize,
+}
+
+impl Block {
+    /// The tiles of its keys in their order: those of the prefix, then its segment's own, each run from its start.
+    pub fn tiles(self) -> impl Iterator<Item = Tile> {
+        let own = Run { len: self.from + self.rows, ..self.own };
+        [(self.prefix, None), (own, Some(self.from))].into_iter().flat_map(|(run, queries)| {
+            (0..run.len).step_by(KEYS).map(move |from| {
+                let len = KEYS.min(run.len - from);
+                let skew = queries.map_or(len as isize, |q| q as isize - from as isize + 1);
+                Tile {
+                    at: run.at + from,
+                    mask: Mask { len, skew },
+                    number: run.tile + from / KEYS,
+                    first: run.block + from / BLOCK,
+                }
+            })
+        })
+    }
+}
+
+/// How a batch is cut.
+pub struct Plan {
+    /// Every segment.
+    pub runs: Vec<Run>,
+    /// Every block of queries, group after group.
+    pub blocks: Vec<Block>,
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Packed rows.
+    pub packed: usize,
+    /// Tiles of keys.
+    pub tiles: usize,
+    /// Pairs of a query and a key that are seen.
+    pub pairs: usize,
+}
+
+impl Plan {
+    /// Cuts the segments.
+    ///
+    /// # Panics
+    /// When they do not tile the rows in order, or a prefix is not the whole segment without a prefix before.
+    pub fn new(segments: &[Segment]) -> Self {
+        let mut plan = Plan { runs: Vec::new(), blocks: Vec::new(), rows: 0, packed: 0, tiles: 0, pairs: 0 };
+        let (mut prompt, mut group, mut block) = (Run::default(), 0, 0);
+        for s in segments {
+            assert_eq!(s.start, plan.rows, "segments must tile the rows in order");
+            if s.prefix_len == 0 {
+                (group, block) = (group + 1, 0);
+            }
+            let own = Run { row: s.start, at: plan.packed, len: s.len, tile: plan.tiles, block };
+            let prefix = match s.prefix_len {
+                0 => {
+                    prompt = own;
+                    Run::default()
+                }
+                len => {
+                    assert_eq!((s.prefix_start, len), (prompt.row, prompt.len), "a prefix is a whole prompt");
+                    prompt
+                }
+            };
+            plan.blocks.extend((0..s.len).step_by(BLOCK).enumerate().map(|(i, from)| Block {
+                row: s.start + from,
+                rows: BLOCK.min(s.len - from),
+                group,
+                number: block + i,
+                prefix,
+                own,
+                from,
+            }));
+            plan.runs.push(own);
+            plan.rows += s.len;
+            plan.packed += Run::padded(s.len);
+            plan.tiles += s.len.div_ceil(KEYS);
+            plan.pairs += s.len * s.prefix_len + s.len * (s.len + 1) / 2;
+            block += s.len.div_ceil(BLOCK);
+        }
+        plan
+    }
+
+    /// Every block with every query head, `(block, head)`: those that share keys far from each other, and in the order in
+    /// which the gradients of keys are summed.
+    pub fn tasks(&self, d: Heads) -> Vec<(Block, usize)> {
+        let mut tasks: Vec<(Block, usize)> =
+            self.blocks.iter().flat_map(|&b| (0..d.heads).map(move |h| (b, h))).collect();
+        tasks.sort_by_key(|(b, h)| (b.number, h % d.ratio(), b.group, h / d.ratio()));
+        tasks
+    }
+}

@@ -1,0 +1,331 @@
+//! The loops that attention spends its time in, compiled for every instruction set.
+
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Double4, Double8, Single8, Single16};
+use super::lanes::{Four, Lanes};
+use crate::real::Scalar;
+use crate::simd::{Isa, isa};
+
+/// Keys whose scores are held at a time. With it the order of a row's sums changes: it is the same on every
+/// instruction set, and a multiple of every kernel's rows and columns, and of 16.
+pub const KEYS: usize = 96;
+/// Distance between rows of scores: behind the keys there is room for zeros.
+pub const STRIDE: usize = KEYS + 16;
+/// Query rows whose scores are held at a time: a multiple of every kernel's rows.
+pub const BLOCK: usize = 48;
+/// No kernel has tiles of more rows or columns.
+pub const MOST_ROWS: usize = 12;
+/// No kernel has tiles of more columns.
+pub const MOST_COLUMNS: usize = 32;
+
+/// A tile of keys as a block of queries sees it: query row `i` sees the first `i + skew` keys of the tile, at least none
+/// and at most all `len`.
+#[derive(Clone, Copy)]
+pub struct Mask {
+    pub len: usize,
+    pub skew: isize,
+}
+
+impl Mask {
+    /// Keys that query row `i` sees.
+    #[inline(always)]
+    pub fn seen(self, i: usize) -> usize {
+        (i as isize + self.skew).clamp(0, self.len as isize) as usize
+    }
+    /// The first query row that sees key `j`.
+    pub fn first(self, j: usize) -> usize {
+        (j as isize + 1 - self.skew).max(0) as usize
+    }
+}
+
+/// The left side of a product: element `(i, p)` lies at `at + i * row + p * step`.
+#[derive(Clone, Copy)]
+pub struct Left<S> {
+    pub at: *const S,
+    pub row: usize,
+    pub step: usize,
+}
+
+/// What is kept of each query row on the way through its keys.
+pub struct Rows<'a, S> {
+    /// Largest score so far.
+    pub top: &'a mut [S],
+    /// Sum of the exponentials so far, relative to `top`.
+    pub total: &'a mut [S],
+}
+
+/// The loops of one instruction set.
+pub struct Kernel<S> {
+    /// Rows of a tile of a product.
+    pub rows: usize,
+    /// Numbers in a register: a tile is two registers wide, or one.
+    pub lanes: usize,
+    /// `c[rows][2 lanes] = sum over p < k of a[i][p] b[p][j]`, in this order, `c` itself first where `keep`. Rows of `b`
+    /// and `c` lie `b_step` and `c_row` apart.
+    pub wide: Product<S>,
+    /// The same, one register wide.
+    pub narrow: Product<S>,
+    /// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked and up to 16 places behind, and `out`,
+    /// rows of `width`, multiplied by what the new `top` makes of it.
+    pub softmax:
+        unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, rows: Rows<S>, out: *mut S, width: usize),
+    /// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where
+    /// masked and up to 16 places behind.
+    pub gradient: unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]),
+}
+
+/// See [`Kernel::wide`].
+pub type Product<S> =
+    unsafe fn(k: usize, a: Left<S>, b: *const S, b_step: usize, c: *mut S, c_row: usize, keep: bool);
+
+/// # Safety
+/// `a`, `b` and `c` have room for `ROWS` rows, `k` steps and `WIDE` registers; the CPU has the features of `V`.
+#[inline(always)]
+unsafe fn product<V: Lanes, const ROWS: usize, const WIDE: usize>(
+    k: usize,
+    a: Left<V::Number>,
+    b: *const V::Number,
+    b_step: usize,
+    c: *mut V::Number,
+    c_row: usize,
+    keep: bool,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let mut sums = [[V::splat(V::Number::ZERO); WIDE]; ROWS];
+        if keep {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = V::load(c.add(i * c_row + j * V::COUNT));
+                }
+            }
+        }
+        let (mut x, mut y) = (a.at, b);
+        for _ in 0..k {
+            let b: [V; WIDE] = std::array::from_fn(|j| V::load(y.add(j * V::COUNT)));
+            for (i, row) in sums.iter_mut().enumerate() {
+                let a = V::splat(*x.add(i * a.row));
+                for (sum, b) in row.iter_mut().zip(b) {
+                    *sum = a.mul_add(b, *sum);
+                }
+            }
+            x = x.add(a.step);
+            y = y.add(b_step);
+        }
+        for (i, row) in sums.into_iter().enumerate() {
+            for (j, sum) in row.into_iter().enumerate() {
+                sum.store(c.add(i * c_row + j * V::COUNT));
+            }
+        }
+    }
+}
+
+/// Sixteen numbers, in as many registers as they take.
+type Sixteen<V, const N: usize> = [V; N];
+
+#[inline(always)]
+unsafe fn sixteen<V: Lanes, const N: usize>(at: *const V::Number) -> Sixteen<V, N> {
+    // SAFETY: by the caller's contract.
+    std::array::from_fn(|j| unsafe { V::load(at.add(j * V::COUNT)) })
+}
+
+#[inline(always)]
+unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
+    for j in 0..N {
+        // SAFETY: by the caller's contract.
+        unsafe { V::splat(x).store(at.add(j * V::COUNT)) };
+    }
+}
+
+/// Folds sixteen numbers, halves onto each other.
+#[inline(always)]
+unsafe fn fold<V: Lanes, const N: usize>(
+    x: Sixteen<V, N>,
+    f: impl Fn(V::Number, V::Number) -> V::Number,
+) -> V::Number {
+    let mut lanes = [V::Number::ZERO; 16];
+    for (j, x) in x.into_iter().enumerate() {
+        // SAFETY: N registers hold sixteen numbers.
+        unsafe { x.store(lanes.as_mut_ptr().add(j * V::COUNT)) };
+    }
+    let mut half = 8;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// # Safety
+/// As [`Kernel::softmax`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
+#[inline(always)]
+unsafe fn softmax<V: Lanes, const N: usize>(
+    m: usize,
+    s: *mut V::Number,
+    mask: Mask,
+    scale: V::Number,
+    rows: Rows<V::Number>,
+    out: *mut V::Number,
+    width: usize,
+) {
+    for (i, (top, total)) in rows.top[..m].iter_mut().zip(&mut rows.total[..m]).enumerate() {
+        // SAFETY: a row has room for the keys and 16 numbers more.
+        unsafe {
+            let s = s.add(i * STRIDE);
+            let n = mask.seen(i);
+            let end = n.next_multiple_of(16);
+            fill::<V, N>(s.add(n), V::Number::LOWEST);
+            let mut largest = [V::splat(*top); N];
+            for j in (0..end).step_by(16) {
+                let x = sixteen::<V, N>(s.add(j));
+                for (largest, x) in largest.iter_mut().zip(x) {
+                    *largest = x.max(*largest);
+                }
+            }
+            let new = fold(largest, |a, b| if b > a { b } else { a });
+            let scales = V::splat(scale);
+            let tops = V::splat(new);
+            let mut sum = [V::splat(V::Number::ZERO); N];
+            for j in (0..end).step_by(16) {
+                let x = sixteen::<V, N>(s.add(j));
+                for (lane, (sum, x)) in sum.iter_mut().zip(x).enumerate() {
+                    let p = x.sub(tops).mul(scales).exp();
+                    p.store(s.add(j + lane * V::COUNT));
+                    *sum = sum.add(p);
+                }
+            }
+            fill::<V, N>(s.add(end), V::Number::ZERO);
+            if new > *top {
+                let factor = V::splat(*top).sub(tops).mul(scales).exp();
+                for c in (0..width).step_by(V::COUNT) {
+                    let out = out.add(i * width + c);
+                    V::load(out).mul(factor).store(out);
+                }
+                let mut first = [V::Number::ZERO; 16];
+                factor.store(first.as_mut_ptr());
+                *total = *total * first[0];
+                *top = new;
+            }
+            *total += fold(sum, |a, b| a + b);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::gradient`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
+#[inline(always)]
+unsafe fn gradient<V: Lanes, const N: usize>(
+    m: usize,
+    p: *mut V::Number,
+    dp: *mut V::Number,
+    mask: Mask,
+    scale: V::Number,
+    lse: &[V::Number],
+    delta: &[V::Number],
+) {
+    for (i, (&lse, &delta)) in lse[..m].iter().zip(&delta[..m]).enumerate() {
+        // SAFETY: a row has room for the keys and 16 numbers more.
+        unsafe {
+            let (p, dp) = (p.add(i * STRIDE), dp.add(i * STRIDE));
+            let n = mask.seen(i);
+            let scales = V::splat(scale);
+            let lowered = V::splat(-lse);
+            let delta = V::splat(delta);
+            for j in (0..n.next_multiple_of(16)).step_by(V::COUNT) {
+                let (p, dp) = (p.add(j), dp.add(j));
+                let weight = V::load(p).mul_add(scales, lowered).exp();
+                weight.store(p);
+                V::load(dp).sub(delta).mul(weight.mul(scales)).store(dp);
+            }
+            fill::<V, N>(p.add(n), V::Number::ZERO);
+            fill::<V, N>(dp.add(n), V::Number::ZERO);
+        }
+    }
+}
+
+/// The loops for registers `$lanes`, `$rows` rows a tile, `$count` registers for sixteen numbers.
+macro_rules! kernel {
+    ($name:ident, $lanes:ty, $rows:literal, $count:literal $(, $feature:literal)?) => {
+        mod $name {
+            use super::*;
+            type S = <$lanes as Lanes>::Number;
+
+            pub const KERNEL: Kernel<S> = Kernel {
+                rows: $rows,
+                lanes: <$lanes>::COUNT,
+                wide,
+                narrow,
+                softmax,
+                gradient,
+            };
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn wide(k: usize, a: Left<S>, b: *const S, b_step: usize, c: *mut S, c_row: usize, keep: bool) {
+                // SAFETY: by the caller's contract.
+                unsafe { product::<$lanes, $rows, 2>(k, a, b, b_step, c, c_row, keep) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn narrow(k: usize, a: Left<S>, b: *const S, b_step: usize, c: *mut S, c_row: usize, keep: bool) {
+                // SAFETY: by the caller's contract.
+                unsafe { product::<$lanes, $rows, 1>(k, a, b, b_step, c, c_row, keep) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn softmax(m: usize, s: *mut S, mask: Mask, scale: S, rows: Rows<S>, out: *mut S, width: usize) {
+                // SAFETY: by the caller's contract.
+                unsafe { super::softmax::<$lanes, $count>(m, s, mask, scale, rows, out, width) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn gradient(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]) {
+                // SAFETY: by the caller's contract.
+                unsafe { super::gradient::<$lanes, $count>(m, p, dp, mask, scale, lse, delta) }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+kernel!(avx2_single, Single8, 6, 2, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+kernel!(avx2_double, Double4, 6, 4, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+kernel!(avx512_single, Single16, 12, 1, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+kernel!(avx512_double, Double8, 12, 2, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+kernel!(any_single, Four<f32>, 4, 4);
+kernel!(any_double, Four<f64>, 4, 4);
+
+/// A scalar type that attention has kernels for.
+pub trait HasLoops: Sized + 'static {
+    /// Those of this instruction set; [`Isa::Baseline`] has some everywhere.
+    fn loops_of(isa: Isa) -> &'static Kernel<Self>;
+
+    /// Those of this process.
+    fn loops() -> &'static Kernel<Self> {
+        Self::loops_of(isa())
+    }
+}
+
+impl HasLoops for f32 {
+    fn loops_of(isa: Isa) -> &'static Kernel<f32> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512_single::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2_single::KERNEL,
+            _ => &any_single::KERNEL,
+        }
+    }
+}
+
+impl HasLoops for f64 {
+    fn loops_of(isa: Isa) -> &'static Kernel<f64> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512_double::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2_double::KERNEL,
+            _ => &any_double::KERNEL,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The products of a block of queries with a tile of keys, in the tiles of a kernel; what masks hide is left out.
+
+use super::kernel::{BLOCK, KEYS, Kernel, Left, Mask, Product, STRIDE};
+use crate::real::Scalar;
+
+/// Columns `from..from + width` of a result and the loop that makes them.
+struct Columns<S> {
+    from: usize,
+    width: usize,
+    product: Product<S>,
+}
+
+impl<S: Scalar> Kernel<S> {
+    /// The columns of a tile.
+    pub fn columns(&self) -> usize {
+        2 * self.lanes
+    }
+
+    fn columns_of(&self, width: usize) -> impl Iterator<Item = Columns<S>> {
+        (0..width).step_by(self.columns()).map(move |from| match width - from > self.lanes {
+            true => Columns { from, width: self.columns(), product: self.wide },
+            false => Columns { from, width: self.lanes, product: self.narrow },
+        })
+    }
+
+    /// `s[m, len] = x · yᵀ` for `m` rows of `x`, `width` apart, and the keys of a tile, packed in `panels` of
+    /// [`Kernel::columns`] keys, depth first.
+    pub fn scores(
+        &self,
+        s: &mut [S],
+        x: &[S],
+        width: usize,
+        panels: &[S],
+        depth: usize,
+        m: usize,
+        mask: Mask,
+    ) {
+        let columns = self.columns();
+        assert!(m <= BLOCK && mask.len <= KEYS && depth <= width, "a block and a tile");
+        assert!(
+            s.len() >= BLOCK * STRIDE && x.len() >= m.next_multiple_of(self.rows) * width,
+            "too few rows"
+        );
+        assert!(panels.len() >= mask.len.next_multiple_of(columns) * depth, "too few keys");
+        for j in (0..mask.len).step_by(columns) {
+            let first = mask.first(j);
+            for i in (first - first % self.rows..m).step_by(self.rows) {
+                // SAFETY: whole tiles lie in the buffers (asserted): BLOCK and KEYS are multiples of their sides.
+                unsafe {
+                    let a = Left { at: x.as_ptr().add(i * width), row: width, step: 1 };
+                    let b = panels.as_ptr().add(j * depth);
+                    (self.wide)(depth, a, b, columns, s.as_mut_ptr().add(i * STRIDE + j), STRIDE, false);
+                }
+            }
+        }
+    }
+
+    /// `out[m, width] += s[m, len] · y` for the keys of a tile, from packed row `at` on of the `y.len() / width` that
+    /// lie in panels of [`Kernel::columns`] columns.
+    pub fn weighted(&self, out: &mut [S], width: usize, s: &[S], y: &[S], at: usize, m: usize, mask: Mask) {
+        let rows = y.len() / width;
+        assert!(m <= BLOCK && mask.len <= KEYS && s.len() >= BLOCK * STRIDE, "a block and a tile");
+        assert!(at + mask.len <= rows && out.len() >= m.next_multiple_of(self.rows) * width, "too few rows");
+        assert!(width.is_multiple_of(self.lanes), "whole registers");
+        for c in self.columns_of(width) {
+            for i in (0..m).step_by(self.rows) {
+                let depth = mask.seen((i + self.rows).min(m) - 1);
+                if depth == 0 {
+                    continue;
+                }
+                // SAFETY: whole tiles lie in the buffers (asserted).
+                unsafe {
+                    let a = Left { at: s.as_ptr().add(i * STRIDE), row: STRIDE, step: 1 };
+                    let b = y.as_ptr().add(c.from * rows + at * c.width);
+                    (c.product)(depth, a, b, c.width, out.as_mut_ptr().add(i * width + c.from), width, true);
+                }
+            }
+        }
+    }
+
+    /// `out[len, width] += s[m, len]ᵀ · x[m, width]`.
+    pub fn collect(&self, out: &mut [S], width: usize, s: &[S], x: &[S], m: usize, mask: Mask) {
+        assert!(m <= BLOCK && mask.len <= KEYS && s.len() >= BLOCK * STRIDE, "a block and a tile");
+        assert!(x.len() >= m * width, "too few queries");
+        assert!(out.len() >= mask.len.next_multiple_of(self.rows) * width, "too few keys");
+        assert!(width.is_multiple_of(self.lanes), "whole registers");
+        for c in self.columns_of(width) {
+            for j in (0..mask.len).step_by(self.rows) {
+                let first = mask.first(j);
+                // SAFETY: whole tiles lie in the buffers (asserted), and behind a row's keys there is room.
+                unsafe {
+                    let a = Left { at: s.as_ptr().add(first * STRIDE + j), row: 1, step: STRIDE };
+                    let b = x.as_ptr().add(first * width + c.from);
+                    let to = out.as_mut_ptr().add(j * width + c.from);
+                    (c.product)(m - first, a, b, width, to, width, true);
+                }
+            }
+        }
+    }
+}
