@@ -184,8 +184,6 @@ fn threads_do_not_change_a_bit() {
             let b = Cpu::<f32>::new(threads);
             assert_eq!(b.threads(), threads);
             assert_same(&format!("{threads} threads"), &case, &case.run(&b, &batch, DPO), &one);
-            let inside = b.install(|| case.run(&b, &batch, DPO));
-            assert_same(&format!("inside a pool of {threads}"), &case, &inside, &one);
         }
     }
 }

@@ -17,6 +17,7 @@ mod softmax;
 mod storage;
 mod sync;
 mod update;
+mod workers;
 
 use duel_backend::Backend;
 use gemm::HasKernel;
@@ -44,12 +45,6 @@ impl<R: Real> Cpu<R> {
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.pool.threads()
-    }
-
-    /// Runs `f` on a thread of the backend's pool. Verbs called from there start without a hand-over between
-    /// threads, which is worth it for small models; the results are the same.
-    pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        self.pool.install(f)
     }
 }
 

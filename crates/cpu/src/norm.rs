@@ -1,9 +1,10 @@
 //! RMSNorm, LayerNorm and the per-head norm of queries and keys, forward and backward.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, sum};
-use crate::reduce::{add_columns, slabs};
+use crate::real::{Real, Scalar, sum, sums};
+use crate::reduce::over_rows;
 use crate::simd::simd;
+use crate::sync::Rows;
 use duel_backend::{Heads, Norm, Norms};
 
 simd! {
@@ -18,21 +19,24 @@ simd! {
         rstd
     }
 
-    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `x̂ = x · rstd`.
-    pub fn rms_row_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R], w: &[R], rstd: R::Acc) {
-        let n = x.len();
-        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / R::Acc::of(n as f64);
-        for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
+    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂`, `x̂ = x · rstd`.
+    pub fn rms_row_bw<R: Real>(dx: &mut [R], dw: &mut [R::Acc], dy: &[R], x: &[R], w: &[R], rstd: R::Acc) {
+        let n = R::Acc::of(x.len() as f64);
+        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / n;
+        for ((((dx, dw), dy), x), w) in dx.iter_mut().zip(dw).zip(dy).zip(x).zip(w) {
             *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
+            *dw += dy.up() * (x.up() * rstd);
         }
     }
 
     /// As [`rms_row_bw`], but `d` holds `dy` and receives `dx`.
-    pub fn rms_row_bw_in_place<R: Real>(d: &mut [R], x: &[R], w: &[R], rstd: R::Acc) {
-        let n = x.len();
-        let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / R::Acc::of(n as f64);
-        for ((d, x), w) in d.iter_mut().zip(x).zip(w) {
-            *d = R::down(rstd * (d.up() * w.up() - x.up() * dot));
+    pub fn rms_row_bw_in_place<R: Real>(d: &mut [R], dw: &mut [R::Acc], x: &[R], w: &[R], rstd: R::Acc) {
+        let n = R::Acc::of(x.len() as f64);
+        let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / n;
+        for (((d, dw), x), w) in d.iter_mut().zip(dw).zip(x).zip(w) {
+            let dy = d.up();
+            *d = R::down(rstd * (dy * w.up() - x.up() * dot));
+            *dw += dy * (x.up() * rstd);
         }
     }
 
@@ -48,23 +52,28 @@ simd! {
         [mean, rstd]
     }
 
-    /// `dx += rstd · (g - mean(g) - x̂ · mean(g·x̂))`, `g = dy·w`.
-    pub fn layer_row_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R], w: &[R], stats: [R::Acc; 2]) {
+    /// `dx += rstd · (g - mean(g) - x̂ · mean(g·x̂))`, `g = dy·w`; `dw += dy · x̂`, `db += dy`.
+    pub fn layer_row_bw<R: Real>(
+        dx: &mut [R],
+        dw: &mut [R::Acc],
+        db: &mut [R::Acc],
+        dy: &[R],
+        x: &[R],
+        w: &[R],
+        stats: [R::Acc; 2],
+    ) {
         let [mean, rstd] = stats;
-        let n = x.len();
-        let inv = R::Acc::ONE / R::Acc::of(n as f64);
-        let g_mean = sum([dy, w], |[dy, w]| dy.up() * w.up()) * inv;
-        let gx_mean = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * (x.up() - mean)) * rstd * inv;
-        for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
-            let xhat = (x.up() - mean) * rstd;
-            *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - g_mean - xhat * gx_mean));
-        }
-    }
-
-    /// `dw += dy · (x - mean) · rstd` for one row of a slab of columns.
-    pub fn weight_row<R: Real>(dw: &mut [R::Acc], dy: &[R], x: &[R], mean: R::Acc, rstd: R::Acc) {
-        for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
-            *dw += dy.up() * ((x.up() - mean) * rstd);
+        let inv = R::Acc::ONE / R::Acc::of(x.len() as f64);
+        let [g_sum, gx_sum] = sums([dy, w, x], |[dy, w, x]| {
+            let g = dy.up() * w.up();
+            [g, g * (x.up() - mean)]
+        });
+        let (g_mean, gx_mean) = (g_sum * inv, gx_sum * rstd * inv);
+        for (((((dx, dw), db), dy), x), w) in dx.iter_mut().zip(dw).zip(db).zip(dy).zip(x).zip(w) {
+            let (dy, xhat) = (dy.up(), (x.up() - mean) * rstd);
+            *dx = R::down(dx.up() + rstd * (dy * w.up() - g_mean - xhat * gx_mean));
+            *dw += dy * xhat;
+            *db += dy;
         }
     }
 }
@@ -88,14 +97,13 @@ impl<R: Real> Norms for Cpu<R> {
         d: Norm,
     ) {
         let n = d.width;
-        self.pool.rows(dx, d.rows, n, |r, dx| {
-            rms_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r])
-        });
-        let Some(dw) = dw else { return };
-        slabs(&self.pool, dw, n, |col, dw| {
-            for (r, &rstd) in rstd.iter().enumerate().take(d.rows) {
-                let at = r * n + col;
-                weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, rstd);
+        let dx = Rows::new(dx, d.rows, n);
+        let dw = dw.map(Vec::as_mut_slice);
+        over_rows(&self.pool, [dw], n, d.rows, |rows, dw| {
+            for r in rows {
+                // SAFETY: a row is in one run of rows.
+                let dx = unsafe { dx.row(r) };
+                rms_row_bw(dx, dw, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]);
             }
         });
     }
@@ -127,26 +135,17 @@ impl<R: Real> Norms for Cpu<R> {
         d: Norm,
     ) {
         let n = d.width;
-        self.pool.rows(dx, d.rows, n, |r, dx| {
-            layer_row_bw(dx, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], [stats[2 * r], stats[2 * r + 1]]);
+        let dx = Rows::new(dx, d.rows, n);
+        let outs = [dw, db].map(|out| out.map(Vec::as_mut_slice));
+        over_rows(&self.pool, outs, n, d.rows, |rows, sums| {
+            let (dw, db) = sums.split_at_mut(n);
+            for r in rows {
+                // SAFETY: a row is in one run of rows.
+                let dx = unsafe { dx.row(r) };
+                let stats = [stats[2 * r], stats[2 * r + 1]];
+                layer_row_bw(dx, dw, db, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], stats);
+            }
         });
-        if let Some(dw) = dw {
-            slabs(&self.pool, dw, n, |col, dw| {
-                for r in 0..d.rows {
-                    let at = r * n + col;
-                    weight_row(
-                        dw,
-                        &dy[at..][..dw.len()],
-                        &x[at..][..dw.len()],
-                        stats[2 * r],
-                        stats[2 * r + 1],
-                    );
-                }
-            });
-        }
-        if let Some(db) = db {
-            add_columns(&self.pool, db, dy, d.rows, n);
-        }
     }
 
     fn qk_norm(
@@ -184,25 +183,18 @@ impl<R: Real> Norms for Cpu<R> {
         d: Heads,
     ) {
         let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-        // The weights' gradients need dy, which the next pass overwrites.
-        for (dw, heads) in [dwq, dwk].into_iter().zip([0..d.heads, d.heads..normed]) {
-            let Some(dw) = dw else { continue };
-            let dy = &*dqkv;
-            slabs(&self.pool, dw, hd, |col, dw| {
-                for r in 0..rows {
-                    for h in heads.clone() {
-                        let at = r * width + h * hd + col;
-                        let scale = rstd[r * normed + h];
-                        weight_row(dw, &dy[at..][..dw.len()], &x[at..][..dw.len()], R::Acc::ZERO, scale);
-                    }
+        let dqkv = Rows::new(dqkv, rows, width);
+        let outs = [dwq, dwk].map(|out| out.map(Vec::as_mut_slice));
+        over_rows(&self.pool, outs, hd, rows, |rows, sums| {
+            for r in rows {
+                // SAFETY: a row is in one run of rows.
+                let d_row = unsafe { dqkv.row(r) };
+                let (x, rstd) = (&x[r * width..][..width], &rstd[r * normed..][..normed]);
+                for (h, (d_head, x)) in d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed) {
+                    let of_keys = usize::from(h >= d.heads);
+                    let dw = &mut sums[of_keys * hd..][..hd];
+                    rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h]);
                 }
-            });
-        }
-        self.pool.rows(dqkv, rows, width, |r, d_row| {
-            for h in 0..normed {
-                let w = [wq, wk][usize::from(h >= d.heads)];
-                let x = &x[r * width + h * hd..][..hd];
-                rms_row_bw_in_place(&mut d_row[h * hd..][..hd], x, &w[..hd], rstd[r * normed + h]);
             }
         });
     }

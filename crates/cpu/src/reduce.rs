@@ -1,14 +1,32 @@
-//! Sums over rows, each in the order of the rows whatever the threads.
+//! Sums over rows, each in an order that depends on the number of rows alone.
 
-use crate::real::{Real, Scalar};
+use crate::real::{Real, Scalar, take};
 use crate::simd::simd;
-use crate::sync::Pool;
+use crate::sync::{Pool, Rows};
+use std::ops::Range;
 
-/// Columns that one task sums at a time when rows are reduced.
-const SLAB: usize = 64;
+/// Rows that are summed in order at least, and so many such sums at most: enough for as many threads.
+const ROWS: usize = 64;
+const SUMS: usize = 64;
 
 simd! {
-    /// `db += dy` for one row of a slab of columns.
+    /// `sum += x`.
+    pub fn add_sum<S: Scalar>(sum: &mut [S], x: &[S]) {
+        for (sum, x) in sum.iter_mut().zip(x) {
+            *sum += *x;
+        }
+    }
+
+    /// `db += dy` for four rows of `db.len()`.
+    pub fn bias_rows<R: Real>(db: &mut [R::Acc], dy: &[R]) {
+        let n = db.len();
+        let (a, b, c, d) = (&dy[..n], &dy[n..][..n], &dy[2 * n..][..n], &dy[3 * n..][..n]);
+        for ((((db, a), b), c), d) in db.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *db += (a.up() + b.up()) + (c.up() + d.up());
+        }
+    }
+
+    /// `db += dy` for one row.
     pub fn bias_row<R: Real>(db: &mut [R::Acc], dy: &[R]) {
         for (db, dy) in db.iter_mut().zip(dy) {
             *db += dy.up();
@@ -16,20 +34,47 @@ simd! {
     }
 }
 
-/// Calls `f(first column, slab of dw)`; rows are summed inside `f`, in order, so threads cannot change the sum.
-pub fn slabs<S: Scalar>(pool: &Pool, dw: &mut [S], width: usize, f: impl Fn(usize, &mut [S]) + Sync) {
-    pool.parts(dw, width, |from, part| {
-        for (i, slab) in part.chunks_mut(SLAB).enumerate() {
-            f(from + i * SLAB, slab);
+/// Adds to each of `outs`, vectors of `width`, its sum over `rows` rows. `f(rows, sums)` adds up a run of rows, in one
+/// pass over all that it reads; `sums` has a vector for each of `outs`, one behind the other. What is not wanted is
+/// summed all the same: the rows are what costs.
+pub fn over_rows<S: Scalar, const N: usize>(
+    pool: &Pool,
+    outs: [Option<&mut [S]>; N],
+    width: usize,
+    rows: usize,
+    f: impl Fn(Range<usize>, &mut [S]) + Sync,
+) {
+    let run = rows.div_ceil(SUMS).next_multiple_of(4).max(ROWS);
+    let count = rows.div_ceil(run);
+    let row = N * width;
+    S::with_shared(|shared| {
+        let [sums] = take(shared, &[count * row]).try_into().unwrap_or_else(|_| unreachable!());
+        let each = Rows::new(sums, count, row);
+        pool.split(count, 1, pool.parts_of(rows * row), |runs| {
+            for t in runs {
+                // SAFETY: a sum is in one range.
+                let sums = unsafe { each.row(t) };
+                sums.fill(S::ZERO);
+                f(t * run..rows.min((t + 1) * run), sums);
+            }
+        });
+        let sums = &*sums;
+        for (k, out) in outs.into_iter().enumerate() {
+            let Some(out) = out else { continue };
+            pool.parts(&mut out[..width], width, |from, out| {
+                for sums in sums.chunks_exact(row) {
+                    add_sum(out, &sums[k * width + from..][..out.len()]);
+                }
+            });
         }
     });
 }
 
 /// Column sums of `dy[rows, width]` added to `db`.
 pub fn add_columns<R: Real>(pool: &Pool, db: &mut [R::Acc], dy: &[R], rows: usize, width: usize) {
-    slabs(pool, db, width, |col, db| {
-        for r in 0..rows {
-            bias_row(db, &dy[r * width + col..][..db.len()]);
-        }
+    over_rows(pool, [Some(db)], width, rows, |run, sums| {
+        let (fours, rest) = dy[run.start * width..run.end * width].split_at(run.len() / 4 * 4 * width);
+        fours.chunks_exact(4 * width).for_each(|dy| bias_rows(sums, dy));
+        rest.chunks_exact(width).for_each(|dy| bias_row(sums, dy));
     });
 }

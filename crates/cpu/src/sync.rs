@@ -1,7 +1,13 @@
 //! Splitting work over threads so that the result cannot depend on the split.
 
-use rayon::prelude::*;
+use crate::workers::Workers;
 use std::ops::Range;
+
+/// Elements that a thread passes over in about the time that it takes to hand them to it.
+const LEAST: usize = 1 << 12;
+
+/// Parts a thread.
+const PARTS: usize = 4;
 
 /// A pointer that several threads write through, each to places of its own.
 pub struct SyncPtr<T>(*mut T);
@@ -33,56 +39,77 @@ unsafe impl<T: Send> Send for SyncPtr<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SyncPtr<T> {}
 
-/// The threads of a backend.
+/// Rows of a buffer that several threads write to, each to rows of its own.
+pub struct Rows<T> {
+    at: SyncPtr<T>,
+    rows: usize,
+    width: usize,
+}
+
+impl<T> Rows<T> {
+    /// The first `rows` rows of `width`.
+    pub fn new(buf: &mut [T], rows: usize, width: usize) -> Self {
+        assert!(buf.len() >= rows * width, "buffer shorter than its dims");
+        Rows { at: SyncPtr::new(buf), rows, width }
+    }
+
+    /// Row `r`.
+    ///
+    /// # Safety
+    /// Nobody else has it.
+    #[expect(clippy::mut_from_ref, reason = "the caller says that it is the only one")]
+    pub unsafe fn row(&self, r: usize) -> &mut [T] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        // SAFETY: the row lies in the buffer (asserted), and is the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.at.at(r * self.width), self.width) }
+    }
+}
+
+/// The threads of a backend: the one that calls, and its workers.
 pub struct Pool {
-    pool: Option<rayon::ThreadPool>,
-    threads: usize,
+    workers: Option<Workers>,
 }
 
 impl Pool {
-    /// `threads` of them; one means the calling thread alone.
+    /// `threads` of them, or as many as the system gives: results do not depend on their number. One means the calling
+    /// thread alone.
     pub fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
-        let pool = (threads > 1).then(|| {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("duel-{i}")).build()
-        });
-        // A system that refuses threads still gets its results, which do not depend on them.
-        let pool = pool.and_then(Result::ok);
-        Pool { threads: if pool.is_some() { threads } else { 1 }, pool }
+        Pool { workers: (threads > 1).then(|| Workers::new(threads - 1)) }
     }
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// Runs `f` on one of the pool's threads, so that the splits within start without a hand-over.
-    pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        match &self.pool {
-            Some(pool) => pool.install(f),
-            None => f(),
-        }
+        1 + self.workers.as_ref().map_or(0, Workers::count)
     }
 
     /// Calls `f` once for each of `0..tasks`.
     pub fn tasks(&self, tasks: usize, f: impl Fn(usize) + Sync) {
-        match &self.pool {
-            Some(pool) if tasks > 1 => {
-                pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&f));
-            }
+        match &self.workers {
+            Some(workers) if tasks > 1 => workers.run(tasks, &f),
             _ => (0..tasks).for_each(f),
         }
     }
 
     /// Splits `0..n` into at most `parts` (and at most one a thread) ranges that start at multiples of `unit`.
     pub fn ranges(&self, n: usize, unit: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
+        self.split(n, unit, parts.min(self.threads()), f);
+    }
+
+    /// Splits `0..n` into at most `parts` ranges that start at multiples of `unit`.
+    pub fn split(&self, n: usize, unit: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
         let units = n.div_ceil(unit);
-        let parts = self.threads.min(parts).min(units).max(1);
+        let parts = parts.min(units).max(1);
         self.tasks(parts, |t| {
             let from = units * t / parts * unit;
             let to = (units * (t + 1) / parts * unit).min(n);
             f(from..to);
         });
+    }
+
+    /// Parts that passing over so many elements is split into: more than one a thread, so that none waits long for
+    /// another that was held up, and none so small that handing it over costs more than doing it.
+    pub fn parts_of(&self, elements: usize) -> usize {
+        (elements / LEAST).min(PARTS * self.threads())
     }
 
     /// Calls `f(row, row of out)` for `rows` rows of `width`.
@@ -106,19 +133,12 @@ impl Pool {
         rows: usize,
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
-        assert!(a.len() >= rows * a_width && b.len() >= rows * b_width, "buffer shorter than its dims");
-        let (a, b) = (SyncPtr::new(a), SyncPtr::new(b));
-        // A hand-over costs some microseconds: small work stays on one thread.
-        let parts = if rows * (a_width + b_width) < 1 << 13 { 1 } else { usize::MAX };
-        self.ranges(rows, 1, parts, |range| {
+        let elements = rows * (a_width + b_width);
+        let (a, b) = (Rows::new(a, rows, a_width), Rows::new(b, rows, b_width));
+        self.split(rows, 1, self.parts_of(elements), |range| {
             for r in range {
-                // SAFETY: rows do not overlap, lie in the buffers (asserted) and each is visited by one thread.
-                let (a, b) = unsafe {
-                    (
-                        std::slice::from_raw_parts_mut(a.at(r * a_width), a_width),
-                        std::slice::from_raw_parts_mut(b.at(r * b_width), b_width),
-                    )
-                };
+                // SAFETY: a row is in one range.
+                let (a, b) = unsafe { (a.row(r), b.row(r)) };
                 f(r, a, b);
             }
         });
@@ -128,8 +148,7 @@ impl Pool {
     pub fn parts<T: Send>(&self, out: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         assert!(out.len() >= len, "buffer shorter than its dims");
         let out = SyncPtr::new(out);
-        let parts = if len < 1 << 13 { 1 } else { usize::MAX };
-        self.ranges(len, 64, parts, |range| {
+        self.split(len, 64, self.parts_of(len), |range| {
             // SAFETY: ranges do not overlap and lie in the buffer (asserted).
             let part = unsafe { std::slice::from_raw_parts_mut(out.at(range.start), range.len()) };
             f(range.start, part);

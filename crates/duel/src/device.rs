@@ -93,10 +93,7 @@ impl Chosen {
     /// Those of the work.
     pub fn run<J: Job>(self, job: J) -> Result<J::Output, Error> {
         match self {
-            Chosen::Cpu(threads) => {
-                let cpu = Cpu::<f32>::new(threads);
-                cpu.install(|| job.run(&cpu))
-            }
+            Chosen::Cpu(threads) => job.run(&Cpu::<f32>::new(threads)),
             Chosen::Gpu { gpu, bf16: true, .. } => job.run(&Cuda::<_, bf16>::new(*gpu)),
             Chosen::Gpu { gpu, bf16: false, .. } => job.run(&Cuda::<_, f32>::new(*gpu)),
         }
