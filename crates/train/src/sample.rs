@@ -74,7 +74,7 @@ pub fn bytes<B: Backend>(
     // As long as any sample can be, and as many tokens as fit into a micro-batch.
     let rows = (batch * room).min(portions.tokens).max(room);
     let scored = Room::of::<B>(portions, rows, room, model.vocab);
-    if kl { drawn.max(Engine::<B>::bytes(model, scored, Keep::Nothing)) } else { drawn }
+    if kl { drawn.max(Engine::<B>::bytes(model, scored, Keep::Nothing).total()) } else { drawn }
 }
 
 /// Mean over the samples of `ln policy(y|x) - ln reference(y|x)`: an unbiased estimate of the sequence KL of the policy

@@ -72,7 +72,7 @@ fn the_plan_is_what_is_allocated() {
     for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
         for keep in [Keep::Nothing, Keep::Residuals, Keep::All] {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
-            let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep);
+            let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep).total();
             check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());
         }
         if config.output == Output::Score {

@@ -94,11 +94,16 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             Some(Following { weights, every, share })
         }
     };
+    let masters =
+        Optimizer::<B>::needs_masters().then(|| duel_model::load_masters(b, &folder)).transpose()?;
+    let model = &model.clone();
+    // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
+    drop(folder);
     let mut grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, plan.algorithm, shapes)?;
-    if Optimizer::<B>::needs_masters() {
-        optimizer = optimizer.with_masters(duel_model::load_masters(b, &folder)?);
+    if let Some(masters) = masters {
+        optimizer = optimizer.with_masters(masters);
     }
     let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {

@@ -3,7 +3,8 @@
 use super::data::Data;
 use super::visits::Visits;
 use crate::config::{Config, Optim, SaveStrategy, Scheduler};
-use crate::engine::{Engine, Room, Scoring, parameter_bytes};
+use crate::engine::{Engine, Room, Scoring};
+use crate::memory::Bytes;
 use crate::objective::Objective;
 use crate::sample;
 use duel_backend::Backend;
@@ -112,16 +113,20 @@ impl Plan {
 
     /// What will be done and the memory that it takes.
     fn work<B: Backend>(&self, b: &B, model: &ModelConfig, parameters: usize) -> String {
-        let bytes = parameters * parameter_bytes::<B>(self.algorithm, self.keep_reference)
-            + Engine::<B>::bytes(model, self.room, self.keep);
+        let bytes = Bytes::of_parameters::<B>(parameters, self.algorithm, self.keep_reference)
+            .with(Engine::<B>::bytes(model, self.room, self.keep));
+        // On the host the program, its tokenizer and its rows are there already.
+        let before = b.memory().peak.filter(|peak| *peak > 0);
+        let before =
+            before.map_or(String::new(), |peak| format!(", beside {:.2} GB before", peak as f64 / 1e9));
         let mut text = format!(
-            "plan  {} steps of {} groups, micro-batches of up to {} tokens, {:.2} GB to be allocated; {}\n",
+            "plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n",
             self.visits.total,
             self.visits.batch,
             self.room.rows,
-            bytes as f64 / 1e9,
             b.describe()
         );
+        let bytes = bytes.total();
         if let Some(Samples { prompts, how }) = &self.samples {
             let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
             let bytes =
