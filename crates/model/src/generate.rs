@@ -54,11 +54,7 @@ impl<B: Storage> Generator<B> {
             activations: Activations::new(b, c, max_rows, max_len, Keep::Nothing)?,
             layout: Layout::new(b, max_rows)?,
             caches: (0..c.layers).map(|_| Ok((b.alloc(cache)?, b.alloc(cache)?))).collect::<Result<_>>()?,
-            rows: CacheRows {
-                slots: b.alloc(max_rows)?,
-                bases: b.alloc(max_rows)?,
-                lens: b.alloc(max_rows)?,
-            },
+            rows: CacheRows { slots: b.alloc(max_rows)?, runs: b.alloc(4 * max_rows)? },
             last: b.alloc(batch)?,
             gathered: b.alloc(batch * c.width)?,
             logits: b.alloc(batch * c.vocab)?,
@@ -162,8 +158,8 @@ impl<B: Backend> Generator<B> {
         let column = |f: &dyn Fn(&Row) -> usize| rows.iter().map(|r| f(r) as u32).collect::<Vec<u32>>();
         let base = |r: &Row| r.sequence * self.max_len;
         b.upload(&mut self.rows.slots, 0, &column(&|r| base(r) + r.position));
-        b.upload(&mut self.rows.bases, 0, &column(&base));
-        b.upload(&mut self.rows.lens, 0, &column(&|r| r.position + 1));
+        let runs = rows.iter().flat_map(|r| [0, 0, base(r) as u32, r.position as u32 + 1]);
+        b.upload(&mut self.rows.runs, 0, &runs.collect::<Vec<u32>>());
         self.layout.set_rows(b, &column(&|r| r.token as usize), &column(&|r| r.position));
         b.repeat(recording, || {
             let attend = Attend::Cached(&mut self.caches, &self.rows);

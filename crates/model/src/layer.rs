@@ -9,11 +9,10 @@ use duel_backend::{Acc, Backend, Gemm, Index, Layout, Norm as NormDims, Real, St
 /// A layer's cached keys and values.
 pub(crate) type KeysValues<B> = (Real<B>, Real<B>);
 
-/// Where each decoded row writes and reads in the cache.
+/// Where each decoded row writes and reads in the cache: a row number, and two runs of rows.
 pub(crate) struct CacheRows<B: Storage> {
     pub slots: Index<B>,
-    pub bases: Index<B>,
-    pub lens: Index<B>,
+    pub runs: Index<B>,
 }
 
 /// The norms and the four products of a layer.
@@ -69,7 +68,7 @@ pub(crate) fn layer_forward<B: Backend>(
         None => b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads),
         Some(((keys, values), at)) => {
             b.kv_store(keys, values, &s.qkv, &at.slots, rows, c.heads);
-            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.bases, &at.lens, rows, c.heads);
+            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.runs, rows, c.heads);
         }
     }
     linear(b, &mut s.middle, &s.attended, &w.out, Some(x), d.out);
