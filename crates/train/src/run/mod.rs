@@ -20,7 +20,7 @@ use data::Data;
 use duel_backend::{Backend, Dtype, Element};
 use duel_data::Tokenizer;
 use duel_loss::Totals;
-use duel_model::{Folder, Model};
+use duel_model::{Folder, Model, decode};
 use duel_optim::Optimizer;
 use evaluate::Evaluation;
 use examples::Examples;
@@ -79,6 +79,11 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
                 reference_weights: (plan.keep_reference && plan.follow.is_none())
                     .then(|| duel_model::load_frozen(b, &folder))
+                    .transpose()?,
+                sampler: plan
+                    .samples
+                    .as_ref()
+                    .map(|samples| decode::Engine::new(b, model, samples.room()))
                     .transpose()?,
             })
         }
