@@ -1,7 +1,7 @@
 // Attention of one query a sequence over a cache of keys and values, and the way into the cache; there is no backward.
 // Verbs: attention_cached, kv_store.
 //
-//   For one head: s = scale q k^T over the rows bases[r] .. bases[r] + lens[r] of the cache,  o = softmax(s) v
+//   For one head: s = scale q k^T over the two runs of rows of the cache that row r sees,  o = softmax(s) v
 //
 // Shapes: qkv[rows, (heads + 2 kv_heads) head_dim] = [q | k | v], keys and values[capacity, kv_heads head_dim],
 // o[rows, heads head_dim].
@@ -9,6 +9,15 @@
 // Grid: attention_cached is one-dimensional, row * heads + head; kv_store as its kernel says. Bound by memory: the
 // cache rows once a query head, from L2 for all but the first head of a group.
 #include "attention.cuh"
+
+// Number of rows of a run, all of which the cache has.
+DEVICE unsigned check_run(const unsigned *run, unsigned cache_rows PLACE) {
+    if (run[1] > 0) {
+        check_row(run[0], cache_rows HERE);
+        check_row(run[1] - 1, cache_rows - run[0] HERE);
+    }
+    return run[1];
+}
 
 // One query over a cache. A block has a row and a query head; its 16 teams take the keys in turn, each with a softmax
 // of its own, and are joined in order at the end.
@@ -25,11 +34,15 @@ template <class Real, unsigned count> DEVICE void attention_cached_of(const Atte
     const unsigned kv_head = head / (p.heads / p.kv_heads);
     const HeadColumns at(p.heads, p.kv_heads, p.head_dim, head, kv_head);
     const size_t kv_width = static_cast<size_t>(p.kv_heads) * p.head_dim;
-    const size_t base = p.bases[row] * kv_width + kv_head * p.head_dim;
-    const Real *keys = static_cast<const Real *>(p.keys) + base;
-    const Real *values = static_cast<const Real *>(p.values) + base;
-    const unsigned len = p.lens[row];
-    check_row(p.bases[row] + max(len, 1u) - 1, p.cache_rows);
+    const Real *keys = static_cast<const Real *>(p.keys) + kv_head * p.head_dim;
+    const Real *values = static_cast<const Real *>(p.values) + kv_head * p.head_dim;
+    const unsigned *runs = p.runs + 4 * static_cast<size_t>(row);
+    const unsigned before = check_run(runs, p.cache_rows);
+    const unsigned len = before + check_run(runs + 2, p.cache_rows);
+    check_row(0, len); // a softmax over nothing
+    const auto cache_row = [&](unsigned key) { // where a key of the two runs lies
+        return (key < before ? runs[0] + key : runs[2] + (key - before)) * kv_width;
+    };
     const unsigned team = threadIdx.x / ATTENTION_TEAM;
     const unsigned lane = threadIdx.x % ATTENTION_TEAM;
     const float scale_log2 = p.scale * LOG2_E;
@@ -50,7 +63,7 @@ template <class Real, unsigned count> DEVICE void attention_cached_of(const Atte
         for (unsigned part = 0; part < PARTS; part++) {
             if (key < len && column(part) < p.head_dim) {
                 float k[count];
-                load(k, keys + key * kv_width + column(part));
+                load(k, keys + cache_row(key) + column(part));
 #pragma unroll
                 for (unsigned i = 0; i < count; i++) {
                     s += q[part][i] * k[i];
@@ -68,7 +81,7 @@ template <class Real, unsigned count> DEVICE void attention_cached_of(const Atte
             for (unsigned part = 0; part < PARTS; part++) {
                 if (column(part) < p.head_dim) {
                     float v[count];
-                    load(v, values + key * kv_width + column(part));
+                    load(v, values + cache_row(key) + column(part));
 #pragma unroll
                     for (unsigned i = 0; i < count; i++) {
                         o[part][i] = o[part][i] * correction + weight * v[i];

@@ -46,6 +46,13 @@ enum Geometry {
 
     PREFERENCE_THREADS = 256,
 
+    /* The draw from a row: a block has a row; weights of a vocabulary are bisected by the next bits of the threshold. */
+    SAMPLE_THREADS = 512,
+    SAMPLE_WARPS = SAMPLE_THREADS / 32,
+    SAMPLE_BITS = 3,
+    SAMPLE_PIVOTS = (1 << SAMPLE_BITS) - 1,
+    SAMPLE_BYTES = SAMPLE_WARPS * SAMPLE_PIVOTS * 4,
+
     /* Products: rows and columns of a tile, depth of a stage, stages. */
     LINEAR_THREADS = 256,
     LINEAR_TILE = 128,
@@ -480,6 +487,36 @@ typedef struct LogprobBwParams {
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobBwParams;
 
+/* The token where there is none to draw. */
+#define SAMPLE_NONE 0xffffffff
+
+/* sample: a token of each row of logits[rows, vocab]. */
+typedef struct SampleParams {
+    unsigned *tokens;        /* [rows] */
+    float *logp;             /* [rows]: ln softmax(factor logits)[token] */
+    const void *logits;
+    const float *draws;      /* [rows], in [0, 1) */
+    unsigned vocab;
+    unsigned stride;         /* elements from one row of logits to the next */
+    unsigned greedy;         /* 1: the likeliest token; draws and what follows has no effect */
+    unsigned top_k;          /* tokens that the first filter keeps at least; the vocabulary keeps all */
+    float factor;
+    float top_p;             /* 1 keeps all */
+    float least;             /* weight, measured by the likeliest token's, of a token that can be drawn */
+    float min_p;             /* the same, of what is left: the last filter */
+} SampleParams;
+
+/* penalise: logits[seen[i, 0], seen[i, 1]] over the penalty where it is positive, else times it. */
+typedef struct PenaliseParams {
+    void *logits;
+    const unsigned *seen; /* [pairs, 2]: row and token */
+    unsigned pairs;
+    unsigned rows;
+    unsigned vocab;
+    unsigned stride;      /* elements from one row of logits to the next */
+    float penalty;
+} PenaliseParams;
+
 /* PreferenceParams::rule. */
 #define PREFERENCE_SIGMOID 0
 #define PREFERENCE_IPO_SUM 1  /* of summed log-ratios */
@@ -559,15 +596,14 @@ typedef struct AttentionBwParams {
     float scale; /* 1 / sqrt(head_dim) */
 } AttentionBwParams;
 
-/* attention_cached: o[rows, heads * head_dim] of the queries in qkv over rows bases[r] .. bases[r] + lens[r] of
- * keys and values[capacity, kv_heads * head_dim]. */
+/* attention_cached: o[rows, heads * head_dim] of the queries in qkv over two runs of rows of keys and values[capacity,
+ * kv_heads * head_dim]: runs[rows, 4] has first row and number of rows of each; one may be empty. */
 typedef struct AttentionCachedParams {
     void *o;
     const void *qkv;
     const void *keys;
     const void *values;
-    const unsigned *bases;
-    const unsigned *lens;
+    const unsigned *runs;
     unsigned heads;
     unsigned kv_heads;
     unsigned head_dim;

@@ -6,8 +6,29 @@ the races themselves must stay small.
 
 import json
 import os
+import platform
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+# Instruction sets that all contestants can be held to, and the variables that do so: duel's, then those of PyTorch and
+# of the two libraries that make its products. llama.cpp is told when it is built.
+ISAS = {
+    "avx2": {
+        "DUEL_ISA": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
+    "avx512": {
+        "DUEL_ISA": "avx512",
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+    },
+}
 
 METRICS = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
 
@@ -38,6 +59,18 @@ def pair(row):
 
 def write_rows(path, rows):
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def timed(command, log):
+    """Runs a process to its end. Its peak memory is read from the kernel, which counts what this process has at the
+    time as well: so the heavy libraries are imported in processes of their own."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"error: {command[0]} failed; the end of its output:\n" + Path(log).read_text()[-4000:])
+    return usage.ru_maxrss * 1024
 
 
 def steps(records):
@@ -131,6 +164,32 @@ def train_with_trl(model, tokenizer, rows, out, settings, tuned, **options):
         "pairs": len(trainer.train_dataset),
         "steps": steps(trainer.state.log_history),
     }
+
+
+def hold_to(isa):
+    """Holds every process that is started from here on to one of ISAS; None leaves all as they are."""
+    os.environ.update(ISAS[isa] if isa else {})
+
+
+def duel_isa(output):
+    """The instruction set that duel said it ran on."""
+    said = re.search(r"AVX-512|AVX2|baseline", output)
+    return said.group() if said else None
+
+
+def versions(*packages):
+    """Of packages that are installed, and of Python."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def machine():
+    """The CPU's name and its cores."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    return platform.processor()
 
 
 def offline():

@@ -17,20 +17,34 @@ Both train the same tokens: the model folder is first written out again by trans
 replaces the pre-tokenizer of some folders by its own, and duel follows tokenizer.json. Rows are prompt/chosen/rejected
 objects, as text or messages, or ShareGPT conversations. TRL's seconds are those of its steps alone, duel's those of its
 whole training loop. Ratios are of the best round of each; every round is kept in the JSON file.
+
+`--isa avx2` holds both to AVX2 on a machine that has more; the JSON file says what each then ran on.
 """
 
 import argparse
 import datetime
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import ready
-from contest import duel_command, duel_results, offline, read_rows, steps, train_with_trl, write_rows
+from contest import (
+    ISAS,
+    duel_command,
+    duel_isa,
+    duel_results,
+    hold_to,
+    machine,
+    offline,
+    read_rows,
+    steps,
+    timed,
+    train_with_trl,
+    versions,
+    write_rows,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("default", "tuned")
@@ -47,23 +61,12 @@ def options():
     p.add_argument("--beta", type=float, default=0.1, help="(default: %(default)s)")
     p.add_argument("--settings", choices=[*KINDS, "both"], default="both", help="which race (default: %(default)s)")
     p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
+    p.add_argument("--isa", choices=ISAS, help="the instruction set of both (default: each takes its best)")
     p.add_argument("--duel", default=ROOT / "target/release/duel", help="binary (default: %(default)s)")
     p.add_argument("--json", help="where the results go, for example benches/results/race-NAME.json")
     p.add_argument("--trl-worker", help=argparse.SUPPRESS)
     p.add_argument("--export", help=argparse.SUPPRESS)
     return p.parse_args()
-
-
-def timed(command, log):
-    """Runs a process to its end. Its peak memory is read from the kernel, which counts what this process has at the time
-    as well: so the heavy libraries are imported in processes of their own."""
-    with open(log, "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"error: {command[0]} failed; the end of its output:\n" + Path(log).read_text()[-4000:])
-    return usage.ru_maxrss * 1024
 
 
 def settings(a):
@@ -84,12 +87,14 @@ def run_duel(a, work, model, rows, kind):
     if kind == "default":
         for file in cache.glob("*"):
             file.unlink()
-    peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a)), work / f"duel-{kind}.log")
+    log = work / f"duel-{kind}.log"
+    peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a)), log)
     end, records = duel_results(out)
     if kind == "tuned" and end["reference_runtime"] > 0:
         sys.exit("error: the tuned race found no cached reference log-probabilities")
     return {
         "who": f"duel {kind}",
+        "isa": duel_isa(log.read_text()),
         "peak_bytes": peak,
         "seconds": end["train_runtime"] + end["reference_runtime"],
         "reference_seconds": end["reference_runtime"],
@@ -115,20 +120,8 @@ def trl_worker(a):
         use_cpu=True,
     )
     result["seconds"] = sum(result.pop("step_seconds"))
+    result["isa"] = torch.backends.cpu.get_cpu_capability()
     Path(a.trl_worker).write_text(json.dumps(result))
-
-
-def versions():
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "transformers", "trl")} | {"python": platform.python_version()}
-
-
-def machine():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
-    return platform.processor()
 
 
 def table(results, kinds):
@@ -166,7 +159,8 @@ def write(a, results, ratios):
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions("torch", "transformers", "trl"),
+        "isa": a.isa,
         "rows": Path(a.rows).name,
         "settings": {"count": a.count, **settings(a)},
         "ratios": ratios,
@@ -189,6 +183,7 @@ def main():
         ready.target("--json", a.json) if a.json else [],
         ready.packages(),
     )
+    hold_to(a.isa)
     kinds = KINDS if a.settings == "both" else (a.settings,)
     with tempfile.TemporaryDirectory(prefix="duel-race-") as folder:
         work = Path(folder)

@@ -2,7 +2,7 @@
 
 use crate::models::{gpt2, llama, qwen2, qwen3};
 use crate::pair::{Batch, Pair};
-use crate::verb::{Precision, Verb, Work};
+use crate::verb::{Cached, Precision, Verb, Work};
 use duel_backend::{Gemm, Heads, Norm};
 use duel_cuda::{Cuda, Device};
 use duel_model::{Config, Mlp};
@@ -133,7 +133,7 @@ fn memory() -> Vec<Verb> {
     let (llama, gpt2, qwen2, qwen3) = (llama(), gpt2(), qwen2(), qwen3());
     let norm = |c: &Config| Norm { rows: TOKENS, width: c.width, eps: c.eps };
     let batch = Batch { pairs: TOKENS / SHARED.rows(), pair: SHARED };
-    let (vocab, width, rows) = (llama.vocab, llama.width, batch.responses());
+    let (vocab, width, rows, heads) = (llama.vocab, llama.width, batch.responses(), llama.heads);
     vec![
         Verb::LogProb { rows: ROWS / 2, vocab },
         Verb::LogProbBw { rows: ROWS / 2, vocab },
@@ -147,7 +147,7 @@ fn memory() -> Vec<Verb> {
         Verb::LayerNormBw(norm(&gpt2)),
         Verb::QkNorm { rows: TOKENS, heads: qwen3.heads },
         Verb::QkNormBw { rows: TOKENS, heads: qwen3.heads },
-        Verb::Rope { batch, heads: llama.heads },
+        Verb::Rope { batch, heads },
         Verb::SwiGlu { rows: ROWS, width: llama.mlp_width },
         Verb::SwiGluBw { rows: ROWS, width: llama.mlp_width },
         Verb::Gelu { rows: TOKENS, width: gpt2.mlp_width },
@@ -162,8 +162,11 @@ fn memory() -> Vec<Verb> {
         Verb::Rmsprop(FLAT),
         Verb::Zero(FLAT),
         Verb::Copy(2 * FLAT),
-        Verb::KvStore { rows: TOKENS, heads: llama.heads },
-        Verb::AttentionCached { sequences: 256, tokens: 1024, heads: llama.heads },
+        Verb::KvStore { rows: TOKENS, heads },
+        Verb::AttentionCached { cached: Cached { prompts: 256, samples: 1, prefix: 0, own: 1024 }, heads },
+        Verb::AttentionCached { cached: Cached { prompts: 64, samples: 8, prefix: 1024, own: 512 }, heads },
+        Verb::Sample { rows: 256, vocab },
+        Verb::Penalise { rows: 256, vocab, seen: 1024 },
     ]
 }
 

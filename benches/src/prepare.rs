@@ -1,11 +1,11 @@
 //! Every verb on buffers of its own, on any backend.
 
 use crate::pair::{Batch, Pair};
-use crate::verb::Verb;
+use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result, Rmsprop,
-    RowStats, Segment,
+    Acc, AdamW, Backend, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result,
+    Rmsprop, RowStats, Segment,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -153,17 +153,13 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let mut dqkv = b.alloc(batch.rows() * heads.qkv_width())?;
             Box::new(move || b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, heads))
         }
-        Verb::AttentionCached { sequences, tokens, heads } => {
-            let cached = sequences * tokens * heads.kv_width();
-            let (keys, values) = (new.reals(cached)?, new.reals(cached)?);
+        Verb::AttentionCached { cached, heads } => {
+            let (sequences, room) = (cached.sequences(), cached.rows() * heads.kv_width());
+            let (keys, values) = (new.reals(room)?, new.reals(room)?);
             let qkv = new.reals(sequences * heads.qkv_width())?;
-            let mut o = b.alloc(sequences * heads.q_width())?;
-            let (mut bases, mut lens) = (b.alloc(sequences)?, b.alloc(sequences)?);
-            b.upload(&mut bases, 0, &(0..sequences).map(|s| (s * tokens) as u32).collect::<Vec<_>>());
-            b.upload(&mut lens, 0, &vec![tokens as u32; sequences]);
-            Box::new(move || {
-                b.attention_cached(&mut o, &qkv, &keys, &values, &bases, &lens, sequences, heads)
-            })
+            let (mut o, mut runs) = (b.alloc(sequences * heads.q_width())?, b.alloc(4 * sequences)?);
+            b.upload(&mut runs, 0, &cached.runs().flatten().collect::<Vec<_>>());
+            Box::new(move || b.attention_cached(&mut o, &qkv, &keys, &values, &runs, sequences, heads))
         }
         Verb::KvStore { rows, heads } => {
             let (qkv, mut slots) = (new.reals(rows * heads.qkv_width())?, b.alloc(rows)?);
@@ -199,6 +195,25 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (dy, index) = (new.reals(rows * width)?, new.indices(rows, batch.rows())?);
             let mut dx = b.alloc(batch.rows() * width)?;
             Box::new(move || b.scatter_add(&mut dx, &dy, &index, rows, width))
+        }
+        Verb::Sample { rows, vocab } => {
+            let dims = logits_of_head(b, rows, vocab);
+            // A tenth of the tokens has nearly all probability.
+            let logits = new.changed(rows * dims.stride, |x| 20.0 * x * x * x)?;
+            let draws = new.changed(rows, f32::abs)?;
+            let (mut tokens, mut logp) = (b.alloc(rows)?, b.alloc(rows)?);
+            let rules = Draw { top_p: 0.95, ..Draw::plain(0.8) };
+            Box::new(move || b.sample(&mut tokens, &mut logp, &logits, &draws, rules, dims))
+        }
+        Verb::Penalise { rows, vocab, seen } => {
+            let dims = logits_of_head(b, rows, vocab);
+            let mut logits = new.reals(rows * dims.stride)?;
+            let tokens = (0..rows * seen).flat_map(|i| [i / seen, i % seen * (vocab / seen)]);
+            let tokens: Vec<u32> = tokens.map(|n| n as u32).collect();
+            let mut pairs = b.alloc(tokens.len())?;
+            b.upload(&mut pairs, 0, &tokens);
+            // In place and again: by 1, so that nothing vanishes.
+            Box::new(move || b.penalise(&mut logits, &pairs, rows * seen, 1.0, dims))
         }
         Verb::LogProb { rows, vocab } => {
             let dims = logits_of_head(b, rows, vocab);
@@ -359,7 +374,7 @@ pub fn samples() -> Vec<Verb> {
         Verb::Rope { batch, heads },
         Verb::Attention { batch, heads },
         Verb::AttentionBw { batch, heads },
-        Verb::AttentionCached { sequences: 3, tokens: 4, heads },
+        Verb::AttentionCached { cached: Cached { prompts: 2, samples: 3, prefix: 5, own: 4 }, heads },
         Verb::KvStore { rows, heads },
         Verb::SwiGlu { rows, width },
         Verb::SwiGluBw { rows, width },
@@ -367,6 +382,8 @@ pub fn samples() -> Vec<Verb> {
         Verb::GeluBw { rows, width },
         Verb::Gather { batch, rows: scored, width },
         Verb::ScatterAdd { batch, rows: scored, width },
+        Verb::Sample { rows, vocab },
+        Verb::Penalise { rows, vocab, seen: 5 },
         Verb::LogProb { rows, vocab },
         Verb::LogProbBw { rows, vocab },
         Verb::Head { batch, width, vocab },

@@ -14,8 +14,58 @@ use std::fmt;
 /// The pair that all verbs are measured at, and the whole step too: 1024 rows, 512 of which the head scores.
 pub const PAIR: Pair = Pair::even(512, 256);
 
-/// Sequences that are decoded together, and the tokens that each has in the cache: larger than last-level caches.
-const DECODED: (usize, usize) = (64, 768);
+/// What is decoded: sequences alone, whose cache is larger than last-level caches; four samples of each of four prompts
+/// in the middle; one long sequence.
+const DECODED: [Cached; 3] = [
+    Cached { prompts: 64, samples: 1, prefix: 0, own: 768 },
+    Cached { prompts: 4, samples: 4, prefix: 77, own: 64 },
+    Cached { prompts: 1, samples: 1, prefix: 0, own: 8192 },
+];
+
+/// Sequences that are decoded together, and the rows that they have in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// Prompts.
+    pub prompts: usize,
+    /// Sequences of each prompt.
+    pub samples: usize,
+    /// Rows of each prompt, once for all of its sequences.
+    pub prefix: usize,
+    /// Rows of each sequence.
+    pub own: usize,
+}
+
+impl Cached {
+    /// Sequences.
+    pub fn sequences(self) -> usize {
+        self.prompts * self.samples
+    }
+
+    /// Rows of the cache.
+    pub fn rows(self) -> usize {
+        self.prompts * (self.prefix + self.samples * self.own)
+    }
+
+    /// The runs that the sequences see, one prompt with its sequences after the other.
+    pub fn runs(self) -> impl Iterator<Item = [u32; 4]> {
+        let group = self.prefix + self.samples * self.own;
+        (0..self.sequences()).map(move |s| {
+            let (prompt, sample) = (s / self.samples * group, s % self.samples);
+            [prompt, self.prefix, prompt + self.prefix + sample * self.own, self.own].map(|n| n as u32)
+        })
+    }
+}
+
+impl fmt::Display for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Cached { prompts, samples: 1, prefix: 0, own } => write!(f, "{prompts} after {own}"),
+            Cached { prompts, samples, prefix, own } => {
+                write!(f, "{prompts} x {samples} after {prefix} + {own}")
+            }
+        }
+    }
+}
 
 /// What one call must do at least; it decides the ceiling that the verb is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +131,7 @@ pub enum Verb {
     /// `attention_bw`.
     AttentionBw { batch: Batch, heads: Heads },
     /// `attention_cached` of one query a sequence.
-    AttentionCached { sequences: usize, tokens: usize, heads: Heads },
+    AttentionCached { cached: Cached, heads: Heads },
     /// `kv_store`.
     KvStore { rows: usize, heads: Heads },
     /// `swiglu`.
@@ -96,6 +146,10 @@ pub enum Verb {
     Gather { batch: Batch, rows: usize, width: usize },
     /// `scatter_add`.
     ScatterAdd { batch: Batch, rows: usize, width: usize },
+    /// `sample` with `top_p` of logits as a model has them.
+    Sample { rows: usize, vocab: usize },
+    /// `penalise` of a row's tokens so far.
+    Penalise { rows: usize, vocab: usize, seen: usize },
     /// `logprob`.
     LogProb { rows: usize, vocab: usize },
     /// `logprob_bw`.
@@ -142,6 +196,8 @@ impl Verb {
             Verb::GeluBw { .. } => "gelu_bw",
             Verb::Gather { .. } => "gather",
             Verb::ScatterAdd { .. } => "scatter_add",
+            Verb::Sample { .. } => "sample",
+            Verb::Penalise { .. } => "penalise",
             Verb::LogProb { .. } => "logprob",
             Verb::LogProbBw { .. } => "logprob_bw",
             Verb::Head { .. } => "head",
@@ -214,8 +270,8 @@ impl Verb {
                 let rotated = batch.rows() * (heads.q_width() + heads.kv_width());
                 (2 * rotated, batch.positions() * heads.head_dim)
             }
-            Verb::AttentionCached { sequences, tokens, heads } => {
-                reals(2 * sequences * (tokens * heads.kv_width() + heads.q_width()))
+            Verb::AttentionCached { cached, heads } => {
+                reals(2 * (cached.rows() * heads.kv_width() + cached.sequences() * heads.q_width()))
             }
             Verb::KvStore { rows, heads } => reals(4 * rows * heads.kv_width()),
             Verb::SwiGlu { rows, width } => reals(3 * rows * width),
@@ -224,7 +280,9 @@ impl Verb {
             Verb::GeluBw { rows, width } => reals(3 * rows * width),
             Verb::Gather { rows, width, .. } => reals(2 * rows * width),
             Verb::ScatterAdd { rows, width, .. } => reals(3 * rows * width),
-            Verb::LogProb { rows, vocab } => reals(rows * vocab),
+            Verb::LogProb { rows, vocab } | Verb::Sample { rows, vocab } => reals(rows * vocab),
+            // A cache line is not counted for each element.
+            Verb::Penalise { rows, seen, .. } => reals(2 * rows * seen),
             Verb::LogProbBw { rows, vocab } => reals(2 * rows * vocab),
             // Rows gathered, their gradients written and scattered; the weight twice; its gradient. Logits need not
             // exist in memory.
@@ -267,16 +325,17 @@ impl fmt::Display for Verb {
             | Verb::AttentionBw { batch, heads } => {
                 write!(f, "{batch}, {}", of_heads(heads))
             }
-            Verb::AttentionCached { sequences, tokens, heads } => {
-                write!(f, "{sequences} after {tokens}, {}", of_heads(heads))
-            }
+            Verb::AttentionCached { cached, heads } => write!(f, "{cached}, {}", of_heads(heads)),
             Verb::SwiGlu { rows, width }
             | Verb::SwiGluBw { rows, width }
             | Verb::Gelu { rows, width }
             | Verb::GeluBw { rows, width }
             | Verb::Gather { rows, width, .. }
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
-            Verb::LogProb { rows, vocab } | Verb::LogProbBw { rows, vocab } => write!(f, "{rows}x{vocab}"),
+            Verb::LogProb { rows, vocab }
+            | Verb::LogProbBw { rows, vocab }
+            | Verb::Sample { rows, vocab } => write!(f, "{rows}x{vocab}"),
+            Verb::Penalise { rows, vocab, seen } => write!(f, "{seen} of {rows}x{vocab}"),
             Verb::Head { batch, width, vocab } => write!(f, "{}x{width}x{vocab}", batch.responses()),
             Verb::AdamW(n) | Verb::Rmsprop(n) | Verb::SumSq(n) | Verb::Copy(n) | Verb::Zero(n) => {
                 write!(f, "{n}")
@@ -322,16 +381,15 @@ pub fn calls() -> Vec<Call> {
 
 /// The verbs that generation and other configurations of the trainer call.
 fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
-    let (sequences, tokens) = DECODED;
     let (heads, parameter) = (c.heads, c.vocab * c.width);
-    [
+    let mut verbs = vec![
         Verb::KvStore { rows: PAIR.prompt, heads },
-        Verb::AttentionCached { sequences, tokens, heads },
         Verb::Rmsprop(parameter),
         Verb::Copy(parameter),
-    ]
-    .map(|verb| Call { model, verb, part: "", in_step: 0.0 })
-    .into()
+        Verb::Sample { rows: 16, vocab: c.vocab },
+    ];
+    verbs.extend(DECODED.map(|cached| Verb::AttentionCached { cached, heads }));
+    verbs.into_iter().map(|verb| Call { model, verb, part: "", in_step: 0.0 }).collect()
 }
 
 /// The calls of one optimizer step on `batch` with everything kept for the backward pass, AdamW, and the head's rows

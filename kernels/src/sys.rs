@@ -2,6 +2,7 @@
 // Made from params.h: DUEL_BLESS=1 cargo test -p duel-kernels
 #![allow(missing_docs)] // they are in params.h
 
+pub const SAMPLE_NONE: u32 = 4294967295;
 pub const PREFERENCE_SIGMOID: u32 = 0;
 pub const PREFERENCE_IPO_SUM: u32 = 1;
 pub const PREFERENCE_IPO_MEAN: u32 = 2;
@@ -20,6 +21,11 @@ pub const LOGPROB_THREADS: Geometry = 512;
 pub const LOGPROB_LEAST_THREADS: Geometry = 32;
 pub const LOGPROB_WARP_BYTES: Geometry = 20;
 pub const PREFERENCE_THREADS: Geometry = 256;
+pub const SAMPLE_THREADS: Geometry = 512;
+pub const SAMPLE_WARPS: Geometry = 16;
+pub const SAMPLE_BITS: Geometry = 3;
+pub const SAMPLE_PIVOTS: Geometry = 7;
+pub const SAMPLE_BYTES: Geometry = 448;
 pub const LINEAR_THREADS: Geometry = 256;
 pub const LINEAR_TILE: Geometry = 128;
 pub const LINEAR_STEP: Geometry = 32;
@@ -778,6 +784,62 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct SampleParams {
+    pub tokens: *mut core::ffi::c_uint,
+    pub logp: *mut f32,
+    pub logits: *const core::ffi::c_void,
+    pub draws: *const f32,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+    pub greedy: core::ffi::c_uint,
+    pub top_k: core::ffi::c_uint,
+    pub factor: f32,
+    pub top_p: f32,
+    pub least: f32,
+    pub min_p: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SampleParams"][::core::mem::size_of::<SampleParams>() - 64usize];
+    ["Alignment of SampleParams"][::core::mem::align_of::<SampleParams>() - 8usize];
+    ["Offset of field: SampleParams::tokens"][::core::mem::offset_of!(SampleParams, tokens) - 0usize];
+    ["Offset of field: SampleParams::logp"][::core::mem::offset_of!(SampleParams, logp) - 8usize];
+    ["Offset of field: SampleParams::logits"][::core::mem::offset_of!(SampleParams, logits) - 16usize];
+    ["Offset of field: SampleParams::draws"][::core::mem::offset_of!(SampleParams, draws) - 24usize];
+    ["Offset of field: SampleParams::vocab"][::core::mem::offset_of!(SampleParams, vocab) - 32usize];
+    ["Offset of field: SampleParams::stride"][::core::mem::offset_of!(SampleParams, stride) - 36usize];
+    ["Offset of field: SampleParams::greedy"][::core::mem::offset_of!(SampleParams, greedy) - 40usize];
+    ["Offset of field: SampleParams::top_k"][::core::mem::offset_of!(SampleParams, top_k) - 44usize];
+    ["Offset of field: SampleParams::factor"][::core::mem::offset_of!(SampleParams, factor) - 48usize];
+    ["Offset of field: SampleParams::top_p"][::core::mem::offset_of!(SampleParams, top_p) - 52usize];
+    ["Offset of field: SampleParams::least"][::core::mem::offset_of!(SampleParams, least) - 56usize];
+    ["Offset of field: SampleParams::min_p"][::core::mem::offset_of!(SampleParams, min_p) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PenaliseParams {
+    pub logits: *mut core::ffi::c_void,
+    pub seen: *const core::ffi::c_uint,
+    pub pairs: core::ffi::c_uint,
+    pub rows: core::ffi::c_uint,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+    pub penalty: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PenaliseParams"][::core::mem::size_of::<PenaliseParams>() - 40usize];
+    ["Alignment of PenaliseParams"][::core::mem::align_of::<PenaliseParams>() - 8usize];
+    ["Offset of field: PenaliseParams::logits"][::core::mem::offset_of!(PenaliseParams, logits) - 0usize];
+    ["Offset of field: PenaliseParams::seen"][::core::mem::offset_of!(PenaliseParams, seen) - 8usize];
+    ["Offset of field: PenaliseParams::pairs"][::core::mem::offset_of!(PenaliseParams, pairs) - 16usize];
+    ["Offset of field: PenaliseParams::rows"][::core::mem::offset_of!(PenaliseParams, rows) - 20usize];
+    ["Offset of field: PenaliseParams::vocab"][::core::mem::offset_of!(PenaliseParams, vocab) - 24usize];
+    ["Offset of field: PenaliseParams::stride"][::core::mem::offset_of!(PenaliseParams, stride) - 28usize];
+    ["Offset of field: PenaliseParams::penalty"][::core::mem::offset_of!(PenaliseParams, penalty) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct PreferenceParams {
     pub coef: *mut f32,
     pub sums: *mut f64,
@@ -935,8 +997,7 @@ pub struct AttentionCachedParams {
     pub qkv: *const core::ffi::c_void,
     pub keys: *const core::ffi::c_void,
     pub values: *const core::ffi::c_void,
-    pub bases: *const core::ffi::c_uint,
-    pub lens: *const core::ffi::c_uint,
+    pub runs: *const core::ffi::c_uint,
     pub heads: core::ffi::c_uint,
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
@@ -945,7 +1006,7 @@ pub struct AttentionCachedParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionCachedParams"][::core::mem::size_of::<AttentionCachedParams>() - 72usize];
+    ["Size of AttentionCachedParams"][::core::mem::size_of::<AttentionCachedParams>() - 64usize];
     ["Alignment of AttentionCachedParams"][::core::mem::align_of::<AttentionCachedParams>() - 8usize];
     ["Offset of field: AttentionCachedParams::o"][::core::mem::offset_of!(AttentionCachedParams, o) - 0usize];
     ["Offset of field: AttentionCachedParams::qkv"]
@@ -954,20 +1015,18 @@ const _: () = {
         [::core::mem::offset_of!(AttentionCachedParams, keys) - 16usize];
     ["Offset of field: AttentionCachedParams::values"]
         [::core::mem::offset_of!(AttentionCachedParams, values) - 24usize];
-    ["Offset of field: AttentionCachedParams::bases"]
-        [::core::mem::offset_of!(AttentionCachedParams, bases) - 32usize];
-    ["Offset of field: AttentionCachedParams::lens"]
-        [::core::mem::offset_of!(AttentionCachedParams, lens) - 40usize];
+    ["Offset of field: AttentionCachedParams::runs"]
+        [::core::mem::offset_of!(AttentionCachedParams, runs) - 32usize];
     ["Offset of field: AttentionCachedParams::heads"]
-        [::core::mem::offset_of!(AttentionCachedParams, heads) - 48usize];
+        [::core::mem::offset_of!(AttentionCachedParams, heads) - 40usize];
     ["Offset of field: AttentionCachedParams::kv_heads"]
-        [::core::mem::offset_of!(AttentionCachedParams, kv_heads) - 52usize];
+        [::core::mem::offset_of!(AttentionCachedParams, kv_heads) - 44usize];
     ["Offset of field: AttentionCachedParams::head_dim"]
-        [::core::mem::offset_of!(AttentionCachedParams, head_dim) - 56usize];
+        [::core::mem::offset_of!(AttentionCachedParams, head_dim) - 48usize];
     ["Offset of field: AttentionCachedParams::cache_rows"]
-        [::core::mem::offset_of!(AttentionCachedParams, cache_rows) - 60usize];
+        [::core::mem::offset_of!(AttentionCachedParams, cache_rows) - 52usize];
     ["Offset of field: AttentionCachedParams::scale"]
-        [::core::mem::offset_of!(AttentionCachedParams, scale) - 64usize];
+        [::core::mem::offset_of!(AttentionCachedParams, scale) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -4,7 +4,8 @@ use duel_backend::{Backend, Real, Segment};
 use duel_cpu::Cpu;
 use duel_data::Tokenizer;
 use duel_loss::{Head, Targets};
-use duel_model::{Config, Folder, Generator, Keep, Model, Sampling};
+use duel_model::decode::{Engine, Request, Room, Sampling};
+use duel_model::{Config, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
 use duel_tests::{Batch, TempDir, TensorFile, activations, distance, host, logits, norm, shared_data, step};
@@ -120,10 +121,10 @@ fn qwen3() {
 }
 
 fn greedy(b: &Device, c: &Config, w: &Model<Real<Device>>, prompts: &[&[u32]], n: usize) -> Vec<Vec<u32>> {
-    let how = Sampling { max_new_tokens: n, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
-    let longest = prompts.iter().map(|p| p.len() + n).max().unwrap();
-    let mut generator = Generator::new(b, c, prompts.len(), longest).unwrap();
-    generator.generate(b, c, w, prompts, how, &[]).unwrap()
+    let requests = Request::each(prompts);
+    let mut engine = Engine::new(b, c, Room::of(requests.iter().copied(), prompts.len(), n)).unwrap();
+    let drawn = engine.generate(b, w, &requests, &Sampling::greedy(n), &[]).unwrap();
+    drawn.flat().into_iter().map(|completion| completion.tokens).collect()
 }
 
 /// Continuations, logits and log-probabilities of a trained model; all prompts are decoded together.

@@ -3,7 +3,8 @@
 
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
-use duel_model::{Activations, Family, Folder, Generator, Keep, Sampling};
+use duel_model::decode::{Engine, Request, Room, Sampling};
+use duel_model::{Activations, Family, Folder, Keep};
 use duel_tests::{
     Batch, Case, FAMILIES, Group, How, Objective, Outcome, Random, TempDir, activations, config, distance,
     host, tiny,
@@ -274,11 +275,11 @@ fn a_frozen_model_gives_the_same_bits() {
             let want = score(&|a| duel_model::forward(&b, &config, &weights, &layout, a));
             let got = score(&|a| duel_model::forward(&b, &config, &frozen, &layout, a));
             assert_eq!(got, want, "{family:?}");
-            let how = Sampling { max_new_tokens: 9, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 5 };
-            let mut generator = Generator::new(&b, &config, 1, 16).unwrap();
-            let prompt: &[&[u32]] = &[&[1, 2, 3]];
-            let continued = generator.generate(&b, &config, &weights, prompt, how, &[]).unwrap();
-            let again = generator.generate(&b, &config, &frozen, prompt, how, &[]).unwrap();
+            let requests = [Request { prompt: &[1, 2, 3], samples: 1, id: 0 }];
+            let how = Sampling::greedy(9);
+            let mut engine = Engine::new(&b, &config, Room::of(requests, 1, 9)).unwrap();
+            let continued = engine.generate(&b, &weights, &requests, &how, &[]).unwrap().flat();
+            let again = engine.generate(&b, &frozen, &requests, &how, &[]).unwrap().flat();
             assert_eq!(again, continued, "{family:?}");
             let all = 4 * case.manifest().parameters();
             let taken = frozen.bytes(&b);
@@ -300,13 +301,15 @@ fn sampling_does_not_depend_on_the_batch() {
         let (c, weights, mut random) = (&case.config, case.upload(&b), Random(1));
         let prompts = [3, 1, 9, 70].map(|n| random.tokens(n.min(c.max_positions - 24), c.vocab));
         let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let how = Sampling { max_new_tokens: 20, temperature: 1.0, top_k: 0, top_p: 0.95, seed: 5 };
+        let how = Sampling { max_new_tokens: 20, top_p: 0.95, ..Sampling::default() };
         let generate = |prompts: &[&[u32]]| {
-            let mut generator = Generator::new(&b, c, prompts.len(), c.max_positions).unwrap();
-            generator.generate(&b, c, &weights, prompts, how, &[]).unwrap()
+            let requests = Request::each(prompts);
+            let room = Room::of(requests.iter().copied(), prompts.len(), how.max_new_tokens);
+            let mut engine = Engine::new(&b, c, room).unwrap();
+            engine.generate(&b, &weights, &requests, &how, &[]).unwrap().flat()
         };
         let all = generate(&prompts);
-        assert!(all.iter().all(|tokens| tokens.len() == 20));
+        assert!(all.iter().all(|completion| completion.tokens.len() == 20));
         for n in 1..prompts.len() {
             assert_eq!(generate(&prompts[..n]), all[..n], "{family:?}, {n} together");
         }

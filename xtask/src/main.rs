@@ -12,8 +12,9 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
   losses          duel losses: the table of them
-  bench [--quick] [FILTER]
-                  the criterion benchmarks of the CPU, in one table
+  bench [--quick] [--isa NAME]... [FILTER]
+                  the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
+                  of those that are named (avx512, avx2, baseline)
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too

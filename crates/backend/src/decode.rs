@@ -13,15 +13,16 @@ pub trait Decode: Storage {
         rows: usize,
         dims: Heads,
     );
-    /// Attention of each row's queries to `lens[r]` consecutive cache rows from `bases[r]` on.
+    /// Attention of each row's queries to two runs of cache rows, one softmax over both: its prompt's, which several
+    /// rows may share, and its own. `runs[rows, 4]` holds first row and number of rows of the first, then of the
+    /// second; one of the two may be empty. A shared run is read once where the rows that share it are neighbours.
     fn attention_cached(
         &self,
         o: &mut Real<Self>,
         qkv: &Real<Self>,
         keys: &Real<Self>,
         values: &Real<Self>,
-        bases: &Index<Self>,
-        lens: &Index<Self>,
+        runs: &Index<Self>,
         rows: usize,
         dims: Heads,
     );

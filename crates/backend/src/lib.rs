@@ -14,6 +14,7 @@ mod portions;
 mod preference;
 mod product;
 mod repetition;
+mod sample;
 mod storage;
 mod update;
 mod weight;
@@ -34,6 +35,7 @@ pub use preference::{
 };
 pub use product::{Gemm, Products};
 pub use repetition::Repetition;
+pub use sample::{Draw, Sample};
 pub use storage::{Acc, Index, Memory, Real, Storage};
 pub use update::{AdamW, Rmsprop, Update};
 pub use weight::Weight;
@@ -61,6 +63,7 @@ pub trait Backend:
     + Decode
     + FeedForward
     + LogProbs
+    + Sample
     + Preference
     + Update
 {

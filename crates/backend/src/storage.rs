@@ -12,7 +12,7 @@ pub type Index<B> = <B as Storage>::Buf<u32>;
 pub struct Memory {
     /// Could be allocated now.
     pub free: Option<u64>,
-    /// The most that was allocated through the backend at a time.
+    /// The most that was allocated through the backend at a time; on the host, that the whole process had.
     pub peak: Option<u64>,
 }
 

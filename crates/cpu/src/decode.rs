@@ -24,15 +24,13 @@ impl<R: Real> Decode for Cpu<R> {
         }
     }
 
-    // A matrix-vector product a head, bound by memory.
     fn attention_cached(
         &self,
         o: &mut Vec<R>,
         qkv: &Vec<R>,
         keys: &Vec<R>,
         values: &Vec<R>,
-        bases: &Vec<u32>,
-        lens: &Vec<u32>,
+        runs: &Vec<u32>,
         rows: usize,
         d: Heads,
     ) {
@@ -41,17 +39,19 @@ impl<R: Real> Decode for Cpu<R> {
         self.pool.rows(o, rows * d.heads, hd, |task, out| {
             let (r, h) = (task / d.heads, task % d.heads);
             let kv = h / d.ratio();
-            let (base, len) = (bases[r] as usize, lens[r] as usize);
+            let [prefix, before, own, len] = std::array::from_fn(|i| runs[4 * r + i] as usize);
+            let seen = || (prefix..prefix + before).chain(own..own + len).map(|t| t * kv_width + kv * hd);
             let q = &qkv[r * d.qkv_width() + h * hd..][..hd];
             R::Acc::with_scratch(|scratch| {
-                let [s, sums] = take(scratch, &[len, hd]).try_into().unwrap_or_else(|_| unreachable!());
-                for (t, s) in s.iter_mut().enumerate() {
-                    *s = dot(q, &keys[(base + t) * kv_width + kv * hd..][..hd]);
+                let sizes = [before + len, hd];
+                let [s, sums] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+                for (s, at) in s.iter_mut().zip(seen()) {
+                    *s = dot(q, &keys[at..][..hd]);
                 }
                 let (total, _) = softmax_row(s, scale);
                 sums.fill(R::Acc::ZERO);
-                for (t, &p) in s.iter().enumerate() {
-                    axpy(sums, p, &values[(base + t) * kv_width + kv * hd..][..hd]);
+                for (&p, at) in s.iter().zip(seen()) {
+                    axpy(sums, p, &values[at..][..hd]);
                 }
                 scaled(out, sums, R::Acc::ONE / total);
             });

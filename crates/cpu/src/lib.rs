@@ -12,6 +12,7 @@ mod product;
 mod real;
 mod reduce;
 mod repetition;
+mod sample;
 mod simd;
 mod softmax;
 mod storage;

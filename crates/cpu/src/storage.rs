@@ -13,7 +13,10 @@ impl<R: Real> Storage for Cpu<R> {
     type Buf<T: Element> = Vec<T>;
 
     fn memory(&self) -> Memory {
-        Memory { free: available_memory(), peak: None }
+        Memory {
+            free: kilobytes("/proc/meminfo", "MemAvailable:"),
+            peak: kilobytes("/proc/self/status", "VmHWM:"),
+        }
     }
 
     fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
@@ -61,9 +64,9 @@ impl<R: Real> Storage for Cpu<R> {
     }
 }
 
-/// Bytes of memory that the system could give, where it says so.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+/// The bytes that the system gives in kilobytes in the line of `file` that begins with `name`, where it does.
+fn kilobytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -39,8 +39,7 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
         qkv: &Buf<D, R>,
         keys: &Buf<D, R>,
         values: &Buf<D, R>,
-        bases: &Buf<D, u32>,
-        lens: &Buf<D, u32>,
+        runs: &Buf<D, u32>,
         rows: usize,
         dims: Heads,
     ) {
@@ -59,8 +58,7 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
             qkv: self.read(qkv, rows * dims.qkv_width()),
             keys: self.read(keys, cache_rows * dims.kv_width()),
             values: self.read(values, cache_rows * dims.kv_width()),
-            bases: self.read(bases, rows).cast(),
-            lens: self.read(lens, rows).cast(),
+            runs: self.read(runs, 4 * rows).cast(),
             heads: narrow(dims.heads),
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
@@ -70,7 +68,7 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
         let grid = Grid::linear(rows * dims.heads, sys::ATTENTION_CACHED_THREADS)
             .with_shared(cached_bytes(narrow(dims.head_dim)));
         // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks
-        // that bases and lens name rows of the caches.
+        // that the runs are of the caches.
         unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };
     }
 }

@@ -16,6 +16,7 @@ mod preference;
 mod product;
 mod reduce;
 mod repetition;
+mod sample;
 mod scratch;
 mod squares;
 mod storage;

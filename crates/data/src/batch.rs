@@ -1,6 +1,7 @@
 //! Order, micro-batches, and the packed layout that a model computes on.
 
 use crate::Dataset;
+use duel_random::{SplitMix, mix};
 use std::ops::Range;
 
 /// The order in which epoch `epoch` visits `len` groups: a permutation that depends on nothing but the
@@ -8,25 +9,16 @@ use std::ops::Range;
 pub fn order(len: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     let mut order: Vec<u32> = (0..len as u32).collect();
     if shuffle {
-        // SplitMix64, written out: a resumed run must see the same order under every version of every library.
-        let mut state = mix(seed ^ mix(epoch));
+        // Without its first number: a resumed run must see the same order for ever.
+        let mut random = SplitMix::new(mix(seed ^ mix(epoch)));
+        random.number();
         for i in (1..len).rev() {
-            state = state.wrapping_add(GOLDEN);
             // The high half of a product maps 64 random bits to 0..=i without a visible bias.
-            let j = ((u128::from(mix(state)) * (i as u128 + 1)) >> 64) as usize;
+            let j = ((u128::from(random.number()) * (i as u128 + 1)) >> 64) as usize;
             order.swap(i, j);
         }
     }
     order
-}
-
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(GOLDEN);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 /// Splits consecutive groups of `sizes` tokens into micro-batches of at most `budget` tokens, keeping their

@@ -1,11 +1,13 @@
-//! Text from a model: greedy or drawn, many sequences at a time over one key/value cache.
+//! Text from a model: greedy or drawn, many sequences at a time over one cache of keys and values.
 //!
 //!     cargo run --package duel --example 5_decoding
 //!
-//! Needs `duel-cpu` and `duel-model`.
+//! Needs `duel-backend`, `duel-cpu` and `duel-model`.
 
+use duel_backend::Backend;
 use duel_cpu::Cpu;
-use duel_model::{Config, Generator, Model, Sampling};
+use duel_model::decode::{Completion, Engine, FinishReason, Request, Room, Sampling};
+use duel_model::{Config, Model};
 use serde_json::json;
 use std::error::Error;
 
@@ -34,23 +36,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     let normal = || (0..12).map(|_| random.f64() - 0.5).sum();
     let weights = Model::manifest(&config).init(&cpu, &config, normal)?;
 
-    let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(|prompt| tokens(prompt)).collect();
-    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    // Room for all prompts at once, each with what is added to it.
-    let mut generator = Generator::new(&cpu, &config, prompts.len(), 48)?;
+    let prompts = PROMPTS.map(tokens);
+    // Two continuations of each prompt, whose keys and values they share.
+    let requests = Request::repeated(&prompts, 2);
+    // Room for four sequences at a time: others wait until one ends.
+    let room = Room::of(requests.iter().copied(), 4, 24);
+    println!("{}", Engine::<Cpu<f32>>::plan(cpu.portions(), &config, room));
+    let mut engine = Engine::new(&cpu, &config, room)?;
     let end = [u32::from(b'\n')];
 
-    let greedy = Sampling { max_new_tokens: 24, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
-    for how in [greedy, Sampling { temperature: 0.8, top_p: 0.9, seed: 7, ..greedy }] {
+    let drawn = Sampling { max_new_tokens: 24, temperature: 0.8, top_p: 0.9, seed: 7, ..Sampling::default() };
+    for how in [Sampling::greedy(24), drawn] {
         println!("temperature {}", how.temperature);
-        let together = generator.generate(&cpu, &config, &weights, &prompts, how, &end)?;
-        for (prompt, new) in PROMPTS.iter().zip(&together) {
-            println!("  {prompt:8}{}", text(new));
-            assert!(new.len() == 24 || new.ends_with(&end));
+        let together = engine.generate(&cpu, &weights, &requests, &how, &end)?;
+        for (prompt, completions) in PROMPTS.iter().zip(&together.completions) {
+            for Completion { tokens, logps, finish_reason } in completions {
+                println!("  {prompt:8}{}  {:.1} nats", text(tokens), -logps.iter().sum::<f64>());
+                assert_eq!(*finish_reason == FinishReason::Stop, tokens.ends_with(&end));
+                assert!(tokens.len() == 24 || *finish_reason == FinishReason::Stop);
+            }
         }
-        // A sequence depends on its seed and number, not on what is decoded beside it.
-        let first = generator.generate(&cpu, &config, &weights, &prompts[..1], how, &end)?;
-        assert_eq!(first[0], together[0]);
+        // A sequence depends on the seed, its prompt and its number, not on what is decoded beside it.
+        let alone = [Request { samples: 1, ..requests[2] }];
+        let alone = engine.generate(&cpu, &weights, &alone, &how, &end)?;
+        assert_eq!(alone.completions[0][0], together.completions[2][0]);
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! `duel generate`: a text continued.
+//! `duel generate`: texts continued.
 
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_data::{Context, Message, Tokenizer};
-use duel_model::{Folder, Sampling};
+use duel_model::Folder;
+use duel_model::decode::{Completion, Drawn, Engine, Request, Room, Sampling};
 use duel_train::Error;
-use duel_train::sample::sample;
+use duel_train::sample::{SEQUENCES, sample};
 use std::path::PathBuf;
 
 /// Its arguments.
@@ -15,12 +16,15 @@ pub struct Generate {
     /// Folder of the model
     #[arg(long)]
     model: PathBuf,
-    /// Text to continue; through the chat template, as the user's message, with --chat
-    #[arg(long, allow_hyphen_values = true)]
-    prompt: String,
-    /// Treat the prompt as a user's message
+    /// Text to continue, or several; through the chat template, as the user's message, with --chat
+    #[arg(long = "prompt", required = true, allow_hyphen_values = true)]
+    prompts: Vec<String>,
+    /// Treat each prompt as a user's message
     #[arg(long)]
     chat: bool,
+    /// Continuations of each prompt
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    num_return_sequences: u32,
     /// Longest continuation in tokens
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
@@ -33,69 +37,131 @@ pub struct Generate {
     /// Sample among the likeliest tokens that together have this probability
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
+    /// Sample among tokens at least this times as likely as the likeliest; 0: all
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f64,
+    /// Divides the positive logits of tokens that the text has already, multiplies the negative ones
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f64,
     /// Seed of the sampling
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Print a line for each token, its log-probability and then its text, in the place of the text
+    #[arg(long)]
+    logprobs: bool,
     #[command(flatten)]
     machine: Machine,
 }
 
 struct Generation<'a> {
     folder: &'a Folder,
-    prompt: Vec<u32>,
+    requests: &'a [Request<'a>],
     how: Sampling,
-    stop: Vec<u32>,
+    stop: &'a [u32],
 }
 
 impl Job for Generation<'_> {
-    type Output = Vec<u32>;
-    fn run<B: Backend>(self, b: &B) -> Result<Vec<u32>, Error> {
+    type Output = Drawn;
+    fn run<B: Backend>(self, b: &B) -> Result<Drawn, Error> {
         eprintln!("{}", b.describe());
+        let config = self.folder.config();
+        let room = Room::of(self.requests.iter().copied(), SEQUENCES, self.how.max_new_tokens);
+        eprintln!("{}", Engine::<B>::plan(b.portions(), config, room));
         let weights = duel_model::load_frozen(b, self.folder)?;
-        let out = sample(b, self.folder.config(), &weights, &[self.prompt], self.how, &self.stop, |_| {})?;
-        Ok(out.into_iter().flatten().collect())
+        let mut engine = Engine::new(b, config, room)?;
+        let drawn = sample(b, &mut engine, &weights, self.requests, &self.how, self.stop, |_| {})?;
+        eprintln!("{}", drawn.pace);
+        Ok(drawn)
     }
 }
 
 impl Generate {
-    /// Prints the continuation.
+    /// Prints the continuations.
     pub fn run(&self) -> Result<(), Error> {
+        let how = self.sampling()?;
         let folder = Folder::open(&self.model)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let tokenizer = Tokenizer::from_dir(&self.model)?;
-        let prompt = if self.chat {
-            if !tokenizer.has_chat_template() {
-                return Err(Error::new(format!(
-                    "{} has no chat template, which --chat needs; leave --chat out, or add a chat_template.jinja",
-                    self.model.display()
-                )));
+        let tokens = |prompt: &String| self.tokens(&tokenizer, prompt);
+        let prompts = self.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
+        let requests = Request::repeated(&prompts, self.num_return_sequences as usize);
+        let machine = &self.machine;
+        let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
+        let stop = tokenizer.stops();
+        let drawn = chosen.run(Generation { folder: &folder, requests: &requests, how, stop })?;
+        let several = prompts.len() * self.num_return_sequences as usize > 1;
+        for (prompt, completions) in (1..).zip(&drawn.completions) {
+            for (sample, completion) in (1..).zip(completions) {
+                if several {
+                    println!("== prompt {prompt}, sample {sample}");
+                }
+                self.print(&tokenizer, completion)?;
             }
-            let chat = tokenizer.chat(&[Message::new("user", &self.prompt)], true, &Context::default())?;
-            if chat.text.is_empty() {
-                return Err(Error::new(format!(
-                    "the chat template of {} makes no text of the prompt; leave --chat out",
-                    self.model.display()
-                )));
-            }
-            tokenizer.encode(&chat.text, false)?
-        } else {
-            tokenizer.encode_prompt(&self.prompt)?
-        };
+        }
+        Ok(())
+    }
+
+    /// What the flags say, if it is in range and has an effect.
+    fn sampling(&self) -> Result<Sampling, Error> {
         let how = Sampling {
             max_new_tokens: self.max_new_tokens as usize,
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
             seed: self.seed,
         };
-        if !(how.temperature >= 0.0 && how.top_p > 0.0 && how.top_p <= 1.0) {
-            return Err(Error::new("--temperature must be 0 or above, --top-p above 0 and at most 1"));
+        how.check()?;
+        let idle = [
+            ("--num-return-sequences", self.num_return_sequences > 1),
+            ("--top-k", self.top_k > 0),
+            ("--top-p", self.top_p < 1.0),
+            ("--min-p", self.min_p > 0.0),
+        ];
+        match idle.iter().find(|(_, said)| *said && self.temperature == 0.0) {
+            Some((flag, _)) => Err(Error::new(format!(
+                "{flag} has no effect at temperature 0, where the likeliest token is taken; give --temperature 1 too"
+            ))),
+            None => Ok(how),
         }
-        let stop = tokenizer.stops().to_vec();
-        let machine = &self.machine;
-        let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
-        let out = chosen.run(Generation { folder: &folder, prompt, how, stop })?;
-        println!("{}", tokenizer.decode(&out, true)?);
+    }
+
+    fn tokens(&self, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>, Error> {
+        if !self.chat {
+            let tokens = tokenizer.encode_prompt(prompt)?;
+            if tokens.is_empty() {
+                return Err(Error::new(
+                    "the prompt is empty, and this tokenizer puts no BOS token before a text that a model could go on \
+                     from; give at least one token",
+                ));
+            }
+            return Ok(tokens);
+        }
+        if !tokenizer.has_chat_template() {
+            return Err(Error::new(format!(
+                "{} has no chat template, which --chat needs; leave --chat out, or add a chat_template.jinja",
+                self.model.display()
+            )));
+        }
+        let chat = tokenizer.chat(&[Message::new("user", prompt)], true, &Context::default())?;
+        if chat.text.is_empty() {
+            return Err(Error::new(format!(
+                "the chat template of {} makes no text of the prompt; leave --chat out",
+                self.model.display()
+            )));
+        }
+        Ok(tokenizer.encode(&chat.text, false)?)
+    }
+
+    fn print(&self, tokenizer: &Tokenizer, completion: &Completion) -> Result<(), Error> {
+        if !self.logprobs {
+            println!("{}", tokenizer.decode(&completion.tokens, true)?);
+            return Ok(());
+        }
+        for (&token, logp) in completion.tokens.iter().zip(&completion.logps) {
+            println!("{logp:.4}\t{:?}", tokenizer.decode(&[token], false)?);
+        }
         Ok(())
     }
 }

@@ -201,7 +201,7 @@ fn evaluation_and_samples_run_on_the_device() {
         .set("max-new-tokens", 6)
         .set("save-strategy", "no");
     let said = gpu.ok(&run, &[]);
-    assert!(said.contains("more while samples are drawn"), "{said}");
+    assert!(said.contains("more while their KL is measured"), "{said}");
     assert_eq!(run.metric("eval_kl").len(), 1, "{said}");
     assert!(run.metric("eval_loss")[0].is_finite());
     assert_eq!(String::from_utf8(run.file("samples.jsonl")).unwrap().lines().count(), 4);

@@ -4,10 +4,11 @@
 use crate::grammar;
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
-use duel_model::{Config as ModelConfig, Folder, Model, Sampling};
+use duel_model::decode::{Completion, Engine, Request, Room, Sampling};
+use duel_model::{Config as ModelConfig, Folder, Model};
 use duel_train::config::{Config, Maybe, Method, Options, Scheduler};
 use duel_train::report::progress::Progress;
-use duel_train::sample::{sample, sequence_kl};
+use duel_train::sample::{SEQUENCES, sample, sequence_kl};
 use duel_train::{Error, Outcome, train};
 use serde_json::json;
 use std::fs;
@@ -65,9 +66,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     let before = duel_model::load(b, &folder)?;
     let sampler = Sampler { b, tokenizer: &tokenizer, model, seed };
     let prefixes: Vec<String> = (0..PREFIXES).map(|_| grammar::sample_prefix(&mut rng)).collect();
-    let repeated: Vec<String> =
-        prefixes.iter().flat_map(|p| std::iter::repeat_n(p.clone(), COMPLETIONS)).collect();
-    let drawn = sampler.draw(&before, &repeated)?;
+    let drawn = sampler.draw(&before, &prefixes, COMPLETIONS)?;
     let mut pairs = Vec::new();
     for (prefix, texts) in prefixes.iter().zip(drawn.texts.chunks(COMPLETIONS)) {
         let mut ranked: Vec<(f64, &String)> = texts
@@ -106,8 +105,8 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<Finding, Error> {
     eprintln!("\n4. {HELD_OUT} held-out prefixes, before and after");
     let after = duel_model::load(b, &Folder::open(&dpo)?)?;
     let held_out: Vec<String> = (0..HELD_OUT).map(|_| grammar::sample_prefix(&mut rng)).collect();
-    let old = sampler.draw(&before, &held_out)?;
-    let new = sampler.draw(&after, &held_out)?;
+    let old = sampler.draw(&before, &held_out, 1)?;
+    let new = sampler.draw(&after, &held_out, 1)?;
     let kl = sequence_kl(b, model, &after, &before, &new.prompts, &new.samples)?;
     let mean = |d: &Drawn| d.rewards(&held_out).iter().sum::<f64>() / HELD_OUT as f64;
     let finding = Finding { reward_before: mean(&old), reward_after: mean(&new), kl };
@@ -200,7 +199,7 @@ struct Sampler<'a, B: Backend> {
 
 struct Drawn {
     prompts: Vec<Vec<u32>>,
-    samples: Vec<Vec<u32>>,
+    samples: Vec<Completion>,
     texts: Vec<String>,
 }
 
@@ -211,15 +210,21 @@ impl Drawn {
 }
 
 impl<B: Backend> Sampler<'_, B> {
-    fn draw(&self, weights: &Model<Real<B>>, prefixes: &[String]) -> Result<Drawn, Error> {
+    fn draw(&self, weights: &Model<Real<B>>, prefixes: &[String], each: usize) -> Result<Drawn, Error> {
         let encode = |p: &String| self.tokenizer.encode_prompt(p);
         let prompts = prefixes.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let how = Sampling { max_new_tokens: 40, temperature: 1.0, top_k: 0, top_p: 1.0, seed: self.seed };
-        let mut progress = Progress::new("sampling", "samples", 0, prompts.len() as u64);
-        let samples = sample(self.b, self.model, weights, &prompts, how, self.tokenizer.stops(), |n| {
-            progress.advance(n as u64)
+        let requests = Request::repeated(&prompts, each);
+        let how = Sampling { max_new_tokens: 40, seed: self.seed, ..Sampling::default() };
+        let room = Room::of(requests.iter().copied(), SEQUENCES, how.max_new_tokens);
+        let mut engine = Engine::new(self.b, self.model, room)?;
+        let mut progress = Progress::new("sampling", "samples", 0, (prompts.len() * each) as u64);
+        let stop = self.tokenizer.stops();
+        let drawn = sample(self.b, &mut engine, weights, &requests, &how, stop, |ended| {
+            progress.advance(ended as u64)
         })?;
-        let texts = samples.iter().map(|s| self.tokenizer.decode(s, true)).collect::<Result<_, _>>()?;
+        let samples = drawn.flat();
+        let text = |s: &Completion| self.tokenizer.decode(&s.tokens, true);
+        let texts = samples.iter().map(text).collect::<Result<_, _>>()?;
         Ok(Drawn { prompts, samples, texts })
     }
 }

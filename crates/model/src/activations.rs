@@ -1,7 +1,7 @@
 //! Every buffer of a pass.
 
 use crate::config::{Config, Mlp};
-use duel_backend::{Acc, Float, Real, Result, Storage};
+use duel_backend::{Acc, Float, Measure, Real, Result, Storage};
 
 /// What a pass keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,20 +88,10 @@ impl<B: Storage> Activations<B> {
         let mut rope = b.alloc(table.len())?;
         b.upload(&mut rope, 0, &table);
         let residuals = if keep == Keep::Nothing { 2 } else { c.layers + 1 };
-        let flow = match keep {
-            Keep::Nothing => None,
-            _ => Some(Flow {
-                stream: b.alloc(rows * c.width)?,
-                normed: b.alloc(rows * c.width)?,
-                qkv: b.alloc(rows * h.qkv_width())?,
-                attended: b.alloc(rows * h.q_width())?,
-                up: b.alloc(rows * up_width)?,
-                act: b.alloc(rows * c.mlp_width)?,
-            }),
-        };
+        let (dhidden, flow) = gradients(b, c, rows, keep)?;
         Ok(Activations {
             hidden: b.alloc(rows * c.width)?,
-            dhidden: b.alloc(if flow.is_some() { rows * c.width } else { 0 })?,
+            dhidden,
             max_rows,
             residuals: (0..residuals).map(|_| b.alloc(rows * c.width)).collect::<Result<_>>()?,
             saved: (0..if keep == Keep::All { c.layers } else { 1 }).map(saved).collect::<Result<_>>()?,
@@ -111,10 +101,31 @@ impl<B: Storage> Activations<B> {
         })
     }
 
+    /// How many of the bytes that [`Activations::new`] allocates are gradients.
+    pub fn gradient_bytes(c: &Config, max_rows: usize, keep: Keep) -> usize {
+        Measure::<B>::bytes(|b| gradients(b, c, max_rows, keep))
+    }
+
     /// Most rows of a micro-batch.
     pub fn max_rows(&self) -> usize {
         self.max_rows
     }
+}
+
+/// That of the hidden states, and those that flow down the layers; empty where nothing is kept for them.
+fn gradients<B: Storage>(b: &B, c: &Config, rows: usize, keep: Keep) -> Result<(Real<B>, Option<Flow<B>>)> {
+    if keep == Keep::Nothing {
+        return Ok((b.alloc(0)?, None));
+    }
+    let flow = Flow {
+        stream: b.alloc(rows * c.width)?,
+        normed: b.alloc(rows * c.width)?,
+        qkv: b.alloc(rows * c.heads.qkv_width())?,
+        attended: b.alloc(rows * c.heads.q_width())?,
+        up: b.alloc(rows * up_width(c))?,
+        act: b.alloc(rows * c.mlp_width)?,
+    };
+    Ok((b.alloc(rows * c.width)?, Some(flow)))
 }
 
 /// Outputs of the first half of the feed-forward.

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What can be wrong with a model folder, or with the device that should hold it.
+/// What can be wrong with a model folder, with what a model is asked to write, or with the device that should hold it.
 #[derive(Debug)]
 pub enum Error {
     /// A file of the model is missing, unreadable or wrong.
@@ -11,11 +11,13 @@ pub enum Error {
         /// What is wrong and what to do about it.
         what: String,
     },
+    /// What decoding was asked for cannot be had: one sentence.
+    Decoding(String),
     /// The device refused.
     Device(duel_backend::Error),
 }
 
-/// Result of loading, saving or allocating a model.
+/// Result of loading, saving, allocating or asking a model.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -29,6 +31,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::File { path, what } => write!(f, "{}: {what}", path.display()),
+            Error::Decoding(what) => f.write_str(what),
             Error::Device(e) => e.fmt(f),
         }
     }

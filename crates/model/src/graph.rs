@@ -3,18 +3,10 @@
 use crate::activations::Activations;
 use crate::config::Config;
 use crate::gradients::Gradients;
-use crate::layer::{CacheRows, KeysValues, Reach, layer_backward, layer_forward, norm_dims};
+use crate::layer::{Attend, CacheRows, KeysValues, Reach, layer_backward, layer_forward, norm_dims};
 use crate::linear::{norm, norm_bw};
 use crate::weights::{Model, Weights};
 use duel_backend::{Backend, Layout, Weight};
-
-/// Where attention finds keys and values.
-pub(crate) enum Attend<'a, B: Backend> {
-    /// In the packed rows themselves.
-    Packed,
-    /// In a cache; see [`crate::generate`].
-    Cached(&'a mut [KeysValues<B>], &'a CacheRows<B>),
-}
 
 /// Runs the model over a packed micro-batch: `a.hidden` receives the final hidden states of every row.
 ///
@@ -30,25 +22,28 @@ pub fn forward<B: Backend>(
     run(b, c, &w.view(), layout, a, Attend::Packed);
 }
 
+/// The same with a cache of a part a layer. A pass that fills it leaves no hidden states.
 pub(crate) fn run<B: Backend>(
     b: &B,
     c: &Config,
     w: &Model<Weight<'_, B>>,
     layout: &Layout<B>,
     a: &mut Activations<B>,
-    mut attend: Attend<'_, B>,
+    mut attend: Attend<(&mut [KeysValues<B>], &CacheRows<B>)>,
 ) {
     assert!(layout.rows <= a.max_rows(), "more rows than the activations have room for");
     b.embed(&mut a.residuals[0], w.embed, w.positions.map(Weight::real), layout, c.width);
     let streams = a.residuals.len();
     let kept = a.saved.len();
+    let filling = matches!(attend, Attend::Stored(_));
     for (l, layer) in w.layers.iter().enumerate() {
         let (x, y) = pair(&mut a.residuals, l % streams, (l + 1) % streams);
-        let cache = match &mut attend {
-            Attend::Packed => None,
-            Attend::Cached(caches, rows) => Some((&mut caches[l], *rows)),
-        };
-        layer_forward(b, c, layer, x, Some(y), &mut a.saved[l % kept], &mut a.scratch, layout, cache);
+        let y = (l + 1 < w.layers.len() || !filling).then_some(y);
+        let attend = attend.part(|(cache, at)| (&mut cache[l], *at));
+        layer_forward(b, c, layer, x, y, &mut a.saved[l % kept], &mut a.scratch, layout, attend);
+    }
+    if filling {
+        return;
     }
     let last = &a.residuals[w.layers.len() % streams];
     norm(b, &mut a.hidden, &mut a.stats, last, &w.norm, norm_dims(c, layout.rows));
@@ -85,7 +80,7 @@ pub fn backward<B: Backend>(
     for (l, (layer, grad)) in w.layers.iter().zip(g.layers).enumerate().skip(lowest).rev() {
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
-            layer_forward(b, c, layer, x, None, saved, &mut a.scratch, layout, None);
+            layer_forward(b, c, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);
         }
         let own = reaches[l].filter(|_| l == lowest && !input);
         let reach = own.unwrap_or(Reach::Below);

@@ -9,11 +9,31 @@ use duel_backend::{Acc, Backend, Gemm, Index, Layout, Norm as NormDims, Real, St
 /// A layer's cached keys and values.
 pub(crate) type KeysValues<B> = (Real<B>, Real<B>);
 
-/// Where each decoded row writes and reads in the cache.
+/// Where each row writes and reads in the cache: a row number, and two runs of rows.
 pub(crate) struct CacheRows<B: Storage> {
     pub slots: Index<B>,
-    pub bases: Index<B>,
-    pub lens: Index<B>,
+    pub runs: Index<B>,
+}
+
+/// Where attention finds keys and values; `C` is a cache, or a layer's part of one.
+pub(crate) enum Attend<C> {
+    /// In the packed rows themselves.
+    Packed,
+    /// There too, and the cache receives them: all that such a pass is for.
+    Stored(C),
+    /// In the cache, which receives those of the rows before.
+    Cached(C),
+}
+
+impl<C> Attend<C> {
+    /// The same of a part of the cache.
+    pub fn part<'a, P>(&'a mut self, part: impl FnOnce(&'a mut C) -> P) -> Attend<P> {
+        match self {
+            Attend::Packed => Attend::Packed,
+            Attend::Stored(cache) => Attend::Stored(part(cache)),
+            Attend::Cached(cache) => Attend::Cached(part(cache)),
+        }
+    }
 }
 
 /// The norms and the four products of a layer.
@@ -40,7 +60,8 @@ fn dims(c: &Config, rows: usize) -> Dims {
     }
 }
 
-/// From `x` to `y`; without `y` it stops when all that the backward reads is there.
+/// From `x` to `y`; without `y` it stops when all that is read later is there: by the backward, or of a pass that fills
+/// a cache in the cache.
 pub(crate) fn layer_forward<B: Backend>(
     b: &B,
     c: &Config,
@@ -50,7 +71,7 @@ pub(crate) fn layer_forward<B: Backend>(
     s: &mut Saved<B>,
     Scratch { normed, act, rope }: &mut Scratch<B>,
     layout: &Layout<B>,
-    cache: Option<(&mut KeysValues<B>, &CacheRows<B>)>,
+    mut attend: Attend<(&mut KeysValues<B>, &CacheRows<B>)>,
 ) {
     let rows = layout.rows;
     let d = dims(c, rows);
@@ -65,11 +86,16 @@ pub(crate) fn layer_forward<B: Backend>(
     if c.rope.is_some() {
         b.rope(&mut s.qkv, rope, &layout.positions, rows, false, c.heads);
     }
-    match cache {
-        None => b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads),
-        Some(((keys, values), at)) => {
-            b.kv_store(keys, values, &s.qkv, &at.slots, rows, c.heads);
-            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.bases, &at.lens, rows, c.heads);
+    if let Attend::Stored(((keys, values), at)) | Attend::Cached(((keys, values), at)) = &mut attend {
+        b.kv_store(keys, values, &s.qkv, &at.slots, rows, c.heads);
+    }
+    match attend {
+        Attend::Stored(_) if y.is_none() => return,
+        Attend::Packed | Attend::Stored(_) => {
+            b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads)
+        }
+        Attend::Cached(((keys, values), at)) => {
+            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.runs, rows, c.heads);
         }
     }
     linear(b, &mut s.middle, &s.attended, &w.out, Some(x), d.out);

@@ -3,9 +3,9 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::SINGLE;
-use crate::weights::{Model, Shape};
+use crate::weights::{Model, Shape, Weights};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
-use duel_backend::{Backend, Element, Float, Real};
+use duel_backend::{Backend, Element, Float, Real, Weight};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -48,21 +48,32 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
 pub fn first_not_finite<B: Backend>(
     b: &B,
     manifest: &Model<Shape>,
-    model: &Model<Real<B>>,
+    weights: &impl Weights<B>,
 ) -> Result<Option<String>> {
-    // Not an array: it is too large for a stack.
-    let mut staging = Vec::new();
-    staging.resize(STAGED, B::Real::default());
-    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
-        for from in (0..shape.len()).step_by(STAGED) {
-            let part = &mut staging[..STAGED.min(shape.len() - from)];
-            b.download(part, buf, from)?;
-            if part.iter().any(|x| !x.to_f64().is_finite()) {
-                return Ok(Some(shape.pieces[0].name.clone()));
-            }
+    for (shape, weight) in manifest.iter().into_iter().zip(weights.view().iter()) {
+        let finite = match weight {
+            Weight::Real(buf) => finite::<B, B::Real>(b, buf, shape.len())?,
+            Weight::Narrow(buf) => finite::<B, B::Narrow>(b, buf, shape.len())?,
+        };
+        if !finite {
+            return Ok(Some(shape.pieces[0].name.clone()));
         }
     }
     Ok(None)
+}
+
+/// Whether the first `len` elements are finite numbers.
+fn finite<B: Backend, T: Float>(b: &B, buf: &B::Buf<T>, len: usize) -> Result<bool> {
+    // Not an array: it is too large for a stack.
+    let mut staging = vec![T::default(); STAGED];
+    for from in (0..len).step_by(STAGED) {
+        let part = &mut staging[..STAGED.min(len - from)];
+        b.download(part, buf, from)?;
+        if part.iter().any(|x| !x.to_f64().is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// One tensor of a file to be written; its bytes are made when its turn comes, so that a model is never held twice.

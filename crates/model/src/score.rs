@@ -2,6 +2,7 @@
 
 use crate::family::{Family, Output};
 use crate::keys::{Keys, Read};
+use duel_random::SplitMix;
 use serde_json::{Map, Value, json};
 use std::f64::consts::TAU;
 
@@ -57,18 +58,12 @@ pub(crate) fn write(family: Family, json: &mut Map<String, Value>, pad: Option<u
     }
 }
 
-/// A fresh head: normal with deviation 1/sqrt(width + 1) (Stiennon et al., 2020), by Box and Muller's method from
-/// SplitMix64 (Steele et al., 2014), written out so that a seed means the same under every version of every library.
-/// Rounded to single precision, as a file would hold it: weights in bf16 and their masters come from one number.
+/// A fresh head: normal with deviation 1/sqrt(width + 1) (Stiennon et al., 2020), by Box and Muller's method. Rounded
+/// to single precision, as a file would hold it: weights in bf16 and their masters come from one number.
 pub(crate) fn fresh(width: usize, seed: u64) -> impl Iterator<Item = f64> {
-    let mut state = seed ^ u64::from_le_bytes(*b"score hd");
+    let mut random = SplitMix::new(seed ^ u64::from_le_bytes(*b"score hd"));
     // In 0..1, without 0: the logarithm is finite.
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (((x ^ (x >> 31)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut uniform = move || ((random.number() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let deviation = deviation(width);
     std::iter::repeat_with(move || {
         let radius = (-2.0 * uniform().ln()).sqrt();

@@ -1,13 +1,13 @@
 //! Groups through the model: micro-batches packed without padding, scored or differentiated.
 
 use crate::Error;
+use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, pack};
 use duel_loss::{Head, Known, ResponseStats, ScalarHead, Targets};
 use duel_model::{
     Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
 };
-use duel_optim::{Algorithm, Optimizer};
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +60,6 @@ impl Room {
         let (rows, positions) = (self.rows.max(other.rows), self.positions.max(other.positions));
         Room { rows, positions, ..self }
     }
-}
-
-/// Bytes of a parameter in training: its weight, gradient, moments and master, and the reference's weight where that is
-/// kept.
-pub fn parameter_bytes<B: Backend>(algorithm: Algorithm, keep_reference: bool) -> usize {
-    let masters = usize::from(Optimizer::<B>::needs_masters());
-    size_of::<B::Real>() * (1 + usize::from(keep_reference))
-        + size_of::<B::Acc>() * (1 + algorithm.moments() + masters)
 }
 
 /// What the hidden states become.
@@ -137,16 +129,20 @@ impl<'b, B: Backend> Engine<'b, B> {
         ds.group(i as usize).responses().len() + usize::from(self.scoring.prompts)
     }
 
-    /// Bytes that [`Engine::new`] allocates.
-    pub fn bytes(model: &Config, room: Room, keep: Keep) -> usize {
-        Measure::<B>::bytes(|b| Activations::new(b, model, room.rows, room.positions, keep))
-            + Measure::<B>::bytes(|b| Layout::new(b, room.rows))
-            + match model.output {
-                ModelOutput::Logits => Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits),
-                ModelOutput::Score => {
-                    ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows))
-                }
-            }
+    /// What [`Engine::new`] allocates: activations that a forward pass fills, gradients of them, logits with what goes
+    /// with them, and the layout of a micro-batch.
+    pub fn bytes(model: &Config, room: Room, keep: Keep) -> Bytes {
+        let pass = Measure::<B>::bytes(|b| Activations::new(b, model, room.rows, room.positions, keep));
+        let gradients = Activations::<B>::gradient_bytes(model, room.rows, keep);
+        let head = match model.output {
+            ModelOutput::Logits => Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits),
+            ModelOutput::Score => ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows)),
+        };
+        Bytes::default()
+            .and("activations", pass - gradients)
+            .and("their gradients", gradients)
+            .and(if model.output == ModelOutput::Logits { "logits" } else { "values" }, head)
+            .and("layout", Measure::<B>::bytes(|b| Layout::new(b, room.rows)))
     }
 
     /// Micro-batches of the groups `indices`, each a run of them.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 mod error;
 mod follow;
+pub mod memory;
 pub mod objective;
 pub mod reference;
 pub mod report;

@@ -5,76 +5,44 @@ use crate::engine::{Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
 use duel_data::{Builder, Options, Task, Truncation, Whole};
-use duel_model::{Config, Generator, Keep, Sampling, Weights};
+use duel_model::decode::{self, Completion, Drawn, Request, Sampling};
+use duel_model::{Config, Keep, Weights};
 
-/// Prompts that are decoded at a time.
-const BATCH: usize = 64;
+/// Sequences that are decoded at a time, where memory says nothing else.
+pub const SEQUENCES: usize = 64;
 
-/// Continues every prompt; returns the new tokens of each.
+/// Continues the prompts of `requests`; `each` hears how many completions a pass ended.
+///
+/// # Errors
+/// As [`decode::Engine::run`], or Ctrl-C.
 pub fn sample<B: Backend>(
     b: &B,
-    model: &Config,
+    engine: &mut decode::Engine<B>,
     weights: &impl Weights<B>,
-    prompts: &[Vec<u32>],
-    how: Sampling,
+    requests: &[Request<'_>],
+    how: &Sampling,
     stop: &[u32],
     mut each: impl FnMut(usize),
-) -> Result<Vec<Vec<u32>>, Error> {
-    if let Some(token) = prompts.iter().flatten().find(|t| **t as usize >= model.vocab) {
-        return Err(Error::new(format!(
-            "the tokenizer gives token {token}, the model has only {} embeddings; they do not belong together",
-            model.vocab
-        )));
-    }
-    if prompts.iter().any(Vec::is_empty) {
-        return Err(Error::new(
-            "the prompt is empty, and this tokenizer puts no BOS token before a text that a model could go on from; give \
-             at least one token",
-        ));
-    }
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    if longest >= model.max_positions {
-        return Err(Error::new(format!(
-            "a prompt of {longest} tokens cannot be continued: the model has {} positions; shorten it",
-            model.max_positions
-        )));
-    }
-    let room = room(model, longest, how.max_new_tokens);
-    let mut generator = Generator::new(b, model, prompts.len().min(BATCH), room)?;
-    let mut out = Vec::new();
-    for (i, batch) in prompts.chunks(BATCH).enumerate() {
-        let prompts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-        let how = Sampling { seed: how.seed.wrapping_add((i as u64) << 32), ..how };
-        out.extend(generator.generate(b, model, weights, &prompts, how, stop)?);
-        each(batch.len());
-        if signal::interrupted() {
-            return Err(Error::new("stopped while sampling"));
-        }
-    }
-    Ok(out)
+) -> Result<Drawn, Error> {
+    let drawn = engine.run(b, weights, requests, how, stop, |ended| {
+        each(ended.len());
+        !signal::interrupted()
+    })?;
+    if signal::interrupted() { Err(Error::new("stopped while sampling")) } else { Ok(drawn) }
 }
 
-/// Tokens that a prompt and its continuation take at most.
-fn room(model: &Config, longest: usize, max_new_tokens: usize) -> usize {
-    longest.saturating_add(max_new_tokens).min(model.max_positions)
-}
-
-/// Bytes that drawing samples of so many prompts takes while it lasts; with `kl`, or measuring their KL, which comes
-/// after.
-pub fn bytes<B: Backend>(
+/// Bytes that measuring the KL of a sample of each request takes while it lasts.
+pub fn kl_bytes<B: Backend>(
     portions: Portions,
     model: &Config,
-    prompts: &[usize],
+    requests: &[Request<'_>],
     max_new_tokens: usize,
-    kl: bool,
 ) -> usize {
-    let longest = prompts.iter().copied().max().unwrap_or(0);
-    let (batch, room) = (prompts.len().min(BATCH), room(model, longest, max_new_tokens));
-    let drawn = Generator::<B>::bytes(model, batch, room);
     // As long as any sample can be, and as many tokens as fit into a micro-batch.
-    let rows = (batch * room).min(portions.tokens).max(room);
-    let scored = Room::of::<B>(portions, rows, room, model.vocab);
-    if kl { drawn.max(Engine::<B>::bytes(model, scored, Keep::Nothing)) } else { drawn }
+    let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
+    let positions = longest.saturating_add(max_new_tokens).min(model.max_positions);
+    let rows = (requests.len().min(SEQUENCES) * positions).min(portions.tokens).max(positions);
+    Engine::<B>::bytes(model, Room::of::<B>(portions, rows, positions, model.vocab), Keep::Nothing).total()
 }
 
 /// Mean over the samples of `ln policy(y|x) - ln reference(y|x)`: an unbiased estimate of the sequence KL of the policy
@@ -85,7 +53,7 @@ pub fn sequence_kl<B: Backend>(
     policy: &impl Weights<B>,
     reference: &impl Weights<B>,
     prompts: &[Vec<u32>],
-    samples: &[Vec<u32>],
+    samples: &[Completion],
 ) -> Result<f64, Error> {
     let options = Options {
         task: Task::Sft,
@@ -95,11 +63,11 @@ pub fn sequence_kl<B: Backend>(
     };
     let mut builder = Builder::new(&options);
     for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
-        builder.push(i + 1, prompt, &[sample])?;
+        builder.push(i + 1, prompt, &[&sample.tokens])?;
     }
     let ds = builder.finish()?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
-    let mut engine = Engine::new(b, model, Room::plan(b, &ds, BATCH, 0, model.vocab), Keep::Nothing)?;
+    let mut engine = Engine::new(b, model, Room::plan(b, &ds, SEQUENCES, 0, model.vocab), Keep::Nothing)?;
     let policy = engine.score(policy, &ds, &indices, |_| true)?;
     let reference = engine.score(reference, &ds, &indices, |_| true)?;
     let total: f64 = policy.iter().zip(&reference).map(|(p, r)| p.logp - r.logp).sum();

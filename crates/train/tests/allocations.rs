@@ -3,7 +3,8 @@
 use duel_backend::{Backend, Storage, Update};
 use duel_cpu::Cpu;
 use duel_data::{Builder, Options, Task, Truncation, Whole};
-use duel_model::{Config, Generator, Keep, Model, Output};
+use duel_model::decode;
+use duel_model::{Config, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -72,14 +73,15 @@ fn the_plan_is_what_is_allocated() {
     for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
         for keep in [Keep::Nothing, Keep::Residuals, Keep::All] {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
-            let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep);
+            let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep).total();
             check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());
         }
         if config.output == Output::Score {
             continue;
         }
-        let plan = Generator::<Cpu<f32>>::bytes(&config, 7, 300);
-        check(plan, || Generator::new(&cpu, &config, 7, 300).unwrap());
+        let room = decode::Room { sequences: 7, longest: 200, prompts: 900, new_tokens: 100 };
+        let plan = decode::Engine::<Cpu<f32>>::plan(cpu.portions(), &config, room);
+        check(plan.bytes(), || decode::Engine::new(&cpu, &config, room).unwrap());
     }
 }
 

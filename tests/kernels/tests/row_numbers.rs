@@ -44,17 +44,21 @@ fn kv_store() {
     });
 }
 
+/// Of a run: where it begins, or where it ends, is outside.
 #[test]
 fn attention_cached() {
-    check(|b, keys, bases| {
+    for runs in [[5, 1, 0, 1], [0, 1, 5, 1], [0, 0, 4, 2], [1, u32::MAX, 0, 0], [0, 6, 0, 0]] {
+        let b = Device::new(Emulation::new(Schedule::new(Order::Forward, Copies::Lazy)));
         let heads = Heads { heads: 1, kv_heads: 1, head_dim: WIDTH };
-        let (mut o, values) =
-            (b.alloc(3 * WIDTH).expect("room for a test"), b.alloc(5 * WIDTH).expect("room for a test"));
-        let qkv = b.alloc(3 * heads.qkv_width()).expect("room for a test");
-        let mut lens = b.alloc(3).expect("room for a test");
-        b.upload(&mut lens, 0, &[1, 1, 1]);
-        b.attention_cached(&mut o, &qkv, keys, &values, bases, &lens, 3, heads);
-    });
+        let floats = |n| b.alloc::<f32>(n).expect("room for a test");
+        let (mut o, qkv) = (floats(2 * WIDTH), floats(2 * heads.qkv_width()));
+        let (keys, values) = (floats(5 * WIDTH), floats(5 * WIDTH));
+        let mut index = b.alloc(8).expect("room for a test");
+        b.upload(&mut index, 0, &[[0, 5, 4, 1], runs].concat());
+        b.attention_cached(&mut o, &qkv, &keys, &values, &index, 2, heads);
+        let error = b.finish().expect_err("not all rows are there").to_string();
+        assert!(error.contains("rows"), "{runs:?}: {error}");
+    }
 }
 
 #[test]

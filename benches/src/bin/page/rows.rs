@@ -8,7 +8,8 @@ use duel_benches::verb::{Call, Verb, Work, step_calls};
 use duel_data::{Builder, Options, Task, Truncation, Whole, pack};
 use duel_model::{Config, Keep, Model};
 use duel_optim::Algorithm;
-use duel_train::engine::{Engine, Room, parameter_bytes};
+use duel_train::engine::{Engine, Room};
+use duel_train::memory::Bytes;
 
 /// Lengths of sequences at which attention is shown.
 const SHOWN_LENGTHS: [usize; 3] = [512, 2048, 8192];
@@ -95,12 +96,12 @@ impl Step {
 
     /// Bytes of weights, gradients, moments and masters: the trainer's own number.
     pub fn state_bytes(&self) -> usize {
-        self.parameters() * parameter_bytes::<Gpu>(ADAMW, false)
+        Bytes::of_parameters::<Gpu>(self.parameters(), ADAMW, false).total()
     }
 
     /// Bytes of activations and of the head's chunk: the trainer's own number.
     pub fn pass_bytes(&self) -> usize {
-        Engine::<Gpu>::bytes(&self.config, self.room(), Keep::All)
+        Engine::<Gpu>::bytes(&self.config, self.room(), Keep::All).total()
     }
 
     /// Bytes that the optimizer's update moves.

@@ -1,7 +1,6 @@
 //! What the numbers were measured on, and when.
 
 use duel_benches::{ceiling, cores};
-use duel_cpu::Isa;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::SystemTime;
@@ -12,8 +11,6 @@ pub struct Machine {
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Instruction set that the kernels run on.
-    pub isa: Isa,
     /// Bytes of the last-level cache, where the system says.
     pub cache: Option<usize>,
     /// Day in UTC, as `YYYY-MM-DD`.
@@ -24,19 +21,15 @@ pub struct Machine {
 
 impl Machine {
     /// Asks the system.
-    ///
-    /// # Errors
-    /// `DUEL_ISA` is wrong.
-    pub fn this() -> Result<Self, String> {
+    pub fn this() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Ok(Machine {
+        Machine {
             cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: cores(),
-            isa: duel_cpu::instruction_set().map_err(|e| e.to_string())?,
             cache: ceiling::cache_bytes(),
             date: date(now / 86_400),
             rustc: rustc().unwrap_or_else(|| "unknown".to_owned()),
-        })
+        }
     }
 
     /// CPU and cores as a part of a file's name.
@@ -48,7 +41,7 @@ impl Machine {
 
     /// For the results file.
     pub fn json(&self) -> Value {
-        json!({ "cpu": self.cpu, "cores": self.cores, "isa": self.isa.to_string(), "last_level_cache_bytes": self.cache })
+        json!({ "cpu": self.cpu, "cores": self.cores, "last_level_cache_bytes": self.cache })
     }
 }
 

@@ -135,7 +135,7 @@ impl Rows {
     }
 
     /// For the results file: seconds, operations and bytes, without prefixes.
-    pub fn json(&self, machine: &Machine, quick: bool) -> Value {
+    pub fn json(&self) -> Value {
         let fma: Vec<_> = self
             .ceilings
             .fma
@@ -143,7 +143,6 @@ impl Rows {
             .map(|(n, rate)| json!({ "threads": n, "flop_per_second": rate }))
             .collect();
         json!({
-            "date": machine.date, "machine": machine.json(), "rustc": machine.rustc, "quick": quick,
             "ceilings": {
                 "fma": fma, "copy_bytes_per_second": self.ceilings.copy,
                 "copy_in_cache_bytes_per_second": self.ceilings.cached_copy,
@@ -251,7 +250,6 @@ impl StepRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duel_cpu::Isa;
 
     fn measured(id: [&str; 3], work: Work, seconds: f64) -> Measured {
         Measured { id: id.map(str::to_owned), work, seconds, interval: [seconds; 2] }
@@ -259,7 +257,7 @@ mod tests {
 
     fn machine() -> Machine {
         let (cpu, date, rustc) = ("a cpu".to_owned(), "2000-01-01".to_owned(), "rustc".to_owned());
-        Machine { cpu, cores: 2, isa: Isa::Avx2, cache: Some(32 << 20), date, rustc }
+        Machine { cpu, cores: 2, cache: Some(32 << 20), date, rustc }
     }
 
     /// 100 and 200 operations a second at most, 10 bytes from memory and 40 in the cache.

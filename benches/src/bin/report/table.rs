@@ -4,12 +4,13 @@ use crate::machine::Machine;
 use crate::rows::{Bound, Rows, StepRow, VerbRow};
 use duel_benches::markdown::{percent, table, time};
 use duel_benches::step::Series;
+use duel_cpu::Isa;
 
-/// The whole report.
-pub fn markdown(rows: &Rows, machine: &Machine) -> String {
+/// The whole report of an instruction set.
+pub fn markdown(rows: &Rows, machine: &Machine, isa: Isa) -> String {
     let mut text = format!(
         "{}, {} core(s), {}, {}, {}\n\n",
-        machine.cpu, machine.cores, machine.isa, machine.rustc, machine.date
+        machine.cpu, machine.cores, isa, machine.rustc, machine.date
     );
     text += &ceilings(rows);
     if !rows.verbs.is_empty() {

@@ -350,6 +350,11 @@ options! {
         /// Sample among the likeliest tokens that together have this probability. [default: 1.0]
         top_p: f64 = 1.0,
             in Range("above 0 and at most 1", |&x| x > 0.0 && x <= 1.0), needs [SAMPLES, CHANCE], may change;
+        /// Sample among tokens at least this times as likely as the likeliest; 0: all. [default: 0.0]
+        min_p: f64 = 0.0,
+            in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [SAMPLES, CHANCE], may change;
+        /// Divides positive logits of tokens that the text has already, multiplies negative ones. [default: 1.0]
+        repetition_penalty: f64 = 1.0, in POSITIVE, needs [SAMPLES], may change;
         /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written). [default: none]
         report_to: ReportTo = ReportTo::None, may change;
     }

@@ -13,7 +13,7 @@ use crate::signal;
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
 use duel_loss::Totals;
-use duel_model::{Frozen, Model};
+use duel_model::{Frozen, Model, decode};
 use serde_json::json;
 
 /// What an evaluation needs.
@@ -22,6 +22,8 @@ pub struct Evaluation<B: Backend> {
     pub examples: Examples,
     /// For the KL of samples from a reference that stays; kept only when samples are drawn.
     pub reference_weights: Option<Frozen<B>>,
+    /// What draws the samples, if any are wanted.
+    pub sampler: Option<decode::Engine<B>>,
 }
 
 impl<B: Backend> Evaluation<B> {
@@ -63,7 +65,7 @@ impl<B: Backend> Evaluation<B> {
     /// # Errors
     /// The device or the disk failed.
     pub fn draw(
-        &self,
+        &mut self,
         samples: &Samples,
         engine: &Engine<'_, B>,
         weights: &Model<Real<B>>,
@@ -73,18 +75,17 @@ impl<B: Backend> Evaluation<B> {
         output: &Output,
     ) -> Result<Option<f64>, Error> {
         let Samples { prompts, how } = samples;
-        if prompts.is_empty() {
-            return Ok(None);
-        }
+        let Some(sampler) = self.sampler.as_mut().filter(|_| !prompts.is_empty()) else { return Ok(None) };
         let (b, model) = (engine.b, &engine.model);
-        let drawn = match sample(b, model, weights, prompts, *how, tokenizer.stops(), |_| {}) {
+        let drawn = sample(b, sampler, weights, &samples.requests(), how, tokenizer.stops(), |_| {});
+        let drawn = match drawn {
             Err(_) if signal::interrupted() => return Ok(None),
-            drawn => drawn?,
+            drawn => drawn?.flat(),
         };
         let mut lines = String::new();
         for (prompt, sample) in prompts.iter().zip(&drawn) {
             let text = |ids: &[u32]| tokenizer.decode(ids, true);
-            let line = json!({"step": step, "prompt": text(prompt)?, "completion": text(sample)?});
+            let line = json!({"step": step, "prompt": text(prompt)?, "completion": text(&sample.tokens)?});
             lines += &format!("{line}\n");
         }
         output.add_samples(&lines)?;

@@ -20,7 +20,7 @@ use data::Data;
 use duel_backend::{Backend, Dtype, Element};
 use duel_data::Tokenizer;
 use duel_loss::Totals;
-use duel_model::{Folder, Model};
+use duel_model::{Folder, Model, decode};
 use duel_optim::Optimizer;
 use evaluate::Evaluation;
 use examples::Examples;
@@ -80,6 +80,11 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
                 reference_weights: (plan.keep_reference && plan.follow.is_none())
                     .then(|| duel_model::load_frozen(b, &folder))
                     .transpose()?,
+                sampler: plan
+                    .samples
+                    .as_ref()
+                    .map(|samples| decode::Engine::new(b, model, samples.room()))
+                    .transpose()?,
             })
         }
     };
@@ -94,11 +99,16 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             Some(Following { weights, every, share })
         }
     };
+    let masters =
+        Optimizer::<B>::needs_masters().then(|| duel_model::load_masters(b, &folder)).transpose()?;
+    let model = &model.clone();
+    // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
+    drop(folder);
     let mut grads = manifest.alloc::<B, B::Acc>(b)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, plan.algorithm, shapes)?;
-    if Optimizer::<B>::needs_masters() {
-        optimizer = optimizer.with_masters(duel_model::load_masters(b, &folder)?);
+    if let Some(masters) = masters {
+        optimizer = optimizer.with_masters(masters);
     }
     let mut state = State { content, ..State::default() };
     if let Some(c) = &checkpoint {

@@ -3,12 +3,14 @@
 use super::data::Data;
 use super::visits::Visits;
 use crate::config::{Config, Optim, SaveStrategy, Scheduler};
-use crate::engine::{Engine, Room, Scoring, parameter_bytes};
+use crate::engine::{Engine, Room, Scoring};
+use crate::memory::Bytes;
 use crate::objective::Objective;
 use crate::sample;
 use duel_backend::Backend;
 use duel_data::Dataset;
-use duel_model::{Config as ModelConfig, Keep, Model, Sampling, Shape};
+use duel_model::decode::{self, Request, Room as SampleRoom, Sampling};
+use duel_model::{Config as ModelConfig, Keep, Model, Shape};
 use duel_optim::{Algorithm, Schedule, ScheduleKind};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -112,21 +114,31 @@ impl Plan {
 
     /// What will be done and the memory that it takes.
     fn work<B: Backend>(&self, b: &B, model: &ModelConfig, parameters: usize) -> String {
-        let bytes = parameters * parameter_bytes::<B>(self.algorithm, self.keep_reference)
-            + Engine::<B>::bytes(model, self.room, self.keep);
+        let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
+        let sampler = self.samples.as_ref().map(sampler);
+        let bytes = Bytes::of_parameters::<B>(parameters, self.algorithm, self.keep_reference)
+            .with(Engine::<B>::bytes(model, self.room, self.keep))
+            .and("samples", sampler.map_or(0, |plan| plan.bytes()));
+        // On the host the program, its tokenizer and its rows are there already.
+        let before = b.memory().peak.filter(|peak| *peak > 0);
+        let before =
+            before.map_or(String::new(), |peak| format!(", beside {:.2} GB before", peak as f64 / 1e9));
         let mut text = format!(
-            "plan  {} steps of {} groups, micro-batches of up to {} tokens, {:.2} GB to be allocated; {}\n",
+            "plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n",
             self.visits.total,
             self.visits.batch,
             self.room.rows,
-            bytes as f64 / 1e9,
             b.describe()
         );
-        if let Some(Samples { prompts, how }) = &self.samples {
-            let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
-            let bytes =
-                sample::bytes::<B>(b.portions(), model, &lengths, how.max_new_tokens, self.keep_reference);
-            text += &format!("      up to {:.2} GB more while samples are drawn\n", bytes as f64 / 1e9);
+        let bytes = bytes.total();
+        if let Some((samples, plan)) = self.samples.as_ref().zip(sampler) {
+            text += &format!("      samples: {plan}\n");
+            if self.keep_reference {
+                let new = samples.how.max_new_tokens;
+                let bytes = sample::kl_bytes::<B>(b.portions(), model, &samples.requests(), new);
+                text +=
+                    &format!("      up to {:.2} GB more while their KL is measured\n", bytes as f64 / 1e9);
+            }
         }
         if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes as f64 > *free) {
             text += &format!(
@@ -146,6 +158,16 @@ impl fmt::Display for Plan {
 }
 
 impl Samples {
+    /// One of each prompt.
+    pub fn requests(&self) -> Vec<Request<'_>> {
+        Request::each(&self.prompts)
+    }
+
+    /// Room to draw them.
+    pub fn room(&self) -> SampleRoom {
+        SampleRoom::of(self.requests(), sample::SEQUENCES, self.how.max_new_tokens)
+    }
+
     fn of(c: &Config, model: &ModelConfig, eval: &Dataset) -> Self {
         let continued = eval.groups().filter(|g| (1..model.max_positions).contains(&g.prompt.len()));
         Samples {
@@ -155,6 +177,8 @@ impl Samples {
                 temperature: c.temperature,
                 top_k: c.top_k,
                 top_p: c.top_p,
+                min_p: c.min_p,
+                repetition_penalty: c.repetition_penalty,
                 seed: c.seed,
             },
         }

@@ -2,7 +2,8 @@
 
 use super::{CPU, file, made};
 use crate::Files;
-use duel_model::{Config, Folder, Sampling};
+use duel_model::decode::{Engine, Request, Room, Sampling};
+use duel_model::{Config, Folder};
 use duel_tests::{Case, FAMILIES, TensorFile, config, merge, tiny};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -59,8 +60,9 @@ pub fn load(dir: &Path) -> Result<(), String> {
     let folder = Folder::open(dir).map_err(said)?;
     let weights = duel_model::load(&*CPU, &folder).map_err(said)?;
     duel_model::load_frozen(&*CPU, &folder).map_err(said)?;
-    let how = Sampling { max_new_tokens: 2, temperature: 1.0, top_k: 0, top_p: 0.9, seed: 1 };
-    duel_train::sample::sample(&*CPU, folder.config(), &weights, &[vec![1, 2, 3]], how, &[], |_| ())
-        .map_err(|e| e.to_string())?;
+    let how = Sampling { max_new_tokens: 2, top_p: 0.9, ..Sampling::default() };
+    let requests = [Request { prompt: &[1, 2, 3], samples: 1, id: 0 }];
+    let mut engine = Engine::new(&*CPU, folder.config(), Room::of(requests, 1, 2)).map_err(said)?;
+    engine.generate(&*CPU, &weights, &requests, &how, &[]).map_err(said)?;
     Ok(())
 }

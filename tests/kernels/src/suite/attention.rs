@@ -176,8 +176,8 @@ pub fn attention_rows(devices: &impl Devices) {
 /// Rows into a cache in some order, then queries over runs of it.
 struct Cached {
     dims: Heads,
-    /// First cache row and number of rows that a query sees, for each query.
-    runs: Vec<(u32, u32)>,
+    /// First cache row and number of rows of the two runs that a query sees, for each query.
+    runs: Vec<[u32; 4]>,
     capacity: usize,
     scale: f64,
 }
@@ -188,18 +188,16 @@ impl Operation for Cached {
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let (d, n) = (self.dims, self.capacity);
+        let (d, n, rows) = (self.dims, self.capacity, self.runs.len());
         let new = bench.real(b, n * d.qkv_width(), self.scale);
-        let qkv = bench.real(b, self.runs.len() * d.qkv_width(), self.scale);
+        let qkv = bench.real(b, rows * d.qkv_width(), self.scale);
         // Every row of the cache once: 7 has no factor in common with the capacities below.
         let slots = upload(b, &(0..n).map(|i| (7 * i % n) as u32).collect::<Vec<_>>());
-        let (bases, lens): (Vec<_>, Vec<_>) = self.runs.iter().copied().unzip();
         let mut keys = bench.output(b, n * d.kv_width());
         let mut values = bench.output(b, n * d.kv_width());
-        let mut o = bench.output(b, self.runs.len() * d.q_width());
+        let mut o = bench.output(b, rows * d.q_width());
         b.kv_store(&mut keys, &mut values, &new, &slots, n, d);
-        let (bases, lens) = (upload(b, &bases), upload(b, &lens));
-        b.attention_cached(&mut o, &qkv, &keys, &values, &bases, &lens, self.runs.len(), d);
+        b.attention_cached(&mut o, &qkv, &keys, &values, &upload(b, self.runs.as_flattened()), rows, d);
         bench.done(b, "keys", &keys, d.kv_width());
         bench.done(b, "values", &values, d.kv_width());
         bench.done(b, "o", &o, d.head_dim);
@@ -208,7 +206,8 @@ impl Operation for Cached {
 
 /// `kv_store` and `attention_cached`.
 pub fn attention_cached(devices: &impl Devices) {
-    // One row, a key for each team and one more, runs that overlap, widths with and without 16-byte rows.
+    // One row, a key for each team and one more, runs that overlap, a prefix that neighbours share and one that others
+    // have too, a row without one, a row with nothing else; widths with and without 16-byte rows.
     for (heads, kv_heads, head_dim, scale) in [
         (1, 1, 8, 2.0),
         (3, 1, 64, 2.0),
@@ -217,8 +216,19 @@ pub fn attention_cached(devices: &impl Devices) {
         (2, 1, 256, 1e4),
         (3, 3, 10, 2.0),
     ] {
-        let runs = vec![(0, 1), (3, 16), (1, 17), (20, 33), (59, 1), (0, 60)];
+        let runs = [
+            [0, 0, 0, 1],
+            [0, 0, 3, 16],
+            [9, 0, 1, 17],
+            [20, 33, 0, 0],
+            [5, 21, 30, 1],
+            [5, 21, 31, 12],
+            [5, 21, 0, 0],
+            [5, 22, 59, 1],
+            [0, 0, 0, 60],
+            [5, 21, 0, 60],
+        ];
         let dims = Heads { heads, kv_heads, head_dim };
-        check_both(devices, &Cached { dims, runs, capacity: 60, scale });
+        check_both(devices, &Cached { dims, runs: runs.into(), capacity: 60, scale });
     }
 }

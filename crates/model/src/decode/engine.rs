@@ -1,0 +1,301 @@
+//! The engine: passes over sequences that share a cache.
+
+use super::request::{Completion, Drawn, Ended, Pace, Request};
+use super::room::{Plan, Room};
+use super::sampling::Sampling;
+use super::schedule::Schedule;
+use crate::activations::{Activations, Keep};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::graph::run;
+use crate::layer::{Attend, CacheRows, KeysValues};
+use crate::save::first_not_finite;
+use crate::weights::{Model, Weights};
+use duel_backend::{
+    Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Measure, Portions, Real, Segment, Storage, Weight,
+};
+use duel_random::{at, fraction};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Decodes lists of requests; its buffers are allocated once, for any weights of the model.
+pub struct Engine<B: Storage> {
+    config: Config,
+    room: Room,
+    /// From one row of logits to the next.
+    stride: usize,
+    cache: Vec<KeysValues<B>>,
+    at: CacheRows<B>,
+    activations: Activations<B>,
+    layout: Layout<B>,
+    logits: Real<B>,
+    seen: Index<B>,
+    draws: Acc<B>,
+    tokens: Index<B>,
+    logps: Acc<B>,
+    host: Host<B>,
+}
+
+/// What goes to the device and comes from it in a pass.
+struct Host<B: Storage> {
+    slots: Vec<u32>,
+    runs: Vec<u32>,
+    seen: Vec<u32>,
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    draws: Vec<B::Acc>,
+    tokens: Vec<u32>,
+    logps: Vec<B::Acc>,
+}
+
+impl<B: Storage> Engine<B> {
+    fn on(b: &B, portions: Portions, c: &Config, room: Room) -> Result<Self> {
+        let (rows, n) = (room.rows(portions), room.sequences);
+        let stride = c.vocab.next_multiple_of(portions.logits_multiple);
+        Ok(Engine {
+            stride,
+            cache: Self::cache(b, c, room)?,
+            at: CacheRows { slots: b.alloc(rows)?, runs: b.alloc(4 * n)? },
+            activations: Activations::new(b, c, rows, room.positions(c), Keep::Nothing)?,
+            layout: Layout::new(b, rows)?,
+            logits: b.alloc(n * stride)?,
+            seen: b.alloc(2 * n * c.vocab.min(room.positions(c)))?,
+            draws: b.alloc(n)?,
+            tokens: b.alloc(n)?,
+            logps: b.alloc(n)?,
+            host: Host {
+                slots: Vec::new(),
+                runs: Vec::new(),
+                seen: Vec::new(),
+                ids: Vec::new(),
+                positions: Vec::new(),
+                draws: Vec::new(),
+                tokens: vec![0; n],
+                logps: vec![B::Acc::default(); n],
+            },
+            config: c.clone(),
+            room,
+        })
+    }
+
+    /// A layer each.
+    fn cache(b: &B, c: &Config, room: Room) -> Result<Vec<KeysValues<B>>> {
+        let rows = room.sequences.saturating_mul(room.own(c)).saturating_add(room.shared());
+        let len = rows.saturating_mul(c.heads.kv_width());
+        (0..c.layers).map(|_| Ok((b.alloc(len)?, b.alloc(len)?))).collect()
+    }
+
+    /// What [`Engine::new`] allocates on a device of such portions.
+    pub fn plan(portions: Portions, c: &Config, room: Room) -> Plan {
+        let cache = Measure::<B>::bytes(|b| Engine::cache(b, c, room));
+        let all = Measure::<B>::bytes(|b| Engine::on(b, portions, c, room));
+        Plan { room, cache, passes: all - cache }
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// An engine for a model of this shape, with its buffers.
+    ///
+    /// # Errors
+    /// The device has no room for them.
+    pub fn new(b: &B, c: &Config, room: Room) -> Result<Self> {
+        Self::on(b, b.portions(), c, room)
+    }
+
+    /// Continues the prompts of `requests` until a token of `stop` (which is kept), as many tokens as `how` allows or
+    /// the model's last position; in order, as many at a time as there is room for. `watch` hears after every pass
+    /// which completions ended in it, and stops the work by returning `false`: what has not ended then is returned as
+    /// it is.
+    ///
+    /// A completion depends on the weights, its prompt, the number of its request and its own number, `how` and `stop`
+    /// alone: not on the room, the other requests, their order, or the number of threads.
+    ///
+    /// # Errors
+    /// A number of `how` is out of its range, a prompt has no continuation, the logits are not numbers, or the device
+    /// failed.
+    ///
+    /// # Panics
+    /// When a prompt or `how.max_new_tokens` is longer than there is room for, or with weights of a reward model.
+    pub fn run(
+        &mut self,
+        b: &B,
+        w: &impl Weights<B>,
+        requests: &[Request<'_>],
+        how: &Sampling,
+        stop: &[u32],
+        mut watch: impl FnMut(&[Ended]) -> bool,
+    ) -> Result<Drawn> {
+        how.check()?;
+        for request in requests {
+            request.check(&self.config)?;
+            assert!(request.prompt.len() <= self.room.longest, "a prompt is longer than there is room for");
+        }
+        let own = self.room.own(&self.config);
+        assert!(
+            how.max_new_tokens.min(self.config.max_positions) <= own,
+            "more new tokens than there is room for"
+        );
+        let view = w.view();
+        let cache = [self.room.shared(), self.room.sequences, own];
+        let mut schedule = Schedule::new(requests, *how, stop, self.config.max_positions, cache);
+        let mut completions: Vec<Vec<Option<Completion>>> =
+            requests.iter().map(|r| vec![None; r.samples]).collect();
+        let mut keep = |ended: Vec<Ended>| {
+            for Ended { request, sample, completion } in ended {
+                completions[request][sample] = Some(completion);
+            }
+        };
+        let mut pace = Pace::default();
+        // By number of rows: with the same weights and buffers that is all that a pass depends on.
+        let mut recordings: HashMap<usize, B::Recording> = HashMap::new();
+        loop {
+            let begin = Instant::now();
+            loop {
+                let prompts = schedule.admit(self.activations.max_rows());
+                if prompts.is_empty() {
+                    break;
+                }
+                pace.prompt_tokens += self.prefill(b, &view, requests, &schedule, &prompts)?;
+            }
+            let middle = Instant::now();
+            let rows = schedule.active.len();
+            if rows == 0 {
+                break;
+            }
+            self.decode(b, &view, requests, &schedule, how, recordings.entry(rows).or_default())?;
+            if let Some(row) = self.host.tokens[..rows].iter().position(|&token| token == Draw::NONE) {
+                let sequence = &schedule.active[row];
+                let id = requests[sequence.request].id;
+                return Err(self.not_numbers(b, w, id, sequence.sample, sequence.drawn())?);
+            }
+            let drawn = self.host.tokens.iter().zip(&self.host.logps);
+            let ended = schedule.advance(drawn.map(|(&token, logp)| (token, logp.to_f64())));
+            pace.prefill += middle - begin;
+            pace.decoding += middle.elapsed();
+            pace.new_tokens += rows;
+            let go_on = watch(&ended);
+            keep(ended);
+            if !go_on {
+                break;
+            }
+        }
+        keep(schedule.abort());
+        let completions = completions.into_iter().map(|c| c.into_iter().flatten().collect()).collect();
+        Ok(Drawn { completions, pace })
+    }
+
+    /// [`Engine::run`] to its end.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    ///
+    /// # Panics
+    /// As [`Engine::run`].
+    pub fn generate(
+        &mut self,
+        b: &B,
+        w: &impl Weights<B>,
+        requests: &[Request<'_>],
+        how: &Sampling,
+        stop: &[u32],
+    ) -> Result<Drawn> {
+        self.run(b, w, requests, how, stop, |_| true)
+    }
+
+    /// The packed pass over prompts, for their keys and values. Returns the number of tokens.
+    fn prefill(
+        &mut self,
+        b: &B,
+        w: &Model<Weight<'_, B>>,
+        requests: &[Request<'_>],
+        schedule: &Schedule<'_>,
+        prompts: &[usize],
+    ) -> Result<usize> {
+        let Host { slots, ids, .. } = &mut self.host;
+        slots.clear();
+        ids.clear();
+        let mut segments = Vec::with_capacity(prompts.len());
+        for &number in prompts {
+            let (_, tokens) = requests[number].prompt.split_last().unwrap_or((&0, &[]));
+            let (start, first) = (ids.len(), schedule.prefix(number));
+            segments.push(Segment { start, len: tokens.len(), prefix_start: 0, prefix_len: 0 });
+            ids.extend_from_slice(tokens);
+            slots.extend((first..first + tokens.len()).map(|row| row as u32));
+        }
+        b.upload(&mut self.at.slots, 0, slots);
+        self.layout.set(b, ids, segments);
+        let attend = Attend::Stored((&mut self.cache[..], &self.at));
+        run(b, &self.config, w, &self.layout, &mut self.activations, attend);
+        b.finish()?;
+        Ok(self.layout.rows)
+    }
+
+    /// A token of every active sequence through the model; the next ones are in `host`.
+    fn decode(
+        &mut self,
+        b: &B,
+        w: &Model<Weight<'_, B>>,
+        requests: &[Request<'_>],
+        schedule: &Schedule<'_>,
+        how: &Sampling,
+        recording: &mut B::Recording,
+    ) -> Result<()> {
+        let rows = schedule.active.len();
+        let Host { slots, runs, seen, ids, positions, draws, tokens, logps } = &mut self.host;
+        slots.clear();
+        runs.clear();
+        seen.clear();
+        ids.clear();
+        positions.clear();
+        draws.clear();
+        for (row, sequence) in (0u32..).zip(&schedule.active) {
+            let (id, drawn) = (requests[sequence.request].id, sequence.drawn());
+            slots.push((sequence.own + drawn) as u32);
+            let run = [sequence.prefix.start, sequence.prefix.len(), sequence.own, drawn + 1];
+            runs.extend(run.map(|n| n as u32));
+            seen.extend(sequence.seen.iter().flat_map(|&token| [row, token]));
+            ids.push(sequence.token);
+            positions.push(sequence.position as u32);
+            let place = [how.seed, id, sequence.sample as u64, drawn as u64];
+            draws.push(B::Acc::from_f64(fraction(at(&place))));
+        }
+        b.upload(&mut self.at.slots, 0, slots);
+        b.upload(&mut self.at.runs, 0, runs);
+        b.upload(&mut self.draws, 0, draws);
+        self.layout.set_rows(b, ids, positions);
+        let c = &self.config;
+        b.repeat(recording, || {
+            let attend = Attend::Cached((&mut self.cache[..], &self.at));
+            run(b, c, w, &self.layout, &mut self.activations, attend);
+            let dims = Gemm { m: rows, n: c.vocab, k: c.width, stride: self.stride };
+            b.gemm(&mut self.logits, &self.activations.hidden, *w.head(), None, None, dims);
+        });
+        let dims = Logits { rows, vocab: c.vocab, stride: self.stride };
+        if !seen.is_empty() {
+            b.upload(&mut self.seen, 0, seen);
+            b.penalise(&mut self.logits, &self.seen, seen.len() / 2, how.repetition_penalty, dims);
+        }
+        b.sample(&mut self.tokens, &mut self.logps, &self.logits, &self.draws, how.draw(), dims);
+        b.download(&mut tokens[..rows], &self.tokens, 0)?;
+        b.download(&mut logps[..rows], &self.logps, 0)?;
+        Ok(())
+    }
+
+    /// Why nothing could be drawn.
+    fn not_numbers(&self, b: &B, w: &impl Weights<B>, id: u64, sample: usize, drawn: usize) -> Result<Error> {
+        let why = match first_not_finite(b, &Model::manifest(&self.config), w)? {
+            Some(name) => {
+                format!(
+                    "`{name}` has values that are not finite numbers; the weights are damaged, take others"
+                )
+            }
+            None => {
+                "all weights are finite, so they are too large for the numbers that the device computes in"
+                    .into()
+            }
+        };
+        Err(Error::Decoding(format!(
+            "no token {drawn} can be drawn for prompt {id}, sample {sample}: its logits are not finite; {why}"
+        )))
+    }
+}

@@ -1,0 +1,73 @@
+//! What a run allocates, by what it is for.
+
+use duel_backend::Backend;
+use duel_optim::{Algorithm, Optimizer};
+use std::fmt;
+
+/// Bytes by what they are for, in the order in which they are allocated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bytes(Vec<(&'static str, usize)>);
+
+impl Bytes {
+    /// What `parameters` take in training: weights, gradients, moments and masters, and the reference's weights where
+    /// those are kept.
+    pub fn of_parameters<B: Backend>(parameters: usize, algorithm: Algorithm, keep_reference: bool) -> Self {
+        let (real, sums) = (size_of::<B::Real>() * parameters, size_of::<B::Acc>() * parameters);
+        let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
+        Bytes::default()
+            .and("weights", real)
+            .and("the reference's weights", where_kept(keep_reference, real))
+            .and("gradients", sums)
+            .and("moments", sums * algorithm.moments())
+            .and("masters", where_kept(Optimizer::<B>::needs_masters(), sums))
+    }
+
+    /// With `bytes` more for `name`; without a word where there are none.
+    pub fn and(mut self, name: &'static str, bytes: usize) -> Self {
+        self.0.extend((bytes > 0).then_some((name, bytes)));
+        self
+    }
+
+    /// With all of `other`.
+    pub fn with(mut self, other: Bytes) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// All together.
+    pub fn total(&self) -> usize {
+        self.0.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// In GB, the sum first: `2.67 GB: weights 0.54, gradients 0.54, ...`.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} GB", self.total() as f64 / 1e9)?;
+        self.0.iter().enumerate().try_for_each(|(i, (name, bytes))| {
+            write!(f, "{}{name} {:.2}", if i == 0 { ": " } else { ", " }, *bytes as f64 / 1e9)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duel_backend::Storage;
+    use duel_cpu::Cpu;
+
+    const RMSPROP: Algorithm = Algorithm::Rmsprop { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 };
+    const ADAMW: Algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+
+    #[test]
+    fn parameters_are_named_and_summed() {
+        let n = 1_000_000_000;
+        let bytes = Bytes::of_parameters::<Cpu<f32>>(n, ADAMW, false);
+        assert_eq!(bytes.to_string(), "16.00 GB: weights 4.00, gradients 4.00, moments 8.00");
+        let bytes = Bytes::of_parameters::<Cpu<<Cpu as Storage>::Narrow>>(n, RMSPROP, true);
+        assert_eq!(
+            bytes.and("logits", 250_000_000).to_string(),
+            "16.25 GB: weights 2.00, the reference's weights 2.00, gradients 4.00, moments 4.00, masters 4.00, logits 0.25"
+        );
+    }
+}
