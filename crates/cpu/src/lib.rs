@@ -20,7 +20,7 @@ mod sync;
 mod update;
 mod workers;
 
-use duel_backend::Backend;
+use duel_backend::{Backend, Dtype};
 use gemm::HasKernel;
 pub use real::{Real, Scalar};
 pub use simd::{Isa, instruction_set};
@@ -29,8 +29,8 @@ use sync::Pool;
 
 /// The CPU backend, with weights and activations stored as `R`.
 ///
-/// `Cpu<f32>` is the default device, `Cpu<f64>` the reference for gradient checks, `Cpu<bf16>` a yardstick of
-/// rounding: it stores bf16 and sums in f32.
+/// `Cpu<f32>` is the default device, `Cpu<f64>` the reference for gradient checks, `Cpu<bf16>` stores bf16 and sums in
+/// f32: the same arithmetic on every machine, fast where the CPU has AVX512-BF16.
 pub struct Cpu<R = f32> {
     pool: Pool,
     real: PhantomData<R>,
@@ -54,7 +54,12 @@ where
     R::Acc: HasKernel,
 {
     fn describe(&self) -> String {
-        format!("CPU, {} thread(s), {}, {:?}", self.threads(), simd::isa(), R::DTYPE)
+        let products = match (R::DTYPE, simd::has_bf16_pairs()) {
+            (Dtype::Bf16, true) => ", products by AVX512-BF16",
+            (Dtype::Bf16, false) => ", products in software: slower than float32",
+            _ => "",
+        };
+        format!("CPU, {} thread(s), {}, {:?}{products}", self.threads(), simd::isa(), R::DTYPE)
     }
 
     fn identity(&self) -> String {

@@ -96,6 +96,18 @@ pub fn instruction_set() -> Result<Isa> {
     ISA.get_or_init(|| Isa::choose(std::env::var(VARIABLE).ok().as_deref())).clone()
 }
 
+/// Whether the kernels multiply pairs of bf16 numbers by an instruction (AVX512-BF16).
+pub fn has_bf16_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// As [`instruction_set`], for the kernels.
 ///
 /// # Panics

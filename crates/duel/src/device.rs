@@ -14,7 +14,7 @@ pub struct Machine {
     /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one
     #[arg(long, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Compute in bfloat16; GPU only. none: on a GPU, yes
+    /// Compute in bfloat16. none: on a GPU, yes; on the CPU, no
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none")]
     pub bf16: Maybe<bool>,
     /// Threads on the CPU; 0: one per core
@@ -35,8 +35,13 @@ pub trait Job: Send {
 
 /// A device that is there, and what it computes in.
 pub enum Chosen {
-    /// The processor, with so many threads.
-    Cpu(usize),
+    /// The processor.
+    Cpu {
+        /// So many; 0: one a core.
+        threads: usize,
+        /// Computes in bfloat16.
+        bf16: bool,
+    },
     /// A GPU.
     Gpu {
         /// As the driver counts.
@@ -52,7 +57,7 @@ impl Chosen {
     /// The one place where a device is chosen. `auto` says why it is the CPU where it is.
     ///
     /// # Errors
-    /// The device that was asked for cannot be used, bf16 was and it is the CPU, or `DUEL_ISA` is wrong.
+    /// The device that was asked for cannot be used, or `DUEL_ISA` is wrong.
     pub fn of(device: Device, bf16: Option<bool>, threads: usize) -> Result<Self, Error> {
         let number = match device {
             Device::Cpu => None,
@@ -74,17 +79,11 @@ impl Chosen {
             None if device == Device::Auto => "there is no NVIDIA driver".into(),
             None => String::new(),
         };
-        if bf16 == Some(true) {
-            let why = if why.is_empty() { "device is cpu" } else { &why };
-            return Err(Error::new(format!(
-                "bf16 needs a GPU, on the CPU the arithmetic is in float32; {why}; remove --bf16"
-            )));
-        }
         if !why.is_empty() {
             eprintln!("device auto: the CPU, since {why}");
         }
         duel_cpu::instruction_set()?;
-        Ok(Chosen::Cpu(threads))
+        Ok(Chosen::Cpu { threads, bf16: bf16.unwrap_or(false) })
     }
 
     /// Does the work there.
@@ -93,7 +92,8 @@ impl Chosen {
     /// Those of the work.
     pub fn run<J: Job>(self, job: J) -> Result<J::Output, Error> {
         match self {
-            Chosen::Cpu(threads) => job.run(&Cpu::<f32>::new(threads)),
+            Chosen::Cpu { threads, bf16: true } => job.run(&Cpu::<bf16>::new(threads)),
+            Chosen::Cpu { threads, bf16: false } => job.run(&Cpu::<f32>::new(threads)),
             Chosen::Gpu { gpu, bf16: true, .. } => job.run(&Cuda::<_, bf16>::new(*gpu)),
             Chosen::Gpu { gpu, bf16: false, .. } => job.run(&Cuda::<_, f32>::new(*gpu)),
         }

@@ -65,7 +65,7 @@ impl Train {
         let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {
-            Chosen::Cpu(threads) => (Device::Cpu, threads),
+            Chosen::Cpu { threads, .. } => (Device::Cpu, threads),
             Chosen::Gpu { number, .. } => (Device::Cuda(number), 0),
         };
         let outcome = chosen.run(Training(&config))?;

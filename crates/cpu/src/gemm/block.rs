@@ -1,13 +1,14 @@
 //! The loops over packed blocks that make one thread's part of a product.
 
-use super::band::Band;
 use super::choice::HasKernel;
-use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile};
+use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose};
 use super::operand::{Init, Operand, Shape};
 use super::pack::{grow, pack, prefetch, same};
+use super::pairs::pack_pairs;
 use super::store::{adds, finish_row, in_place};
 use crate::real::{Lift, Pack, Real};
 use crate::sync::SyncPtr;
+use half::bf16;
 use std::ops::Range;
 
 /// Columns of a packed block of `b`.
@@ -20,8 +21,9 @@ const FEW: usize = 128;
 /// A product, and where it goes.
 pub struct Product<'a, S: 'static, A, B, C> {
     pub kernel: Kernel<S>,
+    /// Elements of the depth that the kernel takes at a time; all depths below are counted in these.
+    pub per: usize,
     pub shape: Shape,
-    pub band: Band,
     pub c: SyncPtr<C>,
     pub a: Operand<'a, A>,
     pub b: Operand<'a, B>,
@@ -49,7 +51,7 @@ where
     /// # Safety
     /// `c` has room for the shape, and no other thread touches that part of it.
     pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
-        let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.shape.k);
+        let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
         // A result narrower than its sums must not be rounded between blocks.
         let depth = if size_of::<C>() < size_of::<S>() { k.max(1) } else { even(k, self.kernel.depth) };
         let few = rows.len() <= FEW;
@@ -94,6 +96,10 @@ where
         });
     }
 
+    fn depth(&self) -> usize {
+        self.shape.k.div_ceil(self.per)
+    }
+
     fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
         self.pack(out, self.a, rows, depths, self.kernel.mr, self.kernel.transpose.side * self.a.rs);
     }
@@ -108,6 +114,20 @@ where
         ahead: usize,
     ) {
         let transpose = &self.kernel.transpose;
+        if self.per == 2
+            && let Some(transpose) = same::<*const Transpose<S>, *const Transpose<f32>>(transpose)
+        {
+            // SAFETY: sums are in f32 (just found), and pairs are for operands in bf16 alone: the types are one.
+            let (out, data, transpose) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<f32>(), out.len()),
+                    std::slice::from_raw_parts(src.data.as_ptr().cast::<bf16>(), src.data.len()),
+                    &*transpose,
+                )
+            };
+            let src = Operand { data, rs: src.rs, cs: src.cs };
+            return pack_pairs(out, src, rows.clone(), depths.clone(), self.shape.k, transpose, width, ahead);
+        }
         pack(out, src, rows.start, rows.len(), depths.start, depths.len(), width, transpose, ahead);
     }
 
@@ -121,7 +141,7 @@ where
         let (a, b) = (self.a, self.b);
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
-        if rows.len() > 2 * run.len() || !matches!(self.band, Band::Full) {
+        if rows.len() > 2 * run.len() {
             return cols;
         }
         let (resume, adds) = (matches!(self.init, Init::Keep), adds(self.init));
@@ -156,9 +176,6 @@ where
                     // SAFETY: inside c.
                     unsafe { prefetch(self.c.at(i * self.shape.ldc + cols.start), cols.len()) };
                 }
-                if !self.band.needs(rows.end - 1, cols.start) {
-                    continue;
-                }
                 // SAFETY: a part of the caller's part.
                 unsafe { self.tile(x, rows, cols.clone(), &mut tile) };
             }
@@ -171,16 +188,14 @@ where
     /// As [`Product::part`].
     #[inline(always)]
     unsafe fn tile(&self, x: &Blocks<S>, rows: Range<usize>, cols: Range<usize>, aside: &mut [S; TILE]) {
-        let (mr, nr, kc) = (self.kernel.mr, self.kernel.nr, x.depths.len());
+        let (nr, kc) = (self.kernel.nr, x.depths.len());
         let resume = x.depths.start > 0 || matches!(self.init, Init::Keep);
-        let adds = if x.depths.end == self.shape.k { adds(self.init) } else { (None, None) };
-        let depths = self.band.depths(rows.start, rows.end - 1, x.depths.start, x.depths.end);
-        let before = depths.start - x.depths.start;
+        let adds = if x.depths.end == self.depth() { adds(self.init) } else { (None, None) };
         // SAFETY: panels are packed to whole multiples of mr and nr; a destination has these rows of nr columns.
         let run = |dest: Dest<S>| unsafe {
-            let a = x.a.as_ptr().add((rows.start - x.rows.start) * kc + before * mr);
-            let b = x.b.as_ptr().add((cols.start - x.cols.start) * kc + before * nr);
-            self.kernel.run[rows.len() - 1](depths.len(), a, b, dest);
+            let a = x.a.as_ptr().add((rows.start - x.rows.start) * kc);
+            let b = x.b.as_ptr().add((cols.start - x.cols.start) * kc);
+            self.kernel.run[rows.len() - 1](kc, a, b, dest);
         };
         if cols.len() == nr
             // SAFETY: the tile is in the caller's part of c, and in what is added (asserted).

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{kernel::Kernel, portable};
+use super::{kernel::Kernel, pairs, portable};
 use crate::real::Scalar;
 use crate::simd::{Isa, isa};
 
@@ -10,10 +10,12 @@ use crate::simd::{Isa, isa};
 pub trait HasKernel: Scalar {
     /// The best one for this machine.
     fn kernel() -> Kernel<Self>;
+    /// The one for operands that are both bf16, for the type that sums of those are taken in.
+    fn pairs() -> Option<Kernel<Self>>;
 }
 
 macro_rules! has_kernel {
-    ($t:ty, $of_x86:ident) => {
+    ($t:ty, $of_x86:ident, $pairs:expr) => {
         impl HasKernel for $t {
             fn kernel() -> Kernel<$t> {
                 match isa() {
@@ -24,11 +26,14 @@ macro_rules! has_kernel {
                     _ => portable::kernel(),
                 }
             }
+            fn pairs() -> Option<Kernel<$t>> {
+                $pairs
+            }
         }
     };
 }
-has_kernel!(f32, F32);
-has_kernel!(f64, F64);
+has_kernel!(f32, F32, Some(pairs::kernel()));
+has_kernel!(f64, F64, None);
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,22 @@ pub const fn transpose<S: Scalar>() -> Transpose<S> {
 /// # Safety
 /// As [`Tile`](super::kernel::Tile) says, for `H` rows.
 unsafe fn tile<S: Scalar, const H: usize>(kc: usize, a: *const S, b: *const S, dest: Dest<S>) {
+    // SAFETY: by this function's contract.
+    unsafe { tile_by::<S, H>(kc, a, b, dest, |x, y, acc| acc + x * y) }
+}
+
+/// [`tile`], with what is made of an element of each operand and a sum.
+///
+/// # Safety
+/// As [`Tile`](super::kernel::Tile) says, for `H` rows.
+#[inline(always)]
+pub unsafe fn tile_by<S: Scalar, const H: usize>(
+    kc: usize,
+    a: *const S,
+    b: *const S,
+    dest: Dest<S>,
+    add: impl Fn(S, S, S) -> S,
+) {
     // SAFETY: the caller gives kc panels of 4 and 8 elements.
     let (a, b) = unsafe { (std::slice::from_raw_parts(a, kc * 4), std::slice::from_raw_parts(b, kc * 8)) };
     let mut acc = [[S::ZERO; 8]; H];
@@ -37,7 +53,7 @@ unsafe fn tile<S: Scalar, const H: usize>(kc: usize, a: *const S, b: *const S, d
     for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(8)) {
         for i in 0..H {
             for j in 0..8 {
-                acc[i][j] += a[i] * b[j];
+                acc[i][j] = add(a[i], b[j], acc[i][j]);
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::kernel::Dest;
 use super::operand::{Init, Shape};
 use crate::real::{Real, Scalar};
+use crate::simd::simd;
 use crate::sync::SyncPtr;
 use std::any::TypeId;
 
@@ -46,11 +47,16 @@ pub unsafe fn in_place<S: Scalar, C: Real<Acc = S>>(
     }
 }
 
-/// One row of a tile into the result; `at` is its place in the residual, `col` in the bias.
-#[inline(always)]
-pub fn finish_row<C: Real>(out: &mut [C], sums: &[C::Acc], (bias, residual): Adds<C>, at: usize, col: usize) {
-    for (j, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-        let sum = bias.map_or(sum, |b| b[col + j].up() + sum);
-        *out = C::down(residual.map_or(sum, |r| r[at + j].up() + sum));
+simd! {
+    /// One row of a tile into the result; `at` is its place in the residual, `col` in the bias.
+    pub fn finish_row<C: Real>(out: &mut [C], sums: &[C::Acc], adds: Adds<C>, at: usize, col: usize) {
+        let n = out.len().min(sums.len());
+        let (out, sums) = (&mut out[..n], &sums[..n]);
+        match (adds.0.map(|b| &b[col..][..n]), adds.1.map(|r| &r[at..][..n])) {
+            (None, None) => (0..n).for_each(|j| out[j] = C::down(sums[j])),
+            (Some(b), None) => (0..n).for_each(|j| out[j] = C::down(b[j].up() + sums[j])),
+            (None, Some(r)) => (0..n).for_each(|j| out[j] = C::down(r[j].up() + sums[j])),
+            (Some(b), Some(r)) => (0..n).for_each(|j| out[j] = C::down(r[j].up() + (b[j].up() + sums[j]))),
+        }
     }
 }

@@ -90,9 +90,6 @@ impl Config {
             return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");
         }
         self.check_losses()?;
-        if self.device == Device::Cpu && self.bf16 == Some(true) {
-            return wrong("`bf16 = true` needs a GPU: on the CPU the arithmetic is in float32; remove it");
-        }
         if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {
             return wrong("`warmup_steps` and `warmup_ratio` are both set; keep one");
         }

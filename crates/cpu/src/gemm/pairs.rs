@@ -1,0 +1,204 @@
+//! Products of operands that are both bf16, two elements of the depth at a time: what AVX512-BF16 has an instruction for,
+//! and the same arithmetic in software for every other machine.
+//!
+//! `acc + x[1] y[1]`, then `+ x[0] y[0]`, each rounded to nearest; numbers too small for float32's normal range count as
+//! zero, wherever they appear (the instruction `VDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of
+//! two bf16 numbers is exact in float32.
+
+use super::kernel::{Dest, Kernel, Transpose};
+#[cfg(target_arch = "x86_64")]
+use super::kernel::{finish, x86_kernel};
+use super::operand::Operand;
+use super::pack::pack;
+use super::portable;
+use crate::simd::has_bf16_pairs;
+use half::bf16;
+use std::ops::Range;
+
+/// The kernels of this machine; their depth is counted in pairs.
+pub fn kernel() -> Kernel<f32> {
+    match has_bf16_pairs() {
+        #[cfg(target_arch = "x86_64")]
+        true => hardware::KERNEL,
+        _ => SOFTWARE,
+    }
+}
+
+const SOFTWARE: Kernel<f32> =
+    Kernel { run: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>], ..portable::kernel() };
+
+/// Packs pairs `pairs` of the depth of rows `rows` of an operand that is `k` deep, as [`pack`] does elements: the first
+/// of a pair in the lower half of a number's bits. Behind an odd end comes a zero.
+pub fn pack_pairs(
+    out: &mut [f32],
+    src: Operand<bf16>,
+    rows: Range<usize>,
+    pairs: Range<usize>,
+    k: usize,
+    transpose: &Transpose<f32>,
+    width: usize,
+    ahead: usize,
+) {
+    if pairs.is_empty() {
+        return;
+    }
+    // Rows of whole pairs are packed as rows of numbers.
+    // SAFETY: every bit pattern is a float32, and two bf16 take as much memory.
+    if let ([], words, []) = unsafe { src.data.align_to::<f32>() }
+        && src.cs == 1
+        && src.rs.is_multiple_of(2)
+        && k.is_multiple_of(2)
+    {
+        let words = Operand { data: words, rs: src.rs / 2, cs: 1 };
+        return pack(
+            out,
+            words,
+            rows.start,
+            rows.len(),
+            pairs.start,
+            pairs.len(),
+            width,
+            transpose,
+            ahead / 2,
+        );
+    }
+    let bits = |row: usize, p: usize| match p < k {
+        true => u32::from(src.data[row * src.rs + p * src.cs].to_bits()),
+        false => 0,
+    };
+    for (panel, out) in out.chunks_exact_mut(width * pairs.len()).take(rows.len().div_ceil(width)).enumerate()
+    {
+        let first = rows.start + panel * width;
+        let whole = first + width <= rows.end && src.rs == 1;
+        for (pair, out) in pairs.clone().zip(out.chunks_exact_mut(width)) {
+            let p = 2 * pair;
+            if whole && p + 1 < k {
+                let [lower, upper] = [p, p + 1].map(|p| &src.data[first + p * src.cs..][..width]);
+                for ((out, x), y) in out.iter_mut().zip(lower).zip(upper) {
+                    *out = f32::from_bits(u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16);
+                }
+                continue;
+            }
+            for (i, out) in out.iter_mut().enumerate() {
+                let row = first + i;
+                *out = match row < rows.end {
+                    true => f32::from_bits(bits(row, p) | bits(row, p + 1) << 16),
+                    false => 0.0,
+                };
+            }
+        }
+    }
+}
+
+/// A number too small to be normal counts as zero.
+fn flushed(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x }
+}
+
+/// `acc + x[1] y[1] + x[0] y[0]`, where a number's bits are a pair.
+fn dot(x: f32, y: f32, acc: f32) -> f32 {
+    let half = |pair: f32| {
+        let bits = pair.to_bits();
+        [bits << 16, bits & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)))
+    };
+    let ([x0, x1], [y0, y1]) = (half(x), half(y));
+    let acc = flushed(flushed(acc) + flushed(x1 * y1));
+    flushed(acc + flushed(x0 * y0))
+}
+
+/// # Safety
+/// As [`Tile`](super::kernel::Tile) says, for `H` rows of 8 columns.
+unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: Dest<f32>) {
+    // SAFETY: by this function's contract.
+    unsafe { portable::tile_by::<f32, H>(kc, a, b, dest, dot) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod hardware {
+    use super::*;
+    use crate::gemm::avx512;
+    use crate::gemm::kernel::Thin;
+    use std::arch::x86_64::*;
+
+    pub const KERNEL: Kernel<f32> = Kernel {
+        run: &[
+            tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
+            tile::<9>, tile::<10>, tile::<11>, tile::<12>,
+        ],
+        thin: Thin::NONE,
+        ..avx512::F32
+    };
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn dot(x: __m512, y: __m512, acc: __m512) -> __m512 {
+        // SAFETY: registers of the same size, of which any bits are a value.
+        let (x, y) = unsafe {
+            (std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(y))
+        };
+        _mm512_dpbf16_ps(acc, x, y)
+    }
+
+    x86_kernel!(
+        tile,
+        f32,
+        "avx512f,avx512bf16",
+        12,
+        16,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_set1_ps,
+        dot,
+        _mm512_add_ps,
+        _mm512_storeu_ps
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::{Init, Shape, gemm};
+    use crate::sync::Pool;
+
+    /// Numbers of all sizes, now and then too small to be normal.
+    fn numbers(n: usize, seed: u64) -> Vec<bf16> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u16
+        };
+        (0..n)
+            .map(|_| {
+                let x = next();
+                let exponent = if next() % 16 == 0 { 50 + next() % 30 } else { 120 + x % 12 };
+                bf16::from_bits((x & 0x8000) | exponent << 7 | (next() & 0x7f))
+            })
+            .collect()
+    }
+
+    /// Every layout against the definition, element by element, whatever this machine's kernel is: to the bit.
+    #[test]
+    fn a_product_is_pair_after_pair() {
+        for (m, n, k) in [(1, 1, 1), (5, 40, 7), (13, 33, 64), (30, 70, 130), (3, 9, 2001)] {
+            for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+                let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+                let ((ars, acs), (brs, bcs)) =
+                    (if ta { (1, m) } else { (k, 1) }, if tb { (1, n) } else { (k, 1) });
+                let mut c = vec![0f32; m * n];
+                let shape = Shape { m, n, k, ldc: n };
+                let of_a = Operand { data: &a, rs: ars, cs: acs };
+                gemm(&Pool::new(2), shape, &mut c, of_a, Operand { data: &b, rs: brs, cs: bcs }, Init::Zero);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let pair = |data: &[bf16], at: usize, step: usize, p: usize| {
+                        let bits = |p: usize| if p < k { data[at + p * step].to_bits().into() } else { 0u32 };
+                        f32::from_bits(bits(p) | bits(p + 1) << 16)
+                    };
+                    let step =
+                        |acc: f32, p: usize| dot(pair(&a, i * ars, acs, p), pair(&b, j * brs, bcs, p), acc);
+                    let want = (0..k).step_by(2).fold(0.0, step);
+                    assert_eq!(c[i * n + j].to_bits(), want.to_bits(), "({m},{n},{k}) at ({i},{j})");
+                }
+            }
+        }
+    }
+}
