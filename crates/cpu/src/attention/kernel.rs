@@ -121,14 +121,13 @@ unsafe fn product<V: Lanes, const ROWS: usize, const WIDE: usize>(
 }
 
 /// Sixteen numbers, in as many registers as they take.
-type Sixteen<V, const N: usize> = [V; N];
-
 #[inline(always)]
-unsafe fn sixteen<V: Lanes, const N: usize>(at: *const V::Number) -> Sixteen<V, N> {
+unsafe fn sixteen<V: Lanes, const N: usize>(at: *const V::Number) -> [V; N] {
     // SAFETY: by the caller's contract.
     std::array::from_fn(|j| unsafe { V::load(at.add(j * V::COUNT)) })
 }
 
+/// `x` in sixteen places.
 #[inline(always)]
 unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
     for j in 0..N {
@@ -140,7 +139,7 @@ unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
 /// Folds sixteen numbers, halves onto each other.
 #[inline(always)]
 unsafe fn fold<V: Lanes, const N: usize>(
-    x: Sixteen<V, N>,
+    x: [V; N],
     f: impl Fn(V::Number, V::Number) -> V::Number,
 ) -> V::Number {
     let mut lanes = [V::Number::ZERO; 16];
