@@ -37,7 +37,7 @@ pub trait Scalar:
     fn of_f32(x: f32) -> Self;
     /// This thread's packing buffers of the matrix product.
     fn with_pack<T>(f: impl FnOnce(&mut Pack<Self>) -> T) -> T;
-    /// This thread's scratch of the attention kernels (apart from the packing buffers, which they use).
+    /// This thread's scratch of the attention kernels.
     fn with_scratch<T>(f: impl FnOnce(&mut Vec<Self>) -> T) -> T;
     /// Scratch that the calling thread shares with the tasks it starts, which have their own by
     /// [`Scalar::with_scratch`].

@@ -1,4 +1,4 @@
-//! A row of scores and the vectors that it weighs, for attention over groups and over a cache.
+//! A row of scores and the vectors that it weighs.
 
 use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;

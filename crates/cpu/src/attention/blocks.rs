@@ -5,13 +5,13 @@ use duel_backend::{Heads, Segment};
 
 /// A segment's place among the packed keys, where each has room for whole tiles of every kernel behind it.
 #[derive(Clone, Copy, Default)]
-pub struct Run {
+struct Run {
     /// First row in the batch.
-    pub row: usize,
+    row: usize,
     /// First packed row.
-    pub at: usize,
+    at: usize,
     /// Rows.
-    pub len: usize,
+    len: usize,
     /// Number of its first tile of keys.
     tile: usize,
     /// Number of its first block of queries in its group.
@@ -20,17 +20,22 @@ pub struct Run {
 
 impl Run {
     /// Packed rows, room included.
-    fn padded(len: usize) -> usize {
-        if len == 0 { 0 } else { (len + MOST_ROWS - 1).next_multiple_of(MOST_COLUMNS) }
+    fn packed(self) -> usize {
+        if self.len == 0 { 0 } else { (self.len + MOST_ROWS - 1).next_multiple_of(MOST_COLUMNS) }
     }
-    /// Tiles of `KEYS` keys as `(first key, count, packed rows to the next tile)`.
-    pub fn tiles(self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let padded = Run::padded(self.len);
-        (0..self.len).step_by(KEYS).map(move |from| {
-            let last = from + KEYS >= self.len;
-            (from, KEYS.min(self.len - from), if last { padded - from } else { KEYS })
-        })
-    }
+}
+
+/// A tile of packed rows.
+#[derive(Clone, Copy)]
+pub struct Cut {
+    /// First row in the batch.
+    pub row: usize,
+    /// First packed row.
+    pub at: usize,
+    /// Rows, at most [`KEYS`].
+    pub len: usize,
+    /// Packed rows up to the next tile.
+    pub packed: usize,
 }
 
 /// Some query rows of a segment.
@@ -84,16 +89,14 @@ impl Block {
 
 /// How a batch is cut.
 pub struct Plan {
-    /// Every segment.
-    pub runs: Vec<Run>,
+    /// Every tile of keys.
+    pub cuts: Vec<Cut>,
     /// Every block of queries, group after group.
     pub blocks: Vec<Block>,
     /// Rows of the batch.
     pub rows: usize,
     /// Packed rows.
     pub packed: usize,
-    /// Tiles of keys.
-    pub tiles: usize,
     /// Pairs of a query and a key that are seen.
     pub pairs: usize,
 }
@@ -104,14 +107,14 @@ impl Plan {
     /// # Panics
     /// When they do not tile the rows in order, or a prefix is not the whole segment without a prefix before.
     pub fn new(segments: &[Segment]) -> Self {
-        let mut plan = Plan { runs: Vec::new(), blocks: Vec::new(), rows: 0, packed: 0, tiles: 0, pairs: 0 };
+        let mut plan = Plan { cuts: Vec::new(), blocks: Vec::new(), rows: 0, packed: 0, pairs: 0 };
         let (mut prompt, mut group, mut block) = (Run::default(), 0, 0);
         for s in segments {
             assert_eq!(s.start, plan.rows, "segments must tile the rows in order");
             if s.prefix_len == 0 {
                 (group, block) = (group + 1, 0);
             }
-            let own = Run { row: s.start, at: plan.packed, len: s.len, tile: plan.tiles, block };
+            let own = Run { row: s.start, at: plan.packed, len: s.len, tile: plan.cuts.len(), block };
             let prefix = match s.prefix_len {
                 0 => {
                     prompt = own;
@@ -131,22 +134,34 @@ impl Plan {
                 own,
                 from,
             }));
-            plan.runs.push(own);
+            plan.cuts.extend((0..s.len).step_by(KEYS).map(|from| {
+                let len = KEYS.min(s.len - from);
+                let packed = if from + len < s.len { KEYS } else { own.packed() - from };
+                Cut { row: own.row + from, at: own.at + from, len, packed }
+            }));
             plan.rows += s.len;
-            plan.packed += Run::padded(s.len);
-            plan.tiles += s.len.div_ceil(KEYS);
+            plan.packed += own.packed();
             plan.pairs += s.len * s.prefix_len + s.len * (s.len + 1) / 2;
             block += s.len.div_ceil(BLOCK);
         }
         plan
     }
 
-    /// Every block with every query head, `(block, head)`: those that share keys far from each other, and in the order in
-    /// which the gradients of keys are summed.
-    pub fn tasks(&self, d: Heads) -> Vec<(Block, usize)> {
+    /// Whether a hand-over to other threads would take longer than it saves.
+    pub fn is_small(&self, d: Heads) -> bool {
+        self.pairs * d.q_width() < 1 << 16
+    }
+
+    /// Every block with every query head, `(block, head)`, in the order in which `threads` of them best begin: the
+    /// gradients of one head's keys are summed in it. Each thread has keys and values of its own to go through again
+    /// and again, where there are enough.
+    pub fn tasks(&self, d: Heads, threads: usize) -> Vec<(Block, usize)> {
         let mut tasks: Vec<(Block, usize)> =
             self.blocks.iter().flat_map(|&b| (0..d.heads).map(move |h| (b, h))).collect();
-        tasks.sort_by_key(|(b, h)| (b.number, h % d.ratio(), b.group, h / d.ratio()));
+        tasks.sort_by_key(|(b, h)| {
+            let keys = b.group * d.kv_heads + h / d.ratio();
+            (keys / threads, b.number, h % d.ratio(), keys % threads)
+        });
         tasks
     }
 }

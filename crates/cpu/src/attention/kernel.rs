@@ -13,7 +13,7 @@ pub const KEYS: usize = 96;
 pub const STRIDE: usize = KEYS + 16;
 /// Query rows whose scores are held at a time: a multiple of every kernel's rows.
 pub const BLOCK: usize = 48;
-/// No kernel has tiles of more rows or columns.
+/// No kernel has tiles of more rows.
 pub const MOST_ROWS: usize = 12;
 /// No kernel has tiles of more columns.
 pub const MOST_COLUMNS: usize = 32;
@@ -47,11 +47,11 @@ pub struct Left<S> {
 }
 
 /// What is kept of each query row on the way through its keys.
-pub struct Rows<'a, S> {
+pub struct State<'a, S> {
     /// Largest score so far.
     pub top: &'a mut [S],
-    /// Sum of the exponentials so far, relative to `top`.
-    pub total: &'a mut [S],
+    /// Sums of the exponentials so far, relative to `top`, of every sixteenth key.
+    pub total: &'a mut [[S; 16]],
 }
 
 /// The loops of one instruction set.
@@ -68,7 +68,7 @@ pub struct Kernel<S> {
     /// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked and up to 16 places behind, and `out`,
     /// rows of `width`, multiplied by what the new `top` makes of it.
     pub softmax:
-        unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, rows: Rows<S>, out: *mut S, width: usize),
+        unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize),
     /// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where
     /// masked and up to 16 places behind.
     pub gradient: unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]),
@@ -121,14 +121,13 @@ unsafe fn product<V: Lanes, const ROWS: usize, const WIDE: usize>(
 }
 
 /// Sixteen numbers, in as many registers as they take.
-type Sixteen<V, const N: usize> = [V; N];
-
 #[inline(always)]
-unsafe fn sixteen<V: Lanes, const N: usize>(at: *const V::Number) -> Sixteen<V, N> {
+unsafe fn sixteen<V: Lanes, const N: usize>(at: *const V::Number) -> [V; N] {
     // SAFETY: by the caller's contract.
     std::array::from_fn(|j| unsafe { V::load(at.add(j * V::COUNT)) })
 }
 
+/// `x` in sixteen places.
 #[inline(always)]
 unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
     for j in 0..N {
@@ -140,7 +139,7 @@ unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
 /// Folds sixteen numbers, halves onto each other.
 #[inline(always)]
 unsafe fn fold<V: Lanes, const N: usize>(
-    x: Sixteen<V, N>,
+    x: [V; N],
     f: impl Fn(V::Number, V::Number) -> V::Number,
 ) -> V::Number {
     let mut lanes = [V::Number::ZERO; 16];
@@ -166,49 +165,61 @@ unsafe fn softmax<V: Lanes, const N: usize>(
     s: *mut V::Number,
     mask: Mask,
     scale: V::Number,
-    rows: Rows<V::Number>,
+    state: State<V::Number>,
     out: *mut V::Number,
     width: usize,
 ) {
-    for (i, (top, total)) in rows.top[..m].iter_mut().zip(&mut rows.total[..m]).enumerate() {
+    let State { top, total } = state;
+    let mut before = [V::Number::ZERO; BLOCK];
+    // Three sweeps, so that the end of a row does not hold up the next.
+    for (i, (top, before)) in top[..m].iter_mut().zip(&mut before).enumerate() {
         // SAFETY: a row has room for the keys and 16 numbers more.
         unsafe {
             let s = s.add(i * STRIDE);
             let n = mask.seen(i);
-            let end = n.next_multiple_of(16);
             fill::<V, N>(s.add(n), V::Number::LOWEST);
             let mut largest = [V::splat(*top); N];
-            for j in (0..end).step_by(16) {
-                let x = sixteen::<V, N>(s.add(j));
-                for (largest, x) in largest.iter_mut().zip(x) {
+            for j in (0..n).step_by(16) {
+                for (largest, x) in largest.iter_mut().zip(sixteen::<V, N>(s.add(j))) {
                     *largest = x.max(*largest);
                 }
             }
-            let new = fold(largest, |a, b| if b > a { b } else { a });
-            let scales = V::splat(scale);
-            let tops = V::splat(new);
-            let mut sum = [V::splat(V::Number::ZERO); N];
+            *before = *top;
+            *top = fold(largest, |a, b| if b > a { b } else { a });
+        }
+    }
+    // SAFETY: the CPU has the features of V.
+    let scales = unsafe { V::splat(scale) };
+    for (i, (&top, &before)) in top[..m].iter().zip(&before).enumerate() {
+        if top > before {
+            // SAFETY: `out` has whole registers of this row, and `total` sixteen numbers.
+            unsafe {
+                let factor = V::splat(before).sub(V::splat(top)).mul(scales).exp();
+                for (at, n) in [(out.add(i * width), width), (total[i].as_mut_ptr(), 16)] {
+                    for c in (0..n).step_by(V::COUNT) {
+                        V::load(at.add(c)).mul(factor).store(at.add(c));
+                    }
+                }
+            }
+        }
+    }
+    for (i, (&top, total)) in top[..m].iter().zip(total).enumerate() {
+        // SAFETY: as above.
+        unsafe {
+            let s = s.add(i * STRIDE);
+            let end = mask.seen(i).next_multiple_of(16);
+            let mut sum = sixteen::<V, N>(total.as_ptr());
             for j in (0..end).step_by(16) {
-                let x = sixteen::<V, N>(s.add(j));
-                for (lane, (sum, x)) in sum.iter_mut().zip(x).enumerate() {
-                    let p = x.sub(tops).mul(scales).exp();
+                for (lane, (sum, x)) in sum.iter_mut().zip(sixteen::<V, N>(s.add(j))).enumerate() {
+                    let p = x.sub(V::splat(top)).mul(scales).exp();
                     p.store(s.add(j + lane * V::COUNT));
                     *sum = sum.add(p);
                 }
             }
-            fill::<V, N>(s.add(end), V::Number::ZERO);
-            if new > *top {
-                let factor = V::splat(*top).sub(tops).mul(scales).exp();
-                for c in (0..width).step_by(V::COUNT) {
-                    let out = out.add(i * width + c);
-                    V::load(out).mul(factor).store(out);
-                }
-                let mut first = [V::Number::ZERO; 16];
-                factor.store(first.as_mut_ptr());
-                *total = *total * first[0];
-                *top = new;
+            for (lane, sum) in sum.into_iter().enumerate() {
+                sum.store(total.as_mut_ptr().add(lane * V::COUNT));
             }
-            *total += fold(sum, |a, b| a + b);
+            fill::<V, N>(s.add(end), V::Number::ZERO);
         }
     }
 }
@@ -272,9 +283,9 @@ macro_rules! kernel {
                 unsafe { product::<$lanes, $rows, 1>(k, a, b, b_step, c, c_row, keep) }
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn softmax(m: usize, s: *mut S, mask: Mask, scale: S, rows: Rows<S>, out: *mut S, width: usize) {
+            unsafe fn softmax(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize) {
                 // SAFETY: by the caller's contract.
-                unsafe { super::softmax::<$lanes, $count>(m, s, mask, scale, rows, out, width) }
+                unsafe { super::softmax::<$lanes, $count>(m, s, mask, scale, state, out, width) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn gradient(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]) {

@@ -54,3 +54,33 @@ impl Turns {
         self.turns[sum].store(turn + 1, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Three sums, each of every third task, on more threads than there are.
+    #[test]
+    fn sums_are_taken_in_order() {
+        let pool = Pool::new(8);
+        for _ in 0..20 {
+            let (turns, sums) = (Turns::new(3), [const { Mutex::new(Vec::new()) }; 3]);
+            in_order(&pool, 300, |task| {
+                turns.take(task % 3, task / 3, || sums[task % 3].lock().expect("no panic").push(task));
+            });
+            for (sum, tasks) in sums.into_iter().enumerate() {
+                let want: Vec<usize> = (sum..300).step_by(3).collect();
+                assert_eq!(tasks.into_inner().expect("no panic"), want);
+            }
+        }
+    }
+
+    /// Whoever waits for a task that failed would wait forever.
+    #[test]
+    fn a_failed_task_stops_the_others() {
+        let (pool, turns) = (Pool::new(3), Turns::new(1));
+        let run = || in_order(&pool, 9, |task| turns.take(0, task, || assert!(task < 4, "meant to fail")));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+    }
+}

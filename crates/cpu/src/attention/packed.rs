@@ -1,25 +1,26 @@
 //! Keys and values in the order that the kernels read them, packed once for all query heads and blocks.
 
-use super::blocks::{Plan, Run};
+use super::blocks::Plan;
 use super::kernel::Kernel;
+use crate::gemm::HasKernel;
 use crate::real::{Real, Scalar, take};
 use crate::sync::{Pool, SyncPtr};
 
 /// A matrix of packed rows, seen one head at a time.
 #[derive(Clone, Copy)]
-pub struct Heads<'a, R> {
+pub struct Columns<'a, R> {
     pub data: &'a [R],
     pub width: usize,
     pub head_dim: usize,
 }
 
-impl<'a, R: Real> Heads<'a, R> {
+impl<'a, R: Real> Columns<'a, R> {
     /// The vector of one row and head (counted over the whole row).
     pub fn vector(self, head: usize, row: usize) -> &'a [R] {
         &self.data[row * self.width + head * self.head_dim..][..self.head_dim]
     }
 
-    /// Rows `row..` of a head, as many as fit in `out[rows, width]` at most `n`; zeros behind them, and behind each.
+    /// `n` rows of a head from `row` on into `out[rows, width]`; zeros behind them, and behind each.
     pub fn copy(self, out: &mut [R::Acc], width: usize, head: usize, row: usize, n: usize) {
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
             let (vector, rest) = out.split_at_mut(self.head_dim);
@@ -33,14 +34,39 @@ impl<'a, R: Real> Heads<'a, R> {
 
     /// `n` rows of a head from `row` on into `out[rows, head_dim]` in panels of `columns` rows, depth first; zeros
     /// behind them.
-    pub fn transpose(self, out: &mut [R::Acc], columns: usize, head: usize, row: usize, n: usize) {
-        for (panel, out) in out.chunks_exact_mut(columns * self.head_dim).enumerate() {
-            for j in 0..columns {
-                let key = panel * columns + j;
-                let to = out[j..].iter_mut().step_by(columns);
-                match key < n {
-                    true => to.zip(self.vector(head, row + key)).for_each(|(x, v)| *x = v.up()),
-                    false => to.for_each(|x| *x = R::Acc::ZERO),
+    pub fn transpose(self, out: &mut [R::Acc], columns: usize, head: usize, row: usize, n: usize)
+    where
+        R::Acc: HasKernel,
+    {
+        let transpose = R::Acc::kernel().transpose;
+        let (hd, side) = (self.head_dim, transpose.side);
+        let mut square = [R::Acc::ZERO; 16 * 16];
+        assert!(side <= 16, "a larger square");
+        for (panel, out) in out.chunks_exact_mut(columns * hd).enumerate() {
+            for j in (0..columns).step_by(side) {
+                let across = side.min(columns - j);
+                for p in (0..hd).step_by(side) {
+                    let depth = side.min(hd - p);
+                    for (i, line) in square.chunks_exact_mut(side).take(across).enumerate() {
+                        let key = panel * columns + j + i;
+                        match key < n {
+                            true => {
+                                let vector = &self.vector(head, row + key)[p..p + depth];
+                                line.iter_mut().zip(vector).for_each(|(x, v)| *x = v.up());
+                            }
+                            false => line.fill(R::Acc::ZERO),
+                        }
+                    }
+                    // SAFETY: the square has `side` rows, and the panel room for `across` keys at `depth` depths.
+                    unsafe {
+                        (transpose.run)(
+                            square.as_ptr(),
+                            out.as_mut_ptr().add(p * columns + j),
+                            columns,
+                            across,
+                            depth,
+                        );
+                    }
                 }
             }
         }
@@ -63,60 +89,58 @@ pub fn lines<S: Scalar, const N: usize>(buffer: &mut Vec<S>, sizes: [usize; N]) 
 }
 
 impl Plan {
-    /// Calls `f(run, first key, keys, packed rows, head)` for the tiles of every segment and each of `heads`.
-    pub fn each(&self, pool: &Pool, heads: usize, f: impl Fn(Run, usize, usize, usize, usize) + Sync) {
-        pool.tasks(self.runs.len(), |r| {
-            let run = self.runs[r];
-            for (from, n, packed) in run.tiles() {
-                (0..heads).for_each(|head| f(run, from, n, packed, head));
-            }
-        });
-    }
-
-    /// Heads `first..first + heads` of all rows, as [`Heads::transpose`] does it.
+    /// Heads `first..first + heads` of all rows, as [`Columns::transpose`] does it.
     pub fn transpose<R: Real>(
         &self,
         pool: &Pool,
         kernel: &Kernel<R::Acc>,
         out: &mut [R::Acc],
-        x: Heads<R>,
+        x: Columns<R>,
         first: usize,
         heads: usize,
-    ) {
+    ) where
+        R::Acc: HasKernel,
+    {
         assert!(out.len() >= heads * self.packed * x.head_dim, "output shorter than the rows");
         let out = SyncPtr::new(out);
-        self.each(pool, heads, |run, from, n, packed, head| {
-            let at = (head * self.packed + run.at + from) * x.head_dim;
-            // SAFETY: the packed rows of this tile, inside the output (asserted), are this task's alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), packed * x.head_dim) };
-            x.transpose(out, kernel.columns(), first + head, run.row + from, n);
+        pool.tasks(self.cuts.len(), |cut| {
+            let cut = self.cuts[cut];
+            for head in 0..heads {
+                let at = (head * self.packed + cut.at) * x.head_dim;
+                // SAFETY: the packed rows of this tile, inside the output (asserted), are this task's alone.
+                let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), cut.packed * x.head_dim) };
+                x.transpose(out, kernel.columns(), first + head, cut.row, cut.len);
+            }
         });
     }
 
-    /// Heads `first..first + heads` of all rows, each in panels of the kernel's columns, `width` in all.
+    /// Heads `first..first + heads` of all rows, each in panels of the kernel's columns, the last one
+    /// narrower, filled up to whole registers.
     pub fn panels<R: Real>(
         &self,
         pool: &Pool,
         kernel: &Kernel<R::Acc>,
         out: &mut [R::Acc],
-        width: usize,
-        x: Heads<R>,
+        x: Columns<R>,
         first: usize,
         heads: usize,
     ) {
+        let width = kernel.width(x.head_dim);
         assert!(out.len() >= heads * self.packed * width, "output shorter than the rows");
         let out = SyncPtr::new(out);
-        self.each(pool, heads, |run, from, n, packed, head| {
-            for c in (0..width).step_by(kernel.columns()) {
-                let columns = kernel.columns().min(width - c);
-                let at = (head * width + c) * self.packed + (run.at + from) * columns;
-                // SAFETY: the packed rows of this tile and panel, inside the output (asserted), are this task's alone.
-                let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), packed * columns) };
-                for (i, out) in out.chunks_exact_mut(columns).enumerate().take(n) {
-                    let vector = &x.vector(first + head, run.row + from + i)[c..];
-                    let held = columns.min(vector.len());
-                    out[held..].fill(R::Acc::ZERO);
-                    out.iter_mut().zip(vector).for_each(|(x, v)| *x = v.up());
+        pool.tasks(self.cuts.len(), |cut| {
+            let cut = self.cuts[cut];
+            // Rows outside: the source is read in order.
+            for (i, head) in (0..cut.len).flat_map(|i| (0..heads).map(move |head| (i, head))) {
+                let vector = x.vector(first + head, cut.row + i);
+                for c in (0..width).step_by(kernel.columns()) {
+                    let columns = kernel.columns().min(width - c);
+                    let at = (head * width + c) * self.packed + (cut.at + i) * columns;
+                    // SAFETY: the rows of this tile, inside the output (asserted), are this task's alone.
+                    let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), columns) };
+                    let (held, rest) = out.split_at_mut(columns.min(vector.len() - c));
+                    held.iter_mut().zip(&vector[c..]).for_each(|(x, v)| *x = v.up());
+                    rest.fill(R::Acc::ZERO);
                 }
             }
         });

@@ -1,10 +1,10 @@
-//! The products of a block of queries with a tile of keys, in the tiles of a kernel; what masks hide is left out.
+//! What a block of queries and a tile of keys make of each other, in the tiles of a kernel; what masks hide is left out.
 
-use super::kernel::{BLOCK, KEYS, Kernel, Left, Mask, Product, STRIDE};
+use super::kernel::{BLOCK, KEYS, Kernel, Left, Mask, Product, STRIDE, State};
 use crate::real::Scalar;
 
 /// Columns `from..from + width` of a result and the loop that makes them.
-struct Columns<S> {
+struct Panel<S> {
     from: usize,
     width: usize,
     product: Product<S>,
@@ -16,10 +16,15 @@ impl<S: Scalar> Kernel<S> {
         2 * self.lanes
     }
 
-    fn columns_of(&self, width: usize) -> impl Iterator<Item = Columns<S>> {
+    /// Width of the rows of a head in whole registers.
+    pub fn width(&self, head_dim: usize) -> usize {
+        head_dim.next_multiple_of(self.lanes)
+    }
+
+    fn panels(&self, width: usize) -> impl Iterator<Item = Panel<S>> {
         (0..width).step_by(self.columns()).map(move |from| match width - from > self.lanes {
-            true => Columns { from, width: self.columns(), product: self.wide },
-            false => Columns { from, width: self.lanes, product: self.narrow },
+            true => Panel { from, width: self.columns(), product: self.wide },
+            false => Panel { from, width: self.lanes, product: self.narrow },
         })
     }
 
@@ -55,6 +60,42 @@ impl<S: Scalar> Kernel<S> {
         }
     }
 
+    /// Scores to weights `exp(scale · (s - top))`, zero where masked, `state` taken further by them, and `out[m, width]`
+    /// corrected to the new `top`.
+    pub fn softmax(
+        &self,
+        s: &mut [S],
+        out: &mut [S],
+        width: usize,
+        state: State<S>,
+        scale: S,
+        m: usize,
+        mask: Mask,
+    ) {
+        assert!(m <= BLOCK && mask.len <= KEYS && s.len() >= BLOCK * STRIDE, "a block and a tile");
+        assert!(out.len() >= m * width && width.is_multiple_of(self.lanes), "whole registers");
+        // SAFETY: the rows lie in the buffers (asserted); the state is a slice.
+        unsafe { (self.softmax)(m, s.as_mut_ptr(), mask, scale, state, out.as_mut_ptr(), width) };
+    }
+
+    /// Scores to weights `p = exp(scale · p - lse)`, and the products `dp` of their values with the output's gradient to
+    /// `p · (dp - delta) · scale`, both zero where masked.
+    pub fn gradient(
+        &self,
+        p: &mut [S],
+        dp: &mut [S],
+        lse: &[S],
+        delta: &[S],
+        scale: S,
+        m: usize,
+        mask: Mask,
+    ) {
+        assert!(m <= BLOCK && mask.len <= KEYS, "a block and a tile");
+        assert!(p.len() >= BLOCK * STRIDE && dp.len() >= BLOCK * STRIDE, "too few rows");
+        // SAFETY: the rows lie in the buffers (asserted).
+        unsafe { (self.gradient)(m, p.as_mut_ptr(), dp.as_mut_ptr(), mask, scale, lse, delta) };
+    }
+
     /// `out[m, width] += s[m, len] · y` for the keys of a tile, from packed row `at` on of the `y.len() / width` that
     /// lie in panels of [`Kernel::columns`] columns.
     pub fn weighted(&self, out: &mut [S], width: usize, s: &[S], y: &[S], at: usize, m: usize, mask: Mask) {
@@ -62,7 +103,7 @@ impl<S: Scalar> Kernel<S> {
         assert!(m <= BLOCK && mask.len <= KEYS && s.len() >= BLOCK * STRIDE, "a block and a tile");
         assert!(at + mask.len <= rows && out.len() >= m.next_multiple_of(self.rows) * width, "too few rows");
         assert!(width.is_multiple_of(self.lanes), "whole registers");
-        for c in self.columns_of(width) {
+        for c in self.panels(width) {
             for i in (0..m).step_by(self.rows) {
                 let depth = mask.seen((i + self.rows).min(m) - 1);
                 if depth == 0 {
@@ -84,7 +125,7 @@ impl<S: Scalar> Kernel<S> {
         assert!(x.len() >= m * width, "too few queries");
         assert!(out.len() >= mask.len.next_multiple_of(self.rows) * width, "too few keys");
         assert!(width.is_multiple_of(self.lanes), "whole registers");
-        for c in self.columns_of(width) {
+        for c in self.panels(width) {
             for j in (0..mask.len).step_by(self.rows) {
                 let first = mask.first(j);
                 // SAFETY: whole tiles lie in the buffers (asserted), and behind a row's keys there is room.
