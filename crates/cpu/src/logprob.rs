@@ -1,10 +1,16 @@
 //! Log-softmax over the vocabulary at a target, and its backward in place.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, max, sums};
+use crate::real::{Real, Scalar, max, sum, sums};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
 use duel_backend::{LogProbs, Logits, RowStats};
+
+/// Logits that are looked at together: half of a first-level cache.
+const BLOCK: usize = 1 << 12;
+
+/// Partial maxima and sums of a block.
+const LANES: usize = 16;
 
 /// What one row of logits gives.
 pub struct Row<S> {
@@ -15,34 +21,58 @@ pub struct Row<S> {
     top: S,
 }
 
+/// The largest of a block (a NaN may be passed over: the sums that follow it carry it on) and the sum.
+#[inline(always)]
+fn top_and_sum<R: Real>(x: &[R]) -> (R::Acc, R::Acc) {
+    let (mut top, mut sum_of) = ([R::Acc::LOWEST; LANES], [R::Acc::ZERO; LANES]);
+    let chunks = x.chunks_exact(LANES);
+    for ((top, sum_of), v) in top.iter_mut().zip(&mut sum_of).zip(chunks.remainder()) {
+        (*top, *sum_of) = (v.up(), v.up());
+    }
+    for c in chunks {
+        for ((top, sum_of), v) in top.iter_mut().zip(&mut sum_of).zip(c) {
+            let v = v.up();
+            *top = if v > *top { v } else { *top };
+            *sum_of += v;
+        }
+    }
+    (max(&top), sum([&sum_of], |[v]| v))
+}
+
 simd! {
-    /// Statistics of a row, in two sweeps of a row that stays in the cache.
+    /// Statistics of a row, block by block: the sums are of exponentials relative to the largest number so far, and
+    /// memory brings the next block while this one is computed.
     pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
-        let n = x.len();
-        let mut top = [R::Acc::LOWEST; 16];
-        let chunks = x.chunks_exact(16);
-        for (t, v) in top.iter_mut().zip(chunks.remainder()) {
-            *t = v.up();
-        }
-        for c in chunks {
-            for (t, v) in top.iter_mut().zip(c) {
-                let v = v.up();
-                *t = if v > *t { v } else { *t };
+        let (mut top, mut plain) = (R::Acc::LOWEST, R::Acc::ZERO);
+        let (mut total, mut weighted, mut squares) = (R::Acc::ZERO, R::Acc::ZERO, R::Acc::ZERO);
+        for block in x.chunks(BLOCK) {
+            let (block_top, block_sum) = top_and_sum(block);
+            plain += block_sum;
+            if block_top > top {
+                // exp(x - new) = exp(x - old) · exp(old - new), and (x - new) = (x - old) + (old - new).
+                let shift = if top > R::Acc::LOWEST { top - block_top } else { R::Acc::ZERO };
+                let scale = shift.exp();
+                weighted = (weighted + total * shift) * scale;
+                total = total * scale;
+                squares = squares * scale * scale;
+                top = block_top;
             }
+            let [t, w, s] = sums([block], |[x]| {
+                let d = x.up() - top;
+                let e = d.exp();
+                [e, e * d, e * e]
+            });
+            total += t;
+            weighted += w;
+            squares += s;
         }
-        let top = max(&top);
         // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
         // sum p^2 = squares / total^2: both sums lie between 1, the maximum's own term, and n.
-        let [total, weighted, plain, squares] = sums([x], |[x]| {
-            let d = x.up() - top;
-            let e = d.exp();
-            [e, e * d, x.up(), e * e]
-        });
         let ln_total = total.ln();
         Row {
             lse: top + ln_total,
             entropy: ln_total - weighted / total,
-            mean: plain / R::Acc::of(n as f64),
+            mean: plain / R::Acc::of(x.len() as f64),
             collision: (squares / (total * total)).ln(),
             top,
         }
@@ -77,7 +107,7 @@ impl<R: Real> LogProbs for Cpu<R> {
             assert!(b.len() >= rows, "statistics buffer shorter than the rows");
             SyncPtr::new(b)
         });
-        self.pool.ranges(rows, 1, usize::MAX, |range| {
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
             for r in range {
                 let row = &logits[r * stride..][..vocab];
                 let target = row[targets[r] as usize].up();
@@ -102,7 +132,7 @@ impl<R: Real> LogProbs for Cpu<R> {
     ) {
         assert!(logits.len() >= dims.len(), "logits shorter than the rows");
         let logits = SyncPtr::new(logits);
-        self.pool.ranges(rows, 1, usize::MAX, |range| {
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
             range.for_each(|r| {
                 // SAFETY: row r lies within the logits (asserted), and only this task has it.
                 let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };

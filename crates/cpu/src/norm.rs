@@ -190,7 +190,9 @@ impl<R: Real> Norms for Cpu<R> {
                 // SAFETY: a row is in one run of rows.
                 let d_row = unsafe { dqkv.row(r) };
                 let (x, rstd) = (&x[r * width..][..width], &rstd[r * normed..][..normed]);
-                for (h, (d_head, x)) in d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed) {
+                for (h, (d_head, x)) in
+                    d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed)
+                {
                     let of_keys = usize::from(h >= d.heads);
                     let dw = &mut sums[of_keys * hd..][..hd];
                     rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h]);

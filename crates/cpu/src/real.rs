@@ -237,12 +237,12 @@ pub fn sums<T: Copy, S: Scalar, const K: usize, const N: usize>(
     let whole = n - n % LANES;
     let mut at = 0;
     while at < whole {
-        // Slices of a known length: no bounds check is left in the loop over the lanes.
-        let block: [&[T]; K] = std::array::from_fn(|k| &xs[k][at..at + LANES]);
-        for lane in 0..LANES {
-            let values = f(std::array::from_fn(|k| block[k][lane]));
-            for (acc, v) in acc.iter_mut().zip(values) {
-                acc[lane] += v;
+        // Arrays, and the sums outside the lanes: what the compiler makes vectors of.
+        let block: [[T; LANES]; K] =
+            std::array::from_fn(|k| std::array::from_fn(|lane| xs[k][at..at + LANES][lane]));
+        for (k, acc) in acc.iter_mut().enumerate() {
+            for (lane, acc) in acc.iter_mut().enumerate() {
+                *acc += f(std::array::from_fn(|k| block[k][lane]))[k];
             }
         }
         at += LANES;

@@ -189,7 +189,8 @@ impl Workers {
             share.set(tasks * t / threads..tasks * (t + 1) / threads);
         }
         // SAFETY: only the lifetime changes: `Opened` keeps this function from returning while a worker has `f`.
-        let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        let job =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         // SAFETY: the gate is closed and nobody inside, since the last job's `Opened` waited for that.
         unsafe { *shared.job.get() = Some(job) };
         let opened = Opened::new(self);
@@ -227,7 +228,11 @@ impl Drop for Opened<'_> {
         shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turn = 0;
         while shared.gate.load(Ordering::Acquire) & (OPEN - 1) != 0 {
-            if turn < SPINS { spin_loop() } else { yield_now() }
+            if turn < SPINS {
+                spin_loop()
+            } else {
+                yield_now()
+            }
             turn += 1;
         }
         let panic = shared.locked().take();
