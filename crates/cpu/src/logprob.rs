@@ -1,7 +1,7 @@
 //! Log-softmax over the vocabulary at a target, and its backward in place.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, max, sum, sums};
+use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
 use duel_backend::{LogProbs, Logits, RowStats};
@@ -11,6 +11,9 @@ const BLOCK: usize = 1 << 12;
 
 /// Partial maxima and sums of a block.
 const LANES: usize = 16;
+
+/// Logits whose exponentials are computed together.
+const WIDE: usize = 64;
 
 /// What one row of logits gives.
 pub struct Row<S> {
@@ -39,6 +42,31 @@ fn top_and_sum<R: Real>(x: &[R]) -> (R::Acc, R::Acc) {
     (max(&top), sum([&sum_of], |[v]| v))
 }
 
+/// The sums of `e`, `e · d` and `e²` over a block, `e = exp(d)`, `d = x - top`.
+#[inline(always)]
+fn moments<R: Real>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
+    let [mut total, mut weighted, mut squares] = [[R::Acc::ZERO; LANES]; 3];
+    let (wide, rest) = x.as_chunks::<WIDE>();
+    for x in wide {
+        let mut d = [R::Acc::ZERO; WIDE];
+        d.iter_mut().zip(x).for_each(|(d, x)| *d = x.up() - top);
+        let e = R::Acc::exps(d);
+        for (e, d) in e.as_chunks::<LANES>().0.iter().zip(d.as_chunks::<LANES>().0) {
+            total.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e);
+            weighted.iter_mut().zip(e.iter().zip(d)).for_each(|(sum, (e, d))| *sum += *e * *d);
+            squares.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e * *e);
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        let d = x.up() - top;
+        let e = d.exp();
+        total[i % LANES] += e;
+        weighted[i % LANES] += e * d;
+        squares[i % LANES] += e * e;
+    }
+    [&total, &weighted, &squares].map(|lanes| sum([lanes.as_slice()], |[v]| v))
+}
+
 simd! {
     /// Statistics of a row, block by block: the sums are of exponentials relative to the largest number so far, and
     /// memory brings the next block while this one is computed.
@@ -57,14 +85,9 @@ simd! {
                 squares = squares * scale * scale;
                 top = block_top;
             }
-            let [t, w, s] = sums([block], |[x]| {
-                let d = x.up() - top;
-                let e = d.exp();
-                [e, e * d, e * e]
-            });
-            total += t;
-            weighted += w;
-            squares += s;
+            for (sum, part) in [&mut total, &mut weighted, &mut squares].into_iter().zip(moments(block, top)) {
+                *sum += part;
+            }
         }
         // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
         // sum p^2 = squares / total^2: both sums lie between 1, the maximum's own term, and n.
@@ -80,7 +103,13 @@ simd! {
 
     /// `x = -coef · exp(x - lse)`.
     pub fn softmax_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc) {
-        for x in x.iter_mut() {
+        let (wide, rest) = x.as_chunks_mut::<WIDE>();
+        for x in wide {
+            let mut d = [R::Acc::ZERO; WIDE];
+            d.iter_mut().zip(&*x).for_each(|(d, x)| *d = x.up() - lse);
+            x.iter_mut().zip(R::Acc::exps(d)).for_each(|(x, e)| *x = R::down(-coef * e));
+        }
+        for x in rest {
             *x = R::down(-coef * (x.up() - lse).exp());
         }
     }
@@ -139,5 +168,35 @@ impl<R: Real> LogProbs for Cpu<R> {
                 gradient_of_row(row, lse[r], coef[r], targets[r] as usize);
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of several blocks whose maximum rises, falls or stays, against the sums as they are written.
+    #[test]
+    fn blocks_are_one_row() {
+        for n in [1, WIDE - 1, WIDE + 1, BLOCK, BLOCK + 1, 3 * BLOCK + WIDE + 5] {
+            for slope in [-9.0, 0.0, 9.0, 400.0] {
+                let x: Vec<f64> =
+                    (0..n).map(|i| slope * i as f64 / BLOCK as f64 + (i as f64 * 0.7).sin()).collect();
+                let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = x.iter().map(|x| (x - top).exp()).sum();
+                let p = |x: f64| (x - top).exp() / total;
+                let entropy: f64 = x.iter().map(|&x| -p(x) * (x - top - total.ln())).sum();
+                let collision = x.iter().map(|&x| p(x) * p(x)).sum::<f64>().ln();
+                let mean = x.iter().sum::<f64>() / n as f64;
+                let row = softmax_stats(&x);
+                let want = [top + total.ln(), entropy, mean, collision, top];
+                let got = [row.lse, row.entropy, row.mean, row.collision, row.top];
+                for (got, want) in got.iter().zip(want) {
+                    // Sums of n terms, of a size that the largest logit bounds.
+                    let bound = n as f64 * f64::EPSILON * (1.0 + top.abs());
+                    assert!((got - want).abs() <= bound, "{n} of slope {slope}: {got} not {want}");
+                }
+            }
+        }
     }
 }
