@@ -16,6 +16,7 @@ mod sample;
 mod simd;
 mod softmax;
 mod storage;
+mod stream;
 mod sync;
 mod update;
 mod workers;

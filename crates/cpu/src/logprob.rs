@@ -1,10 +1,19 @@
 //! Log-softmax over the vocabulary at a target, and its backward in place.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, max, sums};
+use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
 use duel_backend::{LogProbs, Logits, RowStats};
+
+/// Logits that are looked at together: half of a first-level cache.
+const BLOCK: usize = 1 << 12;
+
+/// Partial maxima and sums of a block.
+const LANES: usize = 16;
+
+/// Logits whose exponentials are computed together.
+const WIDE: usize = 64;
 
 /// What one row of logits gives.
 pub struct Row<S> {
@@ -15,34 +24,78 @@ pub struct Row<S> {
     top: S,
 }
 
-simd! {
-    /// Statistics of a row, in two sweeps of a row that stays in the cache.
-    pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
-        let n = x.len();
-        let mut top = [R::Acc::LOWEST; 16];
-        let chunks = x.chunks_exact(16);
-        for (t, v) in top.iter_mut().zip(chunks.remainder()) {
-            *t = v.up();
+/// The largest of a block (a NaN may be passed over: the sums that follow it carry it on) and the sum.
+#[inline(always)]
+fn top_and_sum<R: Real>(x: &[R]) -> (R::Acc, R::Acc) {
+    let (mut top, mut sum_of) = ([R::Acc::LOWEST; LANES], [R::Acc::ZERO; LANES]);
+    let chunks = x.chunks_exact(LANES);
+    for ((top, sum_of), v) in top.iter_mut().zip(&mut sum_of).zip(chunks.remainder()) {
+        (*top, *sum_of) = (v.up(), v.up());
+    }
+    for c in chunks {
+        for ((top, sum_of), v) in top.iter_mut().zip(&mut sum_of).zip(c) {
+            let v = v.up();
+            *top = if v > *top { v } else { *top };
+            *sum_of += v;
         }
-        for c in chunks {
-            for (t, v) in top.iter_mut().zip(c) {
-                let v = v.up();
-                *t = if v > *t { v } else { *t };
+    }
+    (max(&top), sum([&sum_of], |[v]| v))
+}
+
+/// The sums of `e`, `e · d` and `e²` over a block, `e = exp(d)`, `d = x - top`.
+#[inline(always)]
+fn moments<R: Real>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
+    let [mut total, mut weighted, mut squares] = [[R::Acc::ZERO; LANES]; 3];
+    let (wide, rest) = x.as_chunks::<WIDE>();
+    for x in wide {
+        let mut d = [R::Acc::ZERO; WIDE];
+        d.iter_mut().zip(x).for_each(|(d, x)| *d = x.up() - top);
+        let e = R::Acc::exps(d);
+        for (e, d) in e.as_chunks::<LANES>().0.iter().zip(d.as_chunks::<LANES>().0) {
+            total.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e);
+            weighted.iter_mut().zip(e.iter().zip(d)).for_each(|(sum, (e, d))| *sum += *e * *d);
+            squares.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e * *e);
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        let d = x.up() - top;
+        let e = d.exp();
+        total[i % LANES] += e;
+        weighted[i % LANES] += e * d;
+        squares[i % LANES] += e * e;
+    }
+    [&total, &weighted, &squares].map(|lanes| sum([lanes.as_slice()], |[v]| v))
+}
+
+simd! {
+    /// Statistics of a row, block by block: the sums are of exponentials relative to the largest number so far, and
+    /// memory brings the next block while this one is computed.
+    pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
+        let (mut top, mut plain) = (R::Acc::LOWEST, R::Acc::ZERO);
+        let (mut total, mut weighted, mut squares) = (R::Acc::ZERO, R::Acc::ZERO, R::Acc::ZERO);
+        for block in x.chunks(BLOCK) {
+            let (block_top, block_sum) = top_and_sum(block);
+            plain += block_sum;
+            if block_top > top {
+                // exp(x - new) = exp(x - old) · exp(old - new), and (x - new) = (x - old) + (old - new).
+                let shift = if top > R::Acc::LOWEST { top - block_top } else { R::Acc::ZERO };
+                let scale = shift.exp();
+                weighted = (weighted + total * shift) * scale;
+                total = total * scale;
+                squares = squares * scale * scale;
+                top = block_top;
+            }
+            for (sum, part) in [&mut total, &mut weighted, &mut squares].into_iter().zip(moments(block, top)) {
+                *sum += part;
             }
         }
-        let top = max(&top);
         // H = lse - sum p·x, with x taken relative to the maximum so that nothing large cancels.
         // sum p^2 = squares / total^2: both sums lie between 1, the maximum's own term, and n.
-        let [total, weighted, plain, squares] = sums([x], |[x]| {
-            let d = x.up() - top;
-            let e = d.exp();
-            [e, e * d, x.up(), e * e]
-        });
         let ln_total = total.ln();
         Row {
             lse: top + ln_total,
             entropy: ln_total - weighted / total,
-            mean: plain / R::Acc::of(n as f64),
+            mean: plain / R::Acc::of(x.len() as f64),
             collision: (squares / (total * total)).ln(),
             top,
         }
@@ -50,7 +103,13 @@ simd! {
 
     /// `x = -coef · exp(x - lse)`.
     pub fn softmax_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc) {
-        for x in x.iter_mut() {
+        let (wide, rest) = x.as_chunks_mut::<WIDE>();
+        for x in wide {
+            let mut d = [R::Acc::ZERO; WIDE];
+            d.iter_mut().zip(&*x).for_each(|(d, x)| *d = x.up() - lse);
+            x.iter_mut().zip(R::Acc::exps(d)).for_each(|(x, e)| *x = R::down(-coef * e));
+        }
+        for x in rest {
             *x = R::down(-coef * (x.up() - lse).exp());
         }
     }
@@ -77,7 +136,7 @@ impl<R: Real> LogProbs for Cpu<R> {
             assert!(b.len() >= rows, "statistics buffer shorter than the rows");
             SyncPtr::new(b)
         });
-        self.pool.ranges(rows, 1, usize::MAX, |range| {
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
             for r in range {
                 let row = &logits[r * stride..][..vocab];
                 let target = row[targets[r] as usize].up();
@@ -102,12 +161,42 @@ impl<R: Real> LogProbs for Cpu<R> {
     ) {
         assert!(logits.len() >= dims.len(), "logits shorter than the rows");
         let logits = SyncPtr::new(logits);
-        self.pool.ranges(rows, 1, usize::MAX, |range| {
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
             range.for_each(|r| {
                 // SAFETY: row r lies within the logits (asserted), and only this task has it.
                 let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };
                 gradient_of_row(row, lse[r], coef[r], targets[r] as usize);
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of several blocks whose maximum rises, falls or stays, against the sums as they are written.
+    #[test]
+    fn blocks_are_one_row() {
+        for n in [1, WIDE - 1, WIDE + 1, BLOCK, BLOCK + 1, 3 * BLOCK + WIDE + 5] {
+            for slope in [-9.0, 0.0, 9.0, 400.0] {
+                let x: Vec<f64> =
+                    (0..n).map(|i| slope * i as f64 / BLOCK as f64 + (i as f64 * 0.7).sin()).collect();
+                let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = x.iter().map(|x| (x - top).exp()).sum();
+                let p = |x: f64| (x - top).exp() / total;
+                let entropy: f64 = x.iter().map(|&x| -p(x) * (x - top - total.ln())).sum();
+                let collision = x.iter().map(|&x| p(x) * p(x)).sum::<f64>().ln();
+                let mean = x.iter().sum::<f64>() / n as f64;
+                let row = softmax_stats(&x);
+                let want = [top + total.ln(), entropy, mean, collision, top];
+                let got = [row.lse, row.entropy, row.mean, row.collision, row.top];
+                for (got, want) in got.iter().zip(want) {
+                    // Sums of n terms, of a size that the largest logit bounds.
+                    let bound = n as f64 * f64::EPSILON * (1.0 + top.abs());
+                    assert!((got - want).abs() <= bound, "{n} of slope {slope}: {got} not {want}");
+                }
+            }
+        }
     }
 }

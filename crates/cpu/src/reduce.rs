@@ -78,3 +78,33 @@ pub fn add_columns<R: Real>(pool: &Pool, db: &mut [R::Acc], dy: &[R], rows: usiz
         rest.chunks_exact(width).for_each(|dy| bias_row(sums, dy));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around the edges of a run, and with more rows than runs of the least length hold: every row once, what was there
+    /// kept, and the same bits at any number of threads.
+    #[test]
+    fn columns_are_summed_once() {
+        for rows in [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 2, SUMS * ROWS + 5] {
+            for width in [1, 7, 130] {
+                let whole: Vec<f64> = (0..rows * width).map(|i| ((i * 37) % 1013) as f64 - 500.0).collect();
+                let thirds: Vec<f32> = whole.iter().map(|&x| (x / 3.0) as f32).collect();
+                let run = |threads| {
+                    let (pool, mut sums, mut rounded) =
+                        (Pool::new(threads), vec![1.0; width], vec![0.0f32; width]);
+                    add_columns(&pool, &mut sums, &whole, rows, width);
+                    add_columns(&pool, &mut rounded, &thirds, rows, width);
+                    (sums, rounded)
+                };
+                let (sums, rounded) = run(1);
+                for (column, sum) in sums.iter().enumerate() {
+                    let want: f64 = whole.iter().skip(column).step_by(width).sum();
+                    assert_eq!(*sum, 1.0 + want, "{rows}x{width}, column {column}");
+                }
+                assert_eq!(run(3), (sums, rounded), "{rows}x{width}");
+            }
+        }
+    }
+}

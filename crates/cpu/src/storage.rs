@@ -2,6 +2,7 @@
 
 use crate::Cpu;
 use crate::real::Real;
+use crate::stream::{self, LARGE};
 use duel_backend::{Element, Error, Memory, Result, Storage};
 use half::bf16;
 use std::mem::MaybeUninit;
@@ -51,12 +52,17 @@ impl<R: Real> Storage for Cpu<R> {
     }
 
     fn copy<T: Element>(&self, dst: &mut Vec<T>, src: &Vec<T>, len: usize) {
-        self.pool.parts(dst, len, |from, dst| dst.copy_from_slice(&src[from..from + dst.len()]));
+        let large = len * size_of::<T>() >= LARGE;
+        self.pool.parts(dst, len, |from, dst| {
+            let src = &src[from..][..dst.len()];
+            if large { stream::copy(dst, src) } else { dst.copy_from_slice(src) }
+        });
     }
 
     fn zero<T: Element>(&self, buf: &mut Vec<T>) {
         let len = buf.len();
-        self.pool.parts(buf, len, |_, part| part.fill(T::default()));
+        let large = len * size_of::<T>() >= LARGE;
+        self.pool.parts(buf, len, |_, part| if large { stream::zero(part) } else { part.fill(T::default()) });
     }
 
     fn finish(&self) -> Result<()> {
