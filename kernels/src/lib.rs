@@ -41,6 +41,7 @@ pub const SOURCES: &[Source] = sources![
     "preference.cu",
     "reduce.cu",
     "rope.cu",
+    "sample.cu",
     "swiglu.cu"
 ];
 

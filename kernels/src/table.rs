@@ -244,6 +244,16 @@ pub const KERNELS: &[Kernel] = &[
     Kernel::new("rmsprop_bf16", "optimizer.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("rope_f32", "rope.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("rope_bf16", "rope.cu", ROW_THREADS).hot().instructions(WIDE),
+    Kernel::new("sample_f32", "sample.cu", SAMPLE_THREADS)
+        .hot()
+        .shared(SAMPLE_BYTES)
+        .instructions(&["LDG.E.128"]),
+    Kernel::new("sample_bf16", "sample.cu", SAMPLE_THREADS)
+        .hot()
+        .shared(SAMPLE_BYTES)
+        .instructions(&["LDG.E.128"]),
+    Kernel::new("penalise_f32", "sample.cu", ROW_THREADS),
+    Kernel::new("penalise_bf16", "sample.cu", ROW_THREADS),
     Kernel::new("column_sums_f32", "reduce.cu", ROW_THREADS)
         .hot()
         .shared(column_sums_bytes(4))

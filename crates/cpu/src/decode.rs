@@ -1,9 +1,173 @@
-//! Attention of one query row a sequence to its cache.
+//! Attention of one query row a sequence to its cache, bound by memory.
+//!
+//! A run of cache rows is cut into pieces of [`PIECE`] rows from its beginning on. A piece is read once, for all heads
+//! and for all neighbouring rows that see its run, and leaves of each of them a softmax of its own; those of a row are
+//! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, take};
-use crate::softmax::{axpy, dot, scaled, softmax_row};
+use crate::real::{Real, Scalar, max, sum, take};
+use crate::simd::simd;
+use crate::softmax::{axpy, scaled};
+use crate::sync::SyncPtr;
 use duel_backend::{Decode, Heads};
+use std::ops::Range;
+
+/// Cache rows of a piece.
+const PIECE: usize = 64;
+/// Cache rows that every head takes before the next: some KB that lie together.
+const STEP: usize = 8;
+/// Partial sums of a score, and columns of an output that are summed at a time.
+const LANES: usize = 16;
+/// Elements of keys and values that are not worth a second thread.
+const SMALL: usize = 1 << 15;
+/// Numbers beside the output of a head's share: the largest score, and the sum of the exponentials.
+const STATS: usize = 2;
+
+/// A piece of a run.
+struct Piece {
+    /// The rows that see it.
+    rows: Range<usize>,
+    /// Its number among the pieces of each.
+    number: usize,
+    first: usize,
+    len: usize,
+}
+
+/// The pieces of all runs, and of each row where its shares begin, counted in rows of shares; the last is their number.
+fn pieces(runs: &[[u32; 4]]) -> (Vec<Piece>, Vec<usize>) {
+    let (mut pieces, mut starts) = (Vec::new(), vec![0]);
+    let mut cut = |rows: Range<usize>, number: usize, first: u32, len: u32| {
+        let (first, len) = (first as usize, len as usize);
+        let offsets = (0..len).step_by(PIECE).enumerate();
+        pieces.extend(offsets.map(|(i, at)| Piece {
+            rows: rows.clone(),
+            number: number + i,
+            first: first + at,
+            len: PIECE.min(len - at),
+        }));
+        number + len.div_ceil(PIECE)
+    };
+    let mut row = 0;
+    for group in runs.chunk_by(|a, b| a[..2] == b[..2]) {
+        let shared = cut(row..row + group.len(), 0, group[0][0], group[0][1]);
+        for &[.., own, len] in group {
+            let number = cut(row..row + 1, shared, own, len);
+            assert!(number > 0, "row {row} sees nothing of the cache");
+            starts.push(starts[row] + number);
+            row += 1;
+        }
+    }
+    (pieces, starts)
+}
+
+simd! {
+    /// Scores of some queries of one key head: `scores[query, PIECE]` for cache rows that lie `stride` apart.
+    pub fn scores<R: Real>(scores: &mut [R::Acc], queries: &[&[R]], keys: &[R], stride: usize) {
+        for (scores, queries) in scores.chunks_mut(4 * PIECE).zip(queries.chunks(4)) {
+            match *queries {
+                [a] => scores_of(scores, [a], keys, stride),
+                [a, b] => scores_of(scores, [a, b], keys, stride),
+                [a, b, c] => scores_of(scores, [a, b, c], keys, stride),
+                [a, b, c, d] => scores_of(scores, [a, b, c, d], keys, stride),
+                _ => unreachable!("chunks of four"),
+            }
+        }
+    }
+
+    /// `s = exp(scale · s - largest)` over a row; returns the largest, scaled, and the sum.
+    pub fn exponentials<S: Scalar>(row: &mut [S], scale: S) -> (S, S) {
+        let top = max(row) * scale;
+        for x in row.iter_mut() {
+            *x = (*x * scale - top).exp();
+        }
+        (top, sum([row], |[p]| p))
+    }
+
+    /// `out[query, head_dim] += weights[query, PIECE] · values`, for cache rows that lie `stride` apart.
+    pub fn weigh<R: Real>(out: &mut [R::Acc], weights: &[R::Acc], values: &[R], stride: usize, head_dim: usize) {
+        for (out, weights) in out.chunks_mut(4 * head_dim).zip(weights.chunks(4 * PIECE)) {
+            match out.len() / head_dim {
+                1 => weigh_of::<R, 1>(out, weights, values, stride, head_dim),
+                2 => weigh_of::<R, 2>(out, weights, values, stride, head_dim),
+                3 => weigh_of::<R, 3>(out, weights, values, stride, head_dim),
+                _ => weigh_of::<R, 4>(out, weights, values, stride, head_dim),
+            }
+        }
+    }
+}
+
+/// [`scores`] of `N` queries. Each is summed in [`LANES`] partial sums, whatever `N` is.
+#[inline(always)]
+fn scores_of<R: Real, const N: usize>(scores: &mut [R::Acc], queries: [&[R]; N], keys: &[R], stride: usize) {
+    let head_dim = queries[0].len();
+    let whole = head_dim / LANES;
+    let blocks = queries.map(|q| &q.as_chunks::<LANES>().0[..whole]);
+    for (t, key) in keys.chunks(stride).enumerate() {
+        let (key, rest) = key[..head_dim].as_chunks::<LANES>();
+        let mut sums = [[R::Acc::ZERO; LANES]; N];
+        for (c, k) in key[..whole].iter().enumerate() {
+            for (sums, q) in sums.iter_mut().zip(&blocks) {
+                let q = &q[c];
+                for lane in 0..LANES {
+                    sums[lane] += q[lane].up() * k[lane].up();
+                }
+            }
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for ((sum, q), k) in sums.iter_mut().zip(&queries[i][whole * LANES..]).zip(rest) {
+                *sum += q.up() * k.up();
+            }
+            let mut width = LANES / 2;
+            while width > 0 {
+                for lane in 0..width {
+                    let upper = sums[lane + width];
+                    sums[lane] += upper;
+                }
+                width /= 2;
+            }
+            scores[i * PIECE + t] = sums[0];
+        }
+    }
+}
+
+/// [`weigh`] of `N` queries: their sums of [`LANES`] columns stay in registers.
+#[inline(always)]
+fn weigh_of<R: Real, const N: usize>(
+    out: &mut [R::Acc],
+    weights: &[R::Acc],
+    values: &[R],
+    stride: usize,
+    head_dim: usize,
+) {
+    let rows = values.len().div_ceil(stride);
+    let weights: [&[R::Acc]; N] = std::array::from_fn(|i| &weights[i * PIECE..][..rows]);
+    let whole = head_dim - head_dim % LANES;
+    for c in (0..whole).step_by(LANES) {
+        let mut sums = [[R::Acc::ZERO; LANES]; N];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&out[i * head_dim + c..][..LANES]);
+        }
+        for t in 0..rows {
+            let value = &values[t * stride + c..][..LANES];
+            for (sums, weights) in sums.iter_mut().zip(&weights) {
+                let p = weights[t];
+                for lane in 0..LANES {
+                    sums[lane] += p * value[lane].up();
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            out[i * head_dim + c..][..LANES].copy_from_slice(sums);
+        }
+    }
+    for (i, weights) in weights.iter().enumerate() {
+        for (t, value) in values.chunks(stride).enumerate() {
+            for (out, v) in out[i * head_dim..][whole..head_dim].iter_mut().zip(&value[whole..]) {
+                *out += weights[t] * v.up();
+            }
+        }
+    }
+}
 
 impl<R: Real> Decode for Cpu<R> {
     fn kv_store(
@@ -34,27 +198,170 @@ impl<R: Real> Decode for Cpu<R> {
         rows: usize,
         d: Heads,
     ) {
-        let (hd, kv_width) = (d.head_dim, d.kv_width());
+        let (hd, heads, ratio, kv_width) = (d.head_dim, d.heads, d.ratio(), d.kv_width());
         let scale = R::Acc::of(d.scale());
-        self.pool.rows(o, rows * d.heads, hd, |task, out| {
-            let (r, h) = (task / d.heads, task % d.heads);
-            let kv = h / d.ratio();
-            let [prefix, before, own, len] = std::array::from_fn(|i| runs[4 * r + i] as usize);
-            let seen = || (prefix..prefix + before).chain(own..own + len).map(|t| t * kv_width + kv * hd);
-            let q = &qkv[r * d.qkv_width() + h * hd..][..hd];
-            R::Acc::with_scratch(|scratch| {
-                let sizes = [before + len, hd];
-                let [s, sums] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
-                for (s, at) in s.iter_mut().zip(seen()) {
-                    *s = dot(q, &keys[at..][..hd]);
-                }
-                let (total, _) = softmax_row(s, scale);
-                sums.fill(R::Acc::ZERO);
-                for (&p, at) in s.iter().zip(seen()) {
-                    axpy(sums, p, &values[at..][..hd]);
-                }
-                scaled(out, sums, R::Acc::ONE / total);
+        let (pieces, starts) = pieces(&runs.as_chunks().0[..rows]);
+        // Of each head: the output, not divided, and its statistics.
+        let share = hd + STATS;
+        let query = |row: usize, head: usize| &qkv[row * d.qkv_width() + head * hd..][..hd];
+        R::Acc::with_shared(|shared| {
+            let [shares] =
+                take(shared, &[starts[rows] * heads * share]).try_into().unwrap_or_else(|_| unreachable!());
+            let shares_at = SyncPtr::new(shares);
+            let attend = |piece: &Piece| {
+                // By key head, by row, by query head of the key head.
+                let order =
+                    (0..d.kv_heads).flat_map(|kv| piece.rows.clone().map(move |row| (row, kv * ratio)));
+                let order = order.flat_map(|(row, head)| (head..head + ratio).map(move |head| (row, head)));
+                let queries: Vec<&[R]> = order.clone().map(|(row, head)| query(row, head)).collect();
+                let of_kv = piece.rows.len() * ratio;
+                let cached = piece.first * kv_width..(piece.first + piece.len) * kv_width;
+                let (keys, values) = (&keys[cached.clone()], &values[cached]);
+                R::Acc::with_scratch(|scratch| {
+                    let sizes = [queries.len() * PIECE, queries.len() * hd];
+                    let [s, out] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+                    for (step, keys) in keys.chunks(STEP * kv_width).enumerate() {
+                        for (kv, queries) in queries.chunks(of_kv).enumerate() {
+                            let s = &mut s[kv * of_kv * PIECE..][..of_kv * PIECE];
+                            scores(&mut s[step * STEP..], queries, &keys[kv * hd..], kv_width);
+                        }
+                    }
+                    out.fill(R::Acc::ZERO);
+                    let stats: Vec<_> =
+                        s.chunks_mut(PIECE).map(|s| exponentials(&mut s[..piece.len], scale)).collect();
+                    for (step, values) in values.chunks(STEP * kv_width).enumerate() {
+                        for (kv, out) in out.chunks_mut(of_kv * hd).enumerate() {
+                            let s = &s[kv * of_kv * PIECE..][..of_kv * PIECE];
+                            weigh(out, &s[step * STEP..], &values[kv * hd..], kv_width, hd);
+                        }
+                    }
+                    for (((row, head), out), (top, total)) in order.zip(out.chunks(hd)).zip(stats) {
+                        let at = ((starts[row] + piece.number) * heads + head) * share;
+                        // SAFETY: each share lies in `shares`, which has room for all, and is one piece's.
+                        let to = unsafe { std::slice::from_raw_parts_mut(shares_at.at(at), share) };
+                        to[..hd].copy_from_slice(out);
+                        to[hd..].copy_from_slice(&[top, total]);
+                    }
+                });
+            };
+            let work = 2 * kv_width * pieces.iter().map(|p| p.len).sum::<usize>();
+            if work < SMALL {
+                pieces.iter().for_each(attend);
+            } else {
+                self.pool.tasks(pieces.len(), |i| attend(&pieces[i]));
+            }
+            let shares = &*shares;
+            self.pool.rows(o, rows * heads, hd, |task, out| {
+                let (row, head) = (task / heads, task % heads);
+                let of_head = (starts[row]..starts[row + 1])
+                    .map(|piece| shares[(piece * heads + head) * share..][..share].split_at(hd));
+                let top = of_head.clone().map(|(_, stats)| stats[0]);
+                let top = top.fold(R::Acc::LOWEST, |a, b| if b > a { b } else { a });
+                R::Acc::with_scratch(|scratch| {
+                    let [sums] = take(scratch, &[hd]).try_into().unwrap_or_else(|_| unreachable!());
+                    sums.fill(R::Acc::ZERO);
+                    let mut total = R::Acc::ZERO;
+                    for (part, stats) in of_head {
+                        let factor = (stats[0] - top).exp();
+                        total += stats[1] * factor;
+                        axpy(sums, factor, part);
+                    }
+                    scaled(out, sums, R::Acc::ONE / total);
+                });
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(n: usize, step: f64) -> Vec<f32> {
+        (0..n).map(|i| (i as f64 * step).sin() as f32).collect()
+    }
+
+    /// Rows of the cache in the tests below.
+    const CACHED: usize = 700;
+
+    fn run<R: Real>(threads: usize, runs: &[[u32; 4]], queries: &[f32], d: Heads) -> Vec<R> {
+        let of = |x: Vec<f32>| x.into_iter().map(|x| R::from_f32(x)).collect::<Vec<R>>();
+        let (keys, values) = (of(wave(CACHED * d.kv_width(), 0.7)), of(wave(CACHED * d.kv_width(), 1.3)));
+        let mut o = vec![R::from_f32(f32::NAN); runs.len() * d.q_width()];
+        let qkv = of(queries.to_vec());
+        let runs = runs.as_flattened().to_vec();
+        Cpu::<R>::new(threads).attention_cached(&mut o, &qkv, &keys, &values, &runs, runs.len() / 4, d);
+        o
+    }
+
+    /// One row around the edges of a piece and of a step, shared prefixes, and numbers of heads and columns that no
+    /// block divides.
+    const RUNS: [[u32; 4]; 13] = [
+        [0, 0, 5, 1],
+        [0, 0, 600, 64],
+        [3, 65, 0, 0],
+        [40, 63, 300, 200],
+        [40, 63, 20, 9],
+        [40, 63, 0, 0],
+        [40, 63, 699, 1],
+        [40, 63, 1, 128],
+        [40, 64, 2, 129],
+        [40, 64, 2, 129],
+        [0, 0, 0, 700],
+        [1, 300, 350, 300],
+        [1, 300, 320, 8],
+    ];
+    const HEADS: [Heads; 5] = [
+        Heads { heads: 9, kv_heads: 3, head_dim: 64 },
+        Heads { heads: 2, kv_heads: 2, head_dim: 16 },
+        Heads { heads: 5, kv_heads: 1, head_dim: 10 },
+        Heads { heads: 4, kv_heads: 2, head_dim: 40 },
+        Heads { heads: 8, kv_heads: 1, head_dim: 5 },
+    ];
+
+    #[test]
+    fn rows_match_the_plain_sums() {
+        for d in HEADS {
+            let qkv = wave(RUNS.len() * d.qkv_width(), 0.9);
+            let got = run::<f64>(2, &RUNS, &qkv, d);
+            let (keys, values) = (wave(CACHED * d.kv_width(), 0.7), wave(CACHED * d.kv_width(), 1.3));
+            for (row, &[prefix, before, own, len]) in RUNS.iter().enumerate() {
+                let seen = || (prefix..prefix + before).chain(own..own + len);
+                for h in 0..d.heads {
+                    let at = |t: u32, c: usize| t as usize * d.kv_width() + h / d.ratio() * d.head_dim + c;
+                    let q = |c: usize| f64::from(qkv[row * d.qkv_width() + h * d.head_dim + c]);
+                    let weights = seen().map(|t| {
+                        let score = (0..d.head_dim).map(|c| q(c) * f64::from(keys[at(t, c)])).sum::<f64>();
+                        (score * d.scale()).exp()
+                    });
+                    let weights: Vec<f64> = weights.collect();
+                    for c in 0..d.head_dim {
+                        let sum: f64 =
+                            seen().zip(&weights).map(|(t, w)| w * f64::from(values[at(t, c)])).sum();
+                        let want = sum / weights.iter().sum::<f64>();
+                        let got = got[row * d.q_width() + h * d.head_dim + c];
+                        // Sums of at most 700 terms, weights that carry the error of their scores.
+                        assert!(
+                            (got - want).abs() < 1e4 * f64::EPSILON,
+                            "row {row} head {h}: {got} not {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_depends_on_nothing_but_its_runs() {
+        for d in HEADS {
+            let qkv = wave(RUNS.len() * d.qkv_width(), 0.9);
+            let all = run::<f32>(1, &RUNS, &qkv, d);
+            assert_eq!(run::<f32>(3, &RUNS, &qkv, d), all, "threads");
+            for row in 0..RUNS.len() {
+                let own = &qkv[row * d.qkv_width()..][..d.qkv_width()];
+                let alone = run::<f32>(2, &RUNS[row..=row], own, d);
+                assert_eq!(alone[..], all[row * d.q_width()..][..d.q_width()], "row {row} alone, {d:?}");
+            }
+        }
     }
 }

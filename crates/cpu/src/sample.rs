@@ -157,6 +157,7 @@ impl<R: Real> Sample for Cpu<R> {
         Logits { rows, vocab, stride }: Logits,
     ) {
         assert!(tokens.len() >= rows && logp.len() >= rows, "output shorter than the rows");
+        assert!(rows == 0 || vocab > 0, "a draw from nothing");
         let factor = R::Acc::of(rules.factor());
         let (tokens, logp) = (SyncPtr::new(tokens), SyncPtr::new(logp));
         self.pool.ranges(rows, 1, usize::MAX, |range| {
@@ -186,5 +187,75 @@ impl<R: Real> Sample for Cpu<R> {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens of `rows` rows of these logits, by draws spread over `[0, 1)`.
+    fn tokens(logits: &[f32], rows: usize, rules: Draw, threads: usize) -> (Vec<u32>, Vec<f32>) {
+        let draws = (0..rows).map(|i| (i as f32 + 0.5) / rows as f32).collect();
+        let (mut tokens, mut logp) = (vec![0; rows], vec![0.0; rows]);
+        let dims = Logits::dense(rows, logits.len());
+        Cpu::<f32>::new(threads).sample(&mut tokens, &mut logp, &logits.repeat(rows), &draws, rules, dims);
+        (tokens, logp)
+    }
+
+    #[test]
+    fn sampling_follows_its_filters() {
+        let logits = [1.0, 3.0, 2.0, 0.0];
+        let shares = |rules| {
+            let (tokens, _) = tokens(&logits, 1000, rules, 1);
+            [0, 1, 2, 3].map(|t| tokens.iter().filter(|&&token| token == t).count())
+        };
+        let all = Draw::plain(1.0);
+        // Softmax of the logits: 0.0871, 0.6439, 0.2369, 0.0321; an edge between two of 1000 draws is one off at most.
+        let near = |got: [usize; 4], want: [usize; 4]| got.iter().zip(want).all(|(g, w)| g.abs_diff(w) <= 1);
+        assert!(near(shares(all), [87, 644, 237, 32]), "{:?}", shares(all));
+        for rules in [Draw { temperature: 0.0, ..all }, Draw { top_k: 1, ..all }, Draw { top_p: 0.5, ..all }]
+        {
+            assert_eq!(shares(rules), [0, 1000, 0, 0]);
+        }
+        // Two are left: 0.7311 and 0.2689 of them.
+        for rules in [Draw { top_k: 2, ..all }, Draw { top_p: 0.8, ..all }, Draw { min_p: 0.2, ..all }] {
+            assert!(near(shares(rules), [0, 731, 269, 0]), "{rules:?} {:?}", shares(rules));
+        }
+        // Of three that are left the likeliest has 0.6652 of the sum: top_p is of what top_k leaves.
+        assert_eq!(shares(Draw { top_k: 3, top_p: 0.66, ..all }), [0, 1000, 0, 0]);
+        let (drawn, logp) = tokens(&logits, 1, Draw { top_k: 1, ..Draw::plain(0.5) }, 1);
+        let total: f64 = logits.iter().map(|x| (2.0 * f64::from(x - 3.0)).exp()).sum();
+        assert_eq!(drawn, [1]);
+        assert!(
+            (f64::from(logp[0]) + total.ln()).abs() < 1e-6,
+            "of the whole vocabulary, at the temperature"
+        );
+    }
+
+    /// In rows of many chunks, on threads.
+    #[test]
+    fn every_draw_of_a_long_row_has_its_token() {
+        let logits: Vec<f32> = (0..5000).map(|i| (i as f32 * 0.37).sin() * 4.0).collect();
+        let rules = Draw { temperature: 0.9, top_k: 900, top_p: 0.9, min_p: 0.01 };
+        let (one, logp) = tokens(&logits, 300, rules, 1);
+        assert_eq!(tokens(&logits, 300, rules, 3), (one.clone(), logp));
+        assert!(one.is_sorted(), "larger draws have later tokens");
+        let least = one.iter().map(|&t| logits[t as usize]).fold(f32::MAX, f32::min);
+        let kept = logits.iter().filter(|&&x| x >= least).count();
+        assert!((100..900).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_row_without_numbers_has_no_token() {
+        for bad in [[0.0, f32::NAN], [0.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
+            for rules in
+                [Draw::plain(1.0), Draw::plain(0.0), Draw { top_p: 0.5, top_k: 1, ..Draw::plain(2.0) }]
+            {
+                let (tokens, logp) = tokens(&bad, 1, rules, 1);
+                assert!(tokens == [Draw::NONE] && logp[0].is_nan(), "{bad:?} {rules:?}");
+            }
+        }
+        assert_eq!(tokens(&[f32::NEG_INFINITY, 0.0], 2, Draw::plain(1.0), 1), (vec![1, 1], vec![0.0, 0.0]));
     }
 }

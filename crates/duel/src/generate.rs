@@ -90,8 +90,8 @@ impl Generate {
         let stop = tokenizer.stops();
         let drawn = chosen.run(Generation { folder: &folder, requests: &requests, how, stop })?;
         let several = prompts.len() * self.num_return_sequences as usize > 1;
-        for (prompt, completions) in (1..).zip(&drawn.completions) {
-            for (sample, completion) in (1..).zip(completions) {
+        for (prompt, completions) in drawn.completions.iter().enumerate() {
+            for (sample, completion) in completions.iter().enumerate() {
                 if several {
                     println!("== prompt {prompt}, sample {sample}");
                 }

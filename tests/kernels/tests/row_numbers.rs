@@ -1,6 +1,6 @@
 //! A row number outside its table is an error of the device, not a read or write of someone else's memory.
 
-use duel_backend::{Acc, Attention, Decode, Gather, Heads, Index, Storage};
+use duel_backend::{Acc, Attention, Decode, Gather, Heads, Index, Logits, Sample, Storage};
 use duel_cuda::Cuda;
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 
@@ -58,6 +58,19 @@ fn attention_cached() {
         b.attention_cached(&mut o, &qkv, &keys, &values, &index, 2, heads);
         let error = b.finish().expect_err("not all rows are there").to_string();
         assert!(error.contains("rows"), "{runs:?}: {error}");
+    }
+}
+
+#[test]
+fn penalise() {
+    for (pair, message) in [([5, 0], "row 5 of a table of 5 rows"), ([0, 8], "row 8 of a table of 8 rows")] {
+        let b = Device::new(Emulation::new(Schedule::new(Order::Forward, Copies::Lazy)));
+        let mut logits = b.alloc(5 * WIDTH).expect("room for a test");
+        let mut seen = b.alloc(4).expect("room for a test");
+        b.upload(&mut seen, 0, &[[4, 7], pair].concat());
+        b.penalise(&mut logits, &seen, 2, 1.2, Logits::dense(5, WIDTH));
+        let error = b.finish().expect_err("it is not there").to_string();
+        assert!(error.contains(message), "{error}");
     }
 }
 

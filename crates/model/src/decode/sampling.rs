@@ -47,21 +47,20 @@ impl Sampling {
     /// # Errors
     /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
-        let finite = |x: f64| x.is_finite();
         let checks = [
             ("max_new_tokens", self.max_new_tokens as f64, self.max_new_tokens >= 1, "at least 1"),
             (
                 "temperature",
                 self.temperature,
-                finite(self.temperature) && self.temperature >= 0.0,
-                "0 (the likeliest token) or above",
+                (0.0..=1e30).contains(&self.temperature),
+                "from 0 (the likeliest token) to 1e30",
             ),
             ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
-                finite(self.repetition_penalty) && self.repetition_penalty > 0.0,
+                self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
                 "above 0; 1 changes nothing",
             ),
         ];

@@ -12,6 +12,7 @@ mod product;
 mod reduce;
 mod repetition;
 mod rope;
+mod sample;
 mod update;
 
 use crate::{Devices, Operation, check};
@@ -29,6 +30,7 @@ pub use product::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_stri
 pub use reduce::{bias_dw, sumsq};
 pub use repetition::repetition;
 pub use rope::rope;
+pub use sample::{penalise, sample};
 pub use update::{clipped_steps, optimizers, stochastic_rounding};
 
 /// Checks an operation in f32 and in bf16.
@@ -52,7 +54,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
 #[macro_export]
 macro_rules! conformance {
     ($devices:expr) => {
-        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide, head_chunk, layernorm, logprob, logprob_random, logprob_strided, norm_random, optimizers, preference, qk_norm, repetition, rmsnorm, rope, stochastic_rounding, sumsq, swiglu);
+        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide, head_chunk, layernorm, logprob, logprob_random, logprob_strided, norm_random, optimizers, penalise, preference, qk_norm, repetition, rmsnorm, rope, sample, stochastic_rounding, sumsq, swiglu);
     };
     ($devices:expr; $($operation:ident),* $(,)?) => {
         $(
