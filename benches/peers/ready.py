@@ -32,13 +32,22 @@ print(json.dumps(failed))
 """
 
 
+def program(path, build="cargo build --release"):
+    """A file of duel's that can be started; `build` makes it."""
+    path = Path(path)
+    if not path.is_file():
+        return [f"{path}: there is no such file; run `{build}`, or give --duel"]
+    if not os.access(path, os.X_OK):
+        return [f"{path}: may not be executed; give --duel the binary that `{build}` makes"]
+    return []
+
+
 def binary(path, env=None):
     """duel's binary starts."""
     path = Path(path)
-    if not path.is_file():
-        return [f"{path}: there is no such file; run `cargo build --release`, or give --duel"]
-    if not os.access(path, os.X_OK):
-        return [f"{path}: may not be executed; give --duel the binary that `cargo build --release` makes"]
+    missing = program(path)
+    if missing:
+        return missing
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, env=env)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -83,6 +92,11 @@ def rows(path, count):
     if found < count:
         return [f"{path}: it has {found} rows and {count} are asked for; lower --count, or give --rows another file"]
     return []
+
+
+def file(option, path):
+    """A file that can be read."""
+    return [] if Path(path).is_file() else [f"{path}: there is no such file; give {option} another"]
 
 
 def folder(option, path):

@@ -6,15 +6,19 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import contest
+import generate
 import ready
 
 RACES = {
     "race.py": ["--model", "no-model", "--rows", "no-rows.json"],
+    "generate.py": ["--model", "no-model", "--rows", "no-rows.json", "--gguf", "no.gguf"],
     "../gpu/steps.py": ["--work", "no-work"],
 }
 ROW = {"prompt": "p", "chosen": "c", "rejected": "r"}
@@ -84,6 +88,10 @@ class Ready(unittest.TestCase):
         self.wrong(ready.target("--json", self.folder), self.folder, "is a folder")
         self.wrong(ready.target("--json", self.folder / "old.json/race.json"), "old.json is a file")
 
+    def test_a_file_is_there(self):
+        self.assertEqual(ready.file("--gguf", self.file("a.gguf")), [])
+        self.wrong(ready.file("--gguf", self.folder / "none"), "no such file", "--gguf")
+
     def test_a_folder_for_the_work_is_there(self):
         self.assertEqual(ready.folder("--work", self.folder), [])
         self.wrong(ready.folder("--work", self.folder / "none"), "no such folder", "--work")
@@ -110,6 +118,23 @@ class Races(unittest.TestCase):
                 for name in ["no-duel: ", f"{blocked} is a file", *(p + ": " for p in rest if p.startswith("no-"))]:
                     self.assertEqual(sum(name in problem for problem in problems), 1, done.stderr)
                 self.assertEqual(os.listdir(folder), ["file"])
+
+
+class Contest(unittest.TestCase):
+    def test_the_instruction_set_holds_what_is_started(self):
+        with unittest.mock.patch.dict(os.environ):
+            contest.hold_to(None)
+            self.assertEqual(os.environ.get("ATEN_CPU_CAPABILITY"), None)
+            contest.hold_to("avx2")
+            self.assertEqual([os.environ[name] for name in ("DUEL_ISA", "ATEN_CPU_CAPABILITY")], ["avx2", "avx2"])
+        self.assertEqual(contest.duel_isa("plan 5 steps; CPU, 2 thread(s), AVX-512, F32"), "AVX-512")
+        self.assertEqual(contest.duel_isa(""), None)
+
+    def test_rates_and_what_is_alike(self):
+        self.assertEqual(generate.rate({"case": "16", "seconds": 2}), 4 * 4 * 64 / 2)
+        self.assertEqual(generate.rate({"case": "prefill", "seconds": 2}), 64 * 512 / 2)
+        ours, theirs = ({"completions": c} for c in ([[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [1, 5, 3]]))
+        self.assertEqual(generate.alike(ours, theirs), [3, 1])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ use duel_model::decode;
 use duel_model::{Config, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
 use duel_train::engine::{Engine, Room};
+use duel_train::memory::Bytes;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+const ADAMW: Algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+const RMSPROP: Algorithm = Algorithm::Rmsprop { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 };
+
 fn config(model_type: &str) -> Config {
     let json = serde_json::json!({
         "model_type": model_type, "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256,
@@ -70,6 +74,18 @@ fn the_plan_is_what_is_allocated() {
     }
     let cpu = Cpu::<f32>::new(1);
     let models = ["llama", "qwen3", "gpt2"].map(config);
+    for config in &models {
+        let manifest = Model::manifest(config);
+        let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
+        for algorithm in [ADAMW, RMSPROP] {
+            let plan = Bytes::of_parameters::<Cpu<f32>>(manifest.parameters(), algorithm, true);
+            check(plan.total(), || {
+                let [weights, reference, grads] =
+                    [(); 3].map(|()| manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap());
+                (weights, reference, grads, Optimizer::new(&cpu, algorithm, shapes.clone()).unwrap())
+            });
+        }
+    }
     for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
         for keep in [Keep::Nothing, Keep::Residuals, Keep::All] {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
@@ -115,9 +131,8 @@ fn a_step_allocates_no_buffer() {
         let mut grads = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
         let room = Room::plan(&cpu, &ds, ds.len(), 512, config.vocab);
         let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
-        let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
-        let mut optimizer = Optimizer::new(&cpu, algorithm, shapes).unwrap();
+        let mut optimizer = Optimizer::new(&cpu, ADAMW, shapes).unwrap();
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let mut step = || {
             for g in grads.iter_mut() {
