@@ -3,6 +3,7 @@
 mod attention;
 mod blocks;
 mod decode;
+mod dots;
 mod feed_forward;
 mod gather;
 mod gemm;
