@@ -14,6 +14,11 @@ use std::hint::black_box;
 /// Numbers that are drawn; a longer buffer repeats them, because a GPU's are larger than is worth waiting for.
 const DRAWN: usize = 1 << 22;
 
+/// Bytes of the weights that products of few rows take in turn: several times what caches hold.
+const COLD: usize = 256 << 20;
+/// Most of them: small ones are not a model's.
+const MOST_WEIGHTS: usize = 128;
+
 /// Calls the verb on its buffers.
 pub type Run<'b> = Box<dyn FnMut() + 'b>;
 
@@ -67,6 +72,16 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
     // A verb takes some ten buffers.
     let mut new = Inputs { b, seed: 100 * seed };
     Ok(match verb {
+        Verb::Gemm { dims: d, .. } if verb.has_few_rows() => {
+            let count = COLD.div_ceil(size_of::<B::Real>() * d.n * d.k).min(MOST_WEIGHTS);
+            let weights = (0..count).map(|_| new.reals(d.n * d.k)).collect::<Result<Vec<_>>>()?;
+            let (x, mut y) = (new.reals(d.m * d.k)?, b.alloc(d.m * d.n)?);
+            let mut turn = (0..count).cycle();
+            Box::new(move || {
+                let w = turn.next().expect("it never ends");
+                b.gemm(&mut y, &x, &weights[w], None, None, d);
+            })
+        }
         Verb::Gemm { dims: d, bias, residual } => {
             let (x, w, mut y) = (new.reals(d.m * d.k)?, new.reals(d.n * d.k)?, b.alloc(d.m * d.n)?);
             let bias = bias.then(|| new.reals(d.n)).transpose()?;

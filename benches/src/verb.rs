@@ -14,6 +14,10 @@ use std::fmt;
 /// The pair that all verbs are measured at, and the whole step too: 1024 rows, 512 of which the head scores.
 pub const PAIR: Pair = Pair::even(512, 256);
 
+/// Rows of a product up to which memory bounds it: those of decoding. It is measured on weights in turn that no cache
+/// holds together, since decoding comes back to one only after all others.
+const FEW_ROWS: usize = 16;
+
 /// What is decoded: sequences alone, whose cache is larger than last-level caches; four samples of each of four prompts
 /// in the middle; one long sequence.
 const DECODED: [Cached; 3] = [
@@ -214,9 +218,15 @@ impl Verb {
         matches!(self, Verb::Gemm { .. } | Verb::GemmDx(_) | Verb::GemmDw(_))
     }
 
+    /// Whether it is a product of so few rows that reading the weight is its work.
+    pub fn has_few_rows(self) -> bool {
+        matches!(self, Verb::Gemm { dims, .. } if dims.m <= FEW_ROWS)
+    }
+
     /// The work of one call. A result that is added to (`+=`) is read and written.
     pub fn work(self, precision: Precision) -> Work {
         match self {
+            _ if self.has_few_rows() => Work::Bytes(self.bytes(precision) as u64),
             // Additions of a bias or a residual are not counted.
             Verb::Gemm { dims, .. } | Verb::GemmDx(dims) | Verb::GemmDw(dims) => {
                 Work::Flops(2 * (dims.m * dims.n * dims.k) as u64)
@@ -370,6 +380,7 @@ impl Call {
 pub fn calls() -> Vec<Call> {
     let mut all = step_calls(SMOLLM2, &models::smollm2(), PAIR.into());
     all.extend(other_calls(SMOLLM2, &models::smollm2()));
+    all.extend(few_row_calls(SMOLLM2, &models::smollm2()));
     all.extend(step_calls(GPT2, &models::gpt2(), PAIR.into()));
     all.extend(other_calls(GPT2, &models::gpt2()));
     let (rows, heads) = (PAIR.rows(), models::qwen3().heads);
@@ -390,6 +401,22 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
     ];
     verbs.extend(DECODED.map(|cached| Verb::AttentionCached { cached, heads }));
     verbs.into_iter().map(|verb| Call { model, verb, part: "", in_step: 0.0 }).collect()
+}
+
+/// The products of decoding a few sequences: those of a layer that differ in shape, and the head's.
+fn few_row_calls(model: &'static str, c: &Config) -> Vec<Call> {
+    let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
+    let parts = [
+        ("qkv", c.heads.qkv_width(), c.width),
+        ("up", up, c.width),
+        ("down", c.width, c.mlp_width),
+        ("head", c.vocab, c.width),
+    ];
+    let call = |m, (part, n, k)| {
+        let verb = Verb::Gemm { dims: Gemm::dense(m, n, k), bias: false, residual: false };
+        Call { model, verb, part, in_step: 0.0 }
+    };
+    [1, 4, FEW_ROWS].into_iter().flat_map(|m| parts.map(|part| call(m, part))).collect()
 }
 
 /// The calls of one optimizer step on `batch` with everything kept for the backward pass, AdamW, and the head's rows

@@ -16,6 +16,8 @@ use std::ops::Range;
 const PIECE: usize = 64;
 /// Cache rows that every head takes before the next: some KB that lie together.
 const STEP: usize = 8;
+/// Elements of a cache between those that are read and those that memory is asked for.
+const AHEAD: usize = 4096;
 /// Partial sums of a score, and columns of an output that are summed at a time.
 const LANES: usize = 16;
 /// Elements of keys and values that are not worth a second thread.
@@ -60,9 +62,34 @@ fn pieces(runs: &[[u32; 4]]) -> (Vec<Piece>, Vec<usize>) {
     (pieces, starts)
 }
 
+/// Asks memory for elements of a cache that are read soon: the order of heads in steps is no stream that a machine sees.
+fn prefetch<R>(cache: &[R], from: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in cache[from.min(cache.len())..(from + len).min(cache.len())].chunks(64 / size_of::<R>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch has no effect that a program sees.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// Scores of some queries of one key head: `scores[query, PIECE]` for cache rows that lie `stride` apart.
+fn scores<R: Real>(scores: &mut [R::Acc], queries: &[&[R]], keys: &[R], stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if R::DTYPE == duel_backend::Dtype::F32 && crate::simd::isa() != crate::simd::Isa::Baseline {
+        // SAFETY: R is f32, and so is what it sums in; `isa` found AVX2 and FMA.
+        unsafe {
+            let scores = std::slice::from_raw_parts_mut(scores.as_mut_ptr().cast(), scores.len());
+            let queries = std::slice::from_raw_parts(queries.as_ptr().cast(), queries.len());
+            let keys = std::slice::from_raw_parts(keys.as_ptr().cast(), keys.len());
+            return crate::dots::scores(scores, PIECE, queries, keys, stride);
+        }
+    }
+    scores_anywhere(scores, queries, keys, stride);
+}
+
 simd! {
-    /// Scores of some queries of one key head: `scores[query, PIECE]` for cache rows that lie `stride` apart.
-    pub fn scores<R: Real>(scores: &mut [R::Acc], queries: &[&[R]], keys: &[R], stride: usize) {
+    /// [`scores`] in any type and on any machine.
+    pub fn scores_anywhere<R: Real>(scores: &mut [R::Acc], queries: &[&[R]], keys: &[R], stride: usize) {
         for (scores, queries) in scores.chunks_mut(4 * PIECE).zip(queries.chunks(4)) {
             match *queries {
                 [a] => scores_of(scores, [a], keys, stride),
@@ -96,7 +123,7 @@ simd! {
     }
 }
 
-/// [`scores`] of `N` queries. Each is summed in [`LANES`] partial sums, whatever `N` is.
+/// [`scores_anywhere`] of `N` queries. Each is summed in [`LANES`] partial sums, whatever `N` is.
 #[inline(always)]
 fn scores_of<R: Real, const N: usize>(scores: &mut [R::Acc], queries: [&[R]; N], keys: &[R], stride: usize) {
     let head_dim = queries[0].len();
@@ -216,23 +243,29 @@ impl<R: Real> Decode for Cpu<R> {
                 let queries: Vec<&[R]> = order.clone().map(|(row, head)| query(row, head)).collect();
                 let of_kv = piece.rows.len() * ratio;
                 let cached = piece.first * kv_width..(piece.first + piece.len) * kv_width;
-                let (keys, values) = (&keys[cached.clone()], &values[cached]);
+                // Each head of a step asks for its share of a later one.
+                let ahead = |cache: &[R], step: usize, kv: usize| {
+                    let from = cached.start + step * STEP * kv_width + kv * STEP * hd + AHEAD;
+                    prefetch(cache, from, STEP * hd);
+                };
                 R::Acc::with_scratch(|scratch| {
                     let sizes = [queries.len() * PIECE, queries.len() * hd];
                     let [s, out] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
-                    for (step, keys) in keys.chunks(STEP * kv_width).enumerate() {
+                    for (step, part) in keys[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, queries) in queries.chunks(of_kv).enumerate() {
                             let s = &mut s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            scores(&mut s[step * STEP..], queries, &keys[kv * hd..], kv_width);
+                            ahead(keys, step, kv);
+                            scores(&mut s[step * STEP..], queries, &part[kv * hd..], kv_width);
                         }
                     }
                     out.fill(R::Acc::ZERO);
                     let stats: Vec<_> =
                         s.chunks_mut(PIECE).map(|s| exponentials(&mut s[..piece.len], scale)).collect();
-                    for (step, values) in values.chunks(STEP * kv_width).enumerate() {
+                    for (step, part) in values[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, out) in out.chunks_mut(of_kv * hd).enumerate() {
                             let s = &s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            weigh(out, &s[step * STEP..], &values[kv * hd..], kv_width, hd);
+                            ahead(values, step, kv);
+                            weigh(out, &s[step * STEP..], &part[kv * hd..], kv_width, hd);
                         }
                     }
                     for (((row, head), out), (top, total)) in order.zip(out.chunks(hd)).zip(stats) {

@@ -2,6 +2,7 @@
 
 mod attention;
 mod decode;
+mod dots;
 mod feed_forward;
 mod gather;
 mod gemm;

@@ -8,9 +8,12 @@ use crate::real::{Real, Scalar, max, sum, take};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
 use duel_backend::{Draw, Logits, Sample};
+use std::cmp::Ordering;
 
 /// Tokens whose weights are summed before they join the sum over the row.
 const CHUNK: usize = 1024;
+/// Weights so few that they are sorted.
+const SORTED: usize = 64;
 
 simd! {
     /// The weights `exp((x - largest) · factor)`, their sum, and the largest.
@@ -34,48 +37,56 @@ simd! {
     pub fn counted<S: Scalar>(weights: &[S], least: S) -> S {
         sum([weights], |[w]| if w >= least { S::ONE } else { S::ZERO })
     }
-
-    /// The smallest weight of at least `least`, or 1, and the largest below it, or 0.
-    pub fn around<S: Scalar>(weights: &[S], least: S) -> (S, S) {
-        let mut above = [S::ONE; 16];
-        let mut below = [S::ZERO; 16];
-        for chunk in weights.chunks(16) {
-            for ((above, below), &w) in above.iter_mut().zip(&mut below).zip(chunk) {
-                *above = if w >= least && w < *above { w } else { *above };
-                *below = if w < least && w > *below { w } else { *below };
-            }
-        }
-        let least_of = |a: [S; 16]| a.into_iter().fold(S::ONE, |a, w| if w < a { w } else { a });
-        (least_of(above), max(&below))
-    }
 }
 
-/// The largest weight such that `measure` of those that are at least as large reaches `goal`. The candidates are the
-/// weights of at least `least`, which is one of them or below all; what is left of them is undefined.
-fn threshold<S: Scalar>(mut candidates: &mut [S], least: S, goal: S, measure: fn(&[S], S) -> S) -> S {
-    let (mut low, mut high) = (around(candidates, least).0, S::ONE);
+/// The largest weight such that `measure` of those that are at least as large reaches `goal`, of the weights of at least
+/// `least`; the smallest of those where it does not. `spare` is as long as the weights.
+///
+/// Bisection on the logits narrows them down to a few, which are sorted.
+fn threshold<S: Scalar>(weights: &[S], spare: &mut [S], least: S, goal: S, measure: fn(&[S], S) -> S) -> S {
+    spare.copy_from_slice(weights);
+    let mut left = retain(spare, |w| w >= least);
+    let (mut low, mut high) = (least, S::ONE);
     let mut above = S::ZERO; // measure of those over `high`
-    while low < high {
-        // The middle of the logits.
+    while left > SORTED && low < high {
         let middle = low.sqrt() * high.sqrt();
         let middle = if middle > low && middle <= high { middle } else { high };
-        let upper = measure(candidates, middle);
-        let (next, before) = around(candidates, middle);
+        let upper = measure(&spare[..left], middle);
+        let before = left;
         if above + upper >= goal {
-            low = next;
+            low = middle;
+            left = retain(&mut spare[..before], |w| w >= middle);
         } else {
             above += upper;
-            high = before;
+            high = middle;
+            left = retain(&mut spare[..before], |w| w < middle);
         }
-        let mut left = 0;
-        for i in 0..candidates.len() {
-            let w = candidates[i];
-            candidates[left] = w;
-            left += usize::from(w >= low && w <= high);
+        if left == before {
+            // Many are equal: to their own bounds.
+            let seen = &spare[..left];
+            low = seen.iter().fold(high, |a, &w| if w < a { w } else { a });
+            high = max(seen);
         }
-        candidates = &mut candidates[..left];
     }
-    low
+    let few = &mut spare[..left];
+    few.sort_unstable_by(|a, b| b.partial_cmp(a).unwrap_or(Ordering::Equal));
+    let reached = few.iter().find(|&&w| {
+        above += measure(&[w], w);
+        above >= goal
+    });
+    reached.or(few.last()).copied().unwrap_or(S::ONE)
+}
+
+/// Moves the values that are kept to the beginning, in order; returns how many.
+fn retain<S: Scalar>(values: &mut [S], keep: impl Fn(S) -> bool) -> usize {
+    let mut left = 0;
+    for i in 0..values.len() {
+        let w = values[i];
+        // Without a branch: which ones stay is as good as random.
+        values[left] = w;
+        left += usize::from(keep(w));
+    }
+    left
 }
 
 /// The smallest weight that the filters leave. `spare` is as long as the weights.
@@ -83,13 +94,11 @@ fn least_kept<S: Scalar>(weights: &[S], spare: &mut [S], total: S, rules: Draw) 
     let mut least = S::of(Draw::LEAST);
     let mut total = total;
     if let Some(k) = rules.kept_by_rank(weights.len()) {
-        spare.copy_from_slice(weights);
-        least = threshold(spare, least, S::of(k as f64), counted);
+        least = threshold(weights, spare, least, S::of(k as f64), counted);
         total = kept(weights, least);
     }
     if rules.top_p < 1.0 {
-        spare.copy_from_slice(weights);
-        least = threshold(spare, least, S::of(rules.top_p) * total, kept);
+        least = threshold(weights, spare, least, S::of(rules.top_p) * total, kept);
     }
     let by_share = S::of(rules.min_p);
     if by_share > least { by_share } else { least }

@@ -17,7 +17,7 @@ pub struct Generate {
     #[arg(long)]
     model: PathBuf,
     /// Text to continue, or several; through the chat template, as the user's message, with --chat
-    #[arg(long = "prompt", required = true, allow_hyphen_values = true)]
+    #[arg(long = "prompt", value_name = "PROMPT", required = true, allow_hyphen_values = true)]
     prompts: Vec<String>,
     /// Treat each prompt as a user's message
     #[arg(long)]

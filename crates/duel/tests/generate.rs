@@ -73,5 +73,4 @@ fn what_is_out_of_range_or_idle_is_refused() {
     refused(&["--prompt", "a", "--num-return-sequences=2"], &["--num-return-sequences", "temperature 0"]);
     refused(&["--prompt", "a", "--top-k=5"], &["--top-k has no effect"]);
     refused(&["--prompt", &"the ".repeat(80)], &["prompt 0", "64 positions; shorten it"]);
-    refused(&[], &["--prompt"]);
 }

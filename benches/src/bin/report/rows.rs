@@ -196,7 +196,7 @@ fn step_row(index: &Index, ceilings: &Ceilings, case: Case, m: &Measured) -> Ste
 }
 
 fn verb_row(steps: &[StepRow], ceilings: &Ceilings, machine: &Machine, call: Call, m: &Measured) -> VerbRow {
-    let bound = bound(m.work, machine.cache);
+    let bound = if call.verb.has_few_rows() { Bound::Copy } else { bound(m.work, machine.cache) };
     let ceiling = match bound {
         Bound::Fma => ceilings.fma.last().map_or(f64::NAN, |(_, rate)| *rate),
         Bound::Copy => ceilings.copy,

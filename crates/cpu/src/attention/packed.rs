@@ -41,13 +41,12 @@ impl<'a, R: Real> Columns<'a, R> {
         let transpose = R::Acc::kernel().transpose;
         let (hd, side) = (self.head_dim, transpose.side);
         let mut square = [R::Acc::ZERO; 16 * 16];
-        assert!(side <= 16, "a larger square");
+        assert!(side <= 16 && columns.is_multiple_of(side), "panels of whole squares");
         for (panel, out) in out.chunks_exact_mut(columns * hd).enumerate() {
             for j in (0..columns).step_by(side) {
-                let across = side.min(columns - j);
                 for p in (0..hd).step_by(side) {
                     let depth = side.min(hd - p);
-                    for (i, line) in square.chunks_exact_mut(side).take(across).enumerate() {
+                    for (i, line) in square.chunks_exact_mut(side).take(side).enumerate() {
                         let key = panel * columns + j + i;
                         match key < n {
                             true => {
@@ -57,14 +56,16 @@ impl<'a, R: Real> Columns<'a, R> {
                             false => line.fill(R::Acc::ZERO),
                         }
                     }
-                    // SAFETY: the square has `side` rows, and the panel room for `across` keys at `depth` depths.
+                    // SAFETY: the square has `side` rows, and the panel room for as many keys at `depth` depths.
                     unsafe {
                         (transpose.run)(
                             square.as_ptr(),
+                            side,
                             out.as_mut_ptr().add(p * columns + j),
                             columns,
-                            across,
+                            side,
                             depth,
+                            0,
                         );
                     }
                 }

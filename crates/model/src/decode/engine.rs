@@ -125,18 +125,9 @@ impl<B: Backend> Engine<B> {
         stop: &[u32],
         mut watch: impl FnMut(&[Ended]) -> bool,
     ) -> Result<Drawn> {
-        how.check()?;
-        for request in requests {
-            request.check(&self.config)?;
-            assert!(request.prompt.len() <= self.room.longest, "a prompt is longer than there is room for");
-        }
-        let own = self.room.own(&self.config);
-        assert!(
-            how.max_new_tokens.min(self.config.max_positions) <= own,
-            "more new tokens than there is room for"
-        );
+        self.check(requests, how)?;
         let view = w.view();
-        let cache = [self.room.shared(), self.room.sequences, own];
+        let cache = [self.room.shared(), self.room.sequences, self.room.own(&self.config)];
         let mut schedule = Schedule::new(requests, *how, stop, self.config.max_positions, cache);
         let mut completions: Vec<Vec<Option<Completion>>> =
             requests.iter().map(|r| vec![None; r.samples]).collect();
@@ -200,6 +191,21 @@ impl<B: Backend> Engine<B> {
         stop: &[u32],
     ) -> Result<Drawn> {
         self.run(b, w, requests, how, stop, |_| true)
+    }
+
+    /// # Errors
+    /// As [`Engine::run`]; and so it panics.
+    fn check(&self, requests: &[Request<'_>], how: &Sampling) -> Result<()> {
+        how.check()?;
+        let (c, room) = (&self.config, self.room);
+        let new = how.max_new_tokens.min(c.max_positions);
+        assert!(new <= room.own(c), "more new tokens than there is room for");
+        for request in requests {
+            request.check(c)?;
+            assert!(request.prompt.len() <= room.longest, "a prompt is longer than there is room for");
+            assert!(room.sequences > 0 || request.samples == 0, "there is no room for a sequence");
+        }
+        Ok(())
     }
 
     /// The packed pass over prompts, for their keys and values. Returns the number of tokens.

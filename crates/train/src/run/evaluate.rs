@@ -75,7 +75,7 @@ impl<B: Backend> Evaluation<B> {
         output: &Output,
     ) -> Result<Option<f64>, Error> {
         let Samples { prompts, how } = samples;
-        let Some(sampler) = self.sampler.as_mut().filter(|_| !prompts.is_empty()) else { return Ok(None) };
+        let Some(sampler) = &mut self.sampler else { return Ok(None) };
         let (b, model) = (engine.b, &engine.model);
         let drawn = sample(b, sampler, weights, &samples.requests(), how, tokenizer.stops(), |_| {});
         let drawn = match drawn {

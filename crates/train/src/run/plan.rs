@@ -90,7 +90,10 @@ impl Plan {
             logging_steps: config.logging_steps,
             eval_steps: config.eval_steps,
             save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
-            samples: eval.filter(|_| config.generate_during_eval).map(|e| Samples::of(config, model, e)),
+            samples: eval
+                .filter(|_| config.generate_during_eval)
+                .map(|e| Samples::of(config, model, e))
+                .filter(|samples| !samples.prompts.is_empty()),
             keep_reference: config.sync_ref_model || config.generate_during_eval && needs.reference,
             text: String::new(),
         };
