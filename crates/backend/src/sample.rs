@@ -37,7 +37,7 @@ impl Draw {
     /// Where a number is out of its range: a program checks what a user says.
     pub fn factor(self) -> f64 {
         let Draw { temperature, top_p, min_p, .. } = self;
-        assert!(temperature >= 0.0 && temperature <= 1e30, "temperature {temperature}");
+        assert!((0.0..=1e30).contains(&temperature), "temperature {temperature}");
         assert!(top_p > 0.0 && top_p <= 1.0 && (0.0..=1.0).contains(&min_p), "top_p {top_p}, min_p {min_p}");
         if temperature == 0.0 { 1.0 } else { 1.0 / temperature.max(1e-30) }
     }

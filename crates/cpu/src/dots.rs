@@ -59,9 +59,9 @@ fn dots<const N: usize, const K: usize>(queries: [&[f32]; N], keys: [&[f32]; K])
     let head_dim = queries[0].len();
     assert!(queries.iter().chain(&keys).all(|x| x.len() == head_dim), "vectors of one length");
     let whole = head_dim - head_dim % 16;
-    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+    let mut sums = [[_mm256_setzero_ps(); 4]; 2];
     for c in (0..whole).step_by(16) {
-        for half in 0..2 {
+        for (half, sums) in sums.iter_mut().enumerate() {
             // SAFETY: 8 columns from c + 8 half on end at `whole` or before.
             let load = |x: &[f32]| unsafe { _mm256_loadu_ps(x.as_ptr().add(c + 8 * half)) };
             let mut k = [_mm256_setzero_ps(); K];
@@ -71,12 +71,13 @@ fn dots<const N: usize, const K: usize>(queries: [&[f32]; N], keys: [&[f32]; K])
             for (i, query) in queries.iter().enumerate() {
                 let q = load(query);
                 for (j, &k) in k.iter().enumerate() {
-                    sums[i * K + j][half] = _mm256_fmadd_ps(q, k, sums[i * K + j][half]);
+                    sums[i * K + j] = _mm256_fmadd_ps(q, k, sums[i * K + j]);
                 }
             }
         }
     }
-    let [a, b, c, d] = sums.map(|[low, high]| _mm256_add_ps(low, high));
+    let [low, high] = sums;
+    let [a, b, c, d]: [_; 4] = std::array::from_fn(|i| _mm256_add_ps(low[i], high[i]));
     let quads = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     let joined = _mm_add_ps(_mm256_castps256_ps128(quads), _mm256_extractf128_ps::<1>(quads));
     let mut out = [0.0; 4];

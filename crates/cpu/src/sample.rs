@@ -177,8 +177,8 @@ impl<R: Real> Sample for Cpu<R> {
                     let [weights, spare, sums] =
                         take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
                     let (total, top) = weigh(weights, x, factor);
-                    // A sum of finite numbers, none above 1: no such sum where a logit is none.
-                    if !(total >= R::Acc::ONE) {
+                    // The likeliest weighs 1; a logit that is no number makes the sum none.
+                    if total.partial_cmp(&R::Acc::ONE).is_none_or(std::cmp::Ordering::is_lt) {
                         return (Draw::NONE, total);
                     }
                     let token = if rules.temperature == 0.0 {

@@ -1,19 +1,9 @@
 //! A row of scores and the vectors that it weighs.
 
-use crate::real::{Real, Scalar, max, sum};
+use crate::real::{Real, sum};
 use crate::simd::simd;
 
 simd! {
-    /// `p = exp(scale · s - max)` over the row, unnormalised; returns the sum and the log-sum-exp of `scale · s`.
-    pub fn softmax_row<S: Scalar>(row: &mut [S], scale: S) -> (S, S) {
-        let top = max(row) * scale;
-        for x in row.iter_mut() {
-            *x = (*x * scale - top).exp();
-        }
-        let total = sum([row], |[p]| p);
-        (total, top + total.ln())
-    }
-
     /// `out = x · factor`, rounded to the storage type.
     pub fn scaled<R: Real>(out: &mut [R], x: &[R::Acc], factor: R::Acc) {
         for (out, &x) in out.iter_mut().zip(x) {

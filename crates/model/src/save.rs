@@ -64,8 +64,7 @@ pub fn first_not_finite<B: Backend>(
 
 /// Whether the first `len` elements are finite numbers.
 fn finite<B: Backend, T: Float>(b: &B, buf: &B::Buf<T>, len: usize) -> Result<bool> {
-    // Not an array: it is too large for a stack.
-    let mut staging = vec![T::default(); STAGED];
+    let mut staging = vec![T::default(); STAGED.min(len)];
     for from in (0..len).step_by(STAGED) {
         let part = &mut staging[..STAGED.min(len - from)];
         b.download(part, buf, from)?;

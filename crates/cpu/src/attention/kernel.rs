@@ -71,8 +71,12 @@ pub struct Kernel<S> {
         unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize),
     /// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where
     /// masked and up to 16 places behind.
-    pub gradient: unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]),
+    pub gradient: Gradient<S>,
 }
+
+/// See [`Kernel::gradient`].
+pub type Gradient<S> =
+    unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]);
 
 /// See [`Kernel::wide`].
 pub type Product<S> =

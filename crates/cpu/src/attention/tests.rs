@@ -10,10 +10,6 @@ use crate::sync::Pool;
 use duel_backend::{Float, Heads, Segment};
 use half::bf16;
 
-fn wave(n: usize, step: f64) -> Vec<f64> {
-    (0..n).map(|i| (i as f64 * step).sin()).collect()
-}
-
 /// Softmax attention and its gradient, one pair of rows after the other.
 fn plain(qkv: &[f64], dout: &[f64], segments: &[Segment], d: Heads) -> (Vec<f64>, Vec<f64>) {
     let (hd, width) = (d.head_dim, d.qkv_width());

@@ -2,7 +2,7 @@
 
 use super::range::out_of_range;
 use super::table::{Config, KEYS, Key, Options};
-use super::values::{Device, Losses, Method, Resume};
+use super::values::{Losses, Method, Resume};
 use crate::Error;
 use duel_loss::Word;
 
