@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Ended, RESULT, Run, Temp, assert_same};
-use duel_cpu::Cpu;
+use duel_cpu::{Cpu, Isa};
 use duel_train::checkpoint;
 use duel_train::report::metrics;
 use std::fs;
@@ -73,6 +73,43 @@ fn runs_repeat_bit_for_bit() {
         other.ok();
         assert!(first.file("metrics.jsonl") != other.file("metrics.jsonl"), "the seed does nothing");
     }
+}
+
+/// AVX2 and AVX-512 sum in one order; in bf16 an instruction of some machines, and software on the others. The baseline
+/// has no fused multiply-add.
+#[test]
+fn vectors_change_no_bit() {
+    let temp = Temp::with_model("vectors");
+    let fused = Isa::available().into_iter().filter(|isa| *isa != Isa::Baseline).map(Isa::name);
+    let names: Vec<&str> = fused.collect();
+    if names.len() < 2 {
+        eprintln!("SKIPPED vectors_change_no_bit: this machine has only {names:?}");
+        return;
+    }
+    for bf16 in [false, true] {
+        let runs = names.iter().zip([2, 1]).map(|(isa, threads)| {
+            let run = Run::new(&temp, &format!("{isa}-{bf16}")).set("bf16", bf16).set("threads", threads);
+            // Each computes its own reference.
+            let run = run.set("cache-dir", temp.path(&format!("cache-{isa}-{bf16}")).display());
+            let ended = Ended::of(run.command().env("DUEL_ISA", isa).output().unwrap());
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+            assert!(ended.stderr.contains(if bf16 { "products" } else { "F32" }), "{}", ended.stderr);
+            run
+        });
+        let runs: Vec<Run> = runs.collect();
+        assert_same(&runs[0], &runs[1], RESULT);
+        let loss = runs[0].metric("loss");
+        assert!((loss[0] - std::f64::consts::LN_2).abs() < 1e-15, "bf16 {bf16}: {loss:?}");
+        assert!(loss[5] < 0.65, "bf16 {bf16}: nothing was learned: {loss:?}");
+    }
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let temp = Temp::with_model("isa");
+    let run = Run::new(&temp, "out");
+    let ended = Ended::of(run.command().env("DUEL_ISA", "sse9").output().unwrap());
+    assert!(ended.error().contains("DUEL_ISA=sse9: this machine has baseline"), "{}", ended.stderr);
 }
 
 /// A run with everything that is written while it goes on.
