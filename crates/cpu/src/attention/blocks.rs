@@ -63,8 +63,8 @@ pub struct Tile {
     pub mask: Mask,
     /// Number of the tile in the batch.
     pub number: usize,
-    /// Number in the group of the first block that sees some of it. All later blocks of the segment do too, and where it
-    /// is a prompt, all later blocks of the group.
+    /// Number in the group of the first block that sees some of it. All later blocks of the segment do too, and where
+    /// it is a prompt, all later blocks of the group.
     pub first: usize,
 }
 

@@ -18,8 +18,8 @@ pub const MOST_ROWS: usize = 12;
 /// No kernel has tiles of more columns.
 pub const MOST_COLUMNS: usize = 32;
 
-/// A tile of keys as a block of queries sees it: query row `i` sees the first `i + skew` keys of the tile, at least none
-/// and at most all `len`.
+/// A tile of keys as a block of queries sees it: query row `i` sees the first `i + skew` keys of the tile, at least
+/// none and at most all `len`.
 #[derive(Clone, Copy)]
 pub struct Mask {
     pub len: usize,
@@ -60,27 +60,28 @@ pub struct Kernel<S> {
     pub rows: usize,
     /// Numbers in a register: a tile is two registers wide, or one.
     pub lanes: usize,
-    /// `c[rows][2 lanes] = sum over p < k of a[i][p] b[p][j]`, in this order, `c` itself first where `keep`. Rows of `b`
-    /// and `c` lie `b_step` and `c_row` apart.
+    /// Two registers wide.
     pub wide: Product<S>,
-    /// The same, one register wide.
+    /// One register wide.
     pub narrow: Product<S>,
-    /// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked and up to 16 places behind, and `out`,
-    /// rows of `width`, multiplied by what the new `top` makes of it.
-    pub softmax:
-        unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize),
-    /// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where
-    /// masked and up to 16 places behind.
+    pub softmax: Softmax<S>,
     pub gradient: Gradient<S>,
 }
 
-/// See [`Kernel::gradient`].
-pub type Gradient<S> =
-    unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]);
-
-/// See [`Kernel::wide`].
+/// `c[rows][columns] = sum over p < k of a[i][p] b[p][j]`, in this order, `c` itself first where `keep`. Rows of `b`
+/// lie `b_step` apart, those of `c` `c_row`.
 pub type Product<S> =
     unsafe fn(k: usize, a: Left<S>, b: *const S, b_step: usize, c: *mut S, c_row: usize, keep: bool);
+
+/// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked and up to 16 places behind, and `out`,
+/// rows of `width`, multiplied by what the new `top` makes of it.
+pub type Softmax<S> =
+    unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize);
+
+/// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where masked
+/// and up to 16 places behind.
+pub type Gradient<S> =
+    unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]);
 
 /// # Safety
 /// `a`, `b` and `c` have room for `ROWS` rows, `k` steps and `WIDE` registers; the CPU has the features of `V`.
@@ -162,7 +163,7 @@ unsafe fn fold<V: Lanes, const N: usize>(
 }
 
 /// # Safety
-/// As [`Kernel::softmax`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
+/// As [`Softmax`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
 #[inline(always)]
 unsafe fn softmax<V: Lanes, const N: usize>(
     m: usize,
@@ -229,7 +230,7 @@ unsafe fn softmax<V: Lanes, const N: usize>(
 }
 
 /// # Safety
-/// As [`Kernel::gradient`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
+/// As [`Gradient`] says: rows of [`STRIDE`]. `N` registers hold 16 numbers; the CPU has the features of `V`.
 #[inline(always)]
 unsafe fn gradient<V: Lanes, const N: usize>(
     m: usize,

@@ -5,8 +5,8 @@
 //! corrected when its largest score grows (Dao et al., 2022). Memory grows with the length, not with its square, and of
 //! the scores only the log-sum-exp of each row is kept for the backward.
 //!
-//! A row's sums run over its keys in order, in tiles that begin with its prefix and with its segment: its bits depend on
-//! nothing else in the batch. The gradient of a key sums over the queries in order, whichever thread computes them.
+//! A row's sums run over its keys in order, in tiles that begin with its prefix and with its segment: its bits depend
+//! on nothing else in the batch. The gradient of a key sums over the queries in order, whichever thread computes them.
 
 mod backward;
 mod blocks;

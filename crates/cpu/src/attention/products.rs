@@ -1,4 +1,4 @@
-//! What a block of queries and a tile of keys make of each other, in the tiles of a kernel; what masks hide is left out.
+//! What a block of queries and a tile of keys make of each other, in a kernel's tiles; what masks hide is left out.
 
 use super::kernel::{BLOCK, KEYS, Kernel, Left, Mask, Product, STRIDE, State};
 use crate::real::Scalar;
@@ -60,7 +60,7 @@ impl<S: Scalar> Kernel<S> {
         }
     }
 
-    /// Scores to weights `exp(scale · (s - top))`, zero where masked, `state` taken further by them, and `out[m, width]`
+    /// Scores to weights `exp(scale · (s - top))`, zero where masked; `state` goes on by them, and `out[m, width]` is
     /// corrected to the new `top`.
     pub fn softmax(
         &self,
@@ -78,7 +78,7 @@ impl<S: Scalar> Kernel<S> {
         unsafe { (self.softmax)(m, s.as_mut_ptr(), mask, scale, state, out.as_mut_ptr(), width) };
     }
 
-    /// Scores to weights `p = exp(scale · p - lse)`, and the products `dp` of their values with the output's gradient to
+    /// Scores to weights `p = exp(scale · p - lse)`, and `dp`, the products of values with the output's gradient, to
     /// `p · (dp - delta) · scale`, both zero where masked.
     pub fn gradient(
         &self,
