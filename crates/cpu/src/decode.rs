@@ -62,7 +62,8 @@ fn pieces(runs: &[[u32; 4]]) -> (Vec<Piece>, Vec<usize>) {
     (pieces, starts)
 }
 
-/// Asks memory for elements of a cache that are read soon: the order of heads in steps is no stream that a machine sees.
+/// Asks memory for elements of a cache that are read soon: the order of heads in steps is no stream that a machine
+/// sees.
 fn prefetch<R>(cache: &[R], from: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in cache[from.min(cache.len())..(from + len).min(cache.len())].chunks(64 / size_of::<R>()) {

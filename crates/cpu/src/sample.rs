@@ -1,7 +1,7 @@
 //! Tokens drawn from rows of logits.
 //!
-//! Filters are thresholds on weights `e^(logit - largest)`, found by bisection: no row is sorted, and the work is linear
-//! in the vocabulary.
+//! Filters are thresholds on weights `e^(logit - largest)`, found by bisection: no row is sorted, and the work is
+//! linear in the vocabulary.
 
 use crate::Cpu;
 use crate::real::{Real, Scalar, max, sum, take};
@@ -39,8 +39,8 @@ simd! {
     }
 }
 
-/// The largest weight such that `measure` of those that are at least as large reaches `goal`, of the weights of at least
-/// `least`; the smallest of those where it does not. `spare` is as long as the weights.
+/// The largest weight such that `measure` of those that are at least as large reaches `goal`, of the weights of at
+/// least `least`; the smallest of those where it does not. `spare` is as long as the weights.
 ///
 /// Bisection on the logits narrows them down to a few, which are sorted.
 fn threshold<S: Scalar>(weights: &[S], spare: &mut [S], least: S, goal: S, measure: fn(&[S], S) -> S) -> S {

@@ -1,7 +1,8 @@
 //! Collects what criterion wrote into a table for each instruction set, and into one JSON file under `benches/results`.
 //!
-//! `report CRITERION_DIR SINCE full|quick|filtered ISA...`: the estimates of an instruction set are in the folder of its
-//! name; only those from `SINCE` on (seconds after 1970) count, and a filtered run, which lacks rows, leaves no file.
+//! `report CRITERION_DIR SINCE full|quick|filtered ISA...`: the estimates of an instruction set are in the folder of
+//! its name; only those from `SINCE` on (seconds after 1970) count, and a filtered run, which lacks rows, leaves no
+//! file.
 //!
 //! `report --isas [ISA...]` prints the names of those instruction sets, or of all that are worth measuring here.
 

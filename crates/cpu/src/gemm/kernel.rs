@@ -45,8 +45,8 @@ pub struct Kernel<S: 'static> {
 pub type ThinTile<S, T> =
     unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const T, b_ld: usize, dest: Dest<S>);
 
-/// The kernels for tiles of 1, 2, ... rows that transpose b in registers: each of its elements is read from memory once,
-/// and nothing is packed.
+/// The kernels for tiles of 1, 2, ... rows that transpose b in registers: each of its elements is read from memory
+/// once, and nothing is packed.
 pub struct Thin<S: 'static> {
     /// Columns of a tile.
     pub nr: usize,
@@ -78,8 +78,8 @@ pub struct Transpose<S> {
 /// The first `width <= side` elements of column `q < depth` at `out + q * ld`, of `side` rows that are `from_ld` apart.
 ///
 /// Reads whole squares: `depth` rounded up to a multiple of `side` from each row, and asks memory for what lies `ahead`
-/// elements further on. Columns are written in order, and each may be written to its full `side`: what lies behind it is
-/// written later, or is nothing. Needs the CPU features that it was chosen for.
+/// elements further on. Columns are written in order, and each may be written to its full `side`: what lies behind it
+/// is written later, or is nothing. Needs the CPU features that it was chosen for.
 pub type Turn<T, S> = unsafe fn(
     from: *const T,
     from_ld: usize,
@@ -196,7 +196,8 @@ macro_rules! x86_thin {
                     }
                 };
             }
-            // Sums of both halves of the tile at once where there are registers for them: more of them go on side by side.
+            // Sums of both halves of the tile at once where there are registers for them: more of them go on side by
+            // side.
             if H <= 3 {
                 for p in (0..k).step_by(8) {
                     eight!(left, 0, p);

@@ -1,7 +1,7 @@
 //! Matrix product in packed panels (Goto & van de Geijn, 2008), for every layout of the operands.
 //!
-//! An element of the result is a sum over `k` in order, with fused multiply-adds where the CPU has them: its bits depend
-//! neither on blocks and the thread count nor on how many other rows and columns there are.
+//! An element of the result is a sum over `k` in order, with fused multiply-adds where the CPU has them: its bits
+//! depend neither on blocks and the thread count nor on how many other rows and columns there are.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -67,8 +67,8 @@ where
     });
 }
 
-/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread packs
-/// the least.
+/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread
+/// packs the least.
 fn grid(threads: usize, m: usize, n: usize) -> (usize, usize) {
     let packed = |&(down, across): &(usize, usize)| m / down + n / across;
     let splits =

@@ -1,9 +1,9 @@
-//! Products of operands that are both bf16, two elements of the depth at a time: what AVX512-BF16 has an instruction for,
-//! and the same arithmetic in software for every other machine.
+//! Products of operands that are both bf16, two elements of the depth at a time: what AVX512-BF16 has an instruction
+//! for, and the same arithmetic in software for every other machine.
 //!
-//! `acc + x[1] y[1]`, then `+ x[0] y[0]`, each rounded to nearest; numbers too small for float32's normal range count as
-//! zero, wherever they appear (the instruction `VDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of
-//! two bf16 numbers is exact in float32.
+//! `acc + x[1] y[1]`, then `+ x[0] y[0]`, each rounded to nearest; numbers too small for float32's normal range count
+//! as zero, wherever they appear (the instruction `VDPBF16PS`, Intel's Software Developer's Manual, volume 2). A
+//! product of two bf16 numbers is exact in float32.
 
 use super::kernel::{Dest, Kernel, Transpose};
 #[cfg(target_arch = "x86_64")]
