@@ -54,7 +54,7 @@ def options():
     p.add_argument("--gguf", help="the same weights in float32, for llama.cpp (default: it does not take part)")
     p.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
     p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
-    p.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peers (default: %(default)s)")
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of everyone (default: %(default)s)")
     p.add_argument("--isa", choices=ISAS, help="the instruction set of all (default: each takes its best)")
     p.add_argument("--duel", default=ROOT / "target/release/generate", help="binary (default: %(default)s)")
     p.add_argument("--json", help="where the results go, for example benches/results/generate-NAME.json")
@@ -84,6 +84,7 @@ def prompts(a):
             sys.exit(f"{a.rows}: has {len(tokens)} tokens, {name} needs {count * length}; give --rows a longer file")
         cut = [tokens[i * length : (i + 1) * length] for i in range(count)]
         work = {"prompts": cut, "samples": samples, "new_tokens": new, "temperature": temperature, "seed": 1}
+        work["threads"] = a.threads
         (Path(a.out) / f"{name}.json").write_text(json.dumps(work))
 
 

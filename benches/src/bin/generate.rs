@@ -17,6 +17,7 @@ struct Work {
     prompts: Vec<Vec<u32>>,
     samples: usize,
     how: Sampling,
+    threads: usize,
 }
 
 impl Work {
@@ -31,7 +32,7 @@ impl Work {
             ..Sampling::default()
         };
         let prompts = work["prompts"].as_array()?.iter().map(prompt).collect::<Option<_>>()?;
-        Some(Work { prompts, samples: count("samples")?, how })
+        Some(Work { prompts, samples: count("samples")?, how, threads: count("threads")? })
     }
 }
 
@@ -54,11 +55,11 @@ fn run(model: &Path, work: &Path, out: &Path) -> Result<(), String> {
     let about = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let text = std::fs::read_to_string(work).map_err(|e| about(work, &e))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| about(work, &e))?;
-    let missing = || about(work, &"one of its five keys is missing or of another type");
-    let Work { prompts, samples, how } = Work::of(&value).ok_or_else(missing)?;
+    let missing = || about(work, &"one of its six keys is missing or of another type");
+    let Work { prompts, samples, how, threads } = Work::of(&value).ok_or_else(missing)?;
     let isa = duel_cpu::instruction_set().map_err(|e| e.to_string())?;
     let folder = Folder::open(model).and_then(Folder::language_model).map_err(|e| e.to_string())?;
-    let (cpu, config) = (Cpu::<f32>::new(0), folder.config().clone());
+    let (cpu, config) = (Cpu::<f32>::new(threads), folder.config().clone());
     let weights = duel_model::load_frozen(&cpu, &folder).map_err(|e| e.to_string())?;
     drop(folder);
 

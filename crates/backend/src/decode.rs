@@ -15,7 +15,8 @@ pub trait Decode: Storage {
     );
     /// Attention of each row's queries to two runs of cache rows, one softmax over both: its prompt's, which several
     /// rows may share, and its own. `runs[rows, 4]` holds first row and number of rows of the first, then of the
-    /// second; one of the two may be empty. A shared run is read once where the rows that share it are neighbours.
+    /// second; one of the two may be empty. Of neighbours that share a run a
+    /// device may read it once.
     fn attention_cached(
         &self,
         o: &mut Real<Self>,

@@ -12,7 +12,9 @@ pub type Index<B> = <B as Storage>::Buf<u32>;
 pub struct Memory {
     /// Could be allocated now.
     pub free: Option<u64>,
-    /// The most that was allocated through the backend at a time; on the host, that the whole process had.
+    /// Taken now, by whatever shares it with the buffers: on the host the whole process.
+    pub used: Option<u64>,
+    /// The most that was allocated through the backend at a time; on the host the most of the process since it began.
     pub peak: Option<u64>,
 }
 

@@ -4,7 +4,7 @@ use crate::Cpu;
 use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
-use duel_backend::{LogProbs, Logits, RowStats};
+use duel_backend::{Float, LogProbs, Logits, RowStats};
 
 /// Logits that are looked at together: half of a first-level cache.
 const BLOCK: usize = 1 << 12;
@@ -84,6 +84,10 @@ simd! {
                 total = total * scale;
                 squares = squares * scale * scale;
                 top = block_top;
+            }
+            // Before the first finite number there is nothing to add.
+            if top == R::Acc::LOWEST && !block_sum.to_f64().is_nan() {
+                continue;
             }
             for (sum, part) in [&mut total, &mut weighted, &mut squares].into_iter().zip(moments(block, top)) {
                 *sum += part;

@@ -54,6 +54,8 @@ pub trait Scalar:
 pub struct Pack<S> {
     pub a: Vec<S>,
     pub b: Vec<S>,
+    /// Sums of a part of a result that is narrower than they are.
+    pub sums: Vec<S>,
 }
 
 /// A stored number as one that sums are taken in, exactly.

@@ -93,7 +93,10 @@ impl fmt::Display for Isa {
 /// The variable names none of this machine's.
 pub fn instruction_set() -> Result<Isa> {
     static ISA: OnceLock<Result<Isa>> = OnceLock::new();
-    ISA.get_or_init(|| Isa::choose(std::env::var(VARIABLE).ok().as_deref())).clone()
+    ISA.get_or_init(|| {
+        Isa::choose(std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned()).as_deref())
+    })
+    .clone()
 }
 
 /// Whether the kernels multiply pairs of bf16 numbers by an instruction (AVX512-BF16).

@@ -16,6 +16,7 @@ impl<R: Real> Storage for Cpu<R> {
     fn memory(&self) -> Memory {
         Memory {
             free: kilobytes("/proc/meminfo", "MemAvailable:"),
+            used: kilobytes("/proc/self/status", "VmRSS:"),
             peak: kilobytes("/proc/self/status", "VmHWM:"),
         }
     }

@@ -1,5 +1,7 @@
 //! Writing past the caches, for buffers that no cache holds: a line that is written whole is not read first.
 
+use duel_backend::Element;
+
 /// Bytes from which on a buffer is not expected in any cache when it is read next.
 pub const LARGE: usize = 16 << 20;
 
@@ -7,14 +9,14 @@ pub const LARGE: usize = 16 << 20;
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn copy<T: Copy>(dst: &mut [T], src: &[T]) {
+pub fn copy<T: Element>(dst: &mut [T], src: &[T]) {
     assert_eq!(dst.len(), src.len(), "a copy has the length of what it copies");
     // SAFETY: as many bytes of plain data at both, and a unique borrow does not overlap another.
     unsafe { write(dst, Some(src.as_ptr().cast())) };
 }
 
 /// Every byte of `dst` 0, which is the number 0.
-pub fn zero<T: Copy>(dst: &mut [T]) {
+pub fn zero<T: Element>(dst: &mut [T]) {
     // SAFETY: nothing is read.
     unsafe { write(dst, None) };
 }
@@ -23,7 +25,7 @@ pub fn zero<T: Copy>(dst: &mut [T]) {
 ///
 /// # Safety
 /// `src` has `size_of_val(dst)` bytes, which do not overlap `dst`; zeros are a `T`.
-unsafe fn write<T: Copy>(dst: &mut [T], src: Option<*const u8>) {
+unsafe fn write<T: Element>(dst: &mut [T], src: Option<*const u8>) {
     let (to, bytes) = (dst.as_mut_ptr().cast::<u8>(), size_of_val(dst));
     // SAFETY: within `bytes` of both (below); by the contract they do not overlap.
     let plain = |from: usize, to_end: usize| unsafe {
@@ -58,20 +60,22 @@ unsafe fn write<T: Copy>(dst: &mut [T], src: Option<*const u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
 
     /// Whatever the alignment and the length; nothing beside it is touched.
     #[test]
-    fn every_byte_arrives() {
-        let src: Vec<u8> = (0..400).map(|i| (i % 251) as u8 + 1).collect();
+    fn every_number_arrives() {
+        let (zeros, ones) = (bf16::ZERO, bf16::ONE);
+        let src: Vec<bf16> = (0..400).map(|i| bf16::from_bits(i + 1)).collect();
         for start in 0..70 {
             for len in [0, 1, 15, 63, 64, 65, 200, 300] {
-                let (mut copied, mut zeroed) = (vec![255u8; 400], vec![255u8; 400]);
+                let (mut copied, mut zeroed) = (vec![ones; 400], vec![ones; 400]);
                 copy(&mut copied[start..][..len], &src[..len]);
                 zero(&mut zeroed[start..][..len]);
                 for i in 0..400 {
                     let inside = (start..start + len).contains(&i);
-                    assert_eq!(copied[i], if inside { src[i - start] } else { 255 }, "{start}+{len} at {i}");
-                    assert_eq!(zeroed[i], if inside { 0 } else { 255 }, "{start}+{len} at {i}");
+                    assert_eq!(copied[i], if inside { src[i - start] } else { ones }, "{start}+{len} at {i}");
+                    assert_eq!(zeroed[i], if inside { zeros } else { ones }, "{start}+{len} at {i}");
                 }
             }
         }

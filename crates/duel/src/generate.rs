@@ -23,7 +23,7 @@ pub struct Generate {
     #[arg(long)]
     chat: bool,
     /// Continuations of each prompt
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     num_return_sequences: u32,
     /// Longest continuation in tokens
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]

@@ -8,7 +8,7 @@ use duel_data::{Builder, Options, Task, Truncation, Whole};
 use duel_model::decode::{self, Completion, Drawn, Request, Sampling};
 use duel_model::{Config, Keep, Weights};
 
-/// Sequences that are decoded at a time, where memory says nothing else.
+/// Most sequences that are decoded at a time.
 pub const SEQUENCES: usize = 64;
 
 /// Continues the prompts of `requests`; `each` hears how many completions a pass ended.

@@ -51,7 +51,7 @@ pub fn attention_bw<R: Real>(
         let sums_at = SyncPtr::new(grads);
         let turns = Turns::new(plan.cuts.len() * kv_heads);
         let tasks = plan.tasks(d, pool.threads());
-        in_order(pool, tasks.len(), |task| {
+        in_order(pool, &turns, tasks.len(), |task| {
             let (b, h) = tasks[task];
             let kv = h / d.ratio();
             let key_rows = &key_rows[kv * plan.packed * width..][..plan.packed * width];

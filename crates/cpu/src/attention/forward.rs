@@ -2,7 +2,7 @@
 
 use super::blocks::Plan;
 use super::kernel::{BLOCK, Kernel, STRIDE, State};
-use super::order::in_order;
+use super::order::{Turns, in_order};
 use super::packed::{Columns, lines};
 use crate::gemm::HasKernel;
 use crate::real::{Real, Scalar, sum};
@@ -39,7 +39,7 @@ pub fn attention<R: Real>(
         plan.panels(pool, kernel, values, x, heads + kv_heads, kv_heads);
         let (keys, values) = (&*keys, &*values);
         let tasks = plan.tasks(d, pool.threads());
-        in_order(pool, tasks.len(), |task| {
+        in_order(pool, &Turns::new(0), tasks.len(), |task| {
             let (b, h) = tasks[task];
             let kv = h / d.ratio();
             let values = &values[kv * plan.packed * width..][..plan.packed * width];

@@ -3,10 +3,21 @@
 use crate::sync::Pool;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Calls `f` once for each of `0..tasks`; a task begins when all before it have begun, on whichever thread is free.
-pub fn in_order(pool: &Pool, tasks: usize, f: impl Fn(usize) + Sync) {
+/// Calls `f` once for each of `0..tasks`; a task begins when all before it have begun, on whichever thread is free. If
+/// one fails, so do those that wait for their turn.
+pub fn in_order(pool: &Pool, turns: &Turns, tasks: usize, f: impl Fn(usize) + Sync) {
+    /// Marks the turns as broken when a task ends by a panic.
+    struct Guard<'a>(&'a AtomicBool);
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+    }
     let next = AtomicUsize::new(0);
     pool.tasks(pool.threads().min(tasks), |_| {
+        let _guard = Guard(&turns.broken);
         loop {
             let task = next.fetch_add(1, Ordering::Relaxed);
             if task >= tasks {
@@ -33,24 +44,15 @@ impl Turns {
     /// Runs `f` when `turn` others have added to the sum.
     ///
     /// # Panics
-    /// When another one did: its turn will not end.
+    /// When a task failed: its turns will not end.
     pub fn take(&self, sum: usize, turn: usize, f: impl FnOnce()) {
-        /// Marks the turns as broken unless it is forgotten.
-        struct Guard<'a>(&'a AtomicBool);
-        impl Drop for Guard<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let mut spins = 0;
         while self.turns[sum].load(Ordering::Acquire) != turn {
             assert!(!self.broken.load(Ordering::Relaxed), "a task that this one waits for has failed");
             spins += 1;
             if spins < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-        let guard = Guard(&self.broken);
         f();
-        std::mem::forget(guard);
         self.turns[sum].store(turn + 1, Ordering::Release);
     }
 }
@@ -66,7 +68,7 @@ mod tests {
         let pool = Pool::new(8);
         for _ in 0..20 {
             let (turns, sums) = (Turns::new(3), [const { Mutex::new(Vec::new()) }; 3]);
-            in_order(&pool, 300, |task| {
+            in_order(&pool, &turns, 300, |task| {
                 turns.take(task % 3, task / 3, || sums[task % 3].lock().expect("no panic").push(task));
             });
             for (sum, tasks) in sums.into_iter().enumerate() {
@@ -76,11 +78,17 @@ mod tests {
         }
     }
 
-    /// Whoever waits for a task that failed would wait forever.
+    /// Whoever waits for a task that failed would wait forever, wherever in the task that was.
     #[test]
     fn a_failed_task_stops_the_others() {
-        let (pool, turns) = (Pool::new(3), Turns::new(1));
-        let run = || in_order(&pool, 9, |task| turns.take(0, task, || assert!(task < 4, "meant to fail")));
-        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+        for within in [false, true] {
+            let (pool, turns) = (Pool::new(3), Turns::new(1));
+            let task = |task| {
+                assert!(within || task < 4, "meant to fail");
+                turns.take(0, task, || assert!(task < 4, "meant to fail"));
+            };
+            let run = || in_order(&pool, &turns, 9, task);
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+        }
     }
 }

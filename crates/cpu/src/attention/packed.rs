@@ -2,7 +2,7 @@
 
 use super::blocks::Plan;
 use super::kernel::Kernel;
-use crate::gemm::HasKernel;
+use crate::gemm::{self, HasKernel};
 use crate::real::{Real, Scalar, take};
 use crate::sync::{Pool, SyncPtr};
 
@@ -38,7 +38,9 @@ impl<'a, R: Real> Columns<'a, R> {
     where
         R::Acc: HasKernel,
     {
-        let transpose = R::Acc::kernel().transpose;
+        // That of this machine, where panels are whole squares of it.
+        let best = R::Acc::kernel().transpose;
+        let transpose = if columns.is_multiple_of(best.side) { best } else { gemm::plain_transpose() };
         let (hd, side) = (self.head_dim, transpose.side);
         let mut square = [R::Acc::ZERO; 16 * 16];
         assert!(side <= 16 && columns.is_multiple_of(side), "panels of whole squares");

@@ -37,6 +37,8 @@ struct Blocks<'p, S> {
     depths: Range<usize>,
     a: &'p [S],
     b: &'p [S],
+    /// Sums of these columns that are kept from block to block, from one row to the next, and their first row.
+    sums: Option<(*mut S, usize, usize)>,
 }
 
 impl<S, A, B, C> Product<'_, S, A, B, C>
@@ -52,8 +54,7 @@ where
     /// `c` has room for the shape, and no other thread touches that part of it.
     pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
         let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
-        // A result narrower than its sums must not be rounded between blocks.
-        let depth = if size_of::<C>() < size_of::<S>() { k.max(1) } else { even(k, self.kernel.depth) };
+        let depth = even(k, self.kernel.depth);
         let few = rows.len() <= FEW;
         let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
         let height = mc.min(rows.len()).next_multiple_of(mr);
@@ -62,7 +63,12 @@ where
         if cols.is_empty() {
             return;
         }
-        S::with_pack(|Pack { a, b }| {
+        // A result narrower than its sums must not be rounded between blocks: they are kept aside.
+        let aside = size_of::<C>() < size_of::<S>() && k > depth;
+        let ld = nc.min(cols.len()).next_multiple_of(nr);
+        S::with_pack(|Pack { a, b, sums }| {
+            grow(sums, if aside { rows.len() * ld } else { 0 });
+            let sums = aside.then_some((sums.as_mut_ptr(), ld, rows.start));
             grow(a, height * if few { k } else { depth.min(k) });
             grow(b, nc.min(cols.len()).next_multiple_of(nr) * depth.min(k));
             let depths = || (0..k.max(1)).step_by(depth).map(|p| p..k.min(p + depth));
@@ -88,7 +94,14 @@ where
                         };
                         // SAFETY: a part of the caller's part.
                         unsafe {
-                            self.tiles(&Blocks { rows, cols: cols.clone(), depths: depths.clone(), a, b })
+                            self.tiles(&Blocks {
+                                rows,
+                                cols: cols.clone(),
+                                depths: depths.clone(),
+                                a,
+                                b,
+                                sums,
+                            })
                         };
                     }
                 }
@@ -203,19 +216,33 @@ where
         {
             return run(dest);
         }
-        let row = |i: usize| {
-            // SAFETY: row `i`, columns `cols` are inside the caller's part.
-            unsafe { std::slice::from_raw_parts_mut(self.c.at(i * self.shape.ldc + cols.start), cols.len()) }
+        let (out, ld) = match x.sums {
+            // SAFETY: the tile is in the block's columns and this part's rows, which the sums have.
+            Some((at, ld, first)) => unsafe {
+                (at.add((rows.start - first) * ld + cols.start - x.cols.start), ld)
+            },
+            None => (aside.as_mut_ptr(), nr),
         };
-        if resume {
-            for (i, aside) in rows.clone().zip(aside.chunks_exact_mut(nr)) {
-                aside.iter_mut().zip(row(i)).for_each(|(sum, c)| *sum = c.up());
+        let tile = rows.clone().enumerate().map(|(i, row)| {
+            // SAFETY: row `row`, columns `cols` are inside the caller's part; as many sums are in each row aside.
+            unsafe {
+                let c = self.c.at(row * self.shape.ldc + cols.start);
+                let sums = std::slice::from_raw_parts_mut(out.add(i * ld), cols.len());
+                (row, std::slice::from_raw_parts_mut(c, cols.len()), sums)
+            }
+        });
+        let kept = x.sums.is_some();
+        if resume && !(kept && x.depths.start > 0) {
+            for (_, c, sums) in tile.clone() {
+                sums.iter_mut().zip(c).for_each(|(sum, c)| *sum = c.up());
             }
         }
         let null = std::ptr::null();
-        run(Dest { out: aside.as_mut_ptr(), ld: nr, resume, base: null, base_ld: 0, bias: null });
-        for (i, sums) in rows.clone().zip(aside.chunks_exact(nr)) {
-            finish_row(row(i), sums, adds, i * self.shape.n + cols.start, cols.start);
+        run(Dest { out, ld, resume, base: null, base_ld: 0, bias: null });
+        if !kept || x.depths.end == self.depth() {
+            for (row, c, sums) in tile {
+                finish_row(c, sums, adds, row * self.shape.n + cols.start, cols.start);
+            }
         }
     }
 }

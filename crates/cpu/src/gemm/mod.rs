@@ -22,6 +22,7 @@ use block::Product;
 pub use choice::HasKernel;
 use half::bf16;
 pub use operand::{Init, Operand, Shape};
+pub use portable::transpose as plain_transpose;
 use std::any::TypeId;
 
 /// `c = init + a bᵀ`, split over the pool's threads.

@@ -201,4 +201,35 @@ mod tests {
             }
         }
     }
+
+    /// The instruction against software, which runs where the instruction is as well.
+    #[test]
+    fn software_and_hardware_agree_to_the_bit() {
+        let kc = 37;
+        let panel = |width: usize, seed| -> Vec<f32> {
+            let halves = numbers(2 * width * kc, seed);
+            halves
+                .chunks(2)
+                .map(|x| f32::from_bits(u32::from(x[0].to_bits()) | u32::from(x[1].to_bits()) << 16))
+                .collect()
+        };
+        let best = kernel();
+        let (a, b) = (panel(best.mr, 3), panel(best.nr, 4));
+        let mut tile = vec![0f32; best.mr * best.nr];
+        let (null, ld) = (std::ptr::null(), best.nr);
+        let dest = Dest { out: tile.as_mut_ptr(), ld, resume: true, base: null, base_ld: 0, bias: null };
+        // SAFETY: whole panels and a whole tile, for the kernel of this machine.
+        unsafe { best.run[best.mr - 1](kc, a.as_ptr(), b.as_ptr(), dest) };
+        for (i, j) in (0..best.mr).flat_map(|i| (0..best.nr).map(move |j| (i, j))) {
+            let (mut row, mut columns, mut want) = (vec![0.0; 4 * kc], vec![0.0; 8 * kc], [0f32; 8]);
+            for p in 0..kc {
+                (row[4 * p], columns[8 * p]) = (a[p * best.mr + i], b[p * best.nr + j]);
+            }
+            let dest =
+                Dest { out: want.as_mut_ptr(), ld: 8, resume: true, base: null, base_ld: 0, bias: null };
+            // SAFETY: panels of 4 and 8, and a tile of a row of 8.
+            unsafe { SOFTWARE.run[0](kc, row.as_ptr(), columns.as_ptr(), dest) };
+            assert_eq!(tile[i * best.nr + j].to_bits(), want[0].to_bits(), "({i},{j})");
+        }
+    }
 }

@@ -110,7 +110,7 @@ impl Driver for Device {
 
     fn memory(&self) -> Memory {
         let free = self.context.mem_get_info().ok().map(|(free, _)| free as u64);
-        Memory { free, peak: Some(self.usage.peak()) }
+        Memory { free, used: None, peak: Some(self.usage.peak()) }
     }
 
     fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {

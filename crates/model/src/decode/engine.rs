@@ -89,7 +89,7 @@ impl<B: Storage> Engine<B> {
     pub fn plan(portions: Portions, c: &Config, room: Room) -> Plan {
         let cache = Measure::<B>::bytes(|b| Engine::cache(b, c, room));
         let all = Measure::<B>::bytes(|b| Engine::on(b, portions, c, room));
-        Plan { room, cache, passes: all - cache }
+        Plan { room: Room { new_tokens: room.own(c), ..room }, cache, passes: all - cache }
     }
 }
 
@@ -300,7 +300,7 @@ impl<B: Backend> Engine<B> {
                     .into()
             }
         };
-        Err(Error::Decoding(format!(
+        Ok(Error::Decoding(format!(
             "no token {drawn} can be drawn for prompt {id}, sample {sample}: its logits are not finite; {why}"
         )))
     }

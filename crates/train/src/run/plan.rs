@@ -94,9 +94,10 @@ impl Plan {
                 .filter(|_| config.generate_during_eval)
                 .map(|e| Samples::of(config, model, e))
                 .filter(|samples| !samples.prompts.is_empty()),
-            keep_reference: config.sync_ref_model || config.generate_during_eval && needs.reference,
+            keep_reference: false,
             text: String::new(),
         };
+        plan.keep_reference = config.sync_ref_model || plan.samples.is_some() && needs.reference;
         plan.text = format!(
             "model {}: {:.2} M parameters, {:?}, {} layers of width {}\n{}{}{}",
             config.model.display(),
@@ -123,9 +124,8 @@ impl Plan {
             .with(Engine::<B>::bytes(model, self.room, self.keep))
             .and("samples", sampler.map_or(0, |plan| plan.bytes()));
         // On the host the program, its tokenizer and its rows are there already.
-        let before = b.memory().peak.filter(|peak| *peak > 0);
         let before =
-            before.map_or(String::new(), |peak| format!(", beside {:.2} GB before", peak as f64 / 1e9));
+            b.memory().used.map_or(String::new(), |used| format!(", beside {:.2} GB now", used as f64 / 1e9));
         let mut text = format!(
             "plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n",
             self.visits.total,
