@@ -8,6 +8,7 @@ use duel_model::Folder;
 use duel_model::decode::{Completion, Drawn, Engine, Request, Room, Sampling};
 use duel_train::Error;
 use duel_train::sample::{SEQUENCES, sample};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// Its arguments.
@@ -63,14 +64,16 @@ struct Generation<'a> {
 impl Job for Generation<'_> {
     type Output = Drawn;
     fn run<B: Backend>(self, b: &B) -> Result<Drawn, Error> {
-        eprintln!("{}", b.describe());
         let config = self.folder.config();
         let room = Room::of(self.requests.iter().copied(), SEQUENCES, self.how.max_new_tokens);
-        eprintln!("{}", Engine::<B>::plan(b.portions(), config, room));
+        eprintln!("{}; {}", b.describe(), Engine::<B>::plan(b.portions(), config, room));
         let weights = duel_model::load_frozen(b, self.folder)?;
         let mut engine = Engine::new(b, config, room)?;
         let drawn = sample(b, &mut engine, &weights, self.requests, &self.how, self.stop, |_| {})?;
-        eprintln!("{}", drawn.pace);
+        // For who watches: it differs from run to run, and scripts compare what is printed.
+        if std::io::stderr().is_terminal() {
+            eprintln!("{}", drawn.pace);
+        }
         Ok(drawn)
     }
 }

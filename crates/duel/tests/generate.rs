@@ -30,7 +30,7 @@ fn prompts_are_continued_together_as_alone() {
     let drawn = ["--temperature", "1", "--min-p", "0.01", "--repetition-penalty", "1.1"];
     let (text, said_of) = said(&temp, &[&prompts[..], &drawn, &["--num-return-sequences", "3"]].concat());
     assert!(text.starts_with("== prompt 0, sample 0\n"), "{text}");
-    assert!(said_of.contains("6 sequences at a time") && said_of.contains("tokens drawn"), "{said_of}");
+    assert!(said_of.contains("6 sequences at a time"), "{said_of}");
     let all = sections(&text);
     assert_eq!(all.len(), 6);
     assert!(all[..3].iter().any(|text| *text != all[0]), "{text}");

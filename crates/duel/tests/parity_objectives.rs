@@ -189,10 +189,10 @@ fn steps_in_double(run: &Run, temp: &Temp) -> Vec<Record> {
     double.metrics()
 }
 
-fn matches(data: &Path, golden: &Value, name: &str) -> Vec<String> {
+fn matches(data: &Path, file: &str, golden: &Value, name: &str) -> Vec<String> {
     let about = &golden["run_args"][name];
     let config = &about["config"];
-    let temp = Temp::new(&format!("objective-{name}"));
+    let temp = Temp::new(&format!("objective-{file}-{name}"));
     write_rows(data, about, &temp.path("train.jsonl"));
     // TRL leaves the smoothing of these losses out; of `sigmoid` against the formula.
     let losses = config["loss_type"].to_string();
@@ -239,12 +239,10 @@ fn matches(data: &Path, golden: &Value, name: &str) -> Vec<String> {
             // TRL computes the prompt of a pair twice, and in float32 the two gradients of it cancel where duel's never
             // come to be; Adam gives what is left a whole step, and a steep loss amplifies it. After the first step
             // both may therefore differ by some bounds, if duel's is within its bound of the run in double precision
-            // and TRL's is farther from that.
+            // and TRL's is farther from that; or by two, if each is within one of that run.
             let excused = |exact: f64| {
-                i > 0
-                    && off <= 10.0 * bound
-                    && (got - exact).abs() <= bound
-                    && (got - exact).abs() < (want - exact).abs()
+                let (ours, theirs) = ((got - exact).abs(), (want - exact).abs());
+                i > 0 && off <= 10.0 * bound && ours <= bound && (ours < theirs || theirs <= bound)
             };
             if off > bound && !exact[i][key].as_f64().is_some_and(excused) {
                 wrong.push(format!(
@@ -266,7 +264,7 @@ fn all_match(file: &str) {
     let names = golden["run_args"].as_object().unwrap().keys();
     let (mut tried, mut wrong) = (0, Vec::new());
     for name in names.filter(|name| !OTHERS.iter().any(|(other, _)| other == name)) {
-        wrong.extend(matches(&data, &golden, name));
+        wrong.extend(matches(&data, file, &golden, name));
         tried += 1;
     }
     assert!(tried > 0 && wrong.is_empty(), "{file}, {tried} runs:\n{}", wrong.join("\n"));

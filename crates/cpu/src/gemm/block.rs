@@ -14,6 +14,10 @@ use std::ops::Range;
 /// Columns of a packed block of `b`.
 const COLUMNS: usize = 1024;
 
+/// Depth of the blocks of a product that is added to the result, on every instruction set: many small numbers are
+/// summed apart from what they come to, which is large.
+const KEPT: usize = 256;
+
 /// Rows up to which all of `a` is packed at once and `b` is packed a panel at a time: each of its elements is then read
 /// from memory once and used while it is in the L1 cache.
 const FEW: usize = 128;
@@ -54,7 +58,7 @@ where
     /// `c` has room for the shape, and no other thread touches that part of it.
     pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
         let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
-        let depth = even(k, self.kernel.depth);
+        let depth = even(k, if self.keeps() { KEPT } else { self.kernel.depth });
         let few = rows.len() <= FEW;
         let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
         let height = mc.min(rows.len()).next_multiple_of(mr);
@@ -109,6 +113,10 @@ where
         });
     }
 
+    fn keeps(&self) -> bool {
+        matches!(self.init, Init::Keep)
+    }
+
     fn depth(&self) -> usize {
         self.shape.k.div_ceil(self.per)
     }
@@ -154,16 +162,16 @@ where
         let (a, b) = (self.a, self.b);
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
-        if rows.len() > 2 * run.len() {
+        if rows.len() > 2 * run.len() || self.keeps() {
             return cols;
         }
-        let (resume, adds) = (matches!(self.init, Init::Keep), adds(self.init));
+        let adds = adds(self.init);
         for tile in blocks(&cols, *nr).filter(|tile| tile.len() == *nr) {
             for rows in blocks(rows, run.len()) {
                 // SAFETY: the tile is in the caller's part of c, and in what is added (asserted); both operands have
                 // rows of k elements for it (asserted).
                 unsafe {
-                    let Some(dest) = in_place(self.c, self.shape, rows.start, tile.start, resume, adds)
+                    let Some(dest) = in_place(self.c, self.shape, rows.start, tile.start, false, false, adds)
                     else {
                         return cols;
                     };
@@ -202,8 +210,11 @@ where
     #[inline(always)]
     unsafe fn tile(&self, x: &Blocks<S>, rows: Range<usize>, cols: Range<usize>, aside: &mut [S; TILE]) {
         let (nr, kc) = (self.kernel.nr, x.depths.len());
-        let resume = x.depths.start > 0 || matches!(self.init, Init::Keep);
-        let adds = if x.depths.end == self.depth() { adds(self.init) } else { (None, None) };
+        // What the result held is added to each block's sums, or to all of them where those are aside.
+        let (kept, last) = (x.sums.is_some(), x.depths.end == self.depth());
+        let resume = x.depths.start > 0 && (!self.keeps() || kept);
+        let add_old = self.keeps() && (!kept || last);
+        let adds = if last { adds(self.init) } else { (None, None) };
         // SAFETY: panels are packed to whole multiples of mr and nr; a destination has these rows of nr columns.
         let run = |dest: Dest<S>| unsafe {
             let a = x.a.as_ptr().add((rows.start - x.rows.start) * kc);
@@ -212,7 +223,7 @@ where
         };
         if cols.len() == nr
             // SAFETY: the tile is in the caller's part of c, and in what is added (asserted).
-            && let Some(dest) = unsafe { in_place(self.c, self.shape, rows.start, cols.start, resume, adds) }
+            && let Some(dest) = unsafe { in_place(self.c, self.shape, rows.start, cols.start, resume, add_old, adds) }
         {
             return run(dest);
         }
@@ -231,7 +242,6 @@ where
                 (row, std::slice::from_raw_parts_mut(c, cols.len()), sums)
             }
         });
-        let kept = x.sums.is_some();
         if resume && !(kept && x.depths.start > 0) {
             for (_, c, sums) in tile.clone() {
                 sums.iter_mut().zip(c).for_each(|(sum, c)| *sum = c.up());
@@ -239,9 +249,9 @@ where
         }
         let null = std::ptr::null();
         run(Dest { out, ld, resume, base: null, base_ld: 0, bias: null });
-        if !kept || x.depths.end == self.depth() {
+        if !kept || last {
             for (row, c, sums) in tile {
-                finish_row(c, sums, adds, row * self.shape.n + cols.start, cols.start);
+                finish_row(c, sums, add_old, adds, row * self.shape.n + cols.start, cols.start);
             }
         }
     }

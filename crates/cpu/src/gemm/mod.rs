@@ -1,7 +1,8 @@
 //! Matrix product in packed panels (Goto & van de Geijn, 2008), for every layout of the operands.
 //!
-//! An element of the result is a sum over `k` in order, with fused multiply-adds where the CPU has them: its bits
-//! depend neither on blocks and the thread count nor on how many other rows and columns there are.
+//! An element of the result is a sum over `k` in order (in blocks of one depth, where it is added to the result), with
+//! fused multiply-adds where the CPU has them: its bits depend neither on blocks and the thread count nor on how many
+//! other rows and columns there are.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
