@@ -166,7 +166,7 @@ fn memory() -> Vec<Verb> {
         Verb::AttentionCached { cached: Cached { prompts: 256, samples: 1, prefix: 0, own: 1024 }, heads },
         Verb::AttentionCached { cached: Cached { prompts: 64, samples: 8, prefix: 1024, own: 512 }, heads },
         Verb::Sample { rows: 256, vocab },
-        Verb::Penalise { rows: 256, vocab, seen: 1024 },
+        Verb::Penalise { rows: 256, vocab, seen: 16_384 },
     ]
 }
 

@@ -172,13 +172,15 @@ mod tests {
     use duel_benches::gpu::cases;
     use duel_benches::pair::{Batch, Pair};
 
-    /// Nothing is expected to beat its floor, and nothing large to be ten times slower.
+    /// Nothing is expected to beat its floor, and nothing large to be ten times slower, but for what sweeps 14 times
+    /// over what its floor counts once.
     #[test]
     fn predictions_are_above_their_floor() {
         for case in cases() {
             let Prediction { floor, seconds, .. } = predict(case.verb, case.own, &H100);
             let share = floor / seconds;
-            assert!(share < 1.0 && share > 0.1, "{} {}: {share}", case.kernel(), case.shape());
+            let least = if matches!(case.verb, Verb::Sample { .. }) { 0.1 / 14.0 } else { 0.1 };
+            assert!(share < 1.0 && share > least, "{} {}: {share}", case.kernel(), case.shape());
         }
     }
 

@@ -52,7 +52,7 @@ pub fn attention_bw<R: Real>(
         let turns = Turns::new(plan.cuts.len() * kv_heads);
         let tasks = plan.tasks(d, pool.threads());
         in_order(pool, &turns, tasks.len(), |task| {
-            let (b, h) = tasks[task];
+            let (b, h) = plan.task(tasks[task]);
             let kv = h / d.ratio();
             let key_rows = &key_rows[kv * plan.packed * width..][..plan.packed * width];
             let tall = b.rows.next_multiple_of(kernel.rows) * width;

@@ -152,16 +152,24 @@ impl Plan {
         self.pairs * d.q_width() < 1 << 16
     }
 
-    /// Every block with every query head, `(block, head)`, in the order in which `threads` of them best begin: the
-    /// gradients of one head's keys are summed in it. Each thread has keys and values of its own to go through again
-    /// and again, where there are enough.
-    pub fn tasks(&self, d: Heads, threads: usize) -> Vec<(Block, usize)> {
-        let mut tasks: Vec<(Block, usize)> =
-            self.blocks.iter().flat_map(|&b| (0..d.heads).map(move |h| (b, h))).collect();
-        tasks.sort_by_key(|(b, h)| {
+    /// Every block with every query head, by their numbers `(block, head)`, in the order in which `threads` of them best
+    /// begin: the gradients of one head's keys are summed in it. Each thread has keys and values of its own to go
+    /// through again and again, where there are enough.
+    pub fn tasks(&self, d: Heads, threads: usize) -> Vec<[u32; 2]> {
+        let heads = d.heads as u32;
+        let mut tasks: Vec<[u32; 2]> =
+            (0..self.blocks.len() as u32).flat_map(|b| (0..heads).map(move |h| [b, h])).collect();
+        // No two are equal.
+        tasks.sort_unstable_by_key(|&[b, h]| {
+            let (b, h) = (self.blocks[b as usize], h as usize);
             let keys = b.group * d.kv_heads + h / d.ratio();
             (keys / threads, b.number, h % d.ratio(), keys % threads)
         });
         tasks
+    }
+
+    /// Block and head of one of [`Plan::tasks`].
+    pub fn task(&self, [block, head]: [u32; 2]) -> (Block, usize) {
+        (self.blocks[block as usize], head as usize)
     }
 }

@@ -40,7 +40,7 @@ pub fn attention<R: Real>(
         let (keys, values) = (&*keys, &*values);
         let tasks = plan.tasks(d, pool.threads());
         in_order(pool, &Turns::new(0), tasks.len(), |task| {
-            let (b, h) = tasks[task];
+            let (b, h) = plan.task(tasks[task]);
             let kv = h / d.ratio();
             let values = &values[kv * plan.packed * width..][..plan.packed * width];
             let tall = b.rows.next_multiple_of(kernel.rows) * width;
