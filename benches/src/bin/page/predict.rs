@@ -54,7 +54,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::LogProb { .. } => of(0.75, "a dozen float operations for 2 bytes"),
         Verb::LogProbBw { .. } => of(0.85, "an exponential for 4 bytes"),
         Verb::Sample { .. } => of(0.05, "14 sweeps, all but the first in L2; an exponential an element each"),
-        Verb::Penalise { .. } => of(0.10, "4 bytes of each 32"),
+        Verb::Penalise { .. } => of(0.12, "4 bytes of each 32"),
         Verb::RmsNorm(_) | Verb::LayerNorm(_) => of(0.88, "one pass, 16 bytes a thread"),
         Verb::RmsNormBw(_) | Verb::LayerNormBw(_) => of(0.80, "partial sums, and a second kernel for them"),
         Verb::QkNorm { .. } | Verb::QkNormBw { .. } => of(0.75, "16 lanes a head"),

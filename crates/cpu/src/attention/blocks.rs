@@ -152,8 +152,8 @@ impl Plan {
         self.pairs * d.q_width() < 1 << 16
     }
 
-    /// Every block with every query head, by their numbers `(block, head)`, in the order in which `threads` of them best
-    /// begin: the gradients of one head's keys are summed in it. Each thread has keys and values of its own to go
+    /// Every block with every query head, by their numbers `(block, head)`, in the order in which `threads` of them
+    /// best begin: the gradients of one head's keys are summed in it. Each thread has keys and values of its own to go
     /// through again and again, where there are enough.
     pub fn tasks(&self, d: Heads, threads: usize) -> Vec<[u32; 2]> {
         let heads = d.heads as u32;
