@@ -5,7 +5,8 @@
 //! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, max, sum, take};
+use crate::prefetch::prefetch;
+use crate::real::{Real, Scalar, joined, max, sum, take};
 use crate::simd::simd;
 use crate::softmax::{axpy, scaled};
 use crate::sync::SyncPtr;
@@ -60,17 +61,6 @@ fn pieces(runs: &[[u32; 4]]) -> (Vec<Piece>, Vec<usize>) {
         }
     }
     (pieces, starts)
-}
-
-/// Asks memory for elements of a cache that are read soon: the order of heads in steps is no stream that a machine
-/// sees.
-fn prefetch<R>(cache: &[R], from: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in cache[from.min(cache.len())..(from + len).min(cache.len())].chunks(64 / size_of::<R>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch has no effect that a program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
 }
 
 /// Scores of some queries of one key head: `scores[query, PIECE]` for cache rows that lie `stride` apart.
@@ -145,15 +135,7 @@ fn scores_of<R: Real, const N: usize>(scores: &mut [R::Acc], queries: [&[R]; N],
             for ((sum, q), k) in sums.iter_mut().zip(&queries[i][whole * LANES..]).zip(rest) {
                 *sum += q.up() * k.up();
             }
-            let mut width = LANES / 2;
-            while width > 0 {
-                for lane in 0..width {
-                    let upper = sums[lane + width];
-                    sums[lane] += upper;
-                }
-                width /= 2;
-            }
-            scores[i * PIECE + t] = sums[0];
+            scores[i * PIECE + t] = joined(*sums);
         }
     }
 }
@@ -244,10 +226,10 @@ impl<R: Real> Decode for Cpu<R> {
                 let queries: Vec<&[R]> = order.clone().map(|(row, head)| query(row, head)).collect();
                 let of_kv = piece.rows.len() * ratio;
                 let cached = piece.first * kv_width..(piece.first + piece.len) * kv_width;
-                // Each head of a step asks for its share of a later one.
+                // Each head of a step asks for its share of a later one: their order is no stream that a machine sees.
                 let ahead = |cache: &[R], step: usize, kv: usize| {
                     let from = cached.start + step * STEP * kv_width + kv * STEP * hd + AHEAD;
-                    prefetch(cache, from, STEP * hd);
+                    prefetch(cache.as_ptr().wrapping_add(from), STEP * hd);
                 };
                 R::Acc::with_scratch(|scratch| {
                     let sizes = [queries.len() * PIECE, queries.len() * hd];

@@ -50,8 +50,8 @@ fn scatter<T: Send, R: Real>(
     let height = dst.len() / width;
     assert!(index[..rows].iter().all(|&i| (i as usize) < height), "row number outside the table");
     let dst = SyncPtr::new(dst);
-    let parts = if rows * width < 1 << 13 { 1 } else { usize::MAX };
-    pool.ranges(width, 16, parts, |cols| {
+    let parts = if rows * width < 1 << 13 { 1 } else { pool.threads() };
+    pool.split(width, 16, parts, |cols| {
         for r in 0..rows {
             // SAFETY: the row is in the table (asserted) and no other task has these columns.
             let out = unsafe {

@@ -9,6 +9,7 @@ mod gemm;
 mod logprob;
 mod norm;
 mod preference;
+mod prefetch;
 mod product;
 mod real;
 mod reduce;

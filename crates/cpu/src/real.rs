@@ -270,17 +270,21 @@ pub fn sums<T: Copy, S: Scalar, const K: usize, const N: usize>(
             acc[lane] += v;
         }
     }
-    acc.map(|mut acc| {
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                let upper = acc[lane + width];
-                acc[lane] += upper;
-            }
-            width /= 2;
+    acc.map(joined)
+}
+
+/// The sum of 16 partial sums, half upon half.
+#[inline(always)]
+pub fn joined<S: Scalar>(mut sums: [S; 16]) -> S {
+    let mut width = sums.len() / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let upper = sums[lane + width];
+            sums[lane] += upper;
         }
-        acc[0]
-    })
+        width /= 2;
+    }
+    sums[0]
 }
 
 /// Largest of `x`; a NaN may be passed over (the sums that follow it carry it on).

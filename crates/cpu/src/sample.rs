@@ -169,31 +169,29 @@ impl<R: Real> Sample for Cpu<R> {
         assert!(rows == 0 || vocab > 0, "a draw from nothing");
         let factor = R::Acc::of(rules.factor());
         let (tokens, logp) = (SyncPtr::new(tokens), SyncPtr::new(logp));
-        self.pool.ranges(rows, 1, usize::MAX, |range| {
-            for r in range {
-                let x = &logits[r * stride..][..vocab];
-                let (token, value) = R::Acc::with_scratch(|scratch| {
-                    let sizes = [vocab, vocab, vocab.div_ceil(CHUNK)];
-                    let [weights, spare, sums] =
-                        take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
-                    let (total, top) = weigh(weights, x, factor);
-                    // The likeliest weighs 1; a logit that is no number makes the sum none.
-                    if total.partial_cmp(&R::Acc::ONE).is_none_or(std::cmp::Ordering::is_lt) {
-                        return (Draw::NONE, total);
-                    }
-                    let token = if rules.temperature == 0.0 {
-                        x.iter().position(|x| x.up() >= top).unwrap_or(0)
-                    } else {
-                        let least = least_kept(weights, spare, total, rules);
-                        drawn(weights, sums, least, draws[r])
-                    };
-                    (token as u32, (x[token].up() - top) * factor - total.ln())
-                });
-                // SAFETY: r < rows <= the buffers' lengths (asserted), and only this task has row r.
-                unsafe {
-                    *tokens.at(r) = token;
-                    *logp.at(r) = value;
+        self.pool.tasks(rows, |r| {
+            let x = &logits[r * stride..][..vocab];
+            let (token, value) = R::Acc::with_scratch(|scratch| {
+                let sizes = [vocab, vocab, vocab.div_ceil(CHUNK)];
+                let [weights, spare, sums] =
+                    take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
+                let (total, top) = weigh(weights, x, factor);
+                // The likeliest weighs 1; a logit that is no number makes the sum none.
+                if total.partial_cmp(&R::Acc::ONE).is_none_or(Ordering::is_lt) {
+                    return (Draw::NONE, total);
                 }
+                let token = if rules.temperature == 0.0 {
+                    x.iter().position(|x| x.up() >= top).unwrap_or(0)
+                } else {
+                    let least = least_kept(weights, spare, total, rules);
+                    drawn(weights, sums, least, draws[r])
+                };
+                (token as u32, (x[token].up() - top) * factor - total.ln())
+            });
+            // SAFETY: r < rows <= the buffers' lengths (asserted), and only this task has row r.
+            unsafe {
+                *tokens.at(r) = token;
+                *logp.at(r) = value;
             }
         });
     }

@@ -65,6 +65,12 @@ impl<T> Rows<T> {
     }
 }
 
+/// Range `t` of the `parts` that `0..n` is split into, as even as their starts at multiples of `unit` let them be.
+pub fn part(n: usize, unit: usize, t: usize, parts: usize) -> Range<usize> {
+    let start = |t: usize| (n.div_ceil(unit) * t / parts * unit).min(n);
+    start(t)..start(t + 1)
+}
+
 /// The threads of a backend: the one that calls, and its workers.
 pub struct Pool {
     workers: Option<Workers>,
@@ -90,20 +96,10 @@ impl Pool {
         }
     }
 
-    /// Splits `0..n` into at most `parts` (and at most one a thread) ranges that start at multiples of `unit`.
-    pub fn ranges(&self, n: usize, unit: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
-        self.split(n, unit, parts.min(self.threads()), f);
-    }
-
     /// Splits `0..n` into at most `parts` ranges that start at multiples of `unit`.
     pub fn split(&self, n: usize, unit: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
-        let units = n.div_ceil(unit);
-        let parts = parts.min(units).max(1);
-        self.tasks(parts, |t| {
-            let from = units * t / parts * unit;
-            let to = (units * (t + 1) / parts * unit).min(n);
-            f(from..to);
-        });
+        let parts = parts.min(n.div_ceil(unit)).max(1);
+        self.tasks(parts, |t| f(part(n, unit, t, parts)));
     }
 
     /// Parts that passing over so many elements is split into: more than one a thread, so that none waits long for

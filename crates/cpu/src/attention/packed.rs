@@ -2,7 +2,7 @@
 
 use super::blocks::Plan;
 use super::kernel::Kernel;
-use crate::gemm::{self, HasKernel};
+use crate::gemm::{HasKernel, Operand, pack, plain_transpose};
 use crate::real::{Real, Scalar, take};
 use crate::sync::{Pool, SyncPtr};
 
@@ -40,39 +40,13 @@ impl<'a, R: Real> Columns<'a, R> {
     {
         // That of this machine, where panels are whole squares of it.
         let best = R::Acc::kernel().transpose;
-        let transpose = if columns.is_multiple_of(best.side) { best } else { gemm::plain_transpose() };
-        let (hd, side) = (self.head_dim, transpose.side);
-        let mut square = [R::Acc::ZERO; 16 * 16];
-        assert!(side <= 16 && columns.is_multiple_of(side), "panels of whole squares");
-        for (panel, out) in out.chunks_exact_mut(columns * hd).enumerate() {
-            for j in (0..columns).step_by(side) {
-                for p in (0..hd).step_by(side) {
-                    let depth = side.min(hd - p);
-                    for (i, line) in square.chunks_exact_mut(side).take(side).enumerate() {
-                        let key = panel * columns + j + i;
-                        match key < n {
-                            true => {
-                                let vector = &self.vector(head, row + key)[p..p + depth];
-                                line.iter_mut().zip(vector).for_each(|(x, v)| *x = v.up());
-                            }
-                            false => line.fill(R::Acc::ZERO),
-                        }
-                    }
-                    // SAFETY: the square has `side` rows, and the panel room for as many keys at `depth` depths.
-                    unsafe {
-                        (transpose.run)(
-                            square.as_ptr(),
-                            side,
-                            out.as_mut_ptr().add(p * columns + j),
-                            columns,
-                            side,
-                            depth,
-                            0,
-                        );
-                    }
-                }
-            }
-        }
+        let transpose = if columns.is_multiple_of(best.side) { best } else { plain_transpose() };
+        let panels = n.next_multiple_of(columns) * self.head_dim;
+        let (out, rest) = out.split_at_mut(panels);
+        let (data, ahead) = (&self.data[head * self.head_dim..], transpose.side * self.width);
+        let keys = Operand { data, rs: self.width, cs: 1 };
+        pack(out, keys, row, n, 0, self.head_dim, columns, &transpose, ahead);
+        rest.fill(R::Acc::ZERO);
     }
 }
 

@@ -3,9 +3,10 @@
 use super::choice::HasKernel;
 use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose};
 use super::operand::{Init, Operand, Shape};
-use super::pack::{grow, pack, prefetch, same};
+use super::pack::{grow, pack, same};
 use super::pairs::pack_pairs;
 use super::store::{adds, finish_row, in_place};
+use crate::prefetch::prefetch;
 use crate::real::{Lift, Pack, Real};
 use crate::sync::SyncPtr;
 use half::bf16;
@@ -242,7 +243,7 @@ where
                 (row, std::slice::from_raw_parts_mut(c, cols.len()), sums)
             }
         });
-        if resume && !(kept && x.depths.start > 0) {
+        if resume && !kept {
             for (_, c, sums) in tile.clone() {
                 sums.iter_mut().zip(c).for_each(|(sum, c)| *sum = c.up());
             }

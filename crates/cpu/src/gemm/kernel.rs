@@ -41,7 +41,7 @@ pub struct Kernel<S: 'static> {
 /// A tile as [`Tile`] makes it, of [`Thin::nr`] rows of b as they are, `b_ld` apart, and of rows of a that are `a_ld`
 /// apart, each `k` elements long.
 ///
-/// Reads that much, and asks memory for what lies as many rows of b further on.
+/// Reads that much, and asks memory for what lies as many rows of b further on. Begins with no sums: never resumes.
 pub type ThinTile<S, T> =
     unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const T, b_ld: usize, dest: Dest<S>);
 
@@ -167,15 +167,6 @@ macro_rules! x86_thin {
         ) {
             let zeros = [_mm256_setzero_ps(); H];
             let (mut left, mut right) = (zeros, zeros);
-            if dest.resume {
-                for i in 0..H {
-                    // SAFETY: the caller gives H rows of 16 elements.
-                    unsafe {
-                        left[i] = _mm256_loadu_ps(dest.out.add(i * dest.ld));
-                        right[i] = _mm256_loadu_ps(dest.out.add(i * dest.ld + 8));
-                    }
-                }
-            }
             // Eight columns, over eight elements of their rows.
             macro_rules! eight {
                 ($acc:ident, $first:literal, $p:ident) => {

@@ -18,11 +18,12 @@ mod portable;
 mod store;
 
 use crate::real::{Lift, Real};
-use crate::sync::{Pool, SyncPtr};
+use crate::sync::{Pool, SyncPtr, part};
 use block::Product;
 pub use choice::HasKernel;
 use half::bf16;
 pub use operand::{Init, Operand, Shape};
+pub use pack::pack;
 pub use portable::transpose as plain_transpose;
 use std::any::TypeId;
 
@@ -52,18 +53,14 @@ where
     let pairs = if narrow { S::pairs() } else { None };
     let per = if pairs.is_some() { 2 } else { 1 };
     let kernel = pairs.unwrap_or_else(S::kernel);
-    let (units, threads) = ((m.div_ceil(kernel.mr), n.div_ceil(kernel.nr)), pool.threads());
-    let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(threads, m, n) };
-    let (down, across) = (down.min(units.0), across.min(units.1));
-    let c = SyncPtr::new(c);
+    let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
     let (mr, nr) = (kernel.mr, kernel.nr);
+    let (down, across) = (down.min(m.div_ceil(mr)), across.min(n.div_ceil(nr)));
+    let c = SyncPtr::new(c);
     let product = Product { kernel, per, shape, c, a, b, init };
     pool.tasks(down * across, |task| {
-        let part = |units: usize, part: usize, parts: usize, size: usize, most: usize| {
-            units * part / parts * size..(units * (part + 1) / parts * size).min(most)
-        };
-        let rows = part(units.0, task / across, down, mr, m);
-        let cols = part(units.1, task % across, across, nr, n);
+        let rows = part(m, mr, task / across, down);
+        let cols = part(n, nr, task % across, across);
         // SAFETY: this task writes rows `rows` of columns `cols` of c only, inside c as asserted above.
         unsafe { product.part(rows, cols) };
     });

@@ -2,6 +2,7 @@
 
 use super::kernel::{SQUARE, Transpose, Turn};
 use super::operand::Operand;
+use crate::prefetch::prefetch;
 use crate::real::{Lift, Scalar};
 use half::bf16;
 use std::any::TypeId;
@@ -14,8 +15,8 @@ pub fn grow<S: Scalar>(buf: &mut Vec<S>, len: usize) {
 }
 
 /// Packs rows `i0..i0+rows` and depth `p0..p0+kc` of an operand into panels of `width` rows, depth first;
-/// the last panel is filled up with zeros. What lies
-/// `ahead` elements further on is asked for, where rows are not side by side.
+/// the last panel is filled up with zeros. What lies `ahead` elements further on is asked for, where rows are not side
+/// by side. The result has the panels' elements, and [`SQUARE`] more where no panel is whole squares.
 pub fn pack<S: Scalar, T: Lift<S>>(
     out: &mut [S],
     src: Operand<T>,
@@ -30,7 +31,8 @@ pub fn pack<S: Scalar, T: Lift<S>>(
     if kc == 0 {
         return;
     }
-    let out = &mut out[..rows.next_multiple_of(width) * kc + SQUARE];
+    let behind = if width.is_multiple_of(transpose.side) { 0 } else { SQUARE };
+    let out = &mut out[..rows.next_multiple_of(width) * kc + behind];
     if src.rs != 1 {
         let src = Operand { data: &src.data[i0 * src.rs + p0 * src.cs..], ..src };
         return match transpose.side {
@@ -63,17 +65,6 @@ pub fn pack<S: Scalar, T: Lift<S>>(
 
 /// Depths that packing asks memory for ahead of their use.
 const AHEAD: usize = 4;
-
-/// Asks for the cache lines of `n` elements from `at` on.
-#[inline(always)]
-pub fn prefetch<T>(at: *const T, n: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..n * size_of::<T>()).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(line)) };
-    }
-}
 
 /// The `whole` full panels of an operand whose rows lie side by side in memory.
 fn pack_rows<const WIDTH: usize, S: Scalar, T: Lift<S>>(

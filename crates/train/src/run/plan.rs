@@ -74,6 +74,10 @@ impl Plan {
         let train_room = room(ds, config.batch_size());
         let visits = Visits::of(config, ds.len());
         let needs = objective.needs();
+        let samples = eval
+            .filter(|_| config.generate_during_eval)
+            .map(|e| Samples::of(config, model, e))
+            .filter(|samples| !samples.prompts.is_empty());
         let mut plan = Plan {
             reference_cache: needs.reference.then(|| config.cache_dir.clone()),
             scoring: Scoring { tails: config.ld_alpha, prompts: needs.prompt },
@@ -90,14 +94,10 @@ impl Plan {
             logging_steps: config.logging_steps,
             eval_steps: config.eval_steps,
             save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
-            samples: eval
-                .filter(|_| config.generate_during_eval)
-                .map(|e| Samples::of(config, model, e))
-                .filter(|samples| !samples.prompts.is_empty()),
-            keep_reference: false,
+            keep_reference: config.sync_ref_model || samples.is_some() && needs.reference,
+            samples,
             text: String::new(),
         };
-        plan.keep_reference = config.sync_ref_model || plan.samples.is_some() && needs.reference;
         plan.text = format!(
             "model {}: {:.2} M parameters, {:?}, {} layers of width {}\n{}{}{}",
             config.model.display(),
