@@ -33,7 +33,7 @@ use sync::Pool;
 /// The CPU backend, with weights and activations stored as `R`.
 ///
 /// `Cpu<f32>` is the default device, `Cpu<f64>` the reference for gradient checks, `Cpu<bf16>` stores bf16 and sums in
-/// f32: the same arithmetic on every machine, fast where the CPU has AVX512-BF16.
+/// f32: the same arithmetic on every machine, by an instruction where the CPU has AVX512-BF16.
 pub struct Cpu<R = f32> {
     pool: Pool,
     real: PhantomData<R>,
