@@ -6,7 +6,7 @@ use crate::{Error, Message, Options, Row, Task, Tokenizer};
 use std::ops::Range;
 
 /// The turn marker before which Anthropic's HH files, which have no prompt column, end their prompts.
-const ASSISTANT: &str = "\n\nAssistant:";
+pub(crate) const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A row as tokens.
 #[derive(Default)]

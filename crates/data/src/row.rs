@@ -202,7 +202,7 @@ pub(crate) fn is_columnar(columns: &Map<String, Value>) -> bool {
 }
 
 /// Null means absent, at every depth; in a list it keeps its place.
-fn without_nulls(value: &mut Value) {
+pub(crate) fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, v| !v.is_null());
@@ -223,7 +223,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Columns that mean something which training here cannot give.
-fn refuse(columns: &mut Map<String, Value>) -> Result<(), String> {
+pub(crate) fn refuse(columns: &mut Map<String, Value>) -> Result<(), String> {
     let given = |key: &str| columns.get(key).is_some_and(|v| !is_empty(v));
     if given("history") {
         return Err(
@@ -250,7 +250,7 @@ fn refuse(columns: &mut Map<String, Value>) -> Result<(), String> {
 }
 
 /// What the row gives its chat template beside messages.
-fn context(columns: &mut Map<String, Value>) -> Result<Context, String> {
+pub(crate) fn context(columns: &mut Map<String, Value>) -> Result<Context, String> {
     let list = |name: &str, value: Option<Value>| match value.map(|v| from_text(name, v)).transpose()? {
         None => Ok(Vec::new()),
         Some(Value::Array(list)) => list.into_iter().map(|v| from_text(name, v)).collect(),
@@ -286,7 +286,7 @@ fn from_text(name: &str, value: Value) -> Result<Value, String> {
 
 /// Gives a row what else its columns say: the system message and the template's context, or an error where there is no
 /// conversation to take them.
-fn finish(mut row: Row, columns: &mut Map<String, Value>, given: Context) -> Result<Row, String> {
+pub(crate) fn finish(mut row: Row, columns: &mut Map<String, Value>, given: Context) -> Result<Row, String> {
     let system = match columns.remove("system").map(|v| string("system", v)).transpose()? {
         Some(text) if !text.is_empty() => Some(text),
         _ => None,
@@ -413,7 +413,7 @@ fn learnable(name: &str, turns: &[Message], opt: &Options) -> Result<(), String>
 }
 
 /// The prompt, where the row has a column for it.
-fn prompt(columns: &mut Map<String, Value>, chat: bool) -> Result<Option<Content>, String> {
+pub(crate) fn prompt(columns: &mut Map<String, Value>, chat: bool) -> Result<Option<Content>, String> {
     let list = ["conversations", "messages"].into_iter().find(|k| columns.contains_key(*k));
     if let Some(value) = columns.remove("prompt") {
         return content("prompt", value).map(Some);
@@ -513,14 +513,15 @@ pub(crate) fn common_prefix<T: AsRef<str>>(texts: &[T]) -> &str {
     &first[..len]
 }
 
-enum Content {
+/// What a column says.
+pub(crate) enum Content {
     Text(String),
     Chat(Vec<Message>),
 }
 
 impl Content {
     /// The text of a `Text`; a `Chat` has none.
-    fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Content::Text(text) => text,
             Content::Chat(_) => String::new(),

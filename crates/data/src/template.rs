@@ -36,6 +36,17 @@ impl Context {
         ];
         given.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
+
+    /// The columns that it was read from, as a row has them.
+    pub(crate) fn into_columns(self) -> impl Iterator<Item = (String, Value)> {
+        let said: Vec<&str> = self.columns().collect();
+        let all = [
+            ("tools", Value::Array(self.tools)),
+            ("documents", Value::Array(self.documents)),
+            ("chat_template_kwargs", Value::Object(self.kwargs)),
+        ];
+        all.into_iter().filter(move |(name, _)| said.contains(name)).map(|(name, value)| (name.to_owned(), value))
+    }
 }
 
 /// A compiled template.

@@ -1,0 +1,180 @@
+//! Files of prompts, which samples are drawn of: rows of which only what comes before a response is read.
+
+use crate::encode::ASSISTANT;
+use crate::message::kind;
+use crate::row::{self, Content, Row, common_prefix};
+use crate::{Context, Error, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read};
+use serde_json::{Map, Value};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+
+/// A prompt of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Its row, from 1: the line of a `.jsonl`, the element of a `.json` array.
+    pub row: usize,
+    /// Its tokens, as training has them before a response; at least one.
+    pub tokens: Vec<u32>,
+    /// What a row with responses to it says: `prompt`, a text or a list of messages; what its chat template gets beside;
+    /// and the other columns, but for those of responses.
+    pub columns: Map<String, Value>,
+}
+
+/// A file of prompts, and whose they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompts<'a> {
+    /// `.jsonl` or `.json`.
+    pub path: &'a Path,
+    /// Of the model that is to go on from them.
+    pub tokenizer: &'a Tokenizer,
+}
+
+/// Columns that speak of responses: samples take their place.
+const OF_RESPONSES: [&str; 9] =
+    ["chosen", "rejected", "responses", "scores", "completion", "completions", "output", "label", "margin"];
+
+const SHAPES: &str = "{prompt}, {messages}, {conversations} or {instruction, input}, or a row of training";
+
+/// Prompts that are tokenised before they are asked for.
+const AHEAD: usize = 256;
+
+impl Prompts<'_> {
+    /// Hands every prompt to `each`, in order.
+    ///
+    /// # Errors
+    /// The first row that has no prompt, by its number; that there is no row at all; or that of `each`.
+    pub fn each(&self, mut each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
+        let mut rows = 0;
+        read::rows(self.path, &Cell::new(0), &mut |row, value| {
+            rows += 1;
+            let asked = self.prompt(row, value).map_err(|message| Error::row(Some(self.path), row, message))?;
+            each(asked)
+        })?;
+        match rows {
+            0 => Err(Error::file(self.path, "there are no rows, and so no prompts")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives `work` the prompts after the first `skip`, which a thread of its own reads and tokenises a little ahead:
+    /// however long the file is, few of them exist at a time. After an error, which is [`Prompts::each`]'s, there are no
+    /// more.
+    pub fn stream<T>(
+        &self,
+        skip: usize,
+        work: impl FnOnce(&mut dyn Iterator<Item = Result<Prompt>>) -> T,
+    ) -> T {
+        let (give, take) = sync_channel(AHEAD);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut left = skip;
+                let gone = || Error::file(self.path, "reading it was stopped");
+                let end = self.each(|prompt| match left {
+                    0 => give.send(Ok(prompt)).map_err(|_| gone()),
+                    _ => {
+                        left -= 1;
+                        Ok(())
+                    }
+                });
+                // Nobody hears it who has left.
+                end.err().map(|e| give.send(Err(e)))
+            });
+            work(&mut take.into_iter())
+        })
+    }
+
+    fn prompt(&self, row: usize, value: Value) -> std::result::Result<Prompt, String> {
+        let text = |e: Error| e.to_string();
+        let tok = self.tokenizer;
+        let (asked, mut columns) = asked(value, tok.has_chat_template())?;
+        let (said, tokens) = match asked {
+            Asked::Text(prompt) => {
+                let tokens = tok.encode_prompt(&prompt).map_err(text)?;
+                (Value::String(prompt), tokens)
+            }
+            Asked::Chat(turns, context) => {
+                let open = tok.chat(&turns, true, &context).map_err(text)?.text;
+                columns.extend(context.into_columns());
+                let turns = turns.iter().map(|m| Value::Object(m.fields().clone())).collect();
+                (Value::Array(turns), tok.encode(&open, false).map_err(text)?)
+            }
+        };
+        if tokens.is_empty() {
+            return Err("has a prompt without a token, and there is nothing that a model could go on from".into());
+        }
+        columns.shift_insert(0, "prompt".into(), said);
+        Ok(Prompt { row, tokens, columns })
+    }
+}
+
+/// What is to be gone on from.
+enum Asked {
+    Text(String),
+    Chat(Vec<Message>, Context),
+}
+
+/// The prompt of a row, and its other columns but for those of responses.
+fn asked(mut value: Value, chat: bool) -> std::result::Result<(Asked, Map<String, Value>), String> {
+    row::without_nulls(&mut value);
+    let Value::Object(mut columns) = value else {
+        return Err(format!("is {}, not an object with named columns", kind(&value)));
+    };
+    row::refuse(&mut columns)?;
+    let has = |names: &[&str]| names.iter().any(|name| columns.contains_key(*name));
+    let task = match () {
+        () if has(&["chosen", "rejected", "responses"]) => Some(Task::Preference),
+        () if has(&["completion", "output"]) => Some(Task::Sft),
+        () => None,
+    };
+    let asked = match task {
+        // The responses show what the prompt is: a text or a user's turn, and where it ends.
+        Some(task) => {
+            let (whole, truncation) = (Whole::default(), Truncation::KeepStart);
+            columns.remove("label");
+            let mut unused = BTreeSet::new();
+            let whole_row = Value::Object(columns.clone());
+            let options = Options { task, whole, max_length: None, truncation };
+            let parsed = row::parse(whole_row, &options, chat, &mut unused)?;
+            columns.retain(|name, _| unused.contains(name));
+            parsed.ok_or("has no response that it means, and no prompt")?.0
+        }
+        None => alone(&mut columns, chat)?,
+    };
+    columns.retain(|name, _| !OF_RESPONSES.contains(&name.as_str()));
+    let asked = match asked {
+        Row::Text { prompt: Some(prompt), .. } => Asked::Text(prompt),
+        Row::Text { prompt: None, responses } => {
+            let common = common_prefix(&responses);
+            let end = common.rfind(ASSISTANT).ok_or(
+                "has no `prompt`, and its texts do not show where one ends (at the last \"\\n\\nAssistant:\"); give it",
+            )?;
+            Asked::Text(common[..end + ASSISTANT.len()].to_owned())
+        }
+        Row::Chat { prompt: turns, context, .. } | Row::Talk { turns, context } => Asked::Chat(turns, context),
+    };
+    Ok((asked, columns))
+}
+
+/// The prompt of a row without responses, as a row without responses.
+fn alone(columns: &mut Map<String, Value>, chat: bool) -> std::result::Result<Row, String> {
+    let context = row::context(columns)?;
+    let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+    let talk = !columns.contains_key("prompt");
+    let asked = match row::prompt(columns, chat)? {
+        None => return Err(format!("has the columns {found}, and no prompt; a row of prompts is {SHAPES}")),
+        Some(Content::Text(text)) => Row::plain(text, [""; 0]),
+        Some(Content::Chat(mut turns)) => {
+            // The last turn of a whole conversation is the response that it has.
+            if talk && turns.last().is_some_and(|m| m.role() == "assistant") {
+                turns.pop();
+            }
+            if turns.is_empty() {
+                return Err("has no turn that could be answered; give at least one of the user".into());
+            }
+            Row::Talk { turns, context: Context::default() }
+        }
+    };
+    row::finish(asked, columns, context)
+}
