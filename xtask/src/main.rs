@@ -11,6 +11,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
   train [...]     duel train: without arguments, the built-in experiment
   generate [...]  duel generate
+  sample [...]    duel sample
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -126,7 +127,7 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "generate" | "losses" => duel(&name),
+        "train" | "generate" | "sample" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -7,6 +7,7 @@ use crate::{Context, Error, Message, Options, Result, Task, Tokenizer, Truncatio
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
@@ -17,8 +18,8 @@ pub struct Prompt {
     pub row: usize,
     /// Its tokens, as training has them before a response; at least one.
     pub tokens: Vec<u32>,
-    /// What a row with responses to it says: `prompt`, a text or a list of messages; what its chat template gets beside;
-    /// and the other columns, but for those of responses.
+    /// What a row with responses to it says: `prompt`, a text or a list of messages; what its chat template gets
+    /// beside; and the other columns, but for those of responses.
     pub columns: Map<String, Value>,
 }
 
@@ -49,7 +50,8 @@ impl Prompts<'_> {
         let mut rows = 0;
         read::rows(self.path, &Cell::new(0), &mut |row, value| {
             rows += 1;
-            let asked = self.prompt(row, value).map_err(|message| Error::row(Some(self.path), row, message))?;
+            let asked =
+                self.prompt(row, value).map_err(|message| Error::row(Some(self.path), row, message))?;
             each(asked)
         })?;
         match rows {
@@ -58,9 +60,14 @@ impl Prompts<'_> {
         }
     }
 
+    /// The error that something is wrong with a prompt of the file.
+    pub fn wrong(&self, prompt: &Prompt, message: impl fmt::Display) -> Error {
+        Error::row(Some(self.path), prompt.row, message)
+    }
+
     /// Gives `work` the prompts after the first `skip`, which a thread of its own reads and tokenises a little ahead:
-    /// however long the file is, few of them exist at a time. After an error, which is [`Prompts::each`]'s, there are no
-    /// more.
+    /// however long the file is, few of them exist at a time. After an error, which is [`Prompts::each`]'s, there are
+    /// no more.
     pub fn stream<T>(
         &self,
         skip: usize,
@@ -102,7 +109,9 @@ impl Prompts<'_> {
             }
         };
         if tokens.is_empty() {
-            return Err("has a prompt without a token, and there is nothing that a model could go on from".into());
+            return Err(
+                "has a prompt without a token, and there is nothing that a model could go on from".into()
+            );
         }
         columns.shift_insert(0, "prompt".into(), said);
         Ok(Prompt { row, tokens, columns })
@@ -152,7 +161,9 @@ fn asked(mut value: Value, chat: bool) -> std::result::Result<(Asked, Map<String
             )?;
             Asked::Text(common[..end + ASSISTANT.len()].to_owned())
         }
-        Row::Chat { prompt: turns, context, .. } | Row::Talk { turns, context } => Asked::Chat(turns, context),
+        Row::Chat { prompt: turns, context, .. } | Row::Talk { turns, context } => {
+            Asked::Chat(turns, context)
+        }
     };
     Ok((asked, columns))
 }

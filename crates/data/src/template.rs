@@ -45,7 +45,9 @@ impl Context {
             ("documents", Value::Array(self.documents)),
             ("chat_template_kwargs", Value::Object(self.kwargs)),
         ];
-        all.into_iter().filter(move |(name, _)| said.contains(name)).map(|(name, value)| (name.to_owned(), value))
+        all.into_iter()
+            .filter(move |(name, _)| said.contains(name))
+            .map(|(name, value)| (name.to_owned(), value))
     }
 }
 

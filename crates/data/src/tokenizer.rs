@@ -128,6 +128,22 @@ impl Tokenizer {
             .map_err(|e| failed(&e))
     }
 
+    /// The text that `ids` add to that of `before`, which they go on from, without special tokens: `before` and it are
+    /// one text, where [`Tokenizer::decode`] leaves out the space that some tokenizers put before a word.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn decode_after(&self, before: &[u32], ids: &[u32]) -> Result<String> {
+        // What a token looks like depends on few before it.
+        let near = &before[before.len().saturating_sub(8)..];
+        let (before, whole) = (self.decode(near, true)?, self.decode(&[near, ids].concat(), true)?);
+        match whole.strip_prefix(&before) {
+            Some(text) => Ok(text.to_owned()),
+            // A character that both share.
+            None => self.decode(ids, true),
+        }
+    }
+
     /// The end-of-sequence token, if the model has one.
     pub fn eos(&self) -> Option<(&str, u32)> {
         self.eos.as_ref().map(|(text, id)| (text.as_str(), *id))

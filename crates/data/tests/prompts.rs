@@ -41,7 +41,7 @@ fn every_shape_has_its_prompt() {
         json!({"prompt": "Q:", "responses": ["a", "b"], "scores": [1, 2]}),
         json!({"prompt": "Q:", "completion": "yes", "label": false}),
     ] {
-        let all = prompts(&[row.clone()], &plain).unwrap();
+        let all = prompts(std::slice::from_ref(&row), &plain).unwrap();
         assert_eq!((all[0].row, &all[0].tokens), (1, &ids("^Q:")), "{row}");
         assert_eq!(Value::Object(all[0].columns.clone()), json!({"prompt": "Q:"}), "{row}");
     }
@@ -63,7 +63,7 @@ fn every_shape_has_its_prompt() {
         json!({"chosen": [user("Q"), assistant("y")], "rejected": [user("Q"), assistant("n")]}),
         json!({"prompt": [user("Q")], "completion": "y"}),
     ] {
-        let all = prompts(&[row.clone()], &tok).unwrap();
+        let all = prompts(std::slice::from_ref(&row), &tok).unwrap();
         assert_eq!(all[0].tokens, ids("u:Q$a:"), "{row}");
         assert_eq!(Value::Object(all[0].columns.clone()), json!({"prompt": [user("Q")]}), "{row}");
     }
@@ -91,7 +91,8 @@ fn what_has_no_prompt_is_refused_by_its_row() {
     let plain = TINY.build();
     let bare = Tiny { bos: false, ..TINY }.build();
     let refused = |row: Value, tok: &Tokenizer, part: &str| {
-        let error = prompts(&[json!({"prompt": "Q"}), row.clone()], tok).expect_err(&row.to_string()).to_string();
+        let error =
+            prompts(&[json!({"prompt": "Q"}), row.clone()], tok).expect_err(&row.to_string()).to_string();
         assert!(error.contains("prompts.jsonl: row 2: ") && error.contains(part), "{row}: {error}");
     };
     refused(json!({"text": "once"}), &plain, "has the columns `text`, and no prompt");
@@ -114,8 +115,10 @@ fn what_has_no_prompt_is_refused_by_its_row() {
 #[test]
 fn a_stream_goes_on_where_it_is_told_to() {
     let (dir, tok) = (Dir::new(), TINY.build());
-    let good: Vec<String> = (0..1000).map(|i| json!({"prompt": format!("Q{}", i % 10)}).to_string()).collect();
-    let path = dir.write("prompts.jsonl", &[&good.join("\n"), "\n{\"prompt\": 1}\n", &good.join("\n")].concat());
+    let good: Vec<String> =
+        (0..1000).map(|i| json!({"prompt": format!("Q{}", i % 10)}).to_string()).collect();
+    let path =
+        dir.write("prompts.jsonl", [&good.join("\n"), "\n{\"prompt\": 1}\n", &good.join("\n")].concat());
     let file = Prompts { path: &path, tokenizer: &tok };
     let rows: Vec<Result<usize>> = file.stream(990, |all| all.map(|p| p.map(|p| p.row)).collect());
     let (last, first) = rows.split_last().unwrap();

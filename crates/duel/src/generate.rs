@@ -1,5 +1,6 @@
 //! `duel generate`: texts continued.
 
+use crate::drawing::Drawing;
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
@@ -26,27 +27,11 @@ pub struct Generate {
     /// Continuations of each prompt
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     num_return_sequences: u32,
-    /// Longest continuation in tokens
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    max_new_tokens: u32,
     /// Sampling temperature; 0: always the likeliest token
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
-    /// Sample among this many likeliest tokens; 0: all
-    #[arg(long, default_value_t = 0)]
-    top_k: usize,
-    /// Sample among the likeliest tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f64,
-    /// Sample among tokens at least this times as likely as the likeliest; 0: all
-    #[arg(long, default_value_t = 0.0)]
-    min_p: f64,
-    /// Divides the positive logits of tokens that the text has already, multiplies the negative ones
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f64,
-    /// Seed of the sampling
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
+    #[command(flatten)]
+    drawing: Drawing,
     /// Print a line for each token, its log-probability and then its text, in the place of the text
     #[arg(long)]
     logprobs: bool,
@@ -81,7 +66,8 @@ impl Job for Generation<'_> {
 impl Generate {
     /// Prints the continuations.
     pub fn run(&self) -> Result<(), Error> {
-        let how = self.sampling()?;
+        let how =
+            self.drawing.sampling(self.temperature, ("--num-return-sequences", self.num_return_sequences))?;
         let folder = Folder::open(&self.model)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let tokenizer = Tokenizer::from_dir(&self.model)?;
@@ -102,32 +88,6 @@ impl Generate {
             }
         }
         Ok(())
-    }
-
-    /// What the flags say, if it is in range and has an effect.
-    fn sampling(&self) -> Result<Sampling, Error> {
-        let how = Sampling {
-            max_new_tokens: self.max_new_tokens as usize,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-        };
-        how.check()?;
-        let idle = [
-            ("--num-return-sequences", self.num_return_sequences > 1),
-            ("--top-k", self.top_k > 0),
-            ("--top-p", self.top_p < 1.0),
-            ("--min-p", self.min_p > 0.0),
-        ];
-        match idle.iter().find(|(_, said)| *said && self.temperature == 0.0) {
-            Some((flag, _)) => Err(Error::new(format!(
-                "{flag} has no effect at temperature 0, where the likeliest token is taken; give --temperature 1 too"
-            ))),
-            None => Ok(how),
-        }
     }
 
     fn tokens(&self, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>, Error> {

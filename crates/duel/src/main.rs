@@ -1,13 +1,17 @@
 //! The `duel` command.
 
 mod arguments;
+mod drawing;
 mod generate;
+mod lines;
 mod losses;
+mod sample;
 mod train;
 
 use clap::{Parser, Subcommand};
 use duel_train::Error;
 use generate::Generate;
+use sample::Sample;
 use std::process::ExitCode;
 use train::Train;
 
@@ -25,6 +29,8 @@ enum Command {
     Train(Box<Train>),
     /// Continue a text
     Generate(Generate),
+    /// Draw completions of the prompts of a file
+    Sample(Sample),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -40,6 +46,7 @@ fn command() -> ExitCode {
         arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
             Command::Train(args) => args.run(),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

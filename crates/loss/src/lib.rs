@@ -3,6 +3,7 @@
 mod device;
 mod head;
 mod objective;
+pub mod policy;
 
 pub use head::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
 pub use objective::{

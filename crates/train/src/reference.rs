@@ -13,6 +13,7 @@ use duel_backend::{Backend, Element, Real};
 use duel_data::{Dataset, Labels};
 use duel_model::Model;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,12 @@ impl ModelId {
             hash.update(&u64::MAX.to_le_bytes());
         }
         format!("{:032x}", hash.digest128())
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0.digest128())
     }
 }
 

@@ -29,9 +29,11 @@ impl<'a> Request<'a> {
         prompts.map(|(prompt, id)| Request { prompt: prompt.as_ref(), samples, id }).collect()
     }
 
+    /// Whether a model of this shape can go on from the prompt.
+    ///
     /// # Errors
-    /// The model has no continuation of the prompt.
-    pub(super) fn check(&self, c: &Config) -> Result<()> {
+    /// Why it has no continuation of it.
+    pub fn check(&self, c: &Config) -> Result<()> {
         let (id, len) = (self.id, self.prompt.len());
         let wrong = if len == 0 {
             format!(

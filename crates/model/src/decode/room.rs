@@ -20,16 +20,24 @@ pub struct Room {
 }
 
 impl Room {
-    /// For requests like these: up to `sequences` at a time, of up to `new_tokens` each. As many of the longest prompts
-    /// fit as fill the sequences with their samples, and as many again, since the last samples of a prompt keep it
-    /// while others begin.
+    /// For requests like these.
     pub fn of<'a>(
         requests: impl IntoIterator<Item = Request<'a>>,
         sequences: usize,
         new_tokens: usize,
     ) -> Self {
-        let mut sizes: Vec<(usize, usize)> =
-            requests.into_iter().map(|r| (r.prompt.len(), r.samples)).filter(|r| r.1 > 0).collect();
+        Self::for_sizes(requests.into_iter().map(|r| (r.prompt.len(), r.samples)), sequences, new_tokens)
+    }
+
+    /// For prompts of such lengths, and so many samples of each: up to `sequences` at a time, of up to `new_tokens`
+    /// each. As many of the longest prompts fit as fill the sequences with their samples, and as many again, since the
+    /// last samples of a prompt keep it while others begin; so the `2 * sequences` longest are enough to know.
+    pub fn for_sizes(
+        sizes: impl IntoIterator<Item = (usize, usize)>,
+        sequences: usize,
+        new_tokens: usize,
+    ) -> Self {
+        let mut sizes: Vec<(usize, usize)> = sizes.into_iter().filter(|size| size.1 > 0).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let sequences = sizes.iter().map(|r| r.1).sum::<usize>().min(sequences);
         let mut samples = 0;

@@ -1,0 +1,59 @@
+//! How tokens are drawn: the flags that commands which draw have in common.
+
+use clap::Args;
+use duel_model::decode::Sampling;
+use duel_train::Error;
+
+/// All but the temperature, whose default is each command's own.
+#[derive(Args)]
+pub struct Drawing {
+    /// Longest continuation in tokens
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
+    /// Sample among this many likeliest tokens; 0: all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Sample among the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Sample among tokens at least this times as likely as the likeliest; 0: all
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f64,
+    /// Divides the positive logits of tokens that the text has already, multiplies the negative ones
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f64,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+}
+
+impl Drawing {
+    /// What the flags say, of `samples` of each prompt that a flag asks for, if it is in range and has an effect.
+    ///
+    /// # Errors
+    /// The flag that is out of range, or idle at temperature 0.
+    pub fn sampling(&self, temperature: f64, (flag, samples): (&str, u32)) -> Result<Sampling, Error> {
+        let how = Sampling {
+            max_new_tokens: self.max_new_tokens as usize,
+            temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        how.check()?;
+        let idle = [
+            (flag, samples > 1),
+            ("--top-k", self.top_k > 0),
+            ("--top-p", self.top_p < 1.0),
+            ("--min-p", self.min_p > 0.0),
+        ];
+        match idle.iter().find(|(_, said)| *said && temperature == 0.0) {
+            Some((flag, _)) => Err(Error::new(format!(
+                "{flag} has no effect at temperature 0, where the likeliest token is taken; give --temperature 1 too"
+            ))),
+            None => Ok(how),
+        }
+    }
+}
