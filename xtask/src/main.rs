@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
   train [...]     duel train: without arguments, the built-in experiment
+  eval [...]      duel eval: a preference file under a policy or a reward model
   generate [...]  duel generate
   sample [...]    duel sample
   losses          duel losses: the table of them
@@ -127,7 +128,7 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "generate" | "sample" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

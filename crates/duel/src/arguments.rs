@@ -10,9 +10,13 @@ use std::ffi::OsString;
 /// everything after a lone `--`, stay as they are.
 ///
 /// # Errors
-/// A flag is one of TRL's that duel does not have.
+/// A flag of a run is one of TRL's that duel does not have.
 pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
     let mut flags_ended = false;
+    let mut args = args.into_iter().peekable();
+    let program = args.next();
+    // An evaluation has a reference of its own.
+    let of_run = args.peek().is_none_or(|command| command != "eval");
     let mut normalize = |arg: OsString| {
         flags_ended |= arg == "--";
         let Some(flag) = arg.to_str().and_then(|text| text.strip_prefix("--")).filter(|_| !flags_ended)
@@ -20,18 +24,45 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStrin
             return Ok(arg);
         };
         let (key, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
-        check_supported(&key.replace('-', "_"))?;
+        if of_run {
+            check_supported(&key.replace('-', "_"))?;
+        }
         Ok(format!("--{}{value}", key.replace('_', "-")).into())
     };
-    args.into_iter().map(&mut normalize).collect()
+    program.map(Ok).into_iter().chain(args.map(&mut normalize)).collect()
 }
 
-/// What the command line says of a run.
-pub struct RunOptions(pub Options);
+/// What the command line says: of a run, or of scoring rows without one.
+pub struct Flags<const OF_SCORING: bool>(pub Options);
 
-impl Args for RunOptions {
+/// All keys.
+pub type RunOptions = Flags<false>;
+
+/// Those that say how rows are read and scored.
+pub type ScoringOptions = Flags<true>;
+
+/// The keys of [`ScoringOptions`].
+const SCORING: [&str; 9] = [
+    "beta",
+    "max_length",
+    "truncation_mode",
+    "per_device_eval_batch_size",
+    "micro_batch_tokens",
+    "cache_dir",
+    "device",
+    "bf16",
+    "threads",
+];
+
+impl<const OF_SCORING: bool> Flags<OF_SCORING> {
+    fn keys() -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(|key| !OF_SCORING || SCORING.contains(&key.name))
+    }
+}
+
+impl<const OF_SCORING: bool> Args for Flags<OF_SCORING> {
     fn augment_args(command: Command) -> Command {
-        command.args(KEYS.iter().map(argument))
+        command.args(Self::keys().map(argument))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -39,9 +70,9 @@ impl Args for RunOptions {
     }
 }
 
-impl FromArgMatches for RunOptions {
+impl<const OF_SCORING: bool> FromArgMatches for Flags<OF_SCORING> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let said = KEYS.iter().filter_map(|key| matches.get_one::<Options>(key.name));
+        let said = Self::keys().filter_map(|key| matches.get_one::<Options>(key.name));
         Ok(Self(said.cloned().fold(Options::default(), Options::or)))
     }
 

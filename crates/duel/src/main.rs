@@ -2,6 +2,7 @@
 
 mod arguments;
 mod drawing;
+mod eval;
 mod generate;
 mod lines;
 mod losses;
@@ -10,6 +11,7 @@ mod train;
 
 use clap::{Parser, Subcommand};
 use duel_train::Error;
+use eval::Eval;
 use generate::Generate;
 use sample::Sample;
 use std::process::ExitCode;
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Train a model; without arguments, the controlled-sentiment experiment on data made here
     Train(Box<Train>),
+    /// Put the pairs of a preference file to a policy or a reward model, without training
+    Eval(Box<Eval>),
     /// Continue a text
     Generate(Generate),
     /// Draw completions of the prompts of a file
@@ -45,6 +49,7 @@ fn command() -> ExitCode {
     let result =
         arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
             Command::Train(args) => args.run(),
+            Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {

@@ -184,7 +184,7 @@ impl Work<'_> {
         let how = &self.how;
         let all = [
             ("command", json!("sample")),
-            ("model", json!(ModelId::of(&self.said.model)?.to_string())),
+            ("model", json!(ModelId::of(&self.said.model)?.digest())),
             ("device", json!(b.identity())),
             ("prompts", json!(format!("{:016x}", self.survey.hash))),
             ("num_generations", json!(self.said.num_generations)),

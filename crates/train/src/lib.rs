@@ -15,4 +15,4 @@ pub mod sample;
 pub mod signal;
 
 pub use error::Error;
-pub use run::{Outcome, train};
+pub use run::{Outcome, check_vocabulary, max_length, rows, train};

@@ -13,7 +13,6 @@ use duel_backend::{Backend, Element, Real};
 use duel_data::{Dataset, Labels};
 use duel_model::Model;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,6 +53,11 @@ impl ModelId {
         Ok(ModelId(hash))
     }
 
+    /// It in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        format!("{:032x}", self.0.digest128())
+    }
+
     /// Identity of this model in the precision of `B` together with a dataset: its tokens, their grouping, which of
     /// them are learned, and what is known of the responses.
     pub fn with<B: Backend>(&self, ds: &Dataset) -> String {
@@ -92,12 +96,6 @@ impl ModelId {
             hash.update(&u64::MAX.to_le_bytes());
         }
         format!("{:032x}", hash.digest128())
-    }
-}
-
-impl fmt::Display for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0.digest128())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Loss and metrics of a batch, by the names that users' dashboards know.
 
+use duel_stats::Reliability;
 use std::collections::BTreeMap;
 
 /// Loss and metrics of a batch.
@@ -10,9 +11,6 @@ pub struct Metrics {
     entries: BTreeMap<&'static str, Entry>,
 }
 
-/// Intervals of certainty that are compared with how often they are right.
-const BINS: usize = 10;
-
 #[derive(Clone, Debug, PartialEq)]
 enum Entry {
     /// A sum and what to divide it by.
@@ -21,8 +19,8 @@ enum Entry {
     Least(f64),
     /// The largest of all.
     Most(f64),
-    /// How many judgements of such certainty there are, their summed certainty, and how many are right.
-    Calibration(Box<[(f64, f64, f64); BINS]>),
+    /// Judgements by how certain they are.
+    Calibration(Box<Reliability>),
 }
 
 impl Metrics {
@@ -53,16 +51,12 @@ impl Metrics {
         }
     }
 
-    /// Adds a judgement that was made with a probability of `certainty`, at least one half, to a calibration error: the
-    /// mean distance between how certain judgements are and how often such are right (Naeini et al., 2015).
+    /// Adds a judgement that was made with a probability of `certainty`, at least one half, to a calibration error
+    /// ([`Reliability::error`]).
     pub fn calibration(&mut self, name: &'static str, certainty: f64, right: bool) {
-        let empty = Entry::Calibration(Box::new([(0.0, 0.0, 0.0); BINS]));
-        if let Entry::Calibration(bins) = self.entries.entry(name).or_insert(empty) {
-            let bin = ((certainty - 0.5) * 2.0 * BINS as f64) as usize;
-            let (count, sum, hits) = &mut bins[bin.min(BINS - 1)];
-            *count += 1.0;
-            *sum += certainty;
-            *hits += f64::from(u8::from(right));
+        let empty = || Entry::Calibration(Box::default());
+        if let Entry::Calibration(table) = self.entries.entry(name).or_insert_with(empty) {
+            table.add(certainty, right);
         }
     }
 
@@ -79,10 +73,7 @@ impl Metrics {
         let value = |entry: &Entry| match entry {
             Entry::Mean(sum, n) => sum / n.max(1.0),
             Entry::Least(value) | Entry::Most(value) => *value,
-            Entry::Calibration(bins) => {
-                let all: f64 = bins.iter().map(|(n, ..)| n).sum();
-                bins.iter().map(|(_, sum, hits)| (sum - hits).abs()).sum::<f64>() / all.max(1.0)
-            }
+            Entry::Calibration(table) => table.error(),
         };
         let entries = self.entries.iter().map(|(name, entry)| ((*name).to_owned(), value(entry)));
         std::iter::once(("loss".to_owned(), self.loss)).chain(entries).collect()

@@ -32,12 +32,8 @@ impl Data {
         model: &ModelConfig,
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
-        let options = options(config, model);
-        let load = |path: &Path| {
-            let ds = read(path, tokenizer, &options)?;
-            check_vocabulary(&ds, config, model)?;
-            check_labels(&ds, path, config).map(|()| ds)
-        };
+        let max_length = max_length(config, model);
+        let load = |path: &Path| rows(path, config, max_length, model, tokenizer);
         let train = load(&config.dataset)?;
         let eval = config.eval_dataset.as_deref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
@@ -59,7 +55,24 @@ impl Data {
     }
 }
 
-fn options(c: &Config, model: &ModelConfig) -> Options {
+/// The groups of the rows of `path`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
+///
+/// # Errors
+/// As [`Data::load`].
+pub fn rows(
+    path: &Path,
+    config: &Config,
+    max_length: usize,
+    model: &ModelConfig,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, Error> {
+    let ds = read(path, tokenizer, &options(config, max_length))?;
+    check_vocabulary(&ds, &config.model, model)?;
+    check_labels(&ds, path, config)?;
+    Ok(ds)
+}
+
+fn options(c: &Config, max_length: usize) -> Options {
     Options {
         task: match c.method {
             Method::Sft => Task::Sft,
@@ -68,7 +81,7 @@ fn options(c: &Config, model: &ModelConfig) -> Options {
             Method::Reward => Task::Reward,
         },
         whole: Whole { completions: !c.completion_only_loss, conversations: !c.assistant_only_loss },
-        max_length: Some(max_length(c, model)),
+        max_length: Some(max_length),
         truncation: match c.truncation_mode {
             TruncationMode::KeepStart => Truncation::KeepStart,
             TruncationMode::KeepEnd => Truncation::KeepEnd,
@@ -76,8 +89,8 @@ fn options(c: &Config, model: &ModelConfig) -> Options {
     }
 }
 
-/// The configured length, but no longer than the model can go.
-fn max_length(c: &Config, model: &ModelConfig) -> usize {
+/// The configured length, but no longer than the model can go; says so where it is less.
+pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
     match c.max_length {
         Some(n) if n <= model.max_positions => n,
         asked => {
@@ -102,7 +115,7 @@ fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset
     drop(progress);
     match loaded {
         Err(_) if signal::interrupted() => {
-            Err(Error::new(format!("stopped while reading {}; nothing was trained yet", path.display())))
+            Err(Error::new(format!("stopped while reading {}", path.display())))
         }
         loaded => Ok(loaded?),
     }
@@ -128,13 +141,17 @@ fn check_labels(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_vocabulary(ds: &Dataset, c: &Config, model: &ModelConfig) -> Result<(), Error> {
+/// Checks that the model in the folder `path` has an embedding for every token.
+///
+/// # Errors
+/// It has not.
+pub fn check_vocabulary(ds: &Dataset, path: &Path, model: &ModelConfig) -> Result<(), Error> {
     if (ds.max_token() as usize) < model.vocab {
         return Ok(());
     }
     Err(Error::new(format!(
         "{}: the tokenizer gives token {}, the model has only {} embeddings; they do not belong together",
-        c.model.display(),
+        path.display(),
         ds.max_token(),
         model.vocab
     )))

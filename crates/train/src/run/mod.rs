@@ -17,6 +17,7 @@ use crate::follow::Following;
 use crate::objective::Objective;
 use crate::reference::ModelId;
 use data::Data;
+pub use data::{check_vocabulary, max_length, rows};
 use duel_backend::{Backend, Dtype, Element};
 use duel_data::Tokenizer;
 use duel_loss::Totals;
