@@ -39,7 +39,8 @@ impl Judge {
         };
         if let Some(asked) = question.options.method.filter(|asked| *asked != method) {
             return Err(Error::new(format!(
-                "{}: `method = {asked}` does not fit, its folder is that of a {}; remove it, or give `method = {method}`",
+                "{}: `method = {asked}` does not fit, its folder is that of a {}; remove it, or give \
+                 `method = {method}`",
                 path.display(),
                 if method == Method::Reward { "reward model" } else { "language model" }
             )));

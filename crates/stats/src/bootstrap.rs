@@ -52,18 +52,38 @@ impl Bootstrap {
     pub fn means(&self, columns: &[&[Share]]) -> Vec<Option<Estimate>> {
         let n = columns.first().map_or(0, |column| column.len());
         assert!(columns.iter().all(|column| column.len() == n), "columns of different lengths");
-        let mut drawn = vec![Vec::with_capacity(self.replicates); columns.len()];
-        let mut clusters = vec![0; n];
-        for replicate in 0..self.replicates {
-            let mut random = SplitMix::new(at(&[self.seed, replicate as u64]));
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let drawn = self.draws(threads, n, columns);
+        let of = |i: usize| drawn.iter().filter_map(|means| means[i]).collect();
+        columns.iter().enumerate().map(|(i, column)| estimate(column, of(i))).collect()
+    }
+
+    /// The means of every replicate. Each depends on its number alone: which thread makes it does not matter.
+    fn draws(&self, threads: usize, n: usize, columns: &[&[Share]]) -> Vec<Vec<Option<f64>>> {
+        let share = self.replicates.div_ceil(threads).max(1);
+        let draws =
+            |first: usize| (first..self.replicates.min(first + share)).map(|r| self.draw(r, n, columns));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.replicates)
+                .step_by(share)
+                .map(|first| scope.spawn(move || draws(first).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("sums do not panic")).collect()
+        })
+    }
+
+    /// The means of one replicate, of `n` clusters drawn from `n`.
+    fn draw(&self, replicate: usize, n: usize, columns: &[&[Share]]) -> Vec<Option<f64>> {
+        let mut random = SplitMix::new(at(&[self.seed, replicate as u64]));
+        // How often each is drawn: its columns are then read in order.
+        let mut counts = vec![0u32; n];
+        for _ in 0..n {
             // The high half of a product: a number below n without a division, biased by less than n / 2^64.
-            let below = |number: u64| ((u128::from(number) * n as u128) >> 64) as usize;
-            clusters.fill_with(|| below(random.number()));
-            for (column, drawn) in columns.iter().zip(&mut drawn) {
-                drawn.extend(ratio(clusters.iter().map(|&cluster| column[cluster])));
-            }
+            counts[((u128::from(random.number()) * n as u128) >> 64) as usize] += 1;
         }
-        columns.iter().zip(drawn).map(|(column, drawn)| estimate(column, drawn)).collect()
+        let times = |share: Share, k: u32| Share { sum: share.sum * f64::from(k), n: share.n * f64::from(k) };
+        let mean = |column: &&[Share]| ratio(column.iter().zip(&counts).map(|(share, k)| times(*share, *k)));
+        columns.iter().map(mean).collect()
     }
 
     /// As [`Bootstrap::means`], of columns of yes (1) and no (0). An interval is Wilson's where no cluster has two
@@ -141,7 +161,8 @@ mod tests {
     /// 40 clusters of 6 rows, 600 times. The interval is that of a normal one narrowed by sqrt(39/40): Student's t of
     /// 39 degrees within 1.935 has a probability of 0.940, and 600 trials deviate by 0.0097; four of them are allowed,
     /// and the percentiles of 400 draws may move the bounds by as much as one more. Rows drawn one by one would be said
-    /// to have a mean of variance 2/240, which is 7/240: a normal number within 1.96 sqrt(2/7) has a probability of 0.70.
+    /// to have a mean of variance 2/240, and it is 7/240: a normal number within 1.96 sqrt(2/7) has a probability of
+    /// 0.70.
     #[test]
     fn clustered_intervals_cover() {
         const TRIALS: u64 = 600;
@@ -169,6 +190,10 @@ mod tests {
         let (alone, other) = (Bootstrap::new(7).means(&[&a]), Bootstrap::new(8).means(&[&a]));
         assert_eq!(alone[0], Bootstrap::new(7).means(&[&b, &a])[1], "columns beside it change nothing");
         assert_ne!(alone, other);
+        let bootstrap = Bootstrap::new(7).with_replicates(101);
+        let of = |threads| bootstrap.draws(threads, 50, &[&a, &b]);
+        assert_eq!(of(1).len(), 101);
+        assert!([2, 3, 50, 200].into_iter().all(|threads| of(threads) == of(1)));
     }
 
     #[test]

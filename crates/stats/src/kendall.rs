@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 /// Kendall's tau-b of two lists of numbers for the same things: concordant pairs less discordant ones, over the
-/// geometric mean of the pairs that either list orders (Kendall, 1945). Without ties it is the share of pairs that agree
-/// less that of those that do not. `None` where one list orders nothing.
+/// geometric mean of the pairs that either list orders (Kendall, 1945). Without ties it is the share of pairs that
+/// agree less that of those that do not. `None` where one list orders nothing.
 ///
 /// # Panics
 /// When the lists differ in length.
