@@ -18,7 +18,7 @@ pub fn mean(values: &[f64]) -> Option<Estimate> {
     let value = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|x| (x - value).powi(2)).sum();
     let half = Z * (squares / (n - 1.0) / n).sqrt();
-    let interval = (values.len() > 1).then(|| (value - half, value + half));
+    let interval = (values.len() > 1).then_some((value - half, value + half));
     (!values.is_empty()).then_some(Estimate { value, interval })
 }
 
