@@ -58,7 +58,7 @@ impl Data {
 /// The groups of the rows of `path`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
 ///
 /// # Errors
-/// As [`Data::load`].
+/// The file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
 pub fn rows(
     path: &Path,
     config: &Config,
