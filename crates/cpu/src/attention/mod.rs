@@ -12,7 +12,6 @@ mod backward;
 mod blocks;
 mod forward;
 mod kernel;
-mod lanes;
 mod order;
 mod packed;
 mod products;
