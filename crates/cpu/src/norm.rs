@@ -19,24 +19,50 @@ simd! {
         rstd
     }
 
-    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂`, `x̂ = x · rstd`.
-    pub fn rms_row_bw<R: Real>(dx: &mut [R], dw: &mut [R::Acc], dy: &[R], x: &[R], w: &[R], rstd: R::Acc) {
+    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂` where it is wanted, `x̂ = x · rstd`.
+    pub fn rms_row_bw<R: Real>(
+        dx: &mut [R],
+        dw: Option<&mut [R::Acc]>,
+        dy: &[R],
+        x: &[R],
+        w: &[R],
+        rstd: R::Acc,
+    ) {
         let n = R::Acc::of(x.len() as f64);
         let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / n;
-        for ((((dx, dw), dy), x), w) in dx.iter_mut().zip(dw).zip(dy).zip(x).zip(w) {
-            *dx = R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
-            *dw += dy.up() * (x.up() * rstd);
+        let of = |dx: R, dy: R, x: R, w: R| R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
+        let dx = dx.iter_mut().zip(dy).zip(x).zip(w);
+        match dw {
+            Some(dw) => {
+                for ((((dx, dy), x), w), dw) in dx.zip(dw) {
+                    *dx = of(*dx, *dy, *x, *w);
+                    *dw += dy.up() * (x.up() * rstd);
+                }
+            }
+            None => dx.for_each(|(((dx, dy), x), w)| *dx = of(*dx, *dy, *x, *w)),
         }
     }
 
     /// As [`rms_row_bw`], but `d` holds `dy` and receives `dx`.
-    pub fn rms_row_bw_in_place<R: Real>(d: &mut [R], dw: &mut [R::Acc], x: &[R], w: &[R], rstd: R::Acc) {
+    pub fn rms_row_bw_in_place<R: Real>(
+        d: &mut [R],
+        dw: Option<&mut [R::Acc]>,
+        x: &[R],
+        w: &[R],
+        rstd: R::Acc,
+    ) {
         let n = R::Acc::of(x.len() as f64);
         let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / n;
-        for (((d, dw), x), w) in d.iter_mut().zip(dw).zip(x).zip(w) {
-            let dy = d.up();
-            *d = R::down(rstd * (dy * w.up() - x.up() * dot));
-            *dw += dy * (x.up() * rstd);
+        let of = |dy: R, x: R, w: R| R::down(rstd * (dy.up() * w.up() - x.up() * dot));
+        let d = d.iter_mut().zip(x).zip(w);
+        match dw {
+            Some(dw) => {
+                for (((d, x), w), dw) in d.zip(dw) {
+                    *dw += d.up() * (x.up() * rstd);
+                    *d = of(*d, *x, *w);
+                }
+            }
+            None => d.for_each(|((d, x), w)| *d = of(*d, *x, *w)),
         }
     }
 
@@ -52,11 +78,12 @@ simd! {
         [mean, rstd]
     }
 
-    /// `dx += rstd · (g - mean(g) - x̂ · mean(g·x̂))`, `g = dy·w`; `dw += dy · x̂`, `db += dy`.
+    /// `dx += rstd · (g - mean(g) - x̂ · mean(g·x̂))`, `g = dy·w`; `dw += dy · x̂` and `db += dy` where they are
+    /// wanted: both of them or none in one sweep.
     pub fn layer_row_bw<R: Real>(
         dx: &mut [R],
-        dw: &mut [R::Acc],
-        db: &mut [R::Acc],
+        dw: Option<&mut [R::Acc]>,
+        db: Option<&mut [R::Acc]>,
         dy: &[R],
         x: &[R],
         w: &[R],
@@ -69,11 +96,28 @@ simd! {
             [g, g * (x.up() - mean)]
         });
         let (g_mean, gx_mean) = (g_sum * inv, gx_sum * rstd * inv);
-        for (((((dx, dw), db), dy), x), w) in dx.iter_mut().zip(dw).zip(db).zip(dy).zip(x).zip(w) {
-            let (dy, xhat) = (dy.up(), (x.up() - mean) * rstd);
-            *dx = R::down(dx.up() + rstd * (dy * w.up() - g_mean - xhat * gx_mean));
-            *dw += dy * xhat;
-            *db += dy;
+        let xhat = |x: R| (x.up() - mean) * rstd;
+        let of = |dx: R, dy: R, x: R, w: R| {
+            R::down(dx.up() + rstd * (dy.up() * w.up() - g_mean - xhat(x) * gx_mean))
+        };
+        let dxs = dx.iter_mut().zip(dy).zip(x).zip(w);
+        match (dw, db) {
+            (Some(dw), Some(db)) => {
+                for (((((dx, dy), x), w), dw), db) in dxs.zip(dw).zip(db) {
+                    *dx = of(*dx, *dy, *x, *w);
+                    *dw += dy.up() * xhat(*x);
+                    *db += dy.up();
+                }
+            }
+            (dw, db) => {
+                dxs.for_each(|(((dx, dy), x), w)| *dx = of(*dx, *dy, *x, *w));
+                if let Some(dw) = dw {
+                    dw.iter_mut().zip(dy).zip(x).for_each(|((dw, dy), x)| *dw += dy.up() * xhat(*x));
+                }
+                if let Some(db) = db {
+                    db.iter_mut().zip(dy).for_each(|(db, dy)| *db += dy.up());
+                }
+            }
         }
     }
 }
@@ -99,11 +143,11 @@ impl<R: Real> Norms for Cpu<R> {
         let n = d.width;
         let dx = Rows::new(dx, d.rows, n);
         let dw = dw.map(Vec::as_mut_slice);
-        over_rows(&self.pool, [dw], n, d.rows, |rows, dw| {
+        over_rows(&self.pool, [dw], n, d.rows, |rows, [mut dw]| {
             for r in rows {
                 // SAFETY: a row is in one run of rows.
                 let dx = unsafe { dx.row(r) };
-                rms_row_bw(dx, dw, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]);
+                rms_row_bw(dx, dw.as_deref_mut(), &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]);
             }
         });
     }
@@ -137,12 +181,12 @@ impl<R: Real> Norms for Cpu<R> {
         let n = d.width;
         let dx = Rows::new(dx, d.rows, n);
         let outs = [dw, db].map(|out| out.map(Vec::as_mut_slice));
-        over_rows(&self.pool, outs, n, d.rows, |rows, sums| {
-            let (dw, db) = sums.split_at_mut(n);
+        over_rows(&self.pool, outs, n, d.rows, |rows, [mut dw, mut db]| {
             for r in rows {
                 // SAFETY: a row is in one run of rows.
                 let dx = unsafe { dx.row(r) };
                 let stats = [stats[2 * r], stats[2 * r + 1]];
+                let (dw, db) = (dw.as_deref_mut(), db.as_deref_mut());
                 layer_row_bw(dx, dw, db, &dy[r * n..][..n], &x[r * n..][..n], &w[..n], stats);
             }
         });
@@ -185,7 +229,7 @@ impl<R: Real> Norms for Cpu<R> {
         let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
         let dqkv = Rows::new(dqkv, rows, width);
         let outs = [dwq, dwk].map(|out| out.map(Vec::as_mut_slice));
-        over_rows(&self.pool, outs, hd, rows, |rows, sums| {
+        over_rows(&self.pool, outs, hd, rows, |rows, mut sums| {
             for r in rows {
                 // SAFETY: a row is in one run of rows.
                 let d_row = unsafe { dqkv.row(r) };
@@ -194,10 +238,67 @@ impl<R: Real> Norms for Cpu<R> {
                     d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed)
                 {
                     let of_keys = usize::from(h >= d.heads);
-                    let dw = &mut sums[of_keys * hd..][..hd];
+                    let dw = sums[of_keys].as_deref_mut();
                     rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h]);
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gradients of parameters that nobody wants change nothing of the others, to the bit.
+    #[test]
+    fn a_frozen_parameter_changes_no_other_gradient() {
+        let (rows, width) = (70, 19);
+        let wave = |n: usize, k: f64| (0..n).map(|i| (i as f64 * k).sin() as f32).collect::<Vec<f32>>();
+        let (dy, x, w) = (wave(rows * width, 0.7), wave(rows * width, 1.3), wave(width, 2.1));
+        let (b, d) = (Cpu::<f32>::new(2), Norm { rows, width, eps: 1e-5 });
+        let layer = |weight: bool, bias: bool| {
+            let (mut dx, mut dw, mut db) = (wave(rows * width, 0.3), vec![0.5; width], vec![0.25; width]);
+            let stats = wave(2 * rows, 0.9);
+            b.layernorm_bw(
+                &mut dx,
+                weight.then_some(&mut dw),
+                bias.then_some(&mut db),
+                &dy,
+                &x,
+                &stats,
+                &w,
+                d,
+            );
+            (dx, dw, db)
+        };
+        let rms = |weight: bool| {
+            let (mut dx, mut dw) = (wave(rows * width, 0.3), vec![0.5; width]);
+            b.rmsnorm_bw(&mut dx, weight.then_some(&mut dw), &dy, &x, &wave(rows, 0.9), &w, d);
+            (dx, dw)
+        };
+        let heads = Heads { heads: 2, kv_heads: 1, head_dim: width };
+        let x = wave(rows * heads.qkv_width(), 1.3);
+        let head = |q: bool, k: bool| {
+            let (mut d, mut dq, mut dk) = (wave(x.len(), 0.3), vec![0.5; width], vec![0.25; width]);
+            let rstd = wave(3 * rows, 0.9);
+            let (q, k) = (q.then_some(&mut dq), k.then_some(&mut dk));
+            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, rows, heads);
+            (d, dq, dk)
+        };
+        let frozen = (vec![0.5; width], vec![0.25; width]);
+        for all in [layer(true, true), head(true, true)] {
+            assert!(all.1 != frozen.0 && all.2 != frozen.1, "what is wanted is summed");
+        }
+        for (first, second) in [(true, false), (false, true), (false, false)] {
+            for (all, some) in
+                [(layer(true, true), layer(first, second)), (head(true, true), head(first, second))]
+            {
+                assert_eq!(some.0, all.0);
+                assert_eq!(some.1, if first { all.1 } else { frozen.0.clone() });
+                assert_eq!(some.2, if second { all.2 } else { frozen.1.clone() });
+            }
+        }
+        assert_eq!(rms(false), (rms(true).0, frozen.0));
     }
 }

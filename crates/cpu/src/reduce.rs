@@ -35,32 +35,33 @@ simd! {
 }
 
 /// Adds to each of `outs`, vectors of `width`, its sum over `rows` rows. `f(rows, sums)` adds up a run of rows, in one
-/// pass over all that it reads; `sums` has a vector for each of `outs`, one behind the other. What is not wanted is
-/// summed all the same: the rows are what costs.
+/// pass over all that it reads, for those of `outs` that are wanted.
 pub fn over_rows<S: Scalar, const N: usize>(
     pool: &Pool,
     outs: [Option<&mut [S]>; N],
     width: usize,
     rows: usize,
-    f: impl Fn(Range<usize>, &mut [S]) + Sync,
+    f: impl Fn(Range<usize>, [Option<&mut [S]>; N]) + Sync,
 ) {
     let run = rows.div_ceil(SUMS).next_multiple_of(4).max(ROWS);
     let count = rows.div_ceil(run);
-    let row = N * width;
+    let wanted = outs.each_ref().map(Option::is_some);
+    let row = wanted.iter().filter(|wanted| **wanted).count() * width;
     S::with_shared(|shared| {
         let [sums] = take(shared, &[count * row]).try_into().unwrap_or_else(|_| unreachable!());
         let each = Rows::new(sums, count, row);
-        pool.split(count, 1, pool.parts_of(rows * row), |runs| {
+        pool.split(count, 1, pool.parts_of(rows * N * width), |runs| {
             for t in runs {
                 // SAFETY: a sum is in one range.
                 let sums = unsafe { each.row(t) };
                 sums.fill(S::ZERO);
+                let mut sums = sums.chunks_exact_mut(width);
+                let sums = wanted.map(|wanted| wanted.then(|| sums.next()).flatten());
                 f(t * run..rows.min((t + 1) * run), sums);
             }
         });
-        let sums = &*sums;
-        for (k, out) in outs.into_iter().enumerate() {
-            let Some(out) = out else { continue };
+        for (k, out) in outs.into_iter().flatten().enumerate() {
+            let sums = &*sums;
             pool.parts(&mut out[..width], width, |from, out| {
                 for sums in sums.chunks_exact(row) {
                     add_sum(out, &sums[k * width + from..][..out.len()]);
@@ -72,10 +73,12 @@ pub fn over_rows<S: Scalar, const N: usize>(
 
 /// Column sums of `dy[rows, width]` added to `db`.
 pub fn add_columns<R: Real>(pool: &Pool, db: &mut [R::Acc], dy: &[R], rows: usize, width: usize) {
-    over_rows(pool, [Some(db)], width, rows, |run, sums| {
-        let (fours, rest) = dy[run.start * width..run.end * width].split_at(run.len() / 4 * 4 * width);
-        fours.chunks_exact(4 * width).for_each(|dy| bias_rows(sums, dy));
-        rest.chunks_exact(width).for_each(|dy| bias_row(sums, dy));
+    over_rows(pool, [Some(db)], width, rows, |run, [sums]| {
+        if let Some(sums) = sums {
+            let (fours, rest) = dy[run.start * width..run.end * width].split_at(run.len() / 4 * 4 * width);
+            fours.chunks_exact(4 * width).for_each(|dy| bias_rows(sums, dy));
+            rest.chunks_exact(width).for_each(|dy| bias_row(sums, dy));
+        }
     });
 }
 
