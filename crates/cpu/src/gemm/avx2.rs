@@ -1,6 +1,8 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, finish, x86_kernel, x86_thin, x86_transpose};
+use super::kernel::{
+    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_transpose, x86_turned,
+};
 use super::portable;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -18,6 +20,7 @@ pub const F32: Kernel<f32> = Kernel {
         run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>],
         narrow: &[thin_narrow::<1>, thin_narrow::<2>, thin_narrow::<3>, thin_narrow::<4>],
     },
+    turned: Turned { rows: 6, lanes: 8, run: &[turned::<1>, turned::<2>] },
 };
 pub const F64: Kernel<f64> = Kernel {
     mr: 6,
@@ -27,6 +30,7 @@ pub const F64: Kernel<f64> = Kernel {
     run: &[tile_f64::<1>, tile_f64::<2>, tile_f64::<3>, tile_f64::<4>, tile_f64::<5>, tile_f64::<6>],
     transpose: portable::transpose(),
     thin: Thin::NONE,
+    turned: Turned::NONE,
 };
 
 x86_kernel!(
@@ -54,6 +58,18 @@ x86_kernel!(
     _mm256_fmadd_pd,
     _mm256_add_pd,
     _mm256_storeu_pd
+);
+
+x86_turned!(
+    turned,
+    "avx2,fma",
+    6,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps
 );
 
 x86_thin!(thin, f32, "avx2,fma", rows, columns);

@@ -1,7 +1,9 @@
 //! The micro-kernels of AVX-512: tiles of 12 rows of two registers.
 
 use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
-use super::kernel::{Dest, Kernel, Thin, Transpose, finish, x86_kernel, x86_thin, x86_transpose};
+use super::kernel::{
+    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_transpose, x86_turned,
+};
 use super::portable;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -41,6 +43,7 @@ pub const F32: Kernel<f32> = Kernel {
             thin_narrow::<8>,
         ],
     },
+    turned: Turned { rows: 12, lanes: 16, run: &[turned::<1>, turned::<2>] },
 };
 pub const F64: Kernel<f64> = Kernel {
     mr: 12,
@@ -63,6 +66,7 @@ pub const F64: Kernel<f64> = Kernel {
     ],
     transpose: portable::transpose(),
     thin: Thin::NONE,
+    turned: Turned::NONE,
 };
 
 x86_kernel!(
@@ -90,6 +94,18 @@ x86_kernel!(
     _mm512_fmadd_pd,
     _mm512_add_pd,
     _mm512_storeu_pd
+);
+
+x86_turned!(
+    turned,
+    "avx512f",
+    12,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps
 );
 
 // Registers of 256 bits turn a square in fewer steps, and there are twice as many as in AVX2.

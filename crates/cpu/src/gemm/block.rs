@@ -19,9 +19,12 @@ const COLUMNS: usize = 1024;
 /// summed apart from what they come to, which is large.
 const KEPT: usize = 256;
 
-/// Rows up to which all of `a` is packed at once and `b` is packed a panel at a time: each of its elements is then read
-/// from memory once and used while it is in the L1 cache.
+/// Rows up to which all of `a` is packed at once. `b` is taken as it lies, or where that cannot be is packed a panel at a
+/// time: each of its elements is read from memory once and used while it is in the L1 cache.
 const FEW: usize = 128;
+
+/// Rows up to which each element of b is turned in registers, and makes tiles of as few rows.
+const THIN: usize = 8;
 
 /// A product, and where it goes.
 pub struct Product<'a, S: 'static, A, B, C> {
@@ -63,6 +66,10 @@ where
         let few = rows.len() <= FEW;
         let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
         let height = mc.min(rows.len()).next_multiple_of(mr);
+        // SAFETY: the caller's part.
+        if few && rows.len() > THIN && unsafe { self.turned(&rows, &cols) } {
+            return;
+        }
         // SAFETY: a part of the caller's part.
         let cols = if few { unsafe { self.thin(&rows, cols) } } else { cols };
         if cols.is_empty() {
@@ -114,7 +121,7 @@ where
         });
     }
 
-    fn keeps(&self) -> bool {
+    pub(super) fn keeps(&self) -> bool {
         matches!(self.init, Init::Keep)
     }
 
@@ -163,7 +170,7 @@ where
         let (a, b) = (self.a, self.b);
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
-        if rows.len() > 2 * run.len() || self.keeps() {
+        if run.is_empty() || rows.len() > THIN || self.keeps() {
             return cols;
         }
         let adds = adds(self.init);
@@ -259,7 +266,7 @@ where
 }
 
 /// `range` in pieces of `size`, the last one shorter.
-fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+pub(super) fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
     let end = range.end;
     range.clone().step_by(size.max(1)).map(move |from| from..end.min(from + size))
 }

@@ -36,6 +36,8 @@ pub struct Kernel<S: 'static> {
     pub transpose: Transpose<S>,
     /// Tiles of few rows.
     pub thin: Thin<S>,
+    /// Tiles of more of them.
+    pub turned: Turned<S>,
 }
 
 /// A tile as [`Tile`] makes it, of [`Thin::nr`] rows of b as they are, `b_ld` apart, and of rows of a that are `a_ld`
@@ -59,6 +61,28 @@ pub struct Thin<S: 'static> {
 
 impl<S> Thin<S> {
     pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[] };
+}
+
+/// `sums[j][i] = b[j][p] a[p][i]`, summed over `p` below `k` in order: a tile of the result on its side, of `b` as it
+/// lies, [`Turned::rows`] rows that are `b_ld` apart, and a packed panel of a. Row `j` goes to `out + j * ld`.
+///
+/// Reads that much, and asks memory for what lies `ahead` elements of b further on.
+pub type TurnedTile<S> =
+    unsafe fn(k: usize, b: *const S, b_ld: usize, a: *const S, out: *mut S, ld: usize, ahead: usize);
+
+/// The kernels that spread elements of b, one after the other as they lie, over registers of rows of a: of few rows
+/// only those are packed, not the much larger b.
+pub struct Turned<S: 'static> {
+    /// Rows of b of a tile.
+    pub rows: usize,
+    /// Rows of a in a register.
+    pub lanes: usize,
+    /// For panels of a of 1, 2, ... registers.
+    pub run: &'static [TurnedTile<S>],
+}
+
+impl<S> Turned<S> {
+    pub const NONE: Self = Turned { rows: 1, lanes: 1, run: &[] };
 }
 
 /// Largest `mr * nr` of any kernel.
@@ -208,6 +232,57 @@ macro_rules! x86_thin {
     };
 }
 
+/// Kernels `$name` of [`Turned`]: tiles of `$rows` rows of b, and of registers of `$lanes` rows of a.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_turned {
+    ($name:ident, $feature:literal, $rows:literal, $lanes:literal,
+     $zero:ident, $load:ident, $splat:ident, $fma:ident, $store:ident) => {
+        /// # Safety
+        /// As [`TurnedTile`](super::kernel::TurnedTile) says, for panels of `N` registers.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<const N: usize>(
+            k: usize,
+            b: *const f32,
+            b_ld: usize,
+            a: *const f32,
+            out: *mut f32,
+            ld: usize,
+            ahead: usize,
+        ) {
+            /// Elements of a cache line.
+            const LINE: usize = 16;
+            let mut acc = [[$zero(); N]; $rows];
+            for p in (0..k).step_by(LINE) {
+                for j in 0..$rows {
+                    // A hint reads nothing.
+                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(j * b_ld + p + ahead).cast());
+                }
+                for p in p..k.min(p + LINE) {
+                    // SAFETY: the caller gives rows of k elements, and a panel of k columns.
+                    unsafe {
+                        let mut columns = [$zero(); N];
+                        for (n, column) in columns.iter_mut().enumerate() {
+                            *column = $load(a.add((p * N + n) * $lanes));
+                        }
+                        for (j, sums) in acc.iter_mut().enumerate() {
+                            let x = $splat(*b.add(j * b_ld + p));
+                            for (sums, &column) in sums.iter_mut().zip(&columns) {
+                                *sums = $fma(x, column, *sums);
+                            }
+                        }
+                    }
+                }
+            }
+            for (j, sums) in acc.into_iter().enumerate() {
+                for (n, sums) in sums.into_iter().enumerate() {
+                    // SAFETY: the caller has room for the tile.
+                    unsafe { $store(out.add(j * ld + n * $lanes), sums) };
+                }
+            }
+        }
+    };
+}
+
 /// A [`Turn`] `$name` by way of registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_transpose {
@@ -245,4 +320,4 @@ macro_rules! x86_transpose {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use {finish, x86_kernel, x86_thin, x86_transpose};
+pub(super) use {finish, x86_kernel, x86_thin, x86_transpose, x86_turned};

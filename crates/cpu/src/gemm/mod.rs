@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 mod block;
 mod choice;
+mod few;
 mod kernel;
 mod operand;
 mod pack;
@@ -104,6 +105,8 @@ mod tests {
                 (11, 33, KC),
                 (60, 130, KC + 1),
                 (250, 40, 2 * KC + 9),
+                (100, 14, 5),
+                (9, 12, 40),
                 (5, 9, 0),
             ] {
                 for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -166,7 +169,8 @@ mod tests {
                 c
             };
             let all = run(200, 1);
-            for (m, threads) in [(1, 1), (2, 3), (3, 1), (7, 2), (17, 2), (39, 3), (129, 4)] {
+            for (m, threads) in [(1, 1), (2, 3), (3, 1), (7, 2), (9, 1), (17, 2), (39, 3), (64, 1), (129, 4)]
+            {
                 assert_eq!(run(m, threads), all[..m * n], "{m} rows on {threads} threads");
             }
         }

@@ -117,7 +117,7 @@ unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: De
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::Thin;
+    use crate::gemm::kernel::{Thin, Turned};
     use std::arch::x86_64::*;
 
     pub const KERNEL: Kernel<f32> = Kernel {
@@ -126,6 +126,7 @@ mod hardware {
             tile::<9>, tile::<10>, tile::<11>, tile::<12>,
         ],
         thin: Thin::NONE,
+        turned: Turned::NONE,
         ..avx512::F32
     };
 

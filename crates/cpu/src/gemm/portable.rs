@@ -1,6 +1,6 @@
 //! The micro-kernel of every type and CPU that has no better one.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned};
 use crate::real::{Lift, Scalar};
 use half::bf16;
 
@@ -13,6 +13,7 @@ pub const fn kernel<S: Scalar>() -> Kernel<S> {
         run: const { &[tile::<S, 1>, tile::<S, 2>, tile::<S, 3>, tile::<S, 4>] },
         transpose: transpose(),
         thin: Thin::NONE,
+        turned: Turned::NONE,
     }
 }
 

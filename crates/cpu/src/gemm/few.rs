@@ -1,0 +1,106 @@
+//! Products of few rows, for which nothing but those rows is packed: the result is made on its side.
+
+use super::block::{Product, blocks};
+use super::choice::HasKernel;
+use super::kernel::SQUARE;
+use super::operand::Operand;
+use super::pack::{grow, pack, same};
+use super::store::{adds, finish_row};
+use crate::real::{Lift, Pack, Real};
+use std::ops::Range;
+
+/// Rows of b whose sums wait to be turned: whole tiles, whole squares and whole cache lines of the result.
+const GROUP: usize = 3 * SQUARE;
+
+impl<S, A, B, C> Product<'_, S, A, B, C>
+where
+    S: HasKernel,
+    A: Lift<S>,
+    B: Lift<S>,
+    C: Real<Acc = S>,
+{
+    /// The part `rows` x `cols`, of b as it lies; nothing and `false` where b does not lie row after row, or this machine
+    /// has no kernel for that.
+    ///
+    /// # Safety
+    /// As [`Product::part`].
+    pub(super) unsafe fn turned(&self, rows: &Range<usize>, cols: &Range<usize>) -> bool {
+        let (turned, k, b) = (&self.kernel.turned, self.shape.k, self.b);
+        let height = turned.rows;
+        let dense = self.a.cs == 1 && b.cs == 1 && k > 0 && self.per == 1;
+        if turned.run.is_empty() || !dense || self.keeps() || self.shape.n < height {
+            return false;
+        }
+        let width = rows.len().next_multiple_of(turned.lanes);
+        let side = self.kernel.transpose.side;
+        S::with_pack(|Pack { a, b: lifted, sums }| {
+            grow(a, width * k);
+            for panel in self.panels(width) {
+                let of_panel = rows.start + panel.start..rows.end.min(rows.start + panel.end);
+                let out = &mut a[panel.start * k..];
+                let (first, count) = (of_panel.start, of_panel.len());
+                pack(out, self.a, first, count, 0, k, panel.len(), &self.kernel.transpose, side * self.a.rs);
+            }
+            // A tile that would end behind b begins that much earlier: what is made twice comes out the same.
+            grow(sums, (height + GROUP) * width + rows.len() * GROUP);
+            let (on_side, upright) = sums.split_at_mut((height + GROUP) * width);
+            for group in blocks(cols, GROUP) {
+                for tile in blocks(&group, height) {
+                    let first = tile.start.min(self.shape.n - height);
+                    let (from, ld) = self.rows_of_b(lifted, first..first + height);
+                    let to = &mut on_side[(first + height - group.start) * width..];
+                    for panel in self.panels(width) {
+                        let ahead = if panel.start == 0 { height * ld } else { 0 };
+                        let run = turned.run[panel.len() / turned.lanes - 1];
+                        assert!((height - 1) * width + panel.end <= to.len(), "no room for a tile");
+                        // SAFETY: `height` rows of k elements of b (asserted where they come from), a packed panel, and
+                        // room for the tile.
+                        unsafe {
+                            let a = a.as_ptr().add(panel.start * k);
+                            run(k, from, ld, a, to.as_mut_ptr().add(panel.start), width, ahead);
+                        }
+                    }
+                }
+                for across in (0..group.len()).step_by(side) {
+                    let from = &on_side[(height + across) * width..];
+                    // SAFETY: `side` rows of `width`, which is a multiple of it, and as many columns of the rows that
+                    // receive them.
+                    unsafe {
+                        let out = upright.as_mut_ptr().add(across);
+                        (self.kernel.transpose.run)(from.as_ptr(), width, out, GROUP, side, rows.len(), 0);
+                    }
+                }
+                for (row, sums) in rows.clone().zip(upright.chunks(GROUP)) {
+                    // SAFETY: inside the caller's part.
+                    let c = unsafe {
+                        let at = self.c.at(row * self.shape.ldc + group.start);
+                        std::slice::from_raw_parts_mut(at, group.len())
+                    };
+                    let residual = row * self.shape.n + group.start;
+                    finish_row(c, sums, false, adds(self.init), residual, group.start);
+                }
+            }
+        });
+        true
+    }
+
+    /// The panels of `width` rows of a: as many registers as a tile has, and one or more at the end.
+    fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
+        let widest = self.kernel.turned.lanes * self.kernel.turned.run.len();
+        blocks(&(0..width), widest)
+    }
+
+    /// These rows of b where they lie, or lifted; and how far apart they are.
+    fn rows_of_b(&self, out: &mut Vec<S>, rows: Range<usize>) -> (*const S, usize) {
+        let (Operand { data, rs, .. }, k) = (self.b, self.shape.k);
+        let data = &data[rows.start * rs..][..(rows.len() - 1) * rs + k];
+        if let Some(data) = same::<*const B, *const S>(data.as_ptr()) {
+            return (data, rs);
+        }
+        grow(out, rows.len() * k);
+        for (out, x) in out.chunks_exact_mut(k).zip(data.chunks(rs)) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.lift());
+        }
+        (out.as_ptr(), k)
+    }
+}
