@@ -3,7 +3,7 @@
 use super::choice::HasKernel;
 use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose};
 use super::operand::{Init, Operand, Shape};
-use super::pack::{grow, pack, same};
+use super::pack::{pack, room, same};
 use super::pairs::pack_pairs;
 use super::store::{adds, finish_row, in_place};
 use crate::prefetch::prefetch;
@@ -79,10 +79,10 @@ where
         let aside = size_of::<C>() < size_of::<S>() && k > depth;
         let ld = nc.min(cols.len()).next_multiple_of(nr);
         S::with_pack(|Pack { a, b, sums }| {
-            grow(sums, if aside { rows.len() * ld } else { 0 });
+            let sums = room(sums, if aside { rows.len() * ld } else { 0 });
             let sums = aside.then_some((sums.as_mut_ptr(), ld, rows.start));
-            grow(a, height * if few { k } else { depth.min(k) });
-            grow(b, nc.min(cols.len()).next_multiple_of(nr) * depth.min(k));
+            let a = room(a, height * if few { k } else { depth.min(k) });
+            let b = room(b, nc.min(cols.len()).next_multiple_of(nr) * depth.min(k));
             let depths = || (0..k.max(1)).step_by(depth).map(|p| p..k.min(p + depth));
             if few {
                 depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));

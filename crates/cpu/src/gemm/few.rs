@@ -4,7 +4,7 @@ use super::block::{Product, blocks};
 use super::choice::HasKernel;
 use super::kernel::SQUARE;
 use super::operand::Operand;
-use super::pack::{grow, pack, same};
+use super::pack::{pack, room, same};
 use super::store::{adds, finish_row};
 use crate::real::{Lift, Pack, Real};
 use std::ops::Range;
@@ -34,7 +34,7 @@ where
         let width = rows.len().next_multiple_of(turned.lanes);
         let side = self.kernel.transpose.side;
         S::with_pack(|Pack { a, b: lifted, sums }| {
-            grow(a, width * k);
+            let a = room(a, width * k);
             for panel in self.panels(width) {
                 let of_panel = rows.start + panel.start..rows.end.min(rows.start + panel.end);
                 let out = &mut a[panel.start * k..];
@@ -42,7 +42,7 @@ where
                 pack(out, self.a, first, count, 0, k, panel.len(), &self.kernel.transpose, side * self.a.rs);
             }
             // A tile that would end behind b begins that much earlier: what is made twice comes out the same.
-            grow(sums, (height + GROUP) * width + rows.len() * GROUP);
+            let sums = room(sums, (height + GROUP) * width + rows.len() * GROUP);
             let (on_side, upright) = sums.split_at_mut((height + GROUP) * width);
             for group in blocks(cols, GROUP) {
                 for tile in blocks(&group, height) {
@@ -97,7 +97,7 @@ where
         if let Some(data) = same::<*const B, *const S>(data.as_ptr()) {
             return (data, rs);
         }
-        grow(out, rows.len() * k);
+        let out = room(out, rows.len() * k);
         for (out, x) in out.chunks_exact_mut(k).zip(data.chunks(rs)) {
             out.iter_mut().zip(x).for_each(|(out, x)| *out = x.lift());
         }

@@ -7,11 +7,16 @@ use crate::real::{Lift, Scalar};
 use half::bf16;
 use std::any::TypeId;
 
-/// Room for panels of `len` elements in all, and for what a transposition writes behind the last.
-pub fn grow<S: Scalar>(buf: &mut Vec<S>, len: usize) {
-    if buf.len() < len + SQUARE {
-        buf.resize(len + SQUARE, S::ZERO);
+/// Room for panels of `len` elements in all, and for what a transposition writes behind the last. It begins with a cache
+/// line, and so do the vectors that kernels read of it.
+pub fn room<S: Scalar>(buf: &mut Vec<S>, len: usize) -> &mut [S] {
+    let line = 64 / size_of::<S>();
+    let len = len + SQUARE + line;
+    if buf.len() < len {
+        buf.resize(len, S::ZERO);
     }
+    let start = buf.as_ptr().align_offset(64).min(line);
+    &mut buf[start..]
 }
 
 /// Packs rows `i0..i0+rows` and depth `p0..p0+kc` of an operand into panels of `width` rows, depth first;
