@@ -371,6 +371,25 @@ impl Case {
         out.grads = grads.iter().into_iter().map(|g| host(b, g)).collect();
         out
     }
+
+    /// Gradients of each batch as a step of its own, all in the memory that the activations lend.
+    pub fn lent<B: Backend>(&self, b: &B, batches: &[Batch], how: How) -> Vec<Vec<Vec<f64>>> {
+        let weights = self.upload(b);
+        let mut grads = self.manifest().gradients(b, Keep::Lend).expect("room");
+        let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
+        let mut a = activations(b, &self.config, rows, Keep::Lend);
+        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let of_batch = |batch| {
+            grads.iter_mut().into_iter().for_each(|g| b.zero(g));
+            step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
+                how.objective.loss(stats, coefs);
+            });
+            let all = grads.iter().into_iter().map(|g| host(b, g)).collect();
+            a.take_back(b, &mut grads);
+            all
+        };
+        batches.iter().map(of_batch).collect()
+    }
 }
 
 /// Activations for the tests' positions, all of which are below the config's longest.

@@ -4,7 +4,7 @@
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
 use duel_model::decode::{Engine, Request, Room, Sampling};
-use duel_model::{Activations, Family, Folder, Keep};
+use duel_model::{Activations, Config, Family, Folder, Keep};
 use duel_tests::{
     Batch, Case, FAMILIES, Group, How, Objective, Outcome, Random, TempDir, activations, config, distance,
     host, tiny,
@@ -202,6 +202,26 @@ fn checkpointing_does_not_change_a_bit() {
         assert_same(&what, &case, &case.run(&b, &batches, residuals), &case.run(&b, &batches, DPO));
         let b = Cpu::<bf16>::new(1);
         assert_same(&what, &case, &case.run(&b, &batches, residuals), &case.run(&b, &batches, DPO));
+    }
+}
+
+/// Whatever is larger, the gradients or the activations whose memory they lie in: what is left there does not matter.
+#[test]
+fn lent_memory_does_not_change_a_bit() {
+    fn check<B: Backend>(b: &B, case: &Case, batches: &[Batch]) {
+        for (grads, batch) in case.lent(b, batches, DPO).iter().zip(batches) {
+            let own = case.run(b, std::slice::from_ref(batch), DPO).grads;
+            let differs = case.names().into_iter().zip(grads.iter().zip(&own)).find(|(_, (a, b))| a != b);
+            assert!(differs.is_none(), "{}: {differs:?}", b.describe());
+        }
+    }
+    for family in FAMILIES {
+        let case = Case::new(Config { layers: 4, ..tiny(family) }, 2);
+        let [few, many] = [1, 4].map(|n| Batch::packed(&groups(3, case.config.vocab)[..n]));
+        for batches in [[few.clone(), few.clone()], [many, few]] {
+            check(&Cpu::<f32>::new(2), &case, &batches);
+            check(&Cpu::<f64>::new(1), &case, &batches);
+        }
     }
 }
 

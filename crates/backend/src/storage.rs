@@ -60,6 +60,11 @@ pub trait Storage: Sized + 'static {
     fn copy<T: Element>(&self, dst: &mut Self::Buf<T>, src: &Self::Buf<T>, len: usize);
     /// Sets every element to zero.
     fn zero<T: Element>(&self, buf: &mut Self::Buf<T>);
+    /// Whether memory of `T`s can become memory of `U`s: what [`Storage::hand_over`] needs.
+    fn hands_over<T: Element, U: Element>() -> bool;
+    /// Gives `to`, which is empty, the memory of `from`, which is empty then. There is room in it for `len` elements,
+    /// which may hold anything. No memory is had or given back: a larger buffer's is all there when it comes back.
+    fn hand_over<T: Element, U: Element>(&self, to: &mut Self::Buf<U>, from: &mut Self::Buf<T>, len: usize);
     /// Waits for everything that was started and reports what went wrong in it.
     fn finish(&self) -> Result<()>;
 }

@@ -5,6 +5,7 @@ use crate::real::Real;
 use crate::stream::{self, LARGE};
 use duel_backend::{Element, Error, Memory, Result, Storage};
 use half::bf16;
+use std::any::{Any, TypeId};
 use std::mem::MaybeUninit;
 
 impl<R: Real> Storage for Cpu<R> {
@@ -25,10 +26,7 @@ impl<R: Real> Storage for Cpu<R> {
         let mut buf = Vec::new();
         buf.try_reserve_exact(len)
             .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
-        // Touched by all threads: the system clears pages as they are touched, which is slow on one.
-        self.pool.parts(buf.spare_capacity_mut(), len, |_, part| part.fill(MaybeUninit::new(T::default())));
-        // SAFETY: the first `len` elements were just written.
-        unsafe { buf.set_len(len) };
+        self.fill(&mut buf, len);
         Ok(buf)
     }
 
@@ -66,8 +64,32 @@ impl<R: Real> Storage for Cpu<R> {
         self.pool.parts(buf, len, |_, part| if large { stream::zero(part) } else { part.fill(T::default()) });
     }
 
+    fn hands_over<T: Element, U: Element>() -> bool {
+        TypeId::of::<T>() == TypeId::of::<U>()
+    }
+
+    fn hand_over<T: Element, U: Element>(&self, to: &mut Vec<U>, from: &mut Vec<T>, len: usize) {
+        let from: &mut dyn Any = from;
+        let from: &mut Vec<U> = from.downcast_mut().expect("memory of the same type");
+        assert!(to.is_empty() && len <= from.capacity(), "nothing is given back, and nothing had");
+        std::mem::swap(to, from);
+        to.truncate(len);
+        self.fill(to, len);
+    }
+
     fn finish(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+impl<R: Real> Cpu<R> {
+    /// Makes a buffer that is not longer, and has the capacity, `len` elements long with zeros.
+    fn fill<T: Element>(&self, buf: &mut Vec<T>, len: usize) {
+        // Touched by all threads: the system clears pages as they are touched, which is slow on one.
+        let more = len - buf.len();
+        self.pool.parts(buf.spare_capacity_mut(), more, |_, part| part.fill(MaybeUninit::new(T::default())));
+        // SAFETY: those behind the buffer's own were just written.
+        unsafe { buf.set_len(len) };
     }
 }
 

@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 /// `len` elements of device memory.
 pub struct Buffer<M, T> {
     pub(crate) memory: M,
+    /// That the memory has.
+    bytes: usize,
     len: usize,
     element: PhantomData<T>,
 }
@@ -13,7 +15,16 @@ pub struct Buffer<M, T> {
 impl<M, T> Buffer<M, T> {
     /// So many elements in this memory.
     pub(crate) fn of(memory: M, len: usize) -> Self {
-        Buffer { memory, len, element: PhantomData }
+        Buffer { memory, bytes: len * size_of::<T>(), len, element: PhantomData }
+    }
+
+    /// Gives `to`, which is empty, the memory, as `len` of its elements.
+    pub(crate) fn hand_over<U>(&mut self, to: &mut Buffer<M, U>, len: usize) {
+        assert!(to.is_empty(), "what a buffer has is not given back");
+        assert!(len * size_of::<U>() <= self.bytes, "more elements than the memory has room for");
+        std::mem::swap(&mut self.memory, &mut to.memory);
+        std::mem::swap(&mut self.bytes, &mut to.bytes);
+        (self.len, to.len) = (0, len);
     }
 
     /// The memory alone.

@@ -48,6 +48,14 @@ impl<D: Driver, R: CudaReal> Storage for Cuda<D, R> {
         self.driver.zero(&mut buf.memory, bytes);
     }
 
+    fn hands_over<T: Element, U: Element>() -> bool {
+        true
+    }
+
+    fn hand_over<T: Element, U: Element>(&self, to: &mut Buf<D, U>, from: &mut Buf<D, T>, len: usize) {
+        from.hand_over(to, len);
+    }
+
     fn finish(&self) -> Result<()> {
         self.check_outside_of_repetition();
         let done = self.driver.finish();

@@ -12,6 +12,17 @@ pub enum Keep {
     Residuals,
     /// Everything that the backward reads.
     All,
+    /// Everything, in memory that a backward pass lends to gradients layer by layer: for steps of a single pass on a
+    /// backend that can hand it over, with gradients of [`Model::gradients`](crate::Model::gradients). After them, and
+    /// before the next pass, [`Activations::take_back`].
+    Lend,
+}
+
+impl Keep {
+    /// Whether no layer is computed again.
+    fn whole(self) -> bool {
+        matches!(self, Keep::All | Keep::Lend)
+    }
 }
 
 /// What one layer's forward leaves for its backward.
@@ -34,7 +45,6 @@ pub(crate) struct Flow<B: Storage> {
     pub qkv: Real<B>,
     pub attended: Real<B>,
     pub up: Real<B>,
-    pub act: Real<B>,
 }
 
 /// What every layer uses in its turn.
@@ -56,6 +66,8 @@ pub struct Activations<B: Storage> {
     /// Gradient of [`Activations::hidden`], filled by the loss.
     pub dhidden: Real<B>,
     max_rows: usize,
+    /// Elements of the buffers that lend their memory.
+    pub(crate) lender_lens: [usize; 4],
     pub(crate) residuals: Vec<Real<B>>,
     pub(crate) saved: Vec<Saved<B>>,
     pub(crate) stats: Acc<B>,
@@ -68,20 +80,25 @@ impl<B: Storage> Activations<B> {
     pub fn new(b: &B, c: &Config, max_rows: usize, max_positions: usize, keep: Keep) -> Result<Self> {
         let (rows, h) = (max_rows, c.heads);
         let stats = |n: usize| b.alloc::<B::Acc>(2 * n);
-        let up_width = up_width(c);
-        let saved = |_| -> Result<Saved<B>> {
+        let lender_lens = lender_lens::<B>(c, rows, keep);
+        let saved = |layer| -> Result<Saved<B>> {
+            // Below the lowest layer there is nobody to lend to.
+            let [up, qkv, attended, middle] = match layer {
+                0 => activation_lens(c, rows),
+                _ => lender_lens,
+            };
             Ok(Saved {
                 attn_stats: stats(rows)?,
                 raw: match c.qk_norm {
                     true => Some((b.alloc(rows * h.qkv_width())?, b.alloc(rows * (h.heads + h.kv_heads))?)),
                     false => None,
                 },
-                qkv: b.alloc(rows * h.qkv_width())?,
-                attended: b.alloc(rows * h.q_width())?,
+                qkv: b.alloc(qkv)?,
+                attended: b.alloc(attended)?,
                 lse: b.alloc(rows * h.heads)?,
-                middle: b.alloc(rows * c.width)?,
+                middle: b.alloc(middle)?,
                 mlp_stats: stats(rows)?,
-                up: b.alloc(rows * up_width)?,
+                up: b.alloc(up)?,
             })
         };
         let table: Vec<B::Acc> = c.rope_table(max_positions).into_iter().map(B::Acc::from_f64).collect();
@@ -93,8 +110,9 @@ impl<B: Storage> Activations<B> {
             hidden: b.alloc(rows * c.width)?,
             dhidden,
             max_rows,
+            lender_lens,
             residuals: (0..residuals).map(|_| b.alloc(rows * c.width)).collect::<Result<_>>()?,
-            saved: (0..if keep == Keep::All { c.layers } else { 1 }).map(saved).collect::<Result<_>>()?,
+            saved: (0..if keep.whole() { c.layers } else { 1 }).map(saved).collect::<Result<_>>()?,
             stats: stats(rows)?,
             scratch: Scratch { normed: b.alloc(rows * c.width)?, act: b.alloc(rows * c.mlp_width)?, rope },
             flow,
@@ -112,6 +130,28 @@ impl<B: Storage> Activations<B> {
     }
 }
 
+/// Elements of the gradients that take over memory: of the maps up, down, to queries, keys and values, and out. So they
+/// are in falling order, as are the activations whose memory it is: large ones fall to large ones.
+pub(crate) fn gradient_lens(c: &Config) -> [usize; 4] {
+    [up_width(c), c.mlp_width, c.heads.qkv_width(), c.heads.q_width()].map(|n| n * c.width)
+}
+
+/// Elements that a pass of `rows` rows fills of [`Saved`]'s `up`, `qkv`, `attended` and `middle`.
+fn activation_lens(c: &Config, rows: usize) -> [usize; 4] {
+    [up_width(c), c.heads.qkv_width(), c.heads.q_width(), c.width].map(|n| rows * n)
+}
+
+/// The same with room for the gradients, where `keep` has them lent.
+fn lender_lens<B: Storage>(c: &Config, rows: usize, keep: Keep) -> [usize; 4] {
+    let (mut lens, gradients) = (activation_lens(c, rows), gradient_lens(c));
+    if keep == Keep::Lend {
+        for (len, gradient) in lens.iter_mut().zip(gradients) {
+            *len = (*len).max((gradient * size_of::<B::Acc>()).div_ceil(size_of::<B::Real>()));
+        }
+    }
+    lens
+}
+
 /// That of the hidden states, and those that flow down the layers; empty where nothing is kept for them.
 fn gradients<B: Storage>(b: &B, c: &Config, rows: usize, keep: Keep) -> Result<(Real<B>, Option<Flow<B>>)> {
     if keep == Keep::Nothing {
@@ -123,7 +163,6 @@ fn gradients<B: Storage>(b: &B, c: &Config, rows: usize, keep: Keep) -> Result<(
         qkv: b.alloc(rows * c.heads.qkv_width())?,
         attended: b.alloc(rows * c.heads.q_width())?,
         up: b.alloc(rows * up_width(c))?,
-        act: b.alloc(rows * c.mlp_width)?,
     };
     Ok((b.alloc(rows * c.width)?, Some(flow)))
 }

@@ -4,6 +4,7 @@ use crate::activations::Activations;
 use crate::config::Config;
 use crate::gradients::Gradients;
 use crate::layer::{Attend, CacheRows, KeysValues, Reach, layer_backward, layer_forward, norm_dims};
+use crate::lend::lend;
 use crate::linear::{norm, norm_bw};
 use crate::weights::{Model, Weights};
 use duel_backend::{Backend, Layout, Weight};
@@ -77,7 +78,10 @@ pub fn backward<B: Backend>(
     let last = &a.residuals[w.layers.len()];
     norm_bw(b, &mut f.stream, g.norm, &a.dhidden, last, &a.stats, &w.norm, norm_dims(c, layout.rows));
     let Some(lowest) = lowest else { return };
-    for (l, (layer, grad)) in w.layers.iter().zip(g.layers).enumerate().skip(lowest).rev() {
+    for (l, (layer, mut grad)) in w.layers.iter().zip(g.layers).enumerate().skip(lowest).rev() {
+        if let Some(above) = a.saved.get_mut(l + 1) {
+            lend(b, c, above, &mut grad);
+        }
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
             layer_forward(b, c, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);

@@ -161,7 +161,7 @@ pub(crate) fn layer_backward<B: Backend>(
     if reach < Reach::Up {
         return;
     }
-    activate_bw(b, c, &mut f.up, &mut f.act, &f.stream, &s.up, w.down.weight, d.down);
+    activate_bw(b, c, &mut f.up, act, &f.stream, &s.up, w.down.weight, d.down);
     if g.up.weight.is_some() {
         norm(b, normed, &mut s.mlp_stats, &s.middle, &w.mlp_norm, d.norm);
     }

@@ -15,6 +15,7 @@ mod json;
 mod keys;
 mod layer;
 mod leftover;
+mod lend;
 mod linear;
 mod load;
 mod missing;

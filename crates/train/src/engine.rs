@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
-use duel_data::{Batch, Dataset, pack};
+use duel_data::{Batch, Dataset, Group, pack};
 use duel_loss::{Head, Known, ResponseStats, ScalarHead, Targets};
 use duel_model::{
     Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
@@ -20,6 +20,8 @@ pub struct Room {
     pub positions: usize,
     /// Rows of logits that exist at a time.
     pub logits: usize,
+    /// Whether every training batch is a single micro-batch.
+    pub single: bool,
     /// What it was planned by.
     pub portions: Portions,
 }
@@ -40,19 +42,31 @@ impl Room {
         vocab: usize,
     ) -> Room {
         let tokens = portions.tokens;
-        let mut sizes: Vec<usize> = ds.groups().map(|g| g.tokens()).collect();
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
-        let largest = sizes.first().copied().unwrap_or(0);
-        let most = sizes.iter().take(batch).sum();
+        let tokens_of = |group: Group<'_>| group.tokens();
+        let (largest, most) = (Self::most(ds, 1, tokens_of), Self::most(ds, batch, tokens_of));
         let budget = if budget == 0 { tokens } else { budget };
         let rows = budget.min(most).max(largest);
-        Self::of::<B>(portions, rows, ds.report().longest, vocab)
+        Room { single: rows >= most, ..Self::of::<B>(portions, rows, ds.report().longest, vocab) }
+    }
+
+    /// The same where no prompt is scored: logits of the responses of any `batch` groups are all that exist at a time.
+    pub fn for_responses(self, ds: &Dataset, batch: usize) -> Room {
+        let most = Self::most(ds, batch, |group| group.responses().map(<[u32]>::len).sum());
+        Room { logits: self.logits.min(most.max(LEAST_LOGITS)), ..self }
+    }
+
+    /// Of any `batch` groups the largest sum of `size`.
+    fn most(ds: &Dataset, batch: usize, size: impl Fn(Group<'_>) -> usize) -> usize {
+        let mut sizes: Vec<usize> = ds.groups().map(size).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.iter().take(batch).sum()
     }
 
     /// Room for micro-batches of `rows` tokens, sequences of up to `positions`.
     pub fn of<B: Backend>(portions: Portions, rows: usize, positions: usize, vocab: usize) -> Room {
-        let logits = (portions.logits_bytes / (size_of::<B::Real>() * vocab)).clamp(64, rows.max(64));
-        Room { budget: rows, rows, positions, logits, portions }
+        let logits = (portions.logits_bytes / (size_of::<B::Real>() * vocab))
+            .clamp(LEAST_LOGITS, rows.max(LEAST_LOGITS));
+        Room { budget: rows, rows, positions, logits, single: false, portions }
     }
 
     /// Room for `other` too, for scoring: how this one trains does not change.
@@ -62,6 +76,9 @@ impl Room {
     }
 }
 
+/// Rows of logits that there is always room for.
+const LEAST_LOGITS: usize = 64;
+
 /// What the hidden states become.
 enum Output<B: Backend> {
     /// Statistics of the scored tokens.
@@ -69,6 +86,9 @@ enum Output<B: Backend> {
     /// A value a response, on its last row.
     Values(ScalarHead<B>),
 }
+
+/// Name of activations that lend their memory, in [`Engine::bytes`].
+const LENT: &str = "activations, then gradients in their place";
 
 /// Rows that a scalar head takes at a time.
 const VALUES: usize = 256;
@@ -139,7 +159,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             ModelOutput::Score => ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows)),
         };
         Bytes::default()
-            .and("activations", pass - gradients)
+            .and(if keep == Keep::Lend { LENT } else { "activations" }, pass - gradients)
             .and("their gradients", gradients)
             .and(if model.output == ModelOutput::Logits { "logits" } else { "values" }, head)
             .and("layout", Measure::<B>::bytes(|b| Layout::new(b, room.rows)))
@@ -234,7 +254,14 @@ impl<'b, B: Backend> Engine<'b, B> {
             None => self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?,
         };
         self.b.square_sums(&grads.iter())?;
+        self.take_back(grads);
         Ok(())
+    }
+
+    /// Takes back the memory that [`Keep::Lend`] had the last pass lend to `grads`: to be called when they were used,
+    /// before the next pass.
+    pub fn take_back(&mut self, grads: &mut impl Gradients<B>) {
+        self.activations.take_back(self.b, grads);
     }
 
     /// Scores every response of the groups `indices`, in order, and their prompts where that is asked for; `each` hears

@@ -1,6 +1,7 @@
 //! What a run allocates, by what it is for.
 
-use duel_backend::Backend;
+use duel_backend::{Backend, Measure};
+use duel_model::{Keep, Model, Shape};
 use duel_optim::{Algorithm, Optimizer};
 use std::fmt;
 
@@ -9,15 +10,21 @@ use std::fmt;
 pub struct Bytes(Vec<(&'static str, usize)>);
 
 impl Bytes {
-    /// What `parameters` take in training: weights, gradients, moments and masters, and the reference's weights where
-    /// those are kept.
-    pub fn of_parameters<B: Backend>(parameters: usize, algorithm: Algorithm, keep_reference: bool) -> Self {
+    /// What the parameters of `manifest` take in training: weights, gradients where they have memory of their own,
+    /// moments and masters, and the reference's weights where those are kept.
+    pub fn of_parameters<B: Backend>(
+        manifest: &Model<Shape>,
+        keep: Keep,
+        algorithm: Algorithm,
+        keep_reference: bool,
+    ) -> Self {
+        let parameters = manifest.parameters();
         let (real, sums) = (size_of::<B::Real>() * parameters, size_of::<B::Acc>() * parameters);
         let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
         Bytes::default()
             .and("weights", real)
             .and("the reference's weights", where_kept(keep_reference, real))
-            .and("gradients", sums)
+            .and("gradients", Measure::<B>::bytes(|b| manifest.gradients(b, keep)))
             .and("moments", sums * algorithm.moments())
             .and("masters", where_kept(Optimizer::<B>::needs_masters(), sums))
     }
@@ -55,16 +62,26 @@ mod tests {
     use super::*;
     use duel_backend::Storage;
     use duel_cpu::Cpu;
+    use duel_model::Config;
 
     const RMSPROP: Algorithm = Algorithm::Rmsprop { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 };
     const ADAMW: Algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
 
     #[test]
     fn parameters_are_named_and_summed() {
-        let n = 1_000_000_000;
-        let bytes = Bytes::of_parameters::<Cpu<f32>>(n, ADAMW, false);
-        assert_eq!(bytes.to_string(), "16.00 GB: weights 4.00, gradients 4.00, moments 8.00");
-        let bytes = Bytes::of_parameters::<Cpu<<Cpu as Storage>::Narrow>>(n, RMSPROP, true);
+        // An embedding of 0.4 billion parameters, two layers of 0.3.
+        let json = serde_json::json!({
+            "model_type": "llama", "vocab_size": 400_000, "hidden_size": 1000, "intermediate_size": 100_000,
+            "num_hidden_layers": 2, "num_attention_heads": 1, "head_dim": 2, "max_position_embeddings": 512,
+            "tie_word_embeddings": true
+        });
+        let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
+        let manifest = Model::manifest(&config);
+        let bytes = |keep| Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, ADAMW, false).to_string();
+        assert_eq!(bytes(Keep::All), "16.00 GB: weights 4.00, gradients 4.00, moments 8.00");
+        assert_eq!(bytes(Keep::Lend), "14.80 GB: weights 4.00, gradients 2.80, moments 8.00");
+        type Narrow = Cpu<<Cpu as Storage>::Narrow>;
+        let bytes = Bytes::of_parameters::<Narrow>(&manifest, Keep::All, RMSPROP, true);
         assert_eq!(
             bytes.and("logits", 250_000_000).to_string(),
             "16.25 GB: weights 2.00, the reference's weights 2.00, gradients 4.00, moments 4.00, masters 4.00, logits 0.25"

@@ -77,17 +77,17 @@ fn the_plan_is_what_is_allocated() {
     for config in &models {
         let manifest = Model::manifest(config);
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
-        for algorithm in [ADAMW, RMSPROP] {
-            let plan = Bytes::of_parameters::<Cpu<f32>>(manifest.parameters(), algorithm, true);
+        for (algorithm, keep) in [(ADAMW, Keep::All), (RMSPROP, Keep::Lend)] {
+            let plan = Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, algorithm, true);
             check(plan.total(), || {
-                let [weights, reference, grads] =
-                    [(); 3].map(|()| manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap());
+                let [weights, reference] = [(); 2].map(|()| manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap());
+                let grads = manifest.gradients(&cpu, keep).unwrap();
                 (weights, reference, grads, Optimizer::new(&cpu, algorithm, shapes.clone()).unwrap())
             });
         }
     }
     for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
-        for keep in [Keep::Nothing, Keep::Residuals, Keep::All] {
+        for keep in [Keep::Nothing, Keep::Residuals, Keep::All, Keep::Lend] {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
             let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep).total();
             check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());
@@ -118,7 +118,7 @@ fn a_step_allocates_no_buffer() {
         builder.push(row as usize + 1, &prompt, &[&best, &worst]).unwrap();
     }
     let ds = builder.finish().unwrap();
-    for threads in [1, 2] {
+    for (threads, keep) in [(1, Keep::All), (2, Keep::All), (2, Keep::Lend)] {
         let cpu = Cpu::<f32>::new(threads);
         let manifest = Model::manifest(&config);
         let mut seed = 0u64;
@@ -128,12 +128,15 @@ fn a_step_allocates_no_buffer() {
                 (seed >> 40) as f64 / (1u64 << 23) as f64 - 1.0
             })
             .unwrap();
-        let mut grads = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
-        let room = Room::plan(&cpu, &ds, ds.len(), 512, config.vocab);
-        let mut engine = Engine::new(&cpu, &config, room, Keep::All).unwrap();
+        let mut grads = manifest.gradients(&cpu, keep).unwrap();
+        // Memory is lent in steps of a single micro-batch.
+        let groups = if keep == Keep::Lend { 2 } else { ds.len() };
+        let room = Room { rows: 512, ..Room::plan(&cpu, &ds, groups, 512, config.vocab) };
+        assert_eq!(room.single, keep == Keep::Lend);
+        let mut engine = Engine::new(&cpu, &config, room, keep).unwrap();
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
         let mut optimizer = Optimizer::new(&cpu, ADAMW, shapes).unwrap();
-        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let all: Vec<u32> = (0..groups as u32).collect();
         let mut step = || {
             for g in grads.iter_mut() {
                 cpu.zero(g);
@@ -141,6 +144,7 @@ fn a_step_allocates_no_buffer() {
             let stats = engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1)).unwrap();
             let norm: f64 = cpu.square_sums(&grads.iter()).unwrap().iter().sum();
             optimizer.step(&cpu, weights.iter_mut(), grads.iter(), 1e-4, 1.0);
+            engine.take_back(&mut grads);
             (stats, norm)
         };
         // Which thread meets the largest task first, and sizes its scratch by it, is up to the scheduler.
@@ -148,7 +152,7 @@ fn a_step_allocates_no_buffer() {
         let largest_of_a_step = || {
             LARGEST.store(0, Relaxed);
             let (stats, norm) = step();
-            assert_eq!(stats.len(), 12);
+            assert_eq!(stats.len(), 2 * groups);
             assert!(norm > 0.0);
             LARGEST.load(Relaxed)
         };

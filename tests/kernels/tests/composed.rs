@@ -3,13 +3,15 @@
 
 use duel_backend::{Acc, Backend, Float, Real};
 use duel_cpu::Cpu;
-use duel_cuda::Cuda;
+use duel_cuda::{Cuda, CudaReal};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, ResponseStats, sigmoid};
 use duel_model::{Config, Family, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
-use duel_tests::{Batch, Case, Group, Random, activations, distance, host, norm, shared_data, step, tiny};
+use duel_tests::{
+    Batch, Case, Group, How, Objective, Random, activations, distance, host, norm, shared_data, step, tiny,
+};
 use half::bf16;
 
 const BETA: f64 = 0.1;
@@ -237,6 +239,22 @@ fn a_step_is_reproducible() {
         assert!(again.grads == first.grads, "{order:?}");
         assert!(again.updated.weights == first.updated.weights, "{order:?}");
     }
+}
+
+/// Gradients in the memory of activations, of the same type and of a narrower one, are those with memory of their own.
+#[test]
+fn lent_memory_does_not_change_a_bit() {
+    fn check<R: CudaReal>(case: &Case, batch: &[Batch]) {
+        let b = Cuda::<_, R>::new(Emulation::new(Schedule::new(Order::Forward, Copies::Lazy)));
+        let how = How::new(Objective::Dpo);
+        let twice = [batch, batch].concat();
+        let own = case.run(&b, batch, how).grads;
+        assert!(case.lent(&b, &twice, how).iter().all(|lent| *lent == own), "{}", b.describe());
+    }
+    let case = Case::new(Config { layers: 3, ..tiny(Family::Qwen3) }, 17);
+    let batch = [Batch::packed(&random_groups(case.config.vocab))];
+    check::<f32>(&case, &batch);
+    check::<bf16>(&case, &batch);
 }
 
 /// stories260k on the shortest pairs of the shared data, where that is there.

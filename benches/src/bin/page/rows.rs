@@ -96,7 +96,7 @@ impl Step {
 
     /// Bytes of weights, gradients, moments and masters: the trainer's own number.
     pub fn state_bytes(&self) -> usize {
-        Bytes::of_parameters::<Gpu>(self.parameters(), ADAMW, false).total()
+        Bytes::of_parameters::<Gpu>(&Model::manifest(&self.config), Keep::All, ADAMW, false).total()
     }
 
     /// Bytes of activations and of the head's chunk: the trainer's own number.

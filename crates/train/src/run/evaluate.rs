@@ -22,8 +22,8 @@ pub struct Evaluation<B: Backend> {
     pub examples: Examples,
     /// For the KL of samples from a reference that stays; kept only when samples are drawn.
     pub reference_weights: Option<Frozen<B>>,
-    /// What draws the samples, if any are wanted.
-    pub sampler: Option<decode::Engine<B>>,
+    /// What draws the samples, and what makes text of them, if any are wanted.
+    pub sampler: Option<(decode::Engine<B>, Tokenizer)>,
 }
 
 impl<B: Backend> Evaluation<B> {
@@ -70,12 +70,11 @@ impl<B: Backend> Evaluation<B> {
         engine: &Engine<'_, B>,
         weights: &Model<Real<B>>,
         following: Option<&Following<B>>,
-        tokenizer: &Tokenizer,
         step: u64,
         output: &Output,
     ) -> Result<Option<f64>, Error> {
         let Samples { prompts, how } = samples;
-        let Some(sampler) = &mut self.sampler else { return Ok(None) };
+        let Some((sampler, tokenizer)) = &mut self.sampler else { return Ok(None) };
         let (b, model) = (engine.b, &engine.model);
         let drawn = sample(b, sampler, weights, &samples.requests(), how, tokenizer.stops(), |_| {});
         let drawn = match drawn {

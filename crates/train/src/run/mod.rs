@@ -54,6 +54,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let manifest = Model::manifest(model);
     let plan = Plan::new(b, config, objective, model, &manifest, &data);
     eprint!("{plan}");
+    // Of no use any more where nothing is sampled, and millions of bytes.
+    let stops = tokenizer.stops().to_vec();
+    let tokenizer = plan.samples.is_some().then_some(tokenizer);
     if checkpoint.is_none() {
         output::announce(config)?;
     }
@@ -81,11 +84,12 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
                 reference_weights: (plan.keep_reference && plan.follow.is_none())
                     .then(|| duel_model::load_frozen(b, &folder))
                     .transpose()?,
-                sampler: plan
-                    .samples
-                    .as_ref()
-                    .map(|samples| decode::Engine::new(b, model, samples.room()))
-                    .transpose()?,
+                sampler: match plan.samples.as_ref().zip(tokenizer) {
+                    Some((samples, tokenizer)) => {
+                        Some((decode::Engine::new(b, model, samples.room())?, tokenizer))
+                    }
+                    None => None,
+                },
             })
         }
     };
@@ -105,7 +109,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let model = &model.clone();
     // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
     drop(folder);
-    let mut grads = manifest.alloc::<B, B::Acc>(b)?;
+    let mut grads = manifest.gradients(b, plan.keep)?;
     let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
     let mut optimizer = Optimizer::new(b, plan.algorithm, shapes)?;
     if let Some(masters) = masters {
@@ -131,7 +135,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     Run {
         plan,
         output,
-        tokenizer,
+        stops,
         manifest,
         train,
         eval,

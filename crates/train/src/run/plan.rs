@@ -71,9 +71,12 @@ impl Plan {
         let (ds, eval) = (&data.train, data.eval.as_ref());
         let room = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
         let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
-        let train_room = room(ds, config.batch_size());
         let visits = Visits::of(config, ds.len());
         let needs = objective.needs();
+        let train_room = match room(ds, visits.batch) {
+            all if needs.prompt => all,
+            all => all.for_responses(ds, visits.batch),
+        };
         let samples = eval
             .filter(|_| config.generate_during_eval)
             .map(|e| Samples::of(config, model, e))
@@ -85,7 +88,11 @@ impl Plan {
                 .sync_ref_model
                 .then_some((config.ref_model_sync_steps, config.ref_model_mixup_alpha)),
             room: scored.fold(train_room, |all, ds| all.and(room(ds, config.per_device_eval_batch_size))),
-            keep: if config.gradient_checkpointing { Keep::Residuals } else { Keep::All },
+            keep: match config.gradient_checkpointing {
+                true => Keep::Residuals,
+                false if train_room.single && B::hands_over::<B::Real, B::Acc>() => Keep::Lend,
+                false => Keep::All,
+            },
             algorithm: algorithm(config),
             objective,
             schedule: schedule(config, visits.total),
@@ -111,16 +118,16 @@ impl Plan {
                 .as_deref()
                 .zip(eval)
                 .map_or(String::new(), |(path, e)| rows("eval ", path, e)),
-            plan.work(b, model, manifest.parameters())
+            plan.work(b, model, manifest)
         );
         plan
     }
 
     /// What will be done and the memory that it takes.
-    fn work<B: Backend>(&self, b: &B, model: &ModelConfig, parameters: usize) -> String {
+    fn work<B: Backend>(&self, b: &B, model: &ModelConfig, manifest: &Model<Shape>) -> String {
         let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
         let sampler = self.samples.as_ref().map(sampler);
-        let bytes = Bytes::of_parameters::<B>(parameters, self.algorithm, self.keep_reference)
+        let bytes = Bytes::of_parameters::<B>(manifest, self.keep, self.algorithm, self.keep_reference)
             .with(Engine::<B>::bytes(model, self.room, self.keep))
             .and("samples", sampler.map_or(0, |plan| plan.bytes()));
         // On the host the program, its tokenizer and its rows are there already.

@@ -15,7 +15,6 @@ use crate::report::metrics::MetricsWriter;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Acc, Backend, Real};
-use duel_data::Tokenizer;
 use duel_loss::ResponseStats;
 use duel_model::{Model, Shape};
 use duel_optim::{Optimizer, clip_scale};
@@ -26,7 +25,8 @@ use std::time::Instant;
 pub struct Run<'a, B: Backend> {
     pub plan: Plan,
     pub output: Output,
-    pub tokenizer: Tokenizer,
+    /// Tokens that end a text.
+    pub stops: Vec<u32>,
     pub manifest: Model<Shape>,
     pub train: Examples,
     pub eval: Option<Evaluation<B>>,
@@ -98,8 +98,7 @@ impl<B: Backend> Run<'_, B> {
             Some(_) => {}
             None => self.check_finite()?,
         }
-        let stops = self.tokenizer.stops();
-        self.output.finish(self.engine.b, &self.engine.model, &self.weights, stops, &results)?;
+        self.output.finish(self.engine.b, &self.engine.model, &self.weights, &self.stops, &results)?;
         Ok(Outcome::Done { last, seconds })
     }
 
@@ -185,6 +184,7 @@ impl<B: Backend> Run<'_, B> {
         let rate = self.plan.schedule.rate(self.state.step);
         let scale = clip_scale(norm, self.plan.max_grad_norm);
         self.optimizer.step(b, self.weights.iter_mut(), self.grads.iter(), rate, scale);
+        self.engine.take_back(&mut self.grads);
         self.state.step += 1;
         if let Some(following) = self.following.as_mut().filter(|f| f.moves_after(self.state.step)) {
             following.follow(b, &self.weights)?;
@@ -256,7 +256,7 @@ impl<B: Backend> Run<'_, B> {
         let step = self.state.step;
         if let Some(samples) = &self.plan.samples {
             let (engine, weights, output) = (&self.engine, &self.weights, &self.output);
-            let kl = eval.draw(samples, engine, weights, following, &self.tokenizer, step, output)?;
+            let kl = eval.draw(samples, engine, weights, following, step, output)?;
             // KTO's estimate is of responses to other prompts, and has the name already.
             let taken = all.iter().any(|(name, _)| name == "eval_kl");
             let name = if taken { "eval_sample_kl" } else { "eval_kl" };
@@ -297,7 +297,7 @@ impl<B: Backend> Run<'_, B> {
             model: &self.engine.model,
             weights: &self.weights,
             reference: moved.map(|f| &f.weights),
-            stops: self.tokenizer.stops(),
+            stops: &self.stops,
             optimizer: &self.optimizer,
             state: &self.state,
         };
