@@ -13,6 +13,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   eval [...]      duel eval: a preference file under a policy or a reward model
   generate [...]  duel generate
   sample [...]    duel sample
+  label [...]     duel label: judges responses
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -128,7 +129,7 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

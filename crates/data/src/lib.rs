@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod candidates;
 mod contain;
 mod dataset;
 mod encode;
@@ -21,6 +22,7 @@ mod tokenizer;
 
 pub use batch::{Batch, BatchGroup, Segment, order, pack};
 pub use builder::Builder;
+pub use candidates::{Candidate, Candidates};
 pub use dataset::{Dataset, Group};
 pub use error::{Error, Result};
 pub use labels::{Label, Labels};

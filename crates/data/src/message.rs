@@ -78,6 +78,15 @@ impl Message {
         self.fields.get("role").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// What it says, its parts one after another; `None` where it has something else in the place of a text.
+    pub fn text(&self) -> Option<String> {
+        match self.fields.get("content")? {
+            Value::String(text) => Some(text.clone()),
+            Value::Array(parts) => Some(parts.iter().filter_map(|p| p["text"].as_str()).collect()),
+            _ => None,
+        }
+    }
+
     /// Every field, in the order of the file.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields

@@ -5,6 +5,8 @@ mod drawing;
 mod eval;
 mod generate;
 mod lines;
+mod judges;
+mod label;
 mod losses;
 mod sample;
 mod train;
@@ -14,6 +16,7 @@ use duel_train::Error;
 use eval::Eval;
 use generate::Generate;
 use sample::Sample;
+use label::Label;
 use std::process::ExitCode;
 use train::Train;
 
@@ -35,6 +38,8 @@ enum Command {
     Generate(Generate),
     /// Draw completions of the prompts of a file
     Sample(Sample),
+    /// Judge responses, by words, a program, a model or the truth: scores, pairs, the best of N
+    Label(Box<Label>),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -52,6 +57,7 @@ fn command() -> ExitCode {
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

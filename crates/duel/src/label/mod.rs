@@ -1,0 +1,328 @@
+//! `duel label`: responses in, what a judge says of them out, as rows that `duel train` reads.
+
+mod format;
+mod journal;
+mod summary;
+
+use crate::judges::{self, JudgeSettings};
+use clap::Args;
+use duel_data::Candidates;
+use duel_judge::{Answer, Case, Judge, Prompt, Reviser, Says, Tally, Turn, open, verdicts};
+use duel_train::report::progress::Progress;
+use duel_train::{Error, signal};
+use format::{Format, Labels, Pairs, Writer};
+use journal::Journal;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use summary::Summary;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Its arguments.
+#[derive(Args)]
+pub struct Label {
+    /// Responses to judge, .jsonl or .json: {prompt, completions} as `duel sample` writes it, {prompt, responses}, or
+    /// {prompt, chosen, rejected}
+    #[arg(long, value_name = "FILE")]
+    dataset: PathBuf,
+    /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth or model:FOLDER
+    #[arg(long, value_name = "NAME")]
+    judge: String,
+    /// What is written; each is what `duel train` reads
+    #[arg(long, value_enum, default_value = "scored")]
+    format: Format,
+    /// Where to; a run that was stopped continues with the same command [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Of pairs: which of a row's are written [default: best_worst]
+    #[arg(long, value_enum)]
+    pairs: Option<Pairs>,
+    /// Of pairs: how they are labelled [default: deterministic]
+    #[arg(long, value_enum)]
+    labels: Option<Labels>,
+    /// Draws labels [default: 42]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Of unpaired rows: scores above it are good, below it bad [default: 0.5 of win rates]
+    #[arg(long, allow_negative_numbers = true)]
+    threshold: Option<f64>,
+    /// What a response that was cut by the limit of tokens loses of its score [default: 0]
+    #[arg(long)]
+    missing_eos_penalty: Option<f64>,
+    /// Rows that are judged at a time; a run that is killed judges no more than these again
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    batch_size: u64,
+    #[command(flatten)]
+    settings: JudgeSettings,
+}
+
+/// Who works on the rows.
+enum Worker {
+    Judge(Box<dyn Judge>),
+    Reviser(Reviser),
+}
+
+impl Worker {
+    fn describe(&self) -> String {
+        match self {
+            Worker::Judge(judge) => judge.describe(),
+            Worker::Reviser(reviser) => reviser.describe(),
+        }
+    }
+
+    fn identity(&self) -> String {
+        match self {
+            Worker::Judge(judge) => judge.identity(),
+            Worker::Reviser(reviser) => reviser.identity(),
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        match self {
+            Worker::Judge(judge) => judge.tally(),
+            Worker::Reviser(reviser) => reviser.tally(),
+        }
+    }
+}
+
+impl Label {
+    /// Judges every row.
+    ///
+    /// # Errors
+    /// The first row that cannot be judged, or what the judge or the output came to grief over; or that it was stopped.
+    pub fn run(self) -> Result<(), Error> {
+        signal::listen();
+        let mut worker = self.worker()?;
+        let writer = self.writer(&worker)?;
+        // The whole file is checked before the first row is judged, which may cost money.
+        let (hash, rows) = looked_through(&self.dataset, self.format)?;
+        let made_of = self.made_of(&worker, &writer, &hash);
+        let mut journal = self.output.as_deref().map(|path| Journal::open(path, &made_of)).transpose()?;
+        let done = journal.as_ref().map_or(0, |journal| journal.done);
+        let mut summary = journal.as_ref().map_or(Summary::default(), |journal| journal.summary.clone());
+        let before = summary.tally;
+        let mut progress = Progress::new("labelling", "rows", done, rows);
+        let mut work = |batch: &mut Vec<Candidates>| -> Result<(), Error> {
+            if signal::interrupted() {
+                return Err(stopped(self.output.is_some()));
+            }
+            let (n, cases) = (batch.len() as u64, batch.iter().map(case).collect::<Vec<_>>());
+            let failed = |e| match e {
+                duel_judge::Error::Stopped => stopped(self.output.is_some()),
+                e => judges::failed(e),
+            };
+            let mut lines = String::new();
+            match &mut worker {
+                Worker::Judge(judge) => {
+                    let verdicts = verdicts(judge.as_mut(), &cases).map_err(failed)?;
+                    for (row, verdict) in batch.iter().zip(verdicts) {
+                        lines += &writer.rows(row, verdict, &mut summary);
+                    }
+                }
+                Worker::Reviser(reviser) => {
+                    for (row, revised) in batch.iter().zip(reviser.revise(&cases).map_err(failed)?) {
+                        let texts: Vec<_> = revised.into_iter().map(|r| r.map(|r| r.text)).collect();
+                        lines += &format::revisions(row, &texts, &mut summary);
+                    }
+                }
+            }
+            summary.rows += n;
+            summary.empty += batch.iter().map(|row| row.empty as u64).sum::<u64>();
+            summary.tally = before;
+            summary.tally += worker.tally();
+            match &mut journal {
+                Some(journal) => journal.add(n, &lines, &summary)?,
+                None => std::io::stdout()
+                    .write_all(lines.as_bytes())
+                    .map_err(|e| Error::new(format!("standard output: {e}")))?,
+            }
+            batch.clear();
+            progress.advance(n);
+            Ok(())
+        };
+        in_batches(&self.dataset, done, self.batch_size as usize, &mut work)?;
+        drop(progress);
+        if writer.penalty > 0.0 && summary.truncated == 0 && summary.endless > 0 {
+            eprintln!(
+                "note: no row says `finish_reason`: \"length\", and so missing_eos_penalty had no effect"
+            );
+        }
+        eprintln!("{}", summary.line(&worker.describe()));
+        Ok(())
+    }
+
+    fn worker(&self) -> Result<Worker, Error> {
+        let JudgeSettings(settings) = &self.settings;
+        let settings = match (&self.output, self.judge.starts_with("http")) {
+            // What was asked once is not asked again, however the run ends.
+            (Some(output), true) => {
+                settings.clone().or("judge_cache", format!("{}.answers", output.display()))
+            }
+            _ => settings.clone(),
+        };
+        if self.format != Format::Revisions {
+            let judge = open(&self.judge, &settings, &judges::makers(), &judges::stop());
+            return judge.map(Worker::Judge).map_err(judges::failed);
+        }
+        let url = match self.judge.split_once(':') {
+            Some(("http", url)) if !url.starts_with("//") => url,
+            Some(("http" | "https", _)) => &self.judge,
+            _ => {
+                return Err(Error::new(format!(
+                    "the format revisions needs a judge that writes, http:URL, and `{}` is none",
+                    self.judge
+                )));
+            }
+        };
+        let reviser = Reviser::new(url, &settings, judges::stop());
+        reviser.map(Worker::Reviser).map_err(judges::failed)
+    }
+
+    /// What is written, if all that is said of it has an effect.
+    fn writer(&self, worker: &Worker) -> Result<Writer, Error> {
+        let scores = matches!(worker, Worker::Judge(judge) if judge.says() == Says::Scores);
+        let (pairs, drawn) = (self.format == Format::Pairs, self.labels == Some(Labels::Drawn));
+        let idle = [
+            ("--pairs", self.pairs.is_some() && !pairs, "with --format pairs"),
+            ("--labels", self.labels.is_some() && !pairs, "with --format pairs"),
+            ("--seed", self.seed.is_some() && !drawn, "with --labels drawn"),
+            (
+                "--threshold",
+                self.threshold.is_some() && self.format != Format::Unpaired,
+                "with --format unpaired",
+            ),
+            (
+                "--missing-eos-penalty",
+                self.missing_eos_penalty.is_some() && !scores,
+                "of a judge that gives scores",
+            ),
+        ];
+        if let Some((flag, _, only)) = idle.iter().find(|(_, idle, _)| *idle) {
+            return Err(Error::new(format!("{flag} has an effect only {only}; leave it out")));
+        }
+        if self.threshold.is_none() && self.format == Format::Unpaired && scores {
+            return Err(Error::new(
+                "--format unpaired needs --threshold: the score above which a response is good; 0 of log-odds",
+            ));
+        }
+        let penalty = self.missing_eos_penalty.unwrap_or(0.0);
+        let threshold = self.threshold.unwrap_or(0.5);
+        if !(0.0..=1e9).contains(&penalty) || !threshold.is_finite() {
+            return Err(Error::new("--missing-eos-penalty is at least 0, and --threshold a finite number"));
+        }
+        Ok(Writer {
+            format: self.format,
+            pairs: self.pairs.unwrap_or_default(),
+            labels: self.labels.unwrap_or_default(),
+            seed: self.seed.unwrap_or(42),
+            threshold,
+            penalty,
+            judge: self.judge.clone(),
+        })
+    }
+
+    /// What decides the output, by names that a user knows.
+    fn made_of(&self, worker: &Worker, writer: &Writer, hash: &str) -> Map<String, Value> {
+        let how =
+            format!("{:?}", (writer.pairs, writer.labels, writer.seed, writer.threshold, writer.penalty));
+        let all = [
+            ("dataset", json!(hash)),
+            ("judge", json!(worker.identity())),
+            ("format", json!(format!("{:?}", self.format))),
+            ("choice of --pairs, --labels, --seed, --threshold and --missing-eos-penalty", json!(how)),
+        ];
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+fn stopped(resumable: bool) -> Error {
+    Error::new(match resumable {
+        true => "stopped; the same command continues",
+        false => "stopped; with --output the same command would continue",
+    })
+}
+
+/// A row as judges have it.
+fn case(row: &Candidates) -> Case {
+    let prompt = match &row.turns[..] {
+        [] => Prompt::Text(String::new()),
+        [(None, text)] => Prompt::Text(text.clone()),
+        turns => {
+            let turn = |(role, text): &(Option<String>, String)| Turn {
+                role: role.clone().unwrap_or_default(),
+                text: text.clone(),
+            };
+            Prompt::Chat(turns.iter().map(turn).collect())
+        }
+    };
+    let answer = |r: &duel_data::Candidate| Answer {
+        text: r.text.clone(),
+        tokens: r.tokens.clone(),
+        truncated: r.truncated == Some(true),
+    };
+    Case { prompt, answers: row.responses.iter().map(answer).collect() }
+}
+
+/// A hash of the file, and how many rows it has; each can be judged, and written in this format.
+fn looked_through(path: &Path, format: Format) -> Result<(String, u64), Error> {
+    let mut rows = 0;
+    let mut unseen = false;
+    Candidates::each(path, |row| {
+        rows += 1;
+        unseen |= row.columns.contains_key("tools") || row.columns.contains_key("documents");
+        let alone = matches!(format, Format::Best | Format::Unpaired | Format::Scored);
+        match row.prompt.is_none() && alone {
+            true => Err(duel_data::Error::Row {
+                file: Some(path.to_owned()),
+                row: row.row,
+                message: "has no `prompt`, which only pairs can be without; give it, or use --format pairs"
+                    .into(),
+            }),
+            false => Ok(()),
+        }
+    })?;
+    if unseen {
+        eprintln!("note: judges are not shown `tools` and `documents`; they stay in the rows");
+    }
+    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
+    let (mut file, mut hash, mut block) = (File::open(path).map_err(failed)?, Xxh3::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut block).map_err(failed)? {
+            0 => return Ok((format!("{:032x}", hash.digest128()), rows)),
+            n => hash.update(&block[..n]),
+        }
+    }
+}
+
+/// Hands `work` the rows after the first `done`, so many at a time. It empties what it is given.
+fn in_batches(
+    path: &Path,
+    done: u64,
+    size: usize,
+    work: &mut dyn FnMut(&mut Vec<Candidates>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut seen, mut batch, mut failed) = (0, Vec::with_capacity(size), None);
+    let read = Candidates::each(path, |row| {
+        seen += 1;
+        if seen > done {
+            batch.push(row);
+        }
+        if batch.len() < size {
+            return Ok(());
+        }
+        work(&mut batch).map_err(|e| {
+            failed = Some(e);
+            // Ends the reading; `failed` is the error.
+            duel_data::Error::Data(String::new())
+        })
+    });
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
+    read?;
+    match batch.is_empty() {
+        true => Ok(()),
+        false => work(&mut batch),
+    }
+}

@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod case;
+mod error;
+#[cfg(feature = "http")]
+mod http;
+mod judge;
+mod lexicon;
+mod name;
+mod opinion;
+mod program;
+mod settings;
+mod verdict;
+
+pub use case::{Answer, Case, Pair, Prompt, Turn};
+pub use error::{Error, Result, Stop};
+#[cfg(feature = "http")]
+pub use http::{Http, Reviser, Revision};
+pub use judge::{Judge, Says, Tally};
+pub use lexicon::Lexicon;
+pub use name::{Maker, built_in, open};
+pub use opinion::{Opinion, logit, preference, sigmoid, win_rates};
+pub use program::Program;
+pub use settings::{KEYS, Key, Scale, Settings};
+pub use verdict::{Verdict, verdicts};
