@@ -1,0 +1,480 @@
+//! `duel label`: what it writes, that `duel train` reads it, and that no end of a process costs what was judged.
+
+mod common;
+#[path = "../../judge/tests/common/server.rs"]
+mod server;
+
+use common::{Ended, Run, Temp, interrupt, write_lines};
+use duel_experiments::grammar;
+use serde_json::{Value, json};
+use server::{Act, Request, Server};
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A `duel label` command line, from `in.jsonl` to `out.jsonl` of a folder.
+#[derive(Clone)]
+struct Labelling {
+    options: Vec<(String, String)>,
+    output: PathBuf,
+}
+
+impl Labelling {
+    fn new(temp: &Temp, judge: impl Display) -> Self {
+        let new = Labelling { options: Vec::new(), output: temp.path("out.jsonl") };
+        let output = new.output.display().to_string();
+        new.set("dataset", temp.path("in.jsonl").display()).set("judge", judge).set("output", output)
+    }
+
+    fn set(mut self, key: &str, value: impl Display) -> Self {
+        self.options.retain(|(k, _)| k != key);
+        self.options.push((key.into(), value.to_string()));
+        self
+    }
+
+    fn to(mut self, temp: &Temp, name: &str) -> Self {
+        self.output = temp.path(name);
+        let output = self.output.display().to_string();
+        self.set("output", output)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        command.arg("label").args(self.options.iter().map(|(k, v)| format!("--{k}={v}")));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn go(&self) -> Ended {
+        Ended::of(self.command().output().unwrap())
+    }
+
+    /// Runs to a good end: the rows that are there then, and what was said.
+    fn ok(&self) -> (Vec<Value>, String) {
+        let ended = self.go();
+        assert_eq!(ended.code, Some(0), "{:?}:\n{}", self.options, ended.stderr);
+        let text = fs::read_to_string(&self.output).unwrap();
+        (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), ended.stderr)
+    }
+
+    fn bytes(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+}
+
+const PROMPTS: [&str; 2] = ["i watched this film", "we saw it"];
+
+/// Reviews by their first words, each with `k` samples.
+fn samples(rows: usize, k: usize) -> Vec<Value> {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let row = |i: usize| {
+        let completions: Vec<Value> = (0..k)
+            .map(|k| {
+                let review = grammar::sample_review(&mut rng);
+                json!({"text": format!(" {review}"), "tokens": [k, 2], "logps": [-1.0, -0.5], "finish_reason": "stop"})
+            })
+            .collect();
+        json!({"prompt": PROMPTS[i % 2], "completions": completions, "id": i})
+    };
+    (0..rows).map(row).collect()
+}
+
+fn lexicon(temp: &Temp) -> String {
+    let path = temp.path("words.tsv");
+    fs::write(&path, "good\t1\nfine\t0.5\nbad\t-1\nsad\t-1\n").unwrap();
+    format!("lexicon:{}", path.display())
+}
+
+#[test]
+fn every_format_is_what_train_reads() {
+    let temp = Temp::with_model("label-train");
+    write_lines(&temp.path("in.jsonl"), samples(12, 4));
+    let server = Server::start(|_, request| {
+        Act::Say(match request.text() {
+            t if t.contains("[Critique]") => "the film was superb .".into(),
+            _ => "It is not superb.".into(),
+        })
+    });
+    for (format, judge, more, method) in [
+        ("scored", "truth", None, "dpo"),
+        ("pairs", "truth", None, "dpo"),
+        ("pairs", "truth", Some(("pairs", "all")), "reward"),
+        ("pairs", "truth", Some(("labels", "drawn")), "dpo"),
+        ("best", "truth", None, "sft"),
+        ("unpaired", "truth", Some(("threshold", "0")), "kto"),
+        ("revisions", server.url.as_str(), Some(("judge-model", "m")), "dpo"),
+    ] {
+        let name = format!("{format}-{method}-{}", more.map_or("", |(key, _)| key));
+        let mut run = Labelling::new(&temp, judge).set("format", format).to(&temp, &format!("{name}.jsonl"));
+        if let Some((key, value)) = more {
+            run = run.set(key, value);
+        }
+        let (rows, said) = run.ok();
+        assert!(
+            rows.len() >= 10 && said.contains("12 rows judged by "),
+            "{name}: {} rows\n{said}",
+            rows.len()
+        );
+        assert!(
+            rows.iter().all(|row| PROMPTS.contains(&row["prompt"].as_str().unwrap()) && row["id"].is_u64())
+        );
+        let train = Run::new(&temp, &name).set("dataset", run.output.display()).set("max-steps", 1);
+        train.set("method", method).set("per-device-train-batch-size", 4).ok();
+    }
+}
+
+/// Scores 1.5, 0.5, 0.5 and -1; then two of 1, one of them cut; then one alone.
+fn rows() -> Vec<Value> {
+    vec![
+        json!({"prompt": "p", "responses": ["good fine", "fine", "so fine", "bad"], "scores": [4, 3, 3, 5]}),
+        json!({"prompt": "q", "completions": [
+            {"text": "good", "finish_reason": "stop"}, {"text": "so good", "finish_reason": "length"}, {"text": ""}
+        ]}),
+        json!({"prompt": "r", "completions": [{"text": "sad", "finish_reason": "stop"}]}),
+        json!({"prompt": "s", "chosen": "good", "rejected": "bad"}),
+    ]
+}
+
+#[test]
+fn what_is_written_follows_from_the_scores() {
+    let temp = Temp::new("label-formats");
+    write_lines(&temp.path("in.jsonl"), rows());
+    let judge = lexicon(&temp);
+    let run = |name: &str| Labelling::new(&temp, &judge).to(&temp, name);
+    // The first row comes best first by the scores that it had.
+    let (scored, said) = run("scored").ok();
+    assert_eq!(
+        scored,
+        [
+            json!({"prompt": "p", "responses": ["bad", "good fine", "fine", "so fine"], "scores": [-1.0, 1.5, 0.5, 0.5], "judge": judge}),
+            json!({"prompt": "q", "responses": ["good", "so good"], "scores": [1.0, 1.0], "judge": judge}),
+            json!({"prompt": "s", "responses": ["good", "bad"], "scores": [1.0, -1.0], "judge": judge}),
+        ]
+    );
+    // Nine scores, of which the sum is 2.5 and that of the squares 8.75. Of the first row's five known pairs three are
+    // wrong, of the last row's one none.
+    assert!(
+        said.contains("4 rows judged by the lexicon") && said.contains("3 written; scores 0.2778 +- 1.0035"),
+        "{said}"
+    );
+    assert!(said.contains("1 rows without anything to write; 1 empty responses left out"), "{said}");
+    assert!(said.contains("agreement with the input's order 50.0 % of 6 pairs"), "{said}");
+
+    let (pairs, said) = run("pairs").set("format", "pairs").ok();
+    assert_eq!(
+        pairs,
+        [
+            json!({"prompt": "p", "chosen": "good fine", "rejected": "bad", "margin": 2.5}),
+            json!({"prompt": "s", "chosen": "good", "rejected": "bad", "margin": 2.0}),
+        ]
+    );
+    assert!(said.contains("1 ties left out"), "{said}");
+    let (all, said) =
+        run("all").set("format", "pairs").set("pairs", "all").set("missing-eos-penalty", 0.25).ok();
+    let margins: Vec<f64> = all.iter().map(|row| row["margin"].as_f64().unwrap()).collect();
+    assert_eq!(margins, [2.5, 1.5, 1.5, 1.0, 1.0, 0.25, 2.0]);
+    assert_eq!((&all[5]["chosen"], &all[5]["rejected"]), (&json!("good"), &json!("so good")));
+    assert!(said.contains("1 ties left out") && said.contains("1 truncated responses penalised"), "{said}");
+    // The penalty is no part of what the judge says.
+    assert!(said.contains("scores 0.2778"), "{said}");
+
+    let (best, said) = run("best").set("format", "best").ok();
+    let completions: Vec<&Value> = best.iter().map(|row| &row["completion"]).collect();
+    assert_eq!(completions, ["good fine", "good", "sad", "good"]);
+    assert!(said.contains("1 ties"), "{said}");
+    let (unpaired, said) = run("unpaired").set("format", "unpaired").set("threshold", 0.5).ok();
+    let labels: Vec<bool> = unpaired.iter().map(|row| row["label"].as_bool().unwrap()).collect();
+    assert_eq!(labels, [false, true, true, true, false, true, false]);
+    assert!(said.contains("2 ties left out"), "{said}");
+
+    let to_stdout = Command::new(env!("CARGO_BIN_EXE_duel"))
+        .args(["label", "--judge", &judge, "--dataset"])
+        .arg(temp.path("in.jsonl"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(to_stdout.stdout).unwrap(), run("scored").bytes());
+}
+
+#[test]
+fn labels_are_drawn_with_the_probability_that_scores_say() {
+    let temp = Temp::new("label-drawn");
+    let row = |i: usize| json!({"prompt": format!("p{i}"), "responses": ["good", "fine", "fine"]});
+    write_lines(&temp.path("in.jsonl"), (0..2000).map(row));
+    let run = Labelling::new(&temp, lexicon(&temp))
+        .set("format", "pairs")
+        .set("pairs", "all")
+        .set("labels", "drawn");
+    let (rows, said) = run.ok();
+    // The same twice says nothing, whatever is drawn.
+    assert_eq!(rows.len(), 4000);
+    assert!(
+        said.contains("2000 ties left out") && rows.iter().all(|row| row.get("margin").is_none()),
+        "{said}"
+    );
+    let won = rows.iter().filter(|row| row["chosen"] == "good").count() as f64 / 4000.0;
+    // sigmoid(1/2) = 0.6225 with a standard error of 0.0077.
+    assert!((won - 0.6225).abs() < 4.0 * 0.0077, "{won}");
+    let again = run.clone().to(&temp, "again");
+    again.ok();
+    assert_eq!(again.bytes(), run.bytes());
+    let other = run.clone().set("seed", 7).to(&temp, "other");
+    other.ok();
+    assert_ne!(other.bytes(), run.bytes());
+}
+
+#[test]
+fn what_is_unjudged_is_left_out_and_counted() {
+    let temp = Temp::new("label-unjudged");
+    let script = r#"read hello; echo '{"protocol": "duel-judge", "version": 1, "tasks": ["compare"]}'
+        while read line; do
+            id=${line#*\"id\":}; id=${id%%,*}
+            case "$line" in
+                *odd*) echo "{\"id\": $id, \"error\": \"too odd\"}" ;;
+                *'"low","high"'*) echo "{\"id\": $id, \"preference\": 0.1}" ;;
+                *) echo "{\"id\": $id, \"preference\": 0.5}" ;;
+            esac
+        done"#;
+    fs::write(temp.path("judge.sh"), script).unwrap();
+    write_lines(
+        &temp.path("in.jsonl"),
+        [
+            json!({"prompt": "p", "responses": ["low", "high", "odd"]}),
+            json!({"prompt": "q", "responses": ["odd", "low"]}),
+            json!({"prompt": "r", "responses": ["low", "mid"]}),
+        ],
+    );
+    let judge = format!("program:sh '{}'", temp.path("judge.sh").display());
+    let run = |name: &str| Labelling::new(&temp, &judge).to(&temp, name);
+    let (scored, said) = run("scored").ok();
+    assert_eq!(
+        scored,
+        [
+            json!({"prompt": "p", "responses": ["low", "high"], "scores": [0.3, 0.7], "judge": judge}),
+            json!({"prompt": "r", "responses": ["low", "mid"], "scores": [0.5, 0.5], "judge": judge}),
+        ]
+    );
+    assert!(said.contains("3 unjudged and left out (the first: too odd)"), "{said}");
+    let (pairs, said) = run("pairs").set("format", "pairs").set("pairs", "all").ok();
+    assert_eq!(pairs, [json!({"prompt": "p", "chosen": "high", "rejected": "low"})]);
+    assert!(said.contains("1 ties left out") && said.contains("5 requests"), "{said}");
+}
+
+/// Says that the answer with the larger number is better.
+fn larger(request: &Request) -> Act {
+    let number = |label: &str| -> u64 {
+        let at = request.text().find(label).unwrap() + label.len();
+        request.text()[at..].split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let first = number("[Answer A]") > number("[Answer B]");
+    Act::Say(format!("Verdict: {}", if first { "A" } else { "B" }))
+}
+
+fn numbered(temp: &Temp, rows: usize) {
+    let row = |i: usize| json!({"prompt": format!("p{i}"), "responses": [(7 * i % 5).to_string(), "9", "6"]});
+    write_lines(&temp.path("in.jsonl"), (0..rows).map(row));
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn killed_and_resumed_it_asks_for_no_answer_again() {
+    let temp = Temp::new("label-killed");
+    numbered(&temp, 12);
+    let hangs = Arc::new(AtomicBool::new(true));
+    let flag = hangs.clone();
+    // Three pairs of a row in two orders each: the 34th question is in the sixth row, the third batch of two.
+    let server = Server::start(move |number, request| match number {
+        33 if flag.load(Ordering::Relaxed) => Act::Hang(Duration::from_secs(600)),
+        _ => larger(request),
+    });
+    let run = Labelling::new(&temp, &server.url)
+        .set("judge-model", "m")
+        .set("judge-concurrency", 1)
+        .set("batch-size", 2);
+    let run = run.set("format", "pairs");
+    let mut child = run.command().spawn().unwrap();
+    let cache = temp.path("out.jsonl.answers");
+    let lines = || fs::read_to_string(&cache).map_or(0, |text| text.lines().count());
+    until("33 answers are kept", || lines() == 33 && server.asked().len() == 34);
+    // Another one is told that the output is being written.
+    let error = run.go().error().to_owned();
+    assert!(error.contains("another `duel label` is writing it"), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(run.bytes().lines().count(), 4, "two batches are whole");
+
+    hangs.store(false, Ordering::Relaxed);
+    let (rows, said) = run.ok();
+    assert_eq!(rows.len(), 12);
+    let asked = server.asked();
+    let distinct: HashSet<String> = asked.iter().map(|r| r.body.to_string()).collect();
+    assert_eq!((asked.len(), distinct.len()), (12 * 6 + 1, 12 * 6), "only the one that was not answered");
+    // Two batches were whole; of the third nine answers were kept, and what it had counted went with it.
+    assert!(said.contains("63 requests, 9 answers from the cache"), "{said}");
+    assert!(
+        said.contains("12 rows judged by m at") && said.contains("the answer shown first won 50.0 %"),
+        "{said}"
+    );
+
+    // Once more there is nothing to do; undisturbed it is the same.
+    let before = run.bytes();
+    run.ok();
+    assert_eq!((server.asked().len(), run.bytes()), (12 * 6 + 1, before.clone()));
+    let whole = run.clone().to(&temp, "whole.jsonl");
+    whole.ok();
+    assert_eq!(whole.bytes(), before);
+}
+
+#[test]
+fn an_interrupted_one_says_how_to_go_on() {
+    let temp = Temp::new("label-interrupted");
+    numbered(&temp, 4);
+    let hangs = Arc::new(AtomicBool::new(true));
+    let flag = hangs.clone();
+    let server = Server::start(move |number, request| match number {
+        8 if flag.load(Ordering::Relaxed) => Act::Hang(Duration::from_secs(600)),
+        _ => larger(request),
+    });
+    let run = Labelling::new(&temp, &server.url)
+        .set("judge-model", "m")
+        .set("judge-concurrency", 1)
+        .set("batch-size", 1);
+    let child = run.command().spawn().unwrap();
+    until("it hangs", || server.asked().len() == 9);
+    interrupt(&child);
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped; the same command continues"), "{}", ended.stderr);
+    hangs.store(false, Ordering::Relaxed);
+    assert_eq!(run.ok().0.len(), 4);
+    assert_eq!(server.asked().len(), 4 * 6 + 1);
+}
+
+#[test]
+fn files_torn_anywhere_are_made_whole() {
+    let temp = Temp::new("label-torn");
+    write_lines(&temp.path("in.jsonl"), samples(6, 2));
+    let run = Labelling::new(&temp, "truth").set("batch-size", 2);
+    run.ok();
+    let journal = temp.path("out.jsonl.journal");
+    let (output, record) = (fs::read(&run.output).unwrap(), fs::read(&journal).unwrap());
+    for part in 0..=12 {
+        let cut = |bytes: &[u8]| bytes[..bytes.len() * part / 12].to_vec();
+        // The journal ahead of the output, as after a crash of the machine; and behind it, as after a kill.
+        let first = record.iter().position(|b| *b == b'\n').unwrap() + 1;
+        let behind = [&record[..first], &cut(&record[first..])].concat();
+        for (output, record) in [(cut(&output), record.clone()), (output.clone(), behind)] {
+            fs::write(&run.output, output).unwrap();
+            fs::write(&journal, record).unwrap();
+            let (rows, said) = run.ok();
+            assert!(fs::read(&run.output).unwrap() == output_of(&temp, &run), "part {part}");
+            assert!(rows.len() == 6 && said.contains("6 rows judged"), "part {part}: {said}");
+        }
+    }
+    assert_eq!(fs::read(&run.output).unwrap(), output);
+}
+
+/// What an undisturbed run writes.
+fn output_of(temp: &Temp, run: &Labelling) -> Vec<u8> {
+    let whole = run.clone().to(temp, "whole.jsonl");
+    if !whole.output.exists() {
+        whole.ok();
+    }
+    fs::read(&whole.output).unwrap()
+}
+
+#[test]
+fn another_judge_or_file_is_an_error() {
+    let temp = Temp::new("label-other");
+    write_lines(&temp.path("in.jsonl"), samples(4, 2));
+    let run = Labelling::new(&temp, "truth");
+    run.ok();
+    let error = |run: Labelling| run.go().error().to_owned();
+    let other = error(run.clone().set("judge", lexicon(&temp)));
+    assert!(
+        other.contains("out.jsonl: was begun with another judge (\"truth LogOdds\", now \"lexicon"),
+        "{other}"
+    );
+    assert!(error(run.clone().set("judge-scale", "probability")).contains("another judge"));
+    assert!(error(run.clone().set("format", "pairs")).contains("was begun with another format"));
+    assert!(error(run.clone().set("missing-eos-penalty", 1)).contains("another choice of --pairs"));
+    write_lines(&temp.path("in.jsonl"), samples(5, 2));
+    assert!(error(run.clone()).contains("was begun with another dataset"));
+    fs::write(temp.path("mine.jsonl"), "{}\n").unwrap();
+    let mine = error(run.to(&temp, "mine.jsonl"));
+    assert!(
+        mine.contains("mine.jsonl: is there already, and no `duel label` that could be continued"),
+        "{mine}"
+    );
+    assert_eq!(fs::read_to_string(temp.path("mine.jsonl")).unwrap(), "{}\n");
+}
+
+#[test]
+fn what_is_wrong_is_one_error_before_a_question_is_asked() {
+    let temp = Temp::new("label-wrong");
+    let server = Server::start(|_, request| larger(request));
+    let error = |rows: &[Value], judge: &str, said: &[(&str, &str)]| {
+        write_lines(&temp.path("in.jsonl"), rows);
+        let run = said.iter().fold(Labelling::new(&temp, judge), |run, (key, value)| run.set(key, value));
+        run.go().error().to_owned()
+    };
+    let good = json!({"prompt": "p", "responses": ["1", "2"]});
+    let (url, model) = (server.url.as_str(), ("judge-model", "m"));
+    let broken = error(&[good.clone(), json!({"prompt": "p"})], url, &[model]);
+    assert!(
+        broken.contains("in.jsonl: row 2: has the columns `prompt`, and no responses to judge"),
+        "{broken}"
+    );
+    assert!(error(&[], url, &[model]).contains("in.jsonl: there are no rows to judge"));
+    assert_eq!(server.asked().len(), 0);
+
+    let row = std::slice::from_ref(&good);
+    for (judge, said, expected) in [
+        (
+            "oracle",
+            vec![],
+            "there is no judge `oracle`; a judge is one of lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER",
+        ),
+        (url, vec![], "needs `judge_model`"),
+        ("truth", vec![("judge-timeout", "3")], "`judge_timeout` has no effect on the judge `truth`"),
+        ("truth", vec![("pairs", "all")], "--pairs has an effect only with --format pairs"),
+        ("truth", vec![("seed", "1"), ("format", "pairs")], "--seed has an effect only with --labels drawn"),
+        ("truth", vec![("threshold", "1")], "--threshold has an effect only with --format unpaired"),
+        ("truth", vec![("format", "unpaired")], "--format unpaired needs --threshold"),
+        ("truth", vec![("format", "revisions")], "needs a judge that writes, http:URL, and `truth` is none"),
+        (
+            url,
+            vec![model, ("missing-eos-penalty", "1")],
+            "--missing-eos-penalty has an effect only of a judge that gives",
+        ),
+        ("truth", vec![("missing-eos-penalty", "-1")], "--missing-eos-penalty is at least 0"),
+    ] {
+        let error = error(row, judge, &said);
+        assert!(error.contains(expected), "{error}");
+    }
+    let texts = json!({"chosen": "Q a", "rejected": "Q b"});
+    assert!(
+        error(&[texts], "truth", &[]).contains("row 1: has no `prompt`, which only pairs can be without")
+    );
+
+    fs::write(
+        temp.path("nan.sh"),
+        r#"read hello; echo '{"protocol": "duel-judge", "version": 1, "tasks": ["score"]}'
+        read line; echo '{"id": 0, "scores": [NaN, 1]}'; cat > /dev/null"#,
+    )
+    .unwrap();
+    let nan = error(row, &format!("program:sh '{}'", temp.path("nan.sh").display()), &[]);
+    assert!(nan.contains("is wrong in its line 2, which is no JSON, which has no NaN"), "{nan}");
+}
