@@ -146,8 +146,8 @@ fn listed(turns: &[Message]) -> Value {
 fn words(message: &Message) -> std::result::Result<String, String> {
     message.text().ok_or_else(|| {
         format!(
-            "has a message of `{}` without text (a call of a tool, for one), which no judge could read; leave it out, or \
-             write it into the text",
+            "has a message of `{}` without text (a call of a tool, for one), which no judge could read; leave it out, \
+             or write it into the text",
             message.role()
         )
     })

@@ -26,6 +26,7 @@ fn texts(row: &Candidates) -> Vec<&str> {
 #[test]
 fn every_shape_has_its_responses() {
     let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let answer = |text: &str| turn("assistant", text);
     let rows = [
         json!({"prompt": "Q", "completions": [
             {"text": "a", "tokens": [5, 2], "logps": [-0.5, -0.1], "finish_reason": "stop"},
@@ -36,8 +37,8 @@ fn every_shape_has_its_responses() {
         json!({"prompt": "Q", "responses": ["b", "a"], "scores": [1, 2], "judge": "old"}),
         json!({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": 2}),
         json!({"chosen": "Q a", "rejected": "Q b"}),
-        json!({"prompt": [turn("user", "Q")], "chosen": [turn("assistant", "a")], "rejected": "b", "tools": [{"name": "f"}]}),
-        json!({"chosen": [turn("user", "Q"), turn("assistant", "a")], "rejected": [turn("user", "Q"), turn("assistant", "b")], "system": "S"}),
+        json!({"prompt": [turn("user", "Q")], "chosen": [answer("a")], "rejected": "b", "tools": [{"name": "f"}]}),
+        json!({"chosen": [turn("user", "Q"), answer("a")], "rejected": [turn("user", "Q"), answer("b")], "system": "S"}),
     ];
     let all = candidates(&rows).unwrap();
     assert_eq!(all.iter().map(|r| r.row).collect::<Vec<_>>(), (1..=rows.len()).collect::<Vec<_>>());
@@ -60,7 +61,7 @@ fn every_shape_has_its_responses() {
     assert_eq!((texts(whole), &whole.prompt, whole.turns.len()), (vec!["Q a", "Q b"], &None, 0));
 
     assert_eq!((texts(chat), chat.turns[0].clone()), (vec!["a", "b"], (Some("user".into()), "Q".into())));
-    assert_eq!(chat.responses[1].said, json!([turn("assistant", "b")]));
+    assert_eq!(chat.responses[1].said, json!([answer("b")]));
     assert_eq!(Value::Object(chat.columns.clone()), json!({"tools": [{"name": "f"}]}));
     assert_eq!(system.prompt, Some(json!([turn("system", "S"), turn("user", "Q")])));
 }
@@ -90,7 +91,7 @@ fn what_cannot_be_judged_is_an_error_that_names_it() {
         (json!({"prompt": [{"role": "user", "content": "Q"}], "responses": [[call], "b"]}), "without text"),
         (json!(["a"]), "starts a JSON array"),
     ] {
-        let error = candidates(&[row.clone()]).unwrap_err().to_string();
+        let error = candidates(std::slice::from_ref(&row)).unwrap_err().to_string();
         assert!(error.contains("samples.jsonl: ") && error.contains(expected), "{row}: {error}");
     }
     assert!(candidates(&[]).unwrap_err().to_string().contains("there are no rows to judge"));

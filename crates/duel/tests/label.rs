@@ -151,7 +151,10 @@ fn what_is_written_follows_from_the_scores() {
     assert_eq!(
         scored,
         [
-            json!({"prompt": "p", "responses": ["bad", "good fine", "fine", "so fine"], "scores": [-1.0, 1.5, 0.5, 0.5], "judge": judge}),
+            json!({
+                "prompt": "p", "responses": ["bad", "good fine", "fine", "so fine"],
+                "scores": [-1.0, 1.5, 0.5, 0.5], "judge": judge
+            }),
             json!({"prompt": "q", "responses": ["good", "so good"], "scores": [1.0, 1.0], "judge": judge}),
             json!({"prompt": "s", "responses": ["good", "bad"], "scores": [1.0, -1.0], "judge": judge}),
         ]
@@ -445,7 +448,7 @@ fn what_is_wrong_is_one_error_before_a_question_is_asked() {
         (
             "oracle",
             vec![],
-            "there is no judge `oracle`; a judge is one of lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER",
+            "no judge `oracle`; a judge is one of lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER",
         ),
         (url, vec![], "needs `judge_model`"),
         ("truth", vec![("judge-timeout", "3")], "`judge_timeout` has no effect on the judge `truth`"),

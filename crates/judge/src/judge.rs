@@ -24,14 +24,14 @@ pub trait Judge: Send {
     fn says(&self) -> Says;
 
     /// A score of every answer, in the order of the cases. A judge that only compares gives mean win rates over all
-    /// pairs of a case ([`scores_by_comparing`]).
+    /// pairs of a case ([`win_rates`]).
     ///
     /// # Errors
     /// The judge as a whole fails, or was stopped.
     fn scores(&mut self, cases: &[Case]) -> Result<Vec<Vec<Opinion>>>;
 
     /// The probability that the first is better, of every pair. A judge that only scores gives 1, 1/2 or 0
-    /// ([`compare_by_scoring`]).
+    /// ([`preference`]).
     ///
     /// # Errors
     /// As [`scores`](Judge::scores).

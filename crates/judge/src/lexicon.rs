@@ -24,8 +24,8 @@ impl Lexicon {
     /// Reads a file of lines `feature<TAB>weight`. The feature `__bias__` is that of every text; it may be missing.
     ///
     /// # Errors
-    /// The file cannot be read, or the first line that is wrong: no tab, no finite weight, a feature that no text has, or
-    /// one that was there before.
+    /// The file cannot be read, or the first line that is wrong: no tab, no finite weight, a feature that no text has,
+    /// or one that was there before.
     pub fn read(path: &Path, scale: Scale) -> Result<Self> {
         let at = path.display();
         let bytes = fs::read(path).map_err(|e| Error::new(format!("{at}: {e}")))?;

@@ -137,7 +137,10 @@ fn scores_and_rubrics_of_ones_own() {
     assert_eq!(judge.says(), Says::Scores);
     // What looks like a place in an answer is a part of the answer.
     let case = Case::new("Q", ["good answer", "{prompt}"]);
-    assert_eq!(judge.scores(&[case.clone()]).unwrap(), [[Opinion::Said(9.0), Opinion::Said(2.0)]]);
+    assert_eq!(
+        judge.scores(std::slice::from_ref(&case)).unwrap(),
+        [[Opinion::Said(9.0), Opinion::Said(2.0)]]
+    );
     assert_eq!(compare(&mut judge, &case).unwrap(), [Opinion::Said(1.0)]);
     let asked = server.asked();
     assert!(asked.iter().any(|r| r.text().contains(": {{x}} Q|{prompt}|\n\nReply with one JSON object")));

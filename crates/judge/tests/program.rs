@@ -124,7 +124,8 @@ fn every_way_to_fail_is_one_error_that_names_it() {
         (answers("loading ..."), "which is no JSON (expected value at line 1 column 1): loading ..."),
         (
             format!("{}; read line; echo CUDA is gone >&2; exit 3", greets("\"score\"")),
-            "left before an answer (0 of 3 are there) came, after its line 1: it ended (exit status: 3); its standard error ends: CUDA is gone",
+            "left before an answer (0 of 3 are there) came, after its line 1: it ended (exit status: 3); its standard \
+             error ends: CUDA is gone",
         ),
         (format!("{}; read line; kill -9 $$", greets("\"score\"")), "it ended (signal: 9"),
         (format!("{}; exec >&-; sleep 60", greets("\"score\"")), "it closed its output and goes on"),

@@ -65,7 +65,7 @@ pub struct Writer {
 impl Writer {
     /// The rows that `row` becomes by `verdict`, a line each; counts what becomes of its responses.
     pub fn rows(&self, row: &Candidates, mut verdict: Verdict, summary: &mut Summary) -> String {
-        verdict.scores.iter().for_each(|score| summary.score(score));
+        summary.verdict(&verdict);
         for (score, response) in verdict.scores.iter_mut().zip(&row.responses) {
             summary.endless += u64::from(response.truncated.is_none());
             if response.truncated == Some(true) && self.penalty > 0.0 {

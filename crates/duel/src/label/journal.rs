@@ -1,8 +1,8 @@
 //! The output, and beside it what of it is whole: a run that was killed continues after the last batch that is.
 //!
 //! A journal is JSON lines. The first says what the output is made of; each other one, which follows a batch, how many
-//! rows of the input are done, how long the output is, and what was counted. On resuming, what the output has beyond the
-//! last such line is cut off: a torn line, or rows of a batch that was not done.
+//! rows of the input are done, how long the output is, and what was counted. On resuming, what the output has beyond
+//! the last such line is cut off: a torn line, or rows of a batch that was not done.
 
 use super::summary::Summary;
 use duel_train::Error;
@@ -30,8 +30,8 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 impl Journal {
-    /// Opens the output `path` with its journal, or makes both; `made_of` is what the output is made of, by names that a
-    /// user knows.
+    /// Opens the output `path` with its journal, or makes both; `made_of` is what the output is made of, by names that
+    /// a user knows.
     ///
     /// # Errors
     /// There is an output without a journal, or one that is made of something else; another process writes it; or the

@@ -60,7 +60,7 @@ pub struct Label {
 /// Who works on the rows.
 enum Worker {
     Judge(Box<dyn Judge>),
-    Reviser(Reviser),
+    Reviser(Box<Reviser>),
 }
 
 impl Worker {
@@ -176,7 +176,7 @@ impl Label {
             }
         };
         let reviser = Reviser::new(url, &settings, judges::stop());
-        reviser.map(Worker::Reviser).map_err(judges::failed)
+        reviser.map(|reviser| Worker::Reviser(Box::new(reviser))).map_err(judges::failed)
     }
 
     /// What is written, if all that is said of it has an effect.

@@ -1,6 +1,6 @@
 //! What labelling counts, from the first row to the last, however many runs that took.
 
-use duel_judge::{Opinion, Tally};
+use duel_judge::{Opinion, Tally, Verdict};
 use serde_json::{Value, json};
 
 /// The counts.
@@ -18,7 +18,7 @@ pub struct Summary {
     squares: f64,
     /// Responses that say nothing.
     pub empty: u64,
-    /// Responses without a score, revisions that were not made.
+    /// Responses without a score, comparisons without a preference, revisions that were not made.
     pub unjudged: u64,
     /// Why the first of these had none.
     pub why: Option<String>,
@@ -38,24 +38,26 @@ pub struct Summary {
 /// The fields that are counted, by name.
 macro_rules! counted {
     ($of:expr, $($field:ident).+) => {
-        (concat!($(stringify!($field), " "),+), &mut $of.$($field).+)
+        (stringify!($($field).+), &mut $of.$($field).+)
     };
 }
 
 impl Summary {
-    /// A score of a response, before any penalty.
-    pub fn score(&mut self, opinion: &Opinion) {
-        match opinion {
-            Opinion::Said(score) => {
-                self.scored += 1;
-                self.sum += score;
-                self.squares += score * score;
+    /// What a judge says of a row: its scores, before any penalty, and what it did not say.
+    pub fn verdict(&mut self, verdict: &Verdict) {
+        for score in verdict.scores.iter().filter_map(Opinion::said) {
+            self.scored += 1;
+            self.sum += score;
+            self.squares += score * score;
+        }
+        for opinion in verdict.compared.as_ref().unwrap_or(&verdict.scores) {
+            if let Opinion::Unjudged(why) = opinion {
+                self.unjudged(why);
             }
-            Opinion::Unjudged(why) => self.unjudged(why),
         }
     }
 
-    /// A response without a score.
+    /// A response or a comparison that has no judgement.
     pub fn unjudged(&mut self, why: &str) {
         self.unjudged += 1;
         self.why.get_or_insert_with(|| why.to_owned());
@@ -67,7 +69,7 @@ impl Summary {
         self.agreed_twice += if p > 0.5 { 2 } else { u64::from(p == 0.5) };
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 18] {
         [
             counted!(self, rows),
             counted!(self, written),
@@ -86,16 +88,15 @@ impl Summary {
             counted!(self, tally.shown),
             counted!(self, tally.first_won_twice),
             counted!(self, tally.both_orders),
+            counted!(self, tally.disagreed),
         ]
     }
 
     /// As a journal has it.
     pub fn to_json(&self) -> Value {
-        let mut all = json!({
-            "sum": self.sum, "squares": self.squares, "why": self.why, "disagreed": self.tally.disagreed
-        });
+        let mut all = json!({"sum": self.sum, "squares": self.squares, "why": self.why});
         for (name, count) in self.clone().counts() {
-            all[name.trim_end()] = json!(*count);
+            all[name] = json!(*count);
         }
         all
     }
@@ -108,9 +109,8 @@ impl Summary {
             why: value["why"].as_str().map(str::to_owned),
             ..Summary::default()
         };
-        all.tally.disagreed = value["disagreed"].as_u64()?;
         for (name, count) in all.counts() {
-            *count = value[name.trim_end()].as_u64()?;
+            *count = value[name].as_u64()?;
         }
         Some(all)
     }

@@ -9,6 +9,7 @@ use duel_random::{at, fraction};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -53,6 +54,8 @@ struct Shared {
     retries: u32,
     backoff: Duration,
     stop: Stop,
+    /// There will be no more answers: something failed as a whole, or nobody waits.
+    over: AtomicBool,
 }
 
 /// The threads.
@@ -85,6 +88,7 @@ impl Crew {
             retries: settings.number("judge_retries", 5, 0..=100)?,
             backoff: Duration::from_secs_f64(settings.number("judge_backoff", 0.5, 0.0..=60.0)?),
             stop,
+            over: AtomicBool::new(false),
         });
         let (jobs, waiting) = channel::<Job>();
         let (tell, done) = channel();
@@ -96,7 +100,12 @@ impl Crew {
                 loop {
                     let next = lock(&waiting).recv();
                     let Ok(job) = next else { break };
+                    if shared.over.load(Ordering::Relaxed) {
+                        break;
+                    }
                     let answered = shared.answer(&job);
+                    // Before it is told, so that the next question is not asked any more.
+                    shared.over.fetch_or(answered.is_err(), Ordering::Relaxed);
                     if tell.send((job.number, answered)).is_err() {
                         break;
                     }
@@ -158,6 +167,12 @@ impl Crew {
             }
         }
         Ok(of.into_iter().filter_map(|number| found[number].clone()).collect())
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
     }
 }
 

@@ -3,9 +3,10 @@
 use super::reply::Reply;
 use crate::{Error, Result};
 use serde_json::Value;
+use std::net::IpAddr;
 use std::time::Duration;
-use ureq::Agent;
 use ureq::http::Uri;
+use ureq::{Agent, Proxy};
 
 /// The largest reply that is read.
 const LARGEST: u64 = 16 << 20;
@@ -48,7 +49,8 @@ impl Endpoint {
                 "has a query or a password, where a key would be logged; name its variable in judge_key_env",
             ));
         }
-        let near = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+        let near = host == "localhost"
+            || host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
         let key = key_env.map(|name| {
             let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
             let key = key.filter(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic()));
@@ -70,6 +72,7 @@ impl Endpoint {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .proxy(if near { None } else { Proxy::try_from_env() })
             .user_agent("duel")
             .build();
         Ok(Endpoint { agent: config.into(), url, key })
