@@ -403,6 +403,11 @@ fn another_judge_or_file_is_an_error() {
     let temp = Temp::new("label-other");
     write_lines(&temp.path("in.jsonl"), samples(4, 2));
     let run = Labelling::new(&temp, "truth");
+    // One that came to nothing binds nobody.
+    let greeting = r#"{"protocol": "duel-judge", "version": 1, "tasks": ["score"]}"#;
+    let leaves = format!("program:sh -c \"read hello; echo '{}'\"", greeting.replace('"', r#"\""#));
+    let error = run.clone().set("judge", leaves).go().error().to_owned();
+    assert!(error.contains("left before an answer (0 of 4 are there) came"), "{error}");
     run.ok();
     let error = |run: Labelling| run.go().error().to_owned();
     let other = error(run.clone().set("judge", lexicon(&temp)));

@@ -211,7 +211,7 @@ fn what_will_not_pass_ends_it_with_one_error() {
     let server = Server::start(|_, _| Act::Raw(reply("500 Internal Server Error", "", "down")));
     let mut down = judge(&server, &[("judge_concurrency", "1"), ("judge_retries", "2")]).unwrap();
     let error = compare(&mut down, &two()).unwrap_err().to_string();
-    assert!(error.ends_with("it replied with status 500: down; that was try 3 of as many"), "{error}");
+    assert!(error.ends_with("it replied with status 500: down; that was the last of 3 tries"), "{error}");
     assert_eq!((server.asked().len(), down.tally().requests), (3, 3));
 
     let page =

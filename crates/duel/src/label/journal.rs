@@ -77,13 +77,18 @@ impl Journal {
             whole += line.len() as u64;
             line.clear();
         }
-        journal.set_len(whole).and_then(|()| journal.seek(SeekFrom::Start(whole))).map_err(failed)?;
+        let bound = done > 0;
         match &begun {
-            Some(begun) => same(begun, made_of).map_err(|what| wrong(&what))?,
+            Some(begun) if bound => same(begun, made_of).map_err(|what| wrong(&what))?,
             None if there > 0 => {
                 return Err(wrong("its journal is damaged; remove both, or name another output"));
             }
-            None => writeln!(journal, "{}", Value::Object(made_of.clone())).map_err(failed)?,
+            // Nothing is done yet that another judge could not do as well.
+            _ => whole = 0,
+        }
+        journal.set_len(whole).and_then(|()| journal.seek(SeekFrom::Start(whole))).map_err(failed)?;
+        if !bound {
+            writeln!(journal, "{}", Value::Object(made_of.clone())).map_err(failed)?;
         }
         output.set_len(length).and_then(|()| output.seek(SeekFrom::Start(length))).map_err(failed)?;
         Ok(Journal { path: path.to_owned(), output, journal, done, summary })

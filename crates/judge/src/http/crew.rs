@@ -204,7 +204,7 @@ impl Shared {
                 Err(Trouble::Refused(why)) => why,
                 Err(Trouble::Fatal(why)) => return Err(self.failed(&why)),
                 Err(Trouble::Again(why, _)) if failures == self.retries => {
-                    return Err(self.failed(&format!("{why}; that was try {} of as many", failures + 1)));
+                    return Err(self.failed(&format!("{why}; that was the last of {} tries", failures + 1)));
                 }
                 Err(Trouble::Again(_, after)) => {
                     self.pause(job.key, failures, after)?;

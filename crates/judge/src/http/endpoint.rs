@@ -3,6 +3,7 @@
 use super::reply::Reply;
 use crate::{Error, Result};
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 use ureq::http::Uri;
@@ -139,6 +140,8 @@ impl Endpoint {
         let what = self.clean(&e.to_string());
         match e {
             ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Trouble::Fatal(what),
+            // A certificate that is not trusted.
+            ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData => Trouble::Fatal(what),
             _ => Trouble::Again(what, None),
         }
     }
