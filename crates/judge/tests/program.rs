@@ -165,9 +165,11 @@ fn a_greeting_is_the_first_line() {
     assert_eq!(error, "the judge `sh 'x` has a quote without an end");
 }
 
-/// A script that writes its process's number and then answers nothing.
+/// A script that writes its process's number, and that of one that it starts, and then answers nothing.
 fn hangs(temp: &Temp) -> String {
-    format!("echo $$ > '{}'\n{}\nread line\nexec sleep 600", temp.path("pid").display(), greets("\"score\""))
+    let (pid, child) = (temp.path("pid"), temp.path("child"));
+    let numbers = format!("echo $$ > '{}'\nsleep 600 & echo $! > '{}'", pid.display(), child.display());
+    format!("{numbers}\n{}\nread line\nwait", greets("\"score\""))
 }
 
 fn is_alive(temp: &Temp) -> bool {
@@ -187,6 +189,15 @@ fn one_that_hangs_is_waited_for_no_longer_than_was_said_and_is_gone_when_dropped
     assert!(is_alive(&temp));
     drop(program);
     assert!(!is_alive(&temp), "neither a process nor a zombie is left");
+    // Its own child is for the system to reap.
+    let child = fs::read_to_string(temp.path("child")).unwrap();
+    let gone =
+        || fs::read_to_string(format!("/proc/{}/stat", child.trim())).map_or(true, |s| s.contains(") Z "));
+    let began = Instant::now();
+    while !gone() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the process that it started goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -132,6 +132,9 @@ impl Drop for Process {
         // The end of its input asks it to end; what does not is killed. Either way it is waited for.
         self.input = None;
         if self.wait().is_none() {
+            // With what it started itself, where the system has the command; then what is left of it.
+            #[cfg(unix)]
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
