@@ -4,8 +4,8 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real, Result,
-    Rmsprop, RowStats, Segment,
+    Acc, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real,
+    Result, Rmsprop, RowStats, Segment, Weight,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -80,6 +80,17 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             Box::new(move || {
                 let w = turn.next().expect("it never ends");
                 b.gemm(&mut y, &x, &weights[w], None, None, d);
+            })
+        }
+        Verb::GemmBlocks(d) => {
+            let count = COLD.div_ceil(Blocks::<B>::size(d.n, d.k)).min(MOST_WEIGHTS);
+            let mut blocks = |seed| Blocks::of(b, &values(d.n * d.k, seed), d.n, d.k);
+            let weights = (0..count as u64).map(&mut blocks).collect::<Result<Vec<_>>>()?;
+            let (x, mut y) = (new.reals(d.m * d.k)?, b.alloc(d.m * d.n)?);
+            let mut turn = (0..count).cycle();
+            Box::new(move || {
+                let w = turn.next().expect("it never ends");
+                b.gemm(&mut y, &x, Weight::Blocks(&weights[w]), None, None, d);
             })
         }
         Verb::Gemm { dims: d, bias, residual } => {

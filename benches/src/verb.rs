@@ -6,7 +6,8 @@
 
 use crate::models::{self, GPT2, QWEN3, SMOLLM2};
 use crate::pair::{Batch, Pair};
-use duel_backend::{Backend, Gemm, Heads, Norm};
+use duel_backend::{Backend, Blocks, Gemm, Heads, Norm};
+use duel_cpu::Cpu;
 use duel_model::{Config, Mlp, Model, NormKind};
 use duel_optim::Optimizer;
 use std::fmt;
@@ -106,6 +107,8 @@ impl Precision {
 pub enum Verb {
     /// `gemm`, with or without the bias and the residual that the model adds.
     Gemm { dims: Gemm, bias: bool, residual: bool },
+    /// `gemm` of few rows and a weight in 8-bit blocks.
+    GemmBlocks(Gemm),
     /// `gemm_dx`.
     GemmDx(Gemm),
     /// `gemm_dw`.
@@ -177,7 +180,7 @@ impl Verb {
     /// The method of the backend that it is.
     pub fn name(self) -> &'static str {
         match self {
-            Verb::Gemm { .. } => "gemm",
+            Verb::Gemm { .. } | Verb::GemmBlocks(_) => "gemm",
             Verb::GemmDx(_) => "gemm_dx",
             Verb::GemmDw(_) => "gemm_dw",
             Verb::BiasDw(_) => "bias_dw",
@@ -215,12 +218,12 @@ impl Verb {
 
     /// Whether it is one of the three matrix products.
     pub fn is_product(self) -> bool {
-        matches!(self, Verb::Gemm { .. } | Verb::GemmDx(_) | Verb::GemmDw(_))
+        matches!(self, Verb::Gemm { .. } | Verb::GemmBlocks(_) | Verb::GemmDx(_) | Verb::GemmDw(_))
     }
 
     /// Whether it is a product of so few rows that reading the weight is its work.
     pub fn has_few_rows(self) -> bool {
-        matches!(self, Verb::Gemm { dims, .. } if dims.m <= FEW_ROWS)
+        matches!(self, Verb::Gemm { dims, .. } | Verb::GemmBlocks(dims) if dims.m <= FEW_ROWS)
     }
 
     /// The work of one call. A result that is added to (`+=`) is read and written.
@@ -248,7 +251,9 @@ impl Verb {
     /// Bytes that one call must move: every matrix operand read once, every matrix result written once.
     pub fn bytes(self, precision: Precision) -> usize {
         let (reals, accs) = self.elements(precision.masters);
-        reals * precision.real + accs * precision.acc
+        let blocks =
+            if let Verb::GemmBlocks(Gemm { n, k, .. }) = self { Blocks::<Cpu>::size(n, k) } else { 0 };
+        reals * precision.real + accs * precision.acc + blocks
     }
 
     /// Elements read and written: weights and activations, and those in the precision of sums.
@@ -258,6 +263,8 @@ impl Verb {
             Verb::Gemm { dims: Gemm { m, n, k, .. }, residual, .. } => {
                 reals(m * k + n * k + m * n * (1 + usize::from(residual)))
             }
+            // The blocks are counted in bytes.
+            Verb::GemmBlocks(Gemm { m, n, k, .. }) => reals(m * k + m * n),
             Verb::GemmDx(Gemm { m, n, k, .. }) => reals(m * n + n * k + m * k),
             Verb::GemmDw(Gemm { m, n, k, .. }) => (m * n + m * k, 2 * n * k),
             Verb::Attention { batch, heads } => reals(batch.rows() * (heads.qkv_width() + heads.q_width())),
@@ -320,6 +327,7 @@ impl fmt::Display for Verb {
             Verb::Gemm { dims: Gemm { m, n, k, .. }, .. }
             | Verb::GemmDx(Gemm { m, n, k, .. })
             | Verb::GemmDw(Gemm { m, n, k, .. }) => write!(f, "{m}x{n}x{k}"),
+            Verb::GemmBlocks(Gemm { m, n, k, .. }) => write!(f, "{m}x{n}x{k} of 8 bits"),
             Verb::BiasDw(d) => write!(f, "{}x{}", d.m, d.n),
             Verb::Embed { batch, width, .. } | Verb::EmbedBw { batch, width, .. } => {
                 write!(f, "{}x{width}", batch.rows())
@@ -412,11 +420,19 @@ fn few_row_calls(model: &'static str, c: &Config) -> Vec<Call> {
         ("down", c.width, c.mlp_width),
         ("head", c.vocab, c.width),
     ];
-    let call = |m, (part, n, k)| {
-        let verb = Verb::Gemm { dims: Gemm::dense(m, n, k), bias: false, residual: false };
-        Call { model, verb, part, in_step: 0.0 }
+    let calls = |m, (part, n, k)| {
+        let dims = Gemm::dense(m, n, k);
+        [Verb::Gemm { dims, bias: false, residual: false }, Verb::GemmBlocks(dims)].map(|verb| Call {
+            model,
+            verb,
+            part,
+            in_step: 0.0,
+        })
     };
-    [1, 4, FEW_ROWS].into_iter().flat_map(|m| parts.map(|part| call(m, part))).collect()
+    [1, 4, FEW_ROWS]
+        .into_iter()
+        .flat_map(|m| parts.into_iter().flat_map(move |part| calls(m, part)))
+        .collect()
 }
 
 /// The calls of one optimizer step on `batch` with everything kept for the backward pass, AdamW, and the head's rows

@@ -1,13 +1,13 @@
 //! Text drawn by the engine, timed: duel's side of `peers/generate.py`.
 //!
-//! `generate MODEL WORK.json OUT.json`: the work has `prompts` (lists of token ids), `samples` of each, `new_tokens`,
+//! `generate MODEL WORK.json OUT.json [--load-in-8bit]`: the work has `prompts` (lists of token ids), `samples` of each, `new_tokens`,
 //! `temperature` and `seed`. No token ends a sequence, so that all contestants draw as many. A first, short call is
 //! not timed.
 
 use duel_backend::Backend;
 use duel_cpu::Cpu;
-use duel_model::Folder;
 use duel_model::decode::{Engine, Request, Room, Sampling};
+use duel_model::{Folder, load_frozen, load_in_8bit};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,11 +38,16 @@ impl Work {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [model, work, out] = args.as_slice() else {
-        eprintln!("generate MODEL WORK.json OUT.json");
-        return ExitCode::from(2);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (model, work, out, blocks) = match args[..] {
+        [model, work, out] => (model, work, out, false),
+        [model, work, out, "--load-in-8bit"] => (model, work, out, true),
+        _ => {
+            eprintln!("generate MODEL WORK.json OUT.json [--load-in-8bit]");
+            return ExitCode::from(2);
+        }
     };
-    match run(Path::new(model), Path::new(work), Path::new(out)) {
+    match run(Path::new(model), Path::new(work), Path::new(out), blocks) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             eprintln!("error: {what}");
@@ -51,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(model: &Path, work: &Path, out: &Path) -> Result<(), String> {
+fn run(model: &Path, work: &Path, out: &Path, blocks: bool) -> Result<(), String> {
     let about = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let text = std::fs::read_to_string(work).map_err(|e| about(work, &e))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| about(work, &e))?;
@@ -60,7 +65,8 @@ fn run(model: &Path, work: &Path, out: &Path) -> Result<(), String> {
     let isa = duel_cpu::instruction_set().map_err(|e| e.to_string())?;
     let folder = Folder::open(model).and_then(Folder::language_model).map_err(|e| e.to_string())?;
     let (cpu, config) = (Cpu::<f32>::new(threads), folder.config().clone());
-    let weights = duel_model::load_frozen(&cpu, &folder).map_err(|e| e.to_string())?;
+    let weights = if blocks { load_in_8bit(&cpu, &folder) } else { load_frozen(&cpu, &folder) };
+    let weights = weights.map_err(|e| e.to_string())?;
     drop(folder);
 
     let requests = Request::repeated(&prompts, samples);
@@ -78,7 +84,7 @@ fn run(model: &Path, work: &Path, out: &Path) -> Result<(), String> {
     let seconds = begin.elapsed().as_secs_f64();
     let pace = drawn.pace;
     let result = json!({
-        "isa": isa.to_string(), "seconds": seconds, "prefill_seconds": pace.prefill.as_secs_f64(),
+        "isa": isa.to_string(), "weight_bytes": weights.bytes(&cpu), "seconds": seconds, "prefill_seconds": pace.prefill.as_secs_f64(),
         "prompt_tokens": pace.prompt_tokens, "new_tokens": pace.new_tokens,
         "completions": drawn.flat().into_iter().map(|c| c.tokens).collect::<Vec<_>>(),
     });

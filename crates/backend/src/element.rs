@@ -11,6 +11,8 @@ pub enum Dtype {
     Bf16,
     /// Unsigned 32-bit integer.
     U32,
+    /// Signed 8-bit integer.
+    I8,
 }
 
 mod sealed {
@@ -19,6 +21,7 @@ mod sealed {
     impl Sealed for f32 {}
     impl Sealed for half::bf16 {}
     impl Sealed for u32 {}
+    impl Sealed for i8 {}
 }
 
 /// What a buffer can hold: plain data without padding, all-zero bits are zero. The types are those of [`Dtype`];
@@ -55,6 +58,9 @@ impl Element for bf16 {
 }
 impl Element for u32 {
     const DTYPE: Dtype = Dtype::U32;
+}
+impl Element for i8 {
+    const DTYPE: Dtype = Dtype::I8;
 }
 
 impl Float for f64 {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod attention;
+mod blocks;
 mod decode;
 mod element;
 mod error;
@@ -20,6 +21,7 @@ mod update;
 mod weight;
 
 pub use attention::{Attention, Heads};
+pub use blocks::Blocks;
 pub use decode::Decode;
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};

@@ -38,6 +38,10 @@ impl Gemm {
 
 /// Matrix products, forward and backward: `y = x wᵀ`.
 pub trait Products: Storage {
+    /// Whether forward verbs read weights in [`Blocks`](crate::Blocks): no backward verb does. Where they do not, such
+    /// weights are a programmer's error.
+    const READS_BLOCKS: bool = false;
+
     /// `y[m,n] = x[m,k] · w[n,k]ᵀ + bias[n] + residual[m,n]`.
     fn gemm<'w>(
         &self,

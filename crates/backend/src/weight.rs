@@ -1,6 +1,6 @@
-use crate::{Real, Storage};
+use crate::{Blocks, Real, Storage};
 
-/// A matrix of weights that a verb reads: as the backend computes, or frozen in a narrower type.
+/// A matrix of weights that a verb reads: as the backend computes, or frozen in a narrower form.
 ///
 /// Verbs take `impl Into<Weight>`, so a plain buffer is passed as it is.
 pub enum Weight<'a, B: Storage> {
@@ -8,6 +8,9 @@ pub enum Weight<'a, B: Storage> {
     Real(&'a Real<B>),
     /// Weights that do not change any more.
     Narrow(&'a B::Buf<B::Narrow>),
+    /// Weights that only forward passes read, on a backend that can
+    /// ([`Products::READS_BLOCKS`](crate::Products::READS_BLOCKS)).
+    Blocks(&'a Blocks<B>),
 }
 
 impl<'a, B: Storage> Weight<'a, B> {
@@ -18,7 +21,9 @@ impl<'a, B: Storage> Weight<'a, B> {
     pub fn real(self) -> &'a Real<B> {
         match self {
             Weight::Real(buf) => buf,
-            Weight::Narrow(_) => panic!("this parameter is read in the precision of the computation alone"),
+            Weight::Narrow(_) | Weight::Blocks(_) => {
+                panic!("this parameter is read in the precision of the computation alone")
+            }
         }
     }
 }

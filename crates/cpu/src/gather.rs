@@ -1,6 +1,7 @@
 //! Rows by their numbers: embedding, gather and scatter.
 
 use crate::Cpu;
+use crate::gemm::Panels;
 use crate::real::{Lift, Real};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
@@ -80,6 +81,10 @@ impl<R: Real> Gather for Cpu<R> {
         match table.into() {
             Weight::Real(table) => gather(&self.pool, y, table, ids, rows, width),
             Weight::Narrow(table) => gather_up(&self.pool, y, table, ids, rows, width),
+            Weight::Blocks(table) => {
+                let table = Panels::of(table);
+                self.pool.rows(y, rows, width, |r, y| table.row(y, ids[r] as usize));
+            }
         }
         if let Some(table) = pos_table {
             let at = &layout.positions;

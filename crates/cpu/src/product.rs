@@ -1,7 +1,7 @@
 //! Matrix products and the gradient of a bias.
 
 use crate::Cpu;
-use crate::gemm::{HasKernel, Init, Operand, Shape, gemm};
+use crate::gemm::{HasKernel, Init, Operand, Panels, Right, Shape, gemm};
 use crate::real::Real;
 use crate::reduce::add_columns;
 use duel_backend::{Gemm, Products, Weight};
@@ -18,6 +18,8 @@ impl<R: Real> Products for Cpu<R>
 where
     R::Acc: HasKernel,
 {
+    const READS_BLOCKS: bool = true;
+
     fn gemm<'w>(
         &self,
         y: &mut Vec<R>,
@@ -32,6 +34,9 @@ where
         match w.into() {
             Weight::Real(w) => gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
             Weight::Narrow(w) => gemm(&self.pool, shape, y, dense(x, k), dense(w, k), init),
+            Weight::Blocks(w) => {
+                gemm(&self.pool, shape, y, dense(x, k), Right::<R>::Blocks(Panels::of(w)), init);
+            }
         }
     }
 
@@ -46,6 +51,7 @@ where
         match w.into() {
             Weight::Real(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
             Weight::Narrow(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
+            Weight::Blocks(_) => panic!("weights in 8-bit blocks are read by forward products alone"),
         }
     }
 

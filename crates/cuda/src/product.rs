@@ -17,9 +17,14 @@ use std::ffi::c_void;
 const PART_ROWS: usize = LINEAR_SUM_BLOCK as usize;
 
 /// The buffer of weights, which have one type here, narrowed or not.
+///
+/// # Panics
+/// Weights in 8-bit blocks: there is no kernel for them, which `READS_BLOCKS` says.
 pub(crate) fn buffer_of<'w, D: Driver, R: CudaReal>(w: Weight<'w, Cuda<D, R>>) -> &'w Buf<D, R> {
-    let (Weight::Real(buf) | Weight::Narrow(buf)) = w;
-    buf
+    match w {
+        Weight::Real(buf) | Weight::Narrow(buf) => buf,
+        Weight::Blocks(_) => panic!("no kernel reads weights in 8-bit blocks"),
+    }
 }
 
 impl Linear {

@@ -39,7 +39,7 @@ pub use folder::Folder;
 pub use gradients::{Gradients, Trained};
 pub use graph::{backward, forward};
 pub use install::{copy_companions, install, model_files, remove_model, write_stops};
-pub use load::{load, load_frozen, load_masters};
+pub use load::{load, load_frozen, load_in_8bit, load_masters};
 pub use rope::{Rope, RopeScaling};
 pub use save::{first_not_finite, save};
 pub use weights::{Frozen, Layer, Linear, Model, Norm, Piece, Shape, Weights};

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::shards::Tensor;
 use crate::weights::{Frozen, Model, Shape, Stored};
-use duel_backend::{Acc, Backend, Element, Float, Real};
+use duel_backend::{Acc, Backend, Blocks, Element, Float, Real};
 
 /// Reads the weights of a Hugging Face folder onto the device.
 ///
@@ -33,20 +33,46 @@ pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
 /// # Errors
 /// As [`load`].
 pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
-    let positions = Model::manifest(folder.config()).positions;
+    let narrows = narrows(folder);
     let parameters = read_all(folder, |shape, host: &[B::Real]| {
         let narrow = |x: &B::Real| B::Narrow::from_f64(x.to_f64());
         let exact = |x: &B::Real| narrow(x).to_f64() == x.to_f64();
-        // The table of positions is added to rows, and vectors are too short to matter.
-        let matrix = !shape.vector && positions.as_ref() != Some(shape);
         let narrower = size_of::<B::Narrow>() < size_of::<B::Real>();
-        if narrower && matrix && host.iter().all(exact) {
+        if narrower && narrows(shape) && host.iter().all(exact) {
             let narrow: Vec<B::Narrow> = host.iter().map(narrow).collect();
             return Ok(Stored::Narrow(upload(b, &narrow)?));
         }
         Ok(Stored::Real(upload(b, host)?))
     })?;
     Ok(Frozen { parameters })
+}
+
+/// As [`load_frozen`], with the matrices in 8-bit blocks, made of a tensor at a time: for sampling, where half to a
+/// quarter of the memory is worth an error that [`Blocks`] states. Vectors and learned positions keep their precision.
+///
+/// # Errors
+/// As [`load`], or the device reads no such weights.
+pub fn load_in_8bit<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
+    if !B::READS_BLOCKS {
+        let what = format!(
+            "8-bit weights have no products on {}; take the CPU, or leave them as they are",
+            b.describe()
+        );
+        return Err(Error::Device(duel_backend::Error::NoDevice(what)));
+    }
+    let narrows = narrows(folder);
+    let parameters = read_all(folder, |shape, host: &[B::Real]| match narrows(shape) {
+        true => Ok(Stored::Blocks(Blocks::of(b, host, shape.rows, shape.cols)?)),
+        false => Ok(Stored::Real(upload(b, host)?)),
+    })?;
+    Ok(Frozen { parameters })
+}
+
+/// What a frozen model may hold in a narrower form: not vectors, which are too short to matter, nor the table of
+/// positions, which is added to rows.
+fn narrows(folder: &Folder) -> impl Fn(&Shape) -> bool {
+    let positions = Model::manifest(folder.config()).positions;
+    move |shape| !shape.vector && positions.as_ref() != Some(shape)
 }
 
 fn upload<B: Backend, T: Element>(b: &B, host: &[T]) -> Result<B::Buf<T>> {

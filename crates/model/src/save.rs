@@ -54,6 +54,7 @@ pub fn first_not_finite<B: Backend>(
         let finite = match weight {
             Weight::Real(buf) => finite::<B, B::Real>(b, buf, shape.len())?,
             Weight::Narrow(buf) => finite::<B, B::Narrow>(b, buf, shape.len())?,
+            Weight::Blocks(blocks) => finite(b, blocks.scales(), b.len(blocks.scales()))?,
         };
         if !finite {
             return Ok(Some(shape.pieces[0].name.clone()));

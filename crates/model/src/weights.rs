@@ -1,7 +1,7 @@
 use crate::config::{Config, Mlp, NormKind};
 use crate::family::{Family, Output};
 use crate::score::{SCORE, deviation};
-use duel_backend::{Backend, Element, Float, Real, Result, Storage, Weight};
+use duel_backend::{Backend, Blocks, Element, Float, Real, Result, Storage, Weight};
 
 /// Name of the language model's head in every file.
 pub(crate) const HEAD: &str = "lm_head.weight";
@@ -251,11 +251,12 @@ impl<B: Backend> Weights<B> for Model<B::Buf<B::Real>> {
 pub(crate) enum Stored<B: Backend> {
     Real(Real<B>),
     Narrow(B::Buf<B::Narrow>),
+    Blocks(Blocks<B>),
 }
 
 /// A model that is only read: a reference, a model to generate from. Where the backend reads a narrower type, such as
 /// bf16, a matrix whose every element that holds exactly (most published weights) is stored in it: the results are the
-/// same bits.
+/// same bits. [`load_in_8bit`](crate::load_in_8bit) makes one that is rounded.
 pub struct Frozen<B: Backend> {
     pub(crate) parameters: Model<Stored<B>>,
 }
@@ -266,6 +267,10 @@ impl<B: Backend> Frozen<B> {
         let bytes = |p: &Stored<B>| match p {
             Stored::Real(buf) => b.len(buf) * size_of::<B::Real>(),
             Stored::Narrow(buf) => b.len(buf) * size_of::<B::Narrow>(),
+            Stored::Blocks(blocks) => {
+                let (rows, cols) = blocks.dims();
+                Blocks::<B>::size(rows, cols)
+            }
         };
         self.parameters.iter().into_iter().map(bytes).sum()
     }
@@ -276,6 +281,7 @@ impl<B: Backend> Weights<B> for Frozen<B> {
         self.parameters.as_ref().map(|p| match p {
             Stored::Real(buf) => Weight::Real(buf),
             Stored::Narrow(buf) => Weight::Narrow(buf),
+            Stored::Blocks(blocks) => Weight::Blocks(blocks),
         })
     }
 }

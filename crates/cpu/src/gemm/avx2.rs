@@ -1,9 +1,11 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_transpose, x86_turned,
+    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose,
+    x86_turned,
 };
 use super::portable;
+use super::quantised::{BLOCK, LANES};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -19,6 +21,7 @@ pub const F32: Kernel<f32> = Kernel {
         side: 8,
         run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>],
         narrow: &[thin_narrow::<1>, thin_narrow::<2>, thin_narrow::<3>, thin_narrow::<4>],
+        blocks: &[thin_blocks::<1>, thin_blocks::<2>, thin_blocks::<3>],
     },
     turned: Turned { rows: 6, lanes: 8, run: &[turned::<1>, turned::<2>] },
 };
@@ -75,6 +78,46 @@ x86_turned!(
 x86_thin!(thin, f32, "avx2,fma", rows, columns);
 x86_thin!(thin_narrow, bf16, "avx2,fma", rows_narrow, columns);
 
+x86_thin_blocks!(
+    thin_blocks,
+    thin_panels,
+    "avx2,fma",
+    2,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_storeu_ps,
+    values,
+    narrow
+);
+
+/// 8 numbers of 8 bits.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn values(from: *const i8) -> __m256 {
+    // SAFETY: by this function's contract.
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(from.cast()) }))
+}
+
+/// 8 numbers in bf16: the upper halves of float32.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn narrow(from: *const bf16) -> __m256 {
+    // SAFETY: by this function's contract.
+    let x = unsafe { _mm_loadu_si128(from.cast()) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
+}
+
 /// 8 rows of 8 elements.
 ///
 /// # Safety
@@ -86,18 +129,15 @@ pub unsafe fn rows(square: *const f32, ld: usize) -> [__m256; 8] {
     std::array::from_fn(|i| unsafe { _mm256_loadu_ps(square.add(i * ld)) })
 }
 
-/// As [`rows`], of bf16: the upper halves of float32.
+/// As [`rows`], of bf16.
 ///
 /// # Safety
 /// As [`rows`].
 #[inline]
 #[target_feature(enable = "avx2")]
 pub unsafe fn rows_narrow(square: *const bf16, ld: usize) -> [__m256; 8] {
-    std::array::from_fn(|i| {
-        // SAFETY: by this function's contract.
-        let x = unsafe { _mm_loadu_si128(square.add(i * ld).cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
-    })
+    // SAFETY: by this function's contract.
+    std::array::from_fn(|i| unsafe { narrow(square.add(i * ld)) })
 }
 
 /// The columns of 8 rows of 8: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.

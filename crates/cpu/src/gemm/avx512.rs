@@ -2,9 +2,11 @@
 
 use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_transpose, x86_turned,
+    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose,
+    x86_turned,
 };
 use super::portable;
+use super::quantised::{BLOCK, LANES};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -41,6 +43,16 @@ pub const F32: Kernel<f32> = Kernel {
             thin_narrow::<6>,
             thin_narrow::<7>,
             thin_narrow::<8>,
+        ],
+        blocks: &[
+            thin_blocks::<1>,
+            thin_blocks::<2>,
+            thin_blocks::<3>,
+            thin_blocks::<4>,
+            thin_blocks::<5>,
+            thin_blocks::<6>,
+            thin_blocks::<7>,
+            thin_blocks::<8>,
         ],
     },
     turned: Turned { rows: 12, lanes: 16, run: &[turned::<1>, turned::<2>] },
@@ -112,6 +124,46 @@ x86_turned!(
 x86_thin!(thin, f32, "avx512f,avx512vl,avx2,fma", rows_256, columns_256);
 x86_thin!(thin_narrow, bf16, "avx512f,avx512vl,avx2,fma", rows_narrow_256, columns_256);
 
+x86_thin_blocks!(
+    thin_blocks,
+    thin_panels,
+    "avx512f",
+    1,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_storeu_ps,
+    values,
+    narrow
+);
+
+/// 16 numbers of 8 bits.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn values(from: *const i8) -> __m512 {
+    // SAFETY: by this function's contract.
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
+}
+
+/// 16 numbers in bf16: the upper halves of float32.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn narrow(from: *const bf16) -> __m512 {
+    // SAFETY: by this function's contract.
+    let x = unsafe { _mm256_loadu_si256(from.cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+}
+
 /// 16 rows of 16 elements.
 ///
 /// # Safety
@@ -123,18 +175,15 @@ unsafe fn rows(square: *const f32, ld: usize) -> [__m512; 16] {
     std::array::from_fn(|i| unsafe { _mm512_loadu_ps(square.add(i * ld)) })
 }
 
-/// As [`rows`], of bf16: the upper halves of float32.
+/// As [`rows`], of bf16.
 ///
 /// # Safety
 /// As [`rows`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn rows_narrow(square: *const bf16, ld: usize) -> [__m512; 16] {
-    std::array::from_fn(|i| {
-        // SAFETY: by this function's contract.
-        let x = unsafe { _mm256_loadu_si256(square.add(i * ld).cast()) };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
-    })
+    // SAFETY: by this function's contract.
+    std::array::from_fn(|i| unsafe { narrow(square.add(i * ld)) })
 }
 
 /// The columns of 16 rows of 16: pairs, then fours, are interleaved within 128-bit lanes, then the lanes change places.

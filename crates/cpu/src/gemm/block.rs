@@ -2,9 +2,10 @@
 
 use super::choice::HasKernel;
 use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose};
-use super::operand::{Init, Operand, Shape};
+use super::operand::{Init, Operand, Right, Shape};
 use super::pack::{pack, room, same};
 use super::pairs::pack_pairs;
+use super::quantised::{LANES, Panels};
 use super::store::{adds, finish_row, in_place};
 use crate::prefetch::prefetch;
 use crate::real::{Lift, Pack, Real};
@@ -34,7 +35,7 @@ pub struct Product<'a, S: 'static, A, B, C> {
     pub shape: Shape,
     pub c: SyncPtr<C>,
     pub a: Operand<'a, A>,
-    pub b: Operand<'a, B>,
+    pub b: Right<'a, B>,
     pub init: Init<'a, C>,
 }
 
@@ -89,13 +90,7 @@ where
             }
             for cols in blocks(&cols, nc) {
                 for depths in depths() {
-                    // What is packed next: the next panel's rows, or those of this panel further on.
-                    let ahead = match (few, depths.end < k) {
-                        (false, _) => self.kernel.transpose.side * self.b.rs,
-                        (true, true) => depths.len() * self.b.cs,
-                        (true, false) => (nr * self.b.rs).saturating_sub(depths.start * self.b.cs),
-                    };
-                    self.pack(b, self.b, &cols, &depths, nr, ahead);
+                    self.pack_b(b, &cols, &depths, few);
                     for rows in blocks(&rows, mc) {
                         let a = match few {
                             true => &a[height * depths.start..],
@@ -133,6 +128,21 @@ where
         self.pack(out, self.a, rows, depths, self.kernel.mr, self.kernel.transpose.side * self.a.rs);
     }
 
+    fn pack_b(&self, out: &mut [S], cols: &Range<usize>, depths: &Range<usize>, few: bool) {
+        let nr = self.kernel.nr;
+        let b = match self.b {
+            Right::Plain(b) => b,
+            Right::Blocks(b) => return b.pack(out, cols, depths, nr),
+        };
+        // What is packed next: the next panel's rows, or those of this panel further on.
+        let ahead = match (few, depths.end < self.depth()) {
+            (false, _) => self.kernel.transpose.side * b.rs,
+            (true, true) => depths.len() * b.cs,
+            (true, false) => (nr * b.rs).saturating_sub(depths.start * b.cs),
+        };
+        self.pack(out, b, cols, depths, nr, ahead);
+    }
+
     fn pack<T: Lift<S>>(
         &self,
         out: &mut [S],
@@ -165,9 +175,13 @@ where
     /// # Safety
     /// As [`Product::part`].
     unsafe fn thin(&self, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
-        let (Thin { nr, side, run, narrow }, k) = (&self.kernel.thin, self.shape.k);
+        let (Thin { nr, side, run, narrow, .. }, k) = (&self.kernel.thin, self.shape.k);
         let run = same(*run).or_else(|| same(*narrow)).unwrap_or(&[] as &[ThinTile<S, B>]);
-        let (a, b) = (self.a, self.b);
+        let (a, b) = match self.b {
+            Right::Plain(b) => (self.a, b),
+            // SAFETY: by this function's contract.
+            Right::Blocks(b) => return unsafe { self.thin_blocks(b, rows, cols) },
+        };
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
         if run.is_empty() || rows.len() > THIN || self.keeps() {
@@ -189,6 +203,34 @@ where
             }
         }
         cols.end - cols.len() % nr..cols.end
+    }
+
+    /// As [`Product::thin`], of `b` in 8-bit blocks.
+    ///
+    /// # Safety
+    /// As [`Product::part`].
+    unsafe fn thin_blocks(&self, b: Panels, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
+        let (run, a, k) = (self.kernel.thin.blocks, self.a, self.shape.k);
+        let fits = a.cs == 1 && k > 0 && rows.len() <= 2 * run.len() && cols.start.is_multiple_of(LANES);
+        let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), fits) else { return cols };
+        let (whole, adds) = (cols.end - cols.len() % LANES, adds(self.init));
+        for tiles in blocks(&(cols.start..whole), 2 * LANES) {
+            for rows in blocks(rows, run.len()) {
+                // SAFETY: the tiles are in the caller's part of c, and in what is added (asserted); both operands have
+                // rows of k elements for them (asserted).
+                unsafe {
+                    let Some(dest) =
+                        in_place(self.c, self.shape, rows.start, tiles.start, false, false, adds)
+                    else {
+                        return cols;
+                    };
+                    let (values, scales) = b.tile(tiles.start / LANES);
+                    let from = from.add(rows.start * a.rs);
+                    run[rows.len() - 1](k, tiles.len() / LANES, from, a.rs, values, scales, dest);
+                }
+            }
+        }
+        whole..cols.end
     }
 
     /// Every tile of a pair of blocks.

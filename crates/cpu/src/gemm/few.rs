@@ -3,7 +3,7 @@
 use super::block::{Product, blocks};
 use super::choice::HasKernel;
 use super::kernel::SQUARE;
-use super::operand::Operand;
+use super::operand::{Operand, Right};
 use super::pack::{pack, room, same};
 use super::store::{adds, finish_row};
 use crate::real::{Lift, Pack, Real};
@@ -25,7 +25,8 @@ where
     /// # Safety
     /// As [`Product::part`].
     pub(super) unsafe fn turned(&self, rows: &Range<usize>, cols: &Range<usize>) -> bool {
-        let (turned, k, b) = (&self.kernel.turned, self.shape.k, self.b);
+        let (turned, k) = (&self.kernel.turned, self.shape.k);
+        let Right::Plain(b) = self.b else { return false };
         let height = turned.rows;
         let dense = self.a.cs == 1 && b.cs == 1 && k > 0 && self.per == 1;
         if turned.run.is_empty() || !dense || self.keeps() || self.shape.n < height {
@@ -47,7 +48,7 @@ where
             for group in blocks(cols, GROUP) {
                 for tile in blocks(&group, height) {
                     let first = tile.start.min(self.shape.n - height);
-                    let (from, ld) = self.rows_of_b(lifted, first..first + height);
+                    let (from, ld) = self.rows_of(b, lifted, first..first + height);
                     let to = &mut on_side[(first + height - group.start) * width..];
                     for panel in self.panels(width) {
                         let ahead = if panel.start == 0 { height * ld } else { 0 };
@@ -91,8 +92,8 @@ where
     }
 
     /// These rows of b where they lie, or lifted; and how far apart they are.
-    fn rows_of_b(&self, out: &mut Vec<S>, rows: Range<usize>) -> (*const S, usize) {
-        let (Operand { data, rs, .. }, k) = (self.b, self.shape.k);
+    fn rows_of(&self, b: Operand<B>, out: &mut Vec<S>, rows: Range<usize>) -> (*const S, usize) {
+        let (Operand { data, rs, .. }, k) = (b, self.shape.k);
         let data = &data[rows.start * rs..][..(rows.len() - 1) * rs + k];
         if let Some(data) = same::<*const B, *const S>(data.as_ptr()) {
             return (data, rs);

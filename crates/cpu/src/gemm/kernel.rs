@@ -47,6 +47,20 @@ pub struct Kernel<S: 'static> {
 pub type ThinTile<S, T> =
     unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const T, b_ld: usize, dest: Dest<S>);
 
+/// One or two tiles as [`Tile`] makes it, each of a panel of 16 rows of b in 8-bit blocks (`values` and `scales` of the
+/// first, the other behind it), and of rows of a that are `a_ld` apart, each `k` elements long.
+///
+/// Reads that much. Begins with no sums: never resumes.
+pub type ThinBlocks<S> = unsafe fn(
+    k: usize,
+    tiles: usize,
+    a: *const S,
+    a_ld: usize,
+    values: *const i8,
+    scales: *const bf16,
+    dest: Dest<S>,
+);
+
 /// The kernels for tiles of 1, 2, ... rows that transpose b in registers: each of its elements is read from memory
 /// once, and nothing is packed.
 pub struct Thin<S: 'static> {
@@ -57,10 +71,12 @@ pub struct Thin<S: 'static> {
     pub run: &'static [ThinTile<S, S>],
     /// For b in bf16.
     pub narrow: &'static [ThinTile<S, bf16>],
+    /// For b in 8-bit blocks.
+    pub blocks: &'static [ThinBlocks<S>],
 }
 
 impl<S> Thin<S> {
-    pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[] };
+    pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[], blocks: &[] };
 }
 
 /// `sums[j][i] = b[j][p] a[p][i]`, summed over `p` below `k` in order: a tile of the result on its side, of `b` as it
@@ -232,6 +248,72 @@ macro_rules! x86_thin {
     };
 }
 
+/// Kernels `$name` of [`ThinBlocks`], whose panel is `$registers` registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_thin_blocks {
+    ($name:ident, $of:ident, $feature:literal, $registers:literal, $lanes:literal, $zero:ident, $load:ident,
+     $splat:ident, $mul:ident, $fma:ident, $add:ident, $store:ident, $values:ident, $scales:ident) => {
+        /// # Safety
+        /// As [`ThinBlocks`](super::kernel::ThinBlocks) says, for `H` rows.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<const H: usize>(
+            k: usize,
+            tiles: usize,
+            a: *const f32,
+            a_ld: usize,
+            values: *const i8,
+            scales: *const bf16,
+            dest: Dest<f32>,
+        ) {
+            // SAFETY: by this function's contract.
+            unsafe {
+                match tiles {
+                    1 => $of::<H, $registers>(k, a, a_ld, values, scales, dest),
+                    _ => $of::<H, { 2 * $registers }>(k, a, a_ld, values, scales, dest),
+                }
+            }
+        }
+
+        /// # Safety
+        /// As [`ThinBlocks`](super::kernel::ThinBlocks) says, for `H` rows and panels of `R` registers together.
+        #[inline]
+        #[target_feature(enable = $feature)]
+        unsafe fn $of<const H: usize, const R: usize>(
+            k: usize,
+            a: *const f32,
+            a_ld: usize,
+            values: *const i8,
+            scales: *const bf16,
+            dest: Dest<f32>,
+        ) {
+            let mut acc = [[$zero(); R]; H];
+            // Where a register's values are, of panels of such a depth.
+            let at = |r: usize, depth: usize| r / $registers * depth * LANES + r % $registers * $lanes;
+            for (block, p) in (0..k).step_by(BLOCK).enumerate() {
+                // SAFETY: the caller gives whole panels.
+                let scales: [_; R] = std::array::from_fn(|r| unsafe {
+                    $scales(scales.add(at(r, k.div_ceil(BLOCK)) + block * LANES))
+                });
+                for p in p..k.min(p + BLOCK) {
+                    // SAFETY: as above, and H rows of k elements.
+                    unsafe {
+                        let columns: [_; R] = std::array::from_fn(|r| {
+                            $mul($values(values.add(at(r, k) + p * LANES)), scales[r])
+                        });
+                        for i in 0..H {
+                            let x = $splat(*a.add(i * a_ld + p));
+                            for r in 0..R {
+                                acc[i][r] = $fma(x, columns[r], acc[i][r]);
+                            }
+                        }
+                    }
+                }
+            }
+            finish!(acc, dest, $lanes, $load, $add, $store);
+        }
+    };
+}
+
 /// Kernels `$name` of [`Turned`]: tiles of `$rows` rows of b, and of registers of `$lanes` rows of a.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_turned {
@@ -320,4 +402,4 @@ macro_rules! x86_transpose {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use {finish, x86_kernel, x86_thin, x86_transpose, x86_turned};
+pub(super) use {finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};

@@ -16,6 +16,7 @@ mod operand;
 mod pack;
 mod pairs;
 mod portable;
+mod quantised;
 mod store;
 
 use crate::real::{Lift, Real};
@@ -23,26 +24,38 @@ use crate::sync::{Pool, SyncPtr, part};
 use block::Product;
 pub use choice::HasKernel;
 use half::bf16;
-pub use operand::{Init, Operand, Shape};
+pub use operand::{Init, Operand, Right, Shape};
 pub use pack::pack;
 pub use portable::transpose as plain_transpose;
+pub use quantised::Panels;
 use std::any::TypeId;
 
 /// `c = init + a bᵀ`, split over the pool's threads.
-pub fn gemm<S, A, B, C>(pool: &Pool, shape: Shape, c: &mut [C], a: Operand<A>, b: Operand<B>, init: Init<C>)
-where
+pub fn gemm<'b, S, A, B, C>(
+    pool: &Pool,
+    shape: Shape,
+    c: &mut [C],
+    a: Operand<A>,
+    b: impl Into<Right<'b, B>>,
+    init: Init<C>,
+) where
     S: HasKernel,
     A: Lift<S>,
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    let Shape { m, n, k, ldc } = shape;
+    let (Shape { m, n, k, ldc }, b) = (shape, b.into());
     if m == 0 || n == 0 {
         return;
     }
     assert!(ldc >= n && c.len() >= (m - 1) * ldc + n, "result buffer too short");
     assert!(k == 0 || a.data.len() > (m - 1) * a.rs + (k - 1) * a.cs, "left operand too short");
-    assert!(k == 0 || b.data.len() > (n - 1) * b.rs + (k - 1) * b.cs, "right operand too short");
+    match b {
+        Right::Plain(b) => {
+            assert!(k == 0 || b.data.len() > (n - 1) * b.rs + (k - 1) * b.cs, "right operand too short");
+        }
+        Right::Blocks(b) => b.assert_holds(n, k),
+    }
     if let Init::Add(bias, residual) = init {
         assert!(bias.is_none_or(|x| x.len() >= n), "bias too short");
         assert!(
@@ -50,7 +63,8 @@ where
             "residual too short, or rows not dense"
         );
     }
-    let narrow = TypeId::of::<(A, B)>() == TypeId::of::<(bf16, bf16)>();
+    let plain = matches!(b, Right::Plain(_));
+    let narrow = plain && TypeId::of::<(A, B)>() == TypeId::of::<(bf16, bf16)>();
     let pairs = if narrow { S::pairs() } else { None };
     let per = if pairs.is_some() { 2 } else { 1 };
     let kernel = pairs.unwrap_or_else(S::kernel);

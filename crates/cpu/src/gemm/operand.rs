@@ -1,5 +1,7 @@
 //! What a product is made of.
 
+use super::quantised::Panels;
+
 /// An operand: element `(i, p)` is `data[i * rs + p * cs]`, `p` running along the summed axis.
 pub struct Operand<'a, T> {
     pub data: &'a [T],
@@ -13,6 +15,21 @@ impl<T> Clone for Operand<'_, T> {
     }
 }
 impl<T> Copy for Operand<'_, T> {}
+
+/// The right operand, in whatever form it is stored.
+#[derive(Clone, Copy)]
+pub enum Right<'a, T> {
+    /// As the left one.
+    Plain(Operand<'a, T>),
+    /// In 8-bit blocks along the summed axis.
+    Blocks(Panels<'a>),
+}
+
+impl<'a, T> From<Operand<'a, T>> for Right<'a, T> {
+    fn from(operand: Operand<'a, T>) -> Self {
+        Right::Plain(operand)
+    }
+}
 
 /// What the product is added to.
 pub enum Init<'a, C> {

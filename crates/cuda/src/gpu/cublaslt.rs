@@ -352,7 +352,7 @@ fn data_type(dtype: Dtype) -> sys::cudaDataType {
     match dtype {
         Dtype::Bf16 => sys::cudaDataType::CUDA_R_16BF,
         Dtype::F32 => sys::cudaDataType::CUDA_R_32F,
-        Dtype::F64 | Dtype::U32 => unreachable!("CudaReal is f32 and bf16"),
+        Dtype::F64 | Dtype::U32 | Dtype::I8 => unreachable!("CudaReal is f32 and bf16"),
     }
 }
 
