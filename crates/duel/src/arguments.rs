@@ -15,8 +15,9 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStrin
     let mut flags_ended = false;
     let mut args = args.into_iter().peekable();
     let program = args.next();
-    // An evaluation has a reference of its own.
-    let of_run = args.peek().is_none_or(|command| command != "eval");
+    // Other commands have flags of their own by names that a run does not take.
+    let others = ["eval", "generate", "sample", "label", "losses"];
+    let of_run = args.peek().is_none_or(|command| !others.iter().any(|other| command == other));
     let mut normalize = |arg: OsString| {
         flags_ended |= arg == "--";
         let Some(flag) = arg.to_str().and_then(|text| text.strip_prefix("--")).filter(|_| !flags_ended)

@@ -5,8 +5,8 @@ use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_data::{Context, Message, Tokenizer};
-use duel_model::decode::{Completion, Drawn, Engine, Request, Room, Sampling};
-use duel_model::{Folder, load_frozen, load_in_8bit};
+use duel_model::Folder;
+use duel_model::decode::{Completion, Drawn, Request, Room, Sampling};
 use duel_train::Error;
 use duel_train::sample::{SEQUENCES, sample};
 use std::io::IsTerminal;
@@ -32,9 +32,6 @@ pub struct Generate {
     temperature: f64,
     #[command(flatten)]
     drawing: Drawing,
-    /// Hold the weights in 8-bit blocks: a quarter of float32's memory, faster, and other probabilities
-    #[arg(long)]
-    load_in_8bit: bool,
     /// Print a line for each token, its log-probability and then its text, in the place of the text
     #[arg(long)]
     logprobs: bool,
@@ -47,22 +44,14 @@ struct Generation<'a> {
     requests: &'a [Request<'a>],
     how: Sampling,
     stop: &'a [u32],
-    blocks: bool,
+    drawing: &'a Drawing,
 }
 
 impl Job for Generation<'_> {
     type Output = Drawn;
     fn run<B: Backend>(self, b: &B) -> Result<Drawn, Error> {
-        let config = self.folder.config();
         let room = Room::of(self.requests.iter().copied(), SEQUENCES, self.how.max_new_tokens);
-        let plan = Engine::<B>::plan(b.portions(), config, room);
-        let (weights, form) = match self.blocks {
-            true => (load_in_8bit(b, self.folder)?, " in 8-bit blocks"),
-            false => (load_frozen(b, self.folder)?, ""),
-        };
-        let bytes = weights.bytes(b) as f64 / 1e9;
-        eprintln!("{}; weights of {bytes:.2} GB{form}; {plan}", b.describe());
-        let mut engine = Engine::new(b, config, room)?;
+        let (weights, mut engine) = self.drawing.engine(b, self.folder, room)?;
         let drawn = sample(b, &mut engine, &weights, self.requests, &self.how, self.stop, |_| {})?;
         // For who watches: it differs from run to run, and scripts compare what is printed.
         if std::io::stderr().is_terminal() {
@@ -86,8 +75,8 @@ impl Generate {
         let machine = &self.machine;
         let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
         let stop = tokenizer.stops();
-        let blocks = self.load_in_8bit;
-        let drawn = chosen.run(Generation { folder: &folder, requests: &requests, how, stop, blocks })?;
+        let drawing = &self.drawing;
+        let drawn = chosen.run(Generation { folder: &folder, requests: &requests, how, stop, drawing })?;
         let several = prompts.len() * self.num_return_sequences as usize > 1;
         for (prompt, completions) in drawn.completions.iter().enumerate() {
             for (sample, completion) in completions.iter().enumerate() {

@@ -7,7 +7,7 @@ use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_data::{Prompt, Prompts, Tokenizer};
 use duel_model::Folder;
-use duel_model::decode::{Completion, Ended, Engine, FinishReason, Request, Room, Sampling};
+use duel_model::decode::{Completion, Ended, FinishReason, Request, Room, Sampling};
 use duel_random::mix;
 use duel_train::reference::ModelId;
 use duel_train::report::progress::Progress;
@@ -133,13 +133,11 @@ impl Job for Work<'_> {
     type Output = Done;
     fn run<B: Backend>(self, b: &B) -> Result<Done, Error> {
         let Work { said, folder, file, survey, how } = &self;
-        let (config, samples) = (folder.config(), said.num_generations as usize);
+        let samples = said.num_generations as usize;
         let mut lines = Lines::open(said.output.as_deref(), said.overwrite, &self.identity(b)?)?;
         let sizes = survey.lengths.iter().map(|&len| (len, samples));
         let room = Room::for_sizes(sizes, SEQUENCES, how.max_new_tokens);
-        eprintln!("{}; {}", b.describe(), Engine::<B>::plan(b.portions(), config, room));
-        let weights = duel_model::load_frozen(b, folder)?;
-        let mut engine = Engine::new(b, config, room)?;
+        let (weights, mut engine) = said.drawing.engine(b, folder, room)?;
         let mut done = Done::after(lines.done);
         let mut progress = Progress::new("sampling", "prompts", lines.done as u64, survey.prompts as u64);
         file.stream(lines.done, |prompts| {
@@ -187,6 +185,7 @@ impl Work<'_> {
             ("model", json!(ModelId::of(&self.said.model)?.digest())),
             ("device", json!(b.identity())),
             ("prompts", json!(format!("{:016x}", self.survey.hash))),
+            ("load_in_8bit", json!(self.said.drawing.load_in_8bit)),
             ("num_generations", json!(self.said.num_generations)),
             ("max_new_tokens", json!(how.max_new_tokens)),
             ("temperature", json!(how.temperature)),

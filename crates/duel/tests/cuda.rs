@@ -213,18 +213,23 @@ fn evaluation_and_samples_run_on_the_device() {
 #[test]
 fn generation_gives_the_tokens_of_the_cpu() {
     let gpu = StandIn::new("generate");
-    let generate = |device: &str| {
+    let run = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
-        command.args(["generate", "--device", device, "--bf16=false", "--max-new-tokens", "12"]);
+        command.args(["generate", "--bf16=false", "--max-new-tokens", "12", "--device"]).args(args);
         command.arg("--model").arg(gpu.temp.path("model")).args(["--prompt", "the film was"]);
         command.env("LD_LIBRARY_PATH", &gpu.path).env("XDG_CACHE_HOME", gpu.temp.path("cubins"));
-        let output = command.output().unwrap();
+        command.output().unwrap()
+    };
+    let generate = |device: &str| {
+        let output = run(&[device]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
     let text = generate("cpu");
     assert!(text.split_whitespace().count() > 3, "{text}");
     assert_eq!(generate("cuda:0"), text);
+    let refused = Ended::of(run(&["cuda:0", "--load-in-8bit"]));
+    assert!(refused.error().contains("8-bit weights have no products on"), "{}", refused.stderr);
 }
 
 #[test]

@@ -54,6 +54,19 @@ fn log_probabilities_stand_before_their_tokens() {
     assert!(text.trim_start().starts_with(first), "{text} does not begin with {first}");
 }
 
+/// Weights of a quarter of the bytes have probabilities of their own; the line about the device says so.
+#[test]
+fn weights_may_be_in_8_bit_blocks() {
+    let temp = Temp::with_model("blocks");
+    let args = ["--prompt", "the film was", "--logprobs"];
+    let first = |text: &str| text.split('\t').next().unwrap().parse::<f64>().unwrap();
+    let (whole, _) = said(&temp, &args);
+    let (blocks, said_of) = said(&temp, &[&args[..], &["--load-in-8bit"]].concat());
+    assert!(said_of.contains(" in 8-bit blocks; "), "{said_of}");
+    assert_ne!(whole, blocks);
+    assert!((first(&whole) - first(&blocks)).abs() < 0.05, "{whole}{blocks}");
+}
+
 #[test]
 fn what_is_out_of_range_or_idle_is_refused() {
     let temp = Temp::with_model("refused");

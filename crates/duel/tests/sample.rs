@@ -153,6 +153,7 @@ fn other_work_does_not_go_on_with_a_file() {
         assert_eq!(fs::read(out).unwrap(), before);
     };
     refused(&["--seed", "7"], "was begun with seed = 42, and this is 7; give another --output");
+    refused(&["--load-in-8bit"], "load_in_8bit = false, and this is true");
     refused(&["--temperature", "0.5"], "temperature = 1.0, and this is 0.5");
     write_lines(&temp.path("prompts.jsonl"), pairs(4, 3));
     refused(&[], "was begun with prompts = ");

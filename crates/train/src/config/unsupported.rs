@@ -24,7 +24,10 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
         &["fp16", "tf32", "dtype", "bf16_full_eval", "fp16_full_eval", "half_precision_backend"],
         "the arithmetic is in float32, or with `bf16` in bfloat16",
     ),
-    (&["load_in_8bit"], "8-bit weights are for sampling, by `duel generate --load-in-8bit`"),
+    (
+        &["load_in_8bit"],
+        "8-bit weights are for sampling, by `--load-in-8bit` of `duel generate` and `duel sample`",
+    ),
     (&["load_in_4bit"], "weights are float32 or bfloat16"),
     (&["ref_model"], "the reference is the model before the first step"),
     (
