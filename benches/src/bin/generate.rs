@@ -1,8 +1,8 @@
 //! Text drawn by the engine, timed: duel's side of `peers/generate.py`.
 //!
-//! `generate MODEL WORK.json OUT.json [--load-in-8bit]`: the work has `prompts` (lists of token ids), `samples` of each, `new_tokens`,
-//! `temperature` and `seed`. No token ends a sequence, so that all contestants draw as many. A first, short call is
-//! not timed.
+//! `generate MODEL WORK.json OUT.json [--load-in-8bit]`: the work has `prompts` (lists of token ids), `samples` of
+//! each, `new_tokens`, `temperature` and `seed`. No token ends a sequence, so that all contestants draw as many. A
+//! first, short call is not timed.
 
 use duel_backend::Backend;
 use duel_cpu::Cpu;

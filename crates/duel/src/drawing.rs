@@ -24,8 +24,8 @@ pub struct Drawing {
     /// Divides the positive logits of tokens that the text has already, multiplies the negative ones
     #[arg(long, default_value_t = 1.0)]
     repetition_penalty: f64,
-    /// Hold the weights in 8-bit blocks, on the CPU: a quarter of float32's memory and faster for few sequences, but other
-    /// probabilities (of a model of 135 M parameters, 0.002 nats a token away in the mean)
+    /// Hold the weights in 8-bit blocks, on the CPU: a quarter of float32's memory and faster for few sequences, but
+    /// other probabilities (of a model of 135 M parameters, 0.002 nats a token away in the mean)
     #[arg(long)]
     pub load_in_8bit: bool,
     /// Seed of the sampling

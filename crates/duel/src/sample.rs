@@ -1,7 +1,7 @@
 //! `duel sample`: completions of the prompts of a file, as JSON lines.
 
 use crate::drawing::Drawing;
-use crate::lines::Lines;
+use crate::journal::{Counted, Journal};
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
@@ -30,9 +30,6 @@ pub struct Sample {
     /// output
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Begin an output file anew
-    #[arg(long, requires = "output")]
-    overwrite: bool,
     /// Completions of each prompt
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     num_generations: u32,
@@ -134,20 +131,21 @@ impl Job for Work<'_> {
     fn run<B: Backend>(self, b: &B) -> Result<Done, Error> {
         let Work { said, folder, file, survey, how } = &self;
         let samples = said.num_generations as usize;
-        let mut lines = Lines::open(said.output.as_deref(), said.overwrite, &self.identity(b)?)?;
+        let mut journal = Journal::<Drawn>::open(said.output.as_deref(), "sample", &self.identity(b)?)?;
         let sizes = survey.lengths.iter().map(|&len| (len, samples));
         let room = Room::for_sizes(sizes, SEQUENCES, how.max_new_tokens);
         let (weights, mut engine) = said.drawing.engine(b, folder, room)?;
-        let mut done = Done::after(lines.done);
-        let mut progress = Progress::new("sampling", "prompts", lines.done as u64, survey.prompts as u64);
-        file.stream(lines.done, |prompts| {
+        let (before, mut drawn) = (journal.done, journal.summary);
+        let (begun, drawn_before) = (Instant::now(), drawn.tokens);
+        let mut progress = Progress::new("sampling", "prompts", before, survey.prompts as u64);
+        file.stream(before as usize, |prompts| {
             while !signal::interrupted() {
                 let portion = prompts.take((FILLS * SEQUENCES).div_ceil(samples));
                 let portion = portion.collect::<Result<Vec<_>, _>>()?;
                 if portion.is_empty() {
                     break;
                 }
-                let first = done.prompts as u64;
+                let first = journal.done;
                 let requests = portion.iter().zip(first..);
                 let requests: Vec<_> =
                     requests.map(|(p, id)| Request { prompt: &p.tokens, samples, id }).collect();
@@ -156,12 +154,12 @@ impl Job for Work<'_> {
                 engine.run(b, &weights, &requests, how, file.tokenizer.stops(), |ended| {
                     waiting.put(ended);
                     while let Some((prompt, completions)) = waiting.next() {
+                        drawn.add(&completions);
                         let line = line(file.tokenizer, prompt, &completions);
-                        failed = line.and_then(|line| lines.push(&line)).err();
+                        failed = line.and_then(|line| journal.add(1, &format!("{line}\n"), &drawn)).err();
                         if failed.is_some() {
                             return false;
                         }
-                        done.add(&completions);
                         progress.advance(1);
                     }
                     !signal::interrupted()
@@ -172,7 +170,8 @@ impl Job for Work<'_> {
             }
             Ok(())
         })?;
-        Ok(done)
+        let rate = (drawn.tokens - drawn_before) as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+        Ok(Done { prompts: journal.done as usize, drawn, rate })
     }
 }
 
@@ -245,39 +244,54 @@ fn line(tokenizer: &Tokenizer, prompt: &Prompt, completions: &[Completion]) -> R
     Ok(line.into())
 }
 
-/// What was done, by this process and by those before it.
+/// What was counted of the completions.
+#[derive(Clone, Copy, Default)]
+struct Drawn {
+    completions: u64,
+    tokens: u64,
+    /// Those that did not end by themselves.
+    cut: u64,
+}
+
+impl Drawn {
+    fn add(&mut self, completions: &[Completion]) {
+        self.completions += completions.len() as u64;
+        self.tokens += completions.iter().map(|c| c.tokens.len() as u64).sum::<u64>();
+        self.cut += completions.iter().filter(|c| c.finish_reason == FinishReason::Length).count() as u64;
+    }
+}
+
+impl Counted for Drawn {
+    fn to_json(&self) -> Value {
+        json!({"completions": self.completions, "tokens": self.tokens, "cut": self.cut})
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let count = |name: &str| value[name].as_u64();
+        Some(Drawn { completions: count("completions")?, tokens: count("tokens")?, cut: count("cut")? })
+    }
+}
+
+/// What was done: all, but for the rate, which is this process's.
 struct Done {
     prompts: usize,
-    completions: usize,
-    tokens: usize,
-    cut: usize,
-    begun: Instant,
+    drawn: Drawn,
+    /// Tokens a second.
+    rate: f64,
 }
 
 impl Done {
-    fn after(prompts: usize) -> Self {
-        Done { prompts, completions: 0, tokens: 0, cut: 0, begun: Instant::now() }
-    }
-
-    fn add(&mut self, completions: &[Completion]) {
-        self.prompts += 1;
-        self.completions += completions.len();
-        self.tokens += completions.iter().map(|c| c.tokens.len()).sum::<usize>();
-        self.cut += completions.iter().filter(|c| c.finish_reason == FinishReason::Length).count();
-    }
-
-    /// Of what this process drew.
     fn summary(&self) -> String {
-        if self.completions == 0 {
-            return format!("all {} prompts were there already", self.prompts);
-        }
-        let (n, seconds) = (self.completions as f64, self.begun.elapsed().as_secs_f64());
+        let Drawn { completions, tokens, cut } = self.drawn;
+        let share = |part: u64| part as f64 / completions.max(1) as f64;
+        let rate = match self.rate {
+            0.0 => "; all were there already".into(),
+            rate => format!("; {rate:.1} tokens a second"),
+        };
         format!(
-            "{} completions of {:.1} tokens on average, {:.1} % cut off by max_new_tokens; {:.1} tokens a second",
-            self.completions,
-            self.tokens as f64 / n,
-            100.0 * self.cut as f64 / n,
-            self.tokens as f64 / seconds.max(1e-9)
+            "{completions} completions of {:.1} tokens on average, {:.1} % cut off by max_new_tokens{rate}",
+            share(tokens),
+            100.0 * share(cut),
         )
     }
 }

@@ -137,7 +137,7 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_file() {
     good(with(&killed).args(["--threads", "2"]).output().unwrap());
     assert!(fs::read(&killed).unwrap() == want);
     let (_, said) = good(with(&killed).output().unwrap());
-    assert!(said.contains("all 1500 prompts were there already"), "{said}");
+    assert!(said.contains("all were there already"), "{said}");
 }
 
 #[test]
@@ -152,13 +152,11 @@ fn other_work_does_not_go_on_with_a_file() {
         assert!(ended.error().contains(part), "{part}: {}", ended.stderr);
         assert_eq!(fs::read(out).unwrap(), before);
     };
-    refused(&["--seed", "7"], "was begun with seed = 42, and this is 7; give another --output");
-    refused(&["--load-in-8bit"], "load_in_8bit = false, and this is true");
-    refused(&["--temperature", "0.5"], "temperature = 1.0, and this is 0.5");
+    refused(&["--seed", "7"], "was begun with another seed (42, now 7); name another output");
+    refused(&["--load-in-8bit"], "another load_in_8bit (false, now true)");
+    refused(&["--temperature", "0.5"], "another temperature (1.0, now 0.5)");
     write_lines(&temp.path("prompts.jsonl"), pairs(4, 3));
-    refused(&[], "was begun with prompts = ");
-    good(run(&temp, &["--output", out, "--overwrite"]));
-    assert_ne!(fs::read(out).unwrap(), before);
+    refused(&[], "was begun with another prompts");
 }
 
 #[test]

@@ -20,8 +20,8 @@ const COLUMNS: usize = 1024;
 /// summed apart from what they come to, which is large.
 const KEPT: usize = 256;
 
-/// Rows up to which all of `a` is packed at once. `b` is taken as it lies, or where that cannot be is packed a panel at a
-/// time: each of its elements is read from memory once and used while it is in the L1 cache.
+/// Rows up to which all of `a` is packed at once. `b` is taken as it lies, or where that cannot be is packed a panel at
+/// a time: each of its elements is read from memory once and used while it is in the L1 cache.
 const FEW: usize = 128;
 
 /// Rows up to which each element of b is turned in registers, and makes tiles of as few rows.

@@ -19,8 +19,8 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    /// The part `rows` x `cols`, of b as it lies; nothing and `false` where b does not lie row after row, or this machine
-    /// has no kernel for that.
+    /// The part `rows` x `cols`, of b as it lies; nothing and `false` where b does not lie row after row, or this
+    /// machine has no kernel for that.
     ///
     /// # Safety
     /// As [`Product::part`].

@@ -7,8 +7,8 @@ use crate::real::{Lift, Scalar};
 use half::bf16;
 use std::any::TypeId;
 
-/// Room for panels of `len` elements in all, and for what a transposition writes behind the last. It begins with a cache
-/// line, and so do the vectors that kernels read of it.
+/// Room for panels of `len` elements in all, and for what a transposition writes behind the last. It begins with a
+/// cache line, and so do the vectors that kernels read of it.
 pub fn room<S: Scalar>(buf: &mut Vec<S>, len: usize) -> &mut [S] {
     let line = 64 / size_of::<S>();
     let len = len + SQUARE + line;

@@ -1,9 +1,9 @@
 //! `duel label`: responses in, what a judge says of them out, as rows that `duel train` reads.
 
 mod format;
-mod journal;
 mod summary;
 
+use crate::journal::Journal;
 use crate::judges::{self, JudgeSettings};
 use clap::Args;
 use duel_data::Candidates;
@@ -11,10 +11,9 @@ use duel_judge::{Answer, Case, Judge, Prompt, Reviser, Says, Tally, Turn, open, 
 use duel_train::report::progress::Progress;
 use duel_train::{Error, signal};
 use format::{Format, Labels, Pairs, Writer};
-use journal::Journal;
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use summary::Summary;
 use xxhash_rust::xxh3::Xxh3;
@@ -98,9 +97,8 @@ impl Label {
         // The whole file is checked before the first row is judged, which may cost money.
         let (hash, rows) = looked_through(&self.dataset, self.format)?;
         let made_of = self.made_of(&worker, &writer, &hash);
-        let mut journal = self.output.as_deref().map(|path| Journal::open(path, &made_of)).transpose()?;
-        let done = journal.as_ref().map_or(0, |journal| journal.done);
-        let mut summary = journal.as_ref().map_or(Summary::default(), |journal| journal.summary.clone());
+        let mut journal = Journal::<Summary>::open(self.output.as_deref(), "label", &made_of)?;
+        let (done, mut summary) = (journal.done, journal.summary.clone());
         let before = summary.tally;
         let mut progress = Progress::new("labelling", "rows", done, rows);
         let mut work = |batch: &mut Vec<Candidates>| -> Result<(), Error> {
@@ -131,12 +129,7 @@ impl Label {
             summary.empty += batch.iter().map(|row| row.empty as u64).sum::<u64>();
             summary.tally = before;
             summary.tally += worker.tally();
-            match &mut journal {
-                Some(journal) => journal.add(n, &lines, &summary)?,
-                None => std::io::stdout()
-                    .write_all(lines.as_bytes())
-                    .map_err(|e| Error::new(format!("standard output: {e}")))?,
-            }
+            journal.add(n, &lines, &summary)?;
             batch.clear();
             progress.advance(n);
             Ok(())

@@ -1,5 +1,6 @@
 //! What labelling counts, from the first row to the last, however many runs that took.
 
+use crate::journal::Counted;
 use duel_judge::{Opinion, Tally, Verdict};
 use serde_json::{Value, json};
 
@@ -92,29 +93,6 @@ impl Summary {
         ]
     }
 
-    /// As a journal has it.
-    pub fn to_json(&self) -> Value {
-        let mut all = json!({"sum": self.sum, "squares": self.squares, "why": self.why});
-        for (name, count) in self.clone().counts() {
-            all[name] = json!(*count);
-        }
-        all
-    }
-
-    /// From a journal.
-    pub fn from_json(value: &Value) -> Option<Self> {
-        let mut all = Summary {
-            sum: value["sum"].as_f64()?,
-            squares: value["squares"].as_f64()?,
-            why: value["why"].as_str().map(str::to_owned),
-            ..Summary::default()
-        };
-        for (name, count) in all.counts() {
-            *count = value[name].as_u64()?;
-        }
-        Some(all)
-    }
-
     /// In words, one line.
     pub fn line(&self, judge: &str) -> String {
         let mut parts = vec![format!("{} rows judged by {judge}, {} written", self.rows, self.written)];
@@ -158,5 +136,28 @@ impl Summary {
             parts.push(format!("{tokens} tokens"));
         }
         parts.join("; ")
+    }
+}
+
+impl Counted for Summary {
+    fn to_json(&self) -> Value {
+        let mut all = json!({"sum": self.sum, "squares": self.squares, "why": self.why});
+        for (name, count) in self.clone().counts() {
+            all[name] = json!(*count);
+        }
+        all
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let mut all = Summary {
+            sum: value["sum"].as_f64()?,
+            squares: value["squares"].as_f64()?,
+            why: value["why"].as_str().map(str::to_owned),
+            ..Summary::default()
+        };
+        for (name, count) in all.counts() {
+            *count = value[name].as_u64()?;
+        }
+        Some(all)
     }
 }

@@ -4,22 +4,33 @@
 //! rows of the input are done, how long the output is, and what was counted. On resuming, what the output has beyond
 //! the last such line is cut off: a torn line, or rows of a batch that was not done.
 
-use super::summary::Summary;
 use duel_train::Error;
 use serde_json::{Map, Value, json};
 use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// An output that grows by whole batches.
-pub struct Journal {
-    path: PathBuf,
-    output: File,
-    journal: File,
+/// What is counted of the rows that are done, from the first on.
+pub trait Counted: Clone + Default {
+    /// For the journal.
+    fn to_json(&self) -> Value;
+    /// From the journal.
+    fn from_json(value: &Value) -> Option<Self>;
+}
+
+/// An output that grows by whole batches: a file that can be continued, or standard output.
+pub struct Journal<S> {
+    files: Option<Files>,
     /// Rows of the input that are done.
     pub done: u64,
     /// What was counted of them.
-    pub summary: Summary,
+    pub summary: S,
+}
+
+struct Files {
+    path: PathBuf,
+    output: File,
+    journal: File,
 }
 
 /// The journal of an output.
@@ -29,22 +40,24 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-impl Journal {
+impl<S: Counted> Journal<S> {
     /// Opens the output `path` with its journal, or makes both; `made_of` is what the output is made of, by names that
     /// a user knows.
     ///
     /// # Errors
     /// There is an output without a journal, or one that is made of something else; another process writes it; or the
     /// files cannot be used.
-    pub fn open(path: &Path, made_of: &Map<String, Value>) -> Result<Self, Error> {
+    pub fn open(path: Option<&Path>, command: &str, made_of: &Map<String, Value>) -> Result<Self, Error> {
+        let Some(path) = path else {
+            return Ok(Journal { files: None, done: 0, summary: S::default() });
+        };
         let name = beside(path);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
         let wrong = |what: &str| Error::new(format!("{}: {what}", path.display()));
         let fresh = !name.exists();
         if fresh && path.metadata().is_ok_and(|m| m.len() > 0) {
-            return Err(wrong(
-                "is there already, and no `duel label` that could be continued; name another output",
-            ));
+            let what = "that could be continued; name another output";
+            return Err(wrong(&format!("is there already, and no `duel {command}` {what}")));
         }
         let open = |path: &Path| {
             let mut options = File::options();
@@ -53,12 +66,14 @@ impl Journal {
         let (mut output, mut journal) = (open(path).map_err(failed)?, open(&name).map_err(failed)?);
         match journal.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(wrong("another `duel label` is writing it")),
+            Err(TryLockError::WouldBlock) => {
+                return Err(wrong(&format!("another `duel {command}` is writing it")));
+            }
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
         let there = output.metadata().map_err(failed)?.len();
         let mut begun: Option<Map<String, Value>> = None;
-        let (mut done, mut length, mut summary) = (0, 0, Summary::default());
+        let (mut done, mut length, mut summary) = (0, 0, S::default());
         let (mut line, mut whole) = (Vec::new(), 0);
         let mut reader = BufReader::new(&journal);
         while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
@@ -66,7 +81,7 @@ impl Journal {
             let record = match (&begun, value) {
                 (None, Some(Value::Object(first))) => {
                     begun = Some(first);
-                    Some((0, 0, Summary::default()))
+                    Some((0, 0, S::default()))
                 }
                 (Some(_), Some(value)) => record(&value),
                 _ => None,
@@ -91,29 +106,33 @@ impl Journal {
             writeln!(journal, "{}", Value::Object(made_of.clone())).map_err(failed)?;
         }
         output.set_len(length).and_then(|()| output.seek(SeekFrom::Start(length))).map_err(failed)?;
-        Ok(Journal { path: path.to_owned(), output, journal, done, summary })
+        let files = Some(Files { path: path.to_owned(), output, journal });
+        Ok(Journal { files, done, summary })
     }
 
-    /// Adds the lines of a batch: `rows` more of the input are done.
+    /// Adds the lines of a batch: `rows` more of the input are done, and this is counted of all.
     ///
     /// # Errors
-    /// The disk has no room, or fails.
-    pub fn add(&mut self, rows: u64, lines: &str, summary: &Summary) -> Result<(), Error> {
+    /// The disk has no room, or fails; or who reads standard output is gone.
+    pub fn add(&mut self, rows: u64, lines: &str, summary: &S) -> Result<(), Error> {
         self.done += rows;
         self.summary = summary.clone();
-        let written = self.output.write_all(lines.as_bytes()).and_then(|()| self.output.stream_position());
+        let Some(Files { path, output, journal }) = &mut self.files else {
+            let written = std::io::stdout().write_all(lines.as_bytes());
+            return written.map_err(|e| Error::new(format!("standard output: {e}")));
+        };
+        let written = output.write_all(lines.as_bytes()).and_then(|()| output.stream_position());
         let written = written.and_then(|bytes| {
             let record = json!({"rows": self.done, "bytes": bytes, "counted": summary.to_json()});
-            self.journal.write_all(format!("{record}\n").as_bytes())
+            journal.write_all(format!("{record}\n").as_bytes())
         });
-        written
-            .map_err(|e| Error::new(format!("{}: cannot be written ({e}); make room", self.path.display())))
+        written.map_err(|e| Error::new(format!("{}: cannot be written ({e}); make room", path.display())))
     }
 }
 
 /// Rows, bytes and counts of a line.
-fn record(value: &Value) -> Option<(u64, u64, Summary)> {
-    Some((value["rows"].as_u64()?, value["bytes"].as_u64()?, Summary::from_json(&value["counted"])?))
+fn record<S: Counted>(value: &Value) -> Option<(u64, u64, S)> {
+    Some((value["rows"].as_u64()?, value["bytes"].as_u64()?, S::from_json(&value["counted"])?))
 }
 
 /// Whether two outputs are made of the same.
