@@ -288,7 +288,7 @@ macro_rules! x86_thin_blocks {
         ) {
             let mut acc = [[$zero(); R]; H];
             // Where a register's values are, of panels of such a depth.
-            let at = |r: usize, depth: usize| r / $registers * depth * LANES + r % $registers * $lanes;
+            let at = |r: usize, depth: usize| r * $lanes / LANES * depth * LANES + r * $lanes % LANES;
             for (block, p) in (0..k).step_by(BLOCK).enumerate() {
                 // SAFETY: the caller gives whole panels.
                 let scales: [_; R] = std::array::from_fn(|r| unsafe {
