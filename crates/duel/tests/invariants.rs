@@ -165,6 +165,19 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
 }
 
+/// A process that was killed between its last checkpoint and the removal of one too many leaves that to the next.
+#[test]
+fn what_a_kill_left_beyond_the_limit_goes_on_resuming() {
+    let temp = Temp::with_model("beyond");
+    let run = Run::new(&temp, "out").set("save-steps", 2).set("save-total-limit", 2);
+    run.ok();
+    assert_eq!(run.checkpoints(), [4, 6]);
+    fs::rename(run.out().join("checkpoint-4"), run.out().join("checkpoint-3")).unwrap();
+    fs::create_dir(run.out().join("checkpoint-2")).unwrap();
+    run.clone().resume().ok();
+    assert_eq!(run.checkpoints(), [3, 6]);
+}
+
 /// Waits until a run has written `n` records, or has ended.
 fn wait_for_records(child: &mut Child, path: &Path, n: usize) {
     while metrics::read(path).map_or(0, |r| r.len()) < n && child.try_wait().unwrap().is_none() {

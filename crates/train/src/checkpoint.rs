@@ -165,16 +165,19 @@ impl Checkpoints {
                 kept.map_or("there is no earlier checkpoint".into(), |p| format!("{} is whole", p.display()));
             Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
         })?;
-        if let Some(limit) = self.limit {
-            let all = list(&self.dir);
-            for (_, old) in
-                all.iter().take(all.len().saturating_sub(limit)).filter(|(step, _)| *step < state.step)
-            {
-                // One that cannot be removed costs room, nothing else.
-                drop(fs::remove_dir_all(old));
-            }
-        }
+        self.tidy(state.step);
         Ok(())
+    }
+
+    /// Removes those before `step` that are beyond the limit: after a checkpoint, or where a process was killed between
+    /// the two.
+    pub fn tidy(&self, step: u64) {
+        let all = list(&self.dir);
+        let beyond = all.len().saturating_sub(self.limit.unwrap_or(usize::MAX));
+        for (_, old) in all.iter().take(beyond).filter(|(old, _)| *old < step) {
+            // One that cannot be removed costs room, nothing else.
+            drop(fs::remove_dir_all(old));
+        }
     }
 }
 

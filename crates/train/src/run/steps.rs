@@ -95,7 +95,7 @@ impl<B: Backend> Run<'_, B> {
         let results = self.results(samples, seconds, &seconds_of_steps);
         match self.plan.save_steps {
             Some(_) if self.saved != Some(total) => self.save()?,
-            Some(_) => {}
+            Some(_) => self.output.checkpoints.tidy(total),
             None => self.check_finite()?,
         }
         self.output.finish(self.engine.b, &self.engine.model, &self.weights, &self.stops, &results)?;
