@@ -2,7 +2,6 @@
 
 use crate::Cpu;
 use crate::gemm::HasKernel;
-use crate::lanes::{Lanes, update};
 use crate::real::{Real, Scalar};
 use crate::simd::simd;
 use duel_backend::FeedForward;
@@ -10,80 +9,91 @@ use duel_backend::FeedForward;
 const GELU_SCALE: f64 = 2.0 * 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
 
-/// `1 + e^-x`: the sigmoid's denominator.
-///
-/// # Safety
-/// The CPU has the features of `V`.
+/// Elements of GELU whose exponentials are computed together. SwiGLU has more operands and less between them: there the
+/// copies cost more than waiting for each other does.
+const LANES: usize = 64;
+
+/// The first [`LANES`] of `x`, zeros behind its end.
 #[inline(always)]
-unsafe fn denominator<V: Lanes>(x: V) -> V {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let [zero, one, lowest] =
-            [V::Number::ZERO, V::Number::ONE, V::Number::of(-88.0)].map(|x| V::splat(x));
-        // In this order a NaN stays a NaN.
-        zero.sub(lowest.max(x)).exp().add(one)
+fn up<R: Real>(x: &[R]) -> [R::Acc; LANES] {
+    let mut lanes = [R::Acc::ZERO; LANES];
+    match x.first_chunk::<LANES>() {
+        Some(x) => lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = x.up()),
+        None => lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = x.up()),
+    }
+    lanes
+}
+
+/// As many of `lanes` as `y` has room for.
+#[inline(always)]
+fn down<R: Real>(y: &mut [R], lanes: &[R::Acc; LANES]) {
+    match y.first_chunk_mut::<LANES>() {
+        Some(y) => y.iter_mut().zip(lanes).for_each(|(y, lane)| *y = R::down(*lane)),
+        None => y.iter_mut().zip(lanes).for_each(|(y, lane)| *y = R::down(*lane)),
     }
 }
 
-/// What GELU takes the sigmoid of, and the square of `x`.
-///
-/// # Safety
-/// The CPU has the features of `V`.
+/// `1 + e^-x` of each: the sigmoid's denominator.
 #[inline(always)]
-unsafe fn gelu_argument<V: Lanes>(x: V) -> [V; 2] {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let [c, a] = [GELU_SCALE, GELU_SCALE * GELU_CUBIC].map(|x| V::splat(V::Number::of(x)));
-        let square = x.mul(x);
-        [square.mul_add(a, c).mul(x), square]
-    }
+fn denominators<S: Scalar>(x: &[S; LANES]) -> [S; LANES] {
+    let mut lanes = *x;
+    lanes.iter_mut().for_each(|x| *x = -*x);
+    let mut lanes = S::exps(lanes);
+    lanes.iter_mut().for_each(|e| *e = S::ONE + *e);
+    lanes
+}
+
+/// What GELU takes the sigmoid of.
+#[inline(always)]
+fn gelu_arguments<S: Scalar>(x: &[S; LANES]) -> [S; LANES] {
+    let (c, a) = (S::of(GELU_SCALE), S::of(GELU_CUBIC));
+    let mut lanes = *x;
+    lanes.iter_mut().for_each(|x| *x = c * (*x + a * *x * *x * *x));
+    lanes
 }
 
 simd! {
     /// `y = silu(g) · u`.
     pub fn swiglu_row<R: Real>(y: &mut [R], g: &[R], u: &[R]) {
-        // SAFETY: V is of the instruction set that this is compiled for.
-        unsafe {
-            update::<R, V, 1, 2>([y], [g, u], |_, [g, u]| [g.mul(u).div(denominator(g))]);
+        for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
+            let g = g.up();
+            *y = R::down(g / (R::Acc::ONE + (-g).exp()) * u.up());
         }
     }
 
     /// `dg = dy · u · silu'(g)`, `du = dy · silu(g)`.
     pub fn swiglu_row_bw<R: Real>(dg: &mut [R], du: &mut [R], dy: &[R], g: &[R], u: &[R]) {
-        // SAFETY: V is of the instruction set that this is compiled for.
-        unsafe {
-            let one = V::splat(R::Acc::ONE);
-            update::<R, V, 2, 3>([dg, du], [dy, g, u], |_, [dy, g, u]| {
-                let s = one.div(denominator(g));
-                let scaled = dy.mul(s);
-                [scaled.mul(u).mul(one.sub(s).mul_add(g, one)), scaled.mul(g)]
-            });
+        for ((((dg, du), dy), g), u) in dg.iter_mut().zip(du).zip(dy).zip(g).zip(u) {
+            let (dy, g, u) = (dy.up(), g.up(), u.up());
+            let s = R::Acc::ONE / (R::Acc::ONE + (-g).exp());
+            *dg = R::down(dy * u * s * (R::Acc::ONE + g * (R::Acc::ONE - s)));
+            *du = R::down(dy * g * s);
         }
     }
 
     /// `y = x · s`, `s` the sigmoid of `2 · sqrt(2/π) · (x + 0.044715 x³)`: the tanh form of GELU.
     pub fn gelu_part<R: Real>(y: &mut [R], x: &[R]) {
-        // SAFETY: V is of the instruction set that this is compiled for.
-        unsafe {
-            update::<R, V, 1, 1>([y], [x], |_, [x]| {
-                let [argument, _] = gelu_argument(x);
-                [x.div(denominator(argument))]
-            });
+        for (y, x) in y.chunks_mut(LANES).zip(x.chunks(LANES)) {
+            let x = up(x);
+            let mut lanes = denominators(&gelu_arguments(&x));
+            lanes.iter_mut().zip(&x).for_each(|(y, x)| *y = *x / *y);
+            down(y, &lanes);
         }
     }
 
     /// `dx = dy · (s + x · s · (1 - s) · z')`.
     pub fn gelu_part_bw<R: Real>(dx: &mut [R], dy: &[R], x: &[R]) {
-        // SAFETY: V is of the instruction set that this is compiled for.
-        unsafe {
-            let slopes = [GELU_SCALE, 3.0 * GELU_SCALE * GELU_CUBIC].map(|x| V::splat(R::Acc::of(x)));
-            let one = V::splat(R::Acc::ONE);
-            update::<R, V, 1, 2>([dx], [dy, x], |_, [dy, x]| {
-                let [argument, square] = gelu_argument(x);
-                let s = one.div(denominator(argument));
-                let slope = square.mul_add(slopes[1], slopes[0]).mul(x);
-                [dy.mul(s).mul(one.sub(s).mul_add(slope, one))]
-            });
+        let (c, a) = (R::Acc::of(GELU_SCALE), R::Acc::of(GELU_CUBIC));
+        let three = R::Acc::of(3.0);
+        for ((dx, dy), x) in dx.chunks_mut(LANES).zip(dy.chunks(LANES)).zip(x.chunks(LANES)) {
+            let (dy, x) = (up(dy), up(x));
+            let mut lanes = denominators(&gelu_arguments(&x));
+            for ((dx, dy), x) in lanes.iter_mut().zip(&dy).zip(&x) {
+                let (s, x) = (R::Acc::ONE / *dx, *x);
+                let dz = c * (R::Acc::ONE + three * a * x * x);
+                *dx = *dy * (s + x * s * (R::Acc::ONE - s) * dz);
+            }
+            down(dx, &lanes);
         }
     }
 }
@@ -124,7 +134,7 @@ mod tests {
     /// Lengths that lanes do not divide: every element, and none behind the end.
     #[test]
     fn parts_of_any_length_are_whole() {
-        for n in [1, 15, 16, 17, 32, 3 * 16 + 7] {
+        for n in [1, LANES - 1, LANES, LANES + 1, 3 * LANES + 7] {
             let wave = |k: f64| (0..n).map(|i| 3.0 * (i as f64 * k).sin()).collect::<Vec<f64>>();
             let (x, dy, mut y, mut dx) = (wave(0.7), wave(2.1), vec![f64::NAN; n], vec![f64::NAN; n]);
             gelu_part(&mut y, &x);

@@ -1,8 +1,7 @@
 //! Log-softmax over the vocabulary at a target, and its backward in place.
 
 use crate::Cpu;
-use crate::lanes::{Lanes, totals, update};
-use crate::real::{Real, Scalar, exponent, max, sum};
+use crate::real::{Real, Scalar, max, sum};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
 use duel_backend::{Float, LogProbs, Logits, RowStats};
@@ -12,6 +11,9 @@ const BLOCK: usize = 1 << 12;
 
 /// Partial maxima and sums of a block.
 const LANES: usize = 16;
+
+/// Logits whose exponentials are computed together.
+const WIDE: usize = 64;
 
 /// What one row of logits gives.
 pub struct Row<S> {
@@ -41,21 +43,28 @@ fn top_and_sum<R: Real>(x: &[R]) -> (R::Acc, R::Acc) {
 }
 
 /// The sums of `e`, `e · d` and `e²` over a block, `e = exp(d)`, `d = x - top`.
-///
-/// # Safety
-/// The CPU has the features of `V`.
 #[inline(always)]
-unsafe fn moments<R: Real, V: Lanes<Number = R::Acc>>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let (top, lowest) = (V::splat(top), V::splat(R::Acc::of_f32(exponent::LOWEST)));
-        totals(x, |x: V| {
-            // Not lower than what has an exponential: none of it times minus infinity is no number. A NaN stays one.
-            let d = lowest.max(x.sub(top));
-            let e = d.exp();
-            [e, e.mul(d), e.mul(e)]
-        })
+fn moments<R: Real>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
+    let [mut total, mut weighted, mut squares] = [[R::Acc::ZERO; LANES]; 3];
+    let (wide, rest) = x.as_chunks::<WIDE>();
+    for x in wide {
+        let mut d = [R::Acc::ZERO; WIDE];
+        d.iter_mut().zip(x).for_each(|(d, x)| *d = x.up() - top);
+        let e = R::Acc::exps(d);
+        for (e, d) in e.as_chunks::<LANES>().0.iter().zip(d.as_chunks::<LANES>().0) {
+            total.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e);
+            weighted.iter_mut().zip(e.iter().zip(d)).for_each(|(sum, (e, d))| *sum += *e * *d);
+            squares.iter_mut().zip(e).for_each(|(sum, e)| *sum += *e * *e);
+        }
     }
+    for (i, x) in rest.iter().enumerate() {
+        let d = x.up() - top;
+        let e = d.exp();
+        total[i % LANES] += e;
+        weighted[i % LANES] += e * d;
+        squares[i % LANES] += e * e;
+    }
+    [&total, &weighted, &squares].map(|lanes| sum([lanes.as_slice()], |[v]| v))
 }
 
 simd! {
@@ -80,9 +89,7 @@ simd! {
             if top == R::Acc::LOWEST && !block_sum.to_f64().is_nan() {
                 continue;
             }
-            // SAFETY: V is of the instruction set that this is compiled for.
-            let parts = unsafe { moments::<R, V>(block, top) };
-            for (sum, part) in [&mut total, &mut weighted, &mut squares].into_iter().zip(parts) {
+            for (sum, part) in [&mut total, &mut weighted, &mut squares].into_iter().zip(moments(block, top)) {
                 *sum += part;
             }
         }
@@ -100,10 +107,14 @@ simd! {
 
     /// `x = -coef · exp(x - lse)`.
     pub fn softmax_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc) {
-        // SAFETY: V is of the instruction set that this is compiled for.
-        unsafe {
-            let [lse, factor] = [lse, -coef].map(|x| V::splat(x));
-            update::<R, V, 1, 0>([x], [], |[x], []| [x.sub(lse).exp().mul(factor)]);
+        let (wide, rest) = x.as_chunks_mut::<WIDE>();
+        for x in wide {
+            let mut d = [R::Acc::ZERO; WIDE];
+            d.iter_mut().zip(&*x).for_each(|(d, x)| *d = x.up() - lse);
+            x.iter_mut().zip(R::Acc::exps(d)).for_each(|(x, e)| *x = R::down(-coef * e));
+        }
+        for x in rest {
+            *x = R::down(-coef * (x.up() - lse).exp());
         }
     }
 }
@@ -171,7 +182,7 @@ mod tests {
     /// Rows of several blocks whose maximum rises, falls or stays, against the sums as they are written.
     #[test]
     fn blocks_are_one_row() {
-        for n in [1, 31, 65, BLOCK, BLOCK + 1, 3 * BLOCK + 69] {
+        for n in [1, WIDE - 1, WIDE + 1, BLOCK, BLOCK + 1, 3 * BLOCK + WIDE + 5] {
             for slope in [-9.0, 0.0, 9.0, 400.0] {
                 let x: Vec<f64> =
                     (0..n).map(|i| slope * i as f64 / BLOCK as f64 + (i as f64 * 0.7).sin()).collect();

@@ -1,9 +1,6 @@
 //! The number types the kernels are written over.
 
 use crate::attention::HasLoops;
-use crate::lanes::Lanes;
-#[cfg(target_arch = "x86_64")]
-use crate::lanes::{Double4, Double8, Single8, Single16};
 use duel_backend::Float;
 use half::bf16;
 use std::cell::{Cell, RefCell};
@@ -28,14 +25,13 @@ pub trait Scalar:
     const ONE: Self;
     /// Below every finite number.
     const LOWEST: Self;
-    /// Registers of AVX2.
-    #[cfg(target_arch = "x86_64")]
-    type Avx2: Lanes<Number = Self>;
-    /// Registers of AVX-512.
-    #[cfg(target_arch = "x86_64")]
-    type Avx512: Lanes<Number = Self>;
     /// `e^self`, branch-free so that loops over it vectorise; relative error below `2 * EPSILON`.
-    fn exp(self) -> Self;
+    #[inline(always)]
+    fn exp(self) -> Self {
+        Self::exps([self])[0]
+    }
+    /// [`Scalar::exp`] of each. Of many at a time it is faster: a step of one does not wait for that of another.
+    fn exps<const N: usize>(x: [Self; N]) -> [Self; N];
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Square root.
@@ -98,34 +94,6 @@ pub trait Real: Float + Lift<Self::Acc> {
     }
     /// Rounds to nearest.
     fn down(x: Self::Acc) -> Self;
-    /// As many numbers as a register holds.
-    ///
-    /// # Safety
-    /// They can be read, and the CPU has the features of `V`.
-    #[inline(always)]
-    unsafe fn load<V: Lanes<Number = Self::Acc>>(at: *const Self) -> V {
-        let mut lanes = [Self::Acc::ZERO; 16];
-        for (i, lane) in lanes[..V::COUNT].iter_mut().enumerate() {
-            // SAFETY: by this function's contract.
-            *lane = unsafe { *at.add(i) }.up();
-        }
-        // SAFETY: a register holds 16 numbers at most.
-        unsafe { V::load(lanes.as_ptr()) }
-    }
-    /// The numbers of a register, rounded to nearest.
-    ///
-    /// # Safety
-    /// They can be written, and the CPU has the features of `V`.
-    #[inline(always)]
-    unsafe fn store<V: Lanes<Number = Self::Acc>>(at: *mut Self, x: V) {
-        let mut lanes = [Self::Acc::ZERO; 16];
-        // SAFETY: a register holds 16 numbers at most.
-        unsafe { x.store(lanes.as_mut_ptr()) };
-        for (i, lane) in lanes[..V::COUNT].iter().enumerate() {
-            // SAFETY: by this function's contract.
-            unsafe { *at.add(i) = Self::down(*lane) };
-        }
-    }
 }
 
 impl Real for f64 {
@@ -134,16 +102,6 @@ impl Real for f64 {
     fn down(x: f64) -> f64 {
         x
     }
-    #[inline(always)]
-    unsafe fn load<V: Lanes<Number = f64>>(at: *const f64) -> V {
-        // SAFETY: by the trait's contract.
-        unsafe { V::load(at) }
-    }
-    #[inline(always)]
-    unsafe fn store<V: Lanes<Number = f64>>(at: *mut f64, x: V) {
-        // SAFETY: by the trait's contract.
-        unsafe { x.store(at) }
-    }
 }
 
 impl Real for f32 {
@@ -151,16 +109,6 @@ impl Real for f32 {
     #[inline(always)]
     fn down(x: f32) -> f32 {
         x
-    }
-    #[inline(always)]
-    unsafe fn load<V: Lanes<Number = f32>>(at: *const f32) -> V {
-        // SAFETY: by the trait's contract.
-        unsafe { V::load(at) }
-    }
-    #[inline(always)]
-    unsafe fn store<V: Lanes<Number = f32>>(at: *mut f32, x: V) {
-        // SAFETY: by the trait's contract.
-        unsafe { x.store(at) }
     }
 }
 
@@ -174,21 +122,6 @@ impl Real for bf16 {
         let quiet = bits >> 16 | 0x40;
         bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
     }
-}
-
-/// `e^x` in single precision: x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial of degree 6, which touches
-/// 1 + r + r²/2 at 0 and e^r at the Chebyshev nodes of the rest (relative error 1.1e-8); times 2^n.
-pub mod exponent {
-    /// 1.5·2^23: what is added to it is rounded to a whole number, which is in the low bits then.
-    pub const SHIFT: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first of few bits.
-    pub const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    /// Factor of the highest power.
-    pub const FIRST: f32 = 1.392_619_1e-3;
-    /// Those of the others, down to the constant.
-    pub const TERMS: [f32; 6] = [8.363_185e-3, 4.166_655_6e-2, 1.666_657_6e-1, 0.5, 1.0, 1.0];
-    /// Below it 2^n has no exponent.
-    pub const LOWEST: f32 = -87.0;
 }
 
 thread_local! {
@@ -213,13 +146,9 @@ impl Scalar for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const LOWEST: f64 = f64::NEG_INFINITY;
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = Double4;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = Double8;
     #[inline(always)]
-    fn exp(self) -> f64 {
-        f64::exp(self)
+    fn exps<const N: usize>(x: [f64; N]) -> [f64; N] {
+        x.map(f64::exp)
     }
     #[inline(always)]
     fn ln(self) -> f64 {
@@ -252,20 +181,32 @@ impl Scalar for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const LOWEST: f32 = f32::NEG_INFINITY;
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = Single8;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = Single16;
+    // x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial to degree 7 (next term 5e-9), 2^n by the
+    // exponent bits. The rounding to n adds and removes 1.5·2^23, whose low mantissa bits then are n itself.
     #[inline(always)]
-    fn exp(self) -> f32 {
-        // A comparison, not max/min: a NaN stays a NaN.
-        let x = if self < exponent::LOWEST { exponent::LOWEST } else { self };
-        let x = if x > 88.0 { 88.0 } else { x };
-        let t = x * std::f32::consts::LOG2_E + exponent::SHIFT;
-        let n = t - exponent::SHIFT;
-        let r = x - n * exponent::LN2[0] - n * exponent::LN2[1];
-        let sum = exponent::TERMS.iter().fold(exponent::FIRST, |sum, term| sum * r + term);
-        sum * f32::from_bits(t.to_bits().wrapping_add(127) << 23)
+    fn exps<const N: usize>(mut x: [f32; N]) -> [f32; N] {
+        const SHIFT: f32 = 12_582_912.0;
+        const LN2_HI: f32 = 0.693_359_4;
+        const LN2_LO: f32 = -2.121_944_4e-4;
+        const TERMS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+        let (mut power, mut sum) = ([0.0f32; N], [1.0 / 5040.0; N]);
+        for (x, t) in x.iter_mut().zip(&mut power) {
+            // A comparison, not max/min: a NaN stays a NaN.
+            let y = if *x < -87.0 { -87.0 } else { *x };
+            let y = if y > 88.0 { 88.0 } else { y };
+            *t = y * std::f32::consts::LOG2_E + SHIFT;
+            let n = *t - SHIFT;
+            *x = y - n * LN2_HI - n * LN2_LO;
+        }
+        for term in TERMS {
+            for (sum, r) in sum.iter_mut().zip(&x) {
+                *sum = *sum * r + term;
+            }
+        }
+        for (sum, t) in sum.iter_mut().zip(&power) {
+            *sum *= f32::from_bits(t.to_bits().wrapping_add(127) << 23);
+        }
+        sum
     }
     #[inline(always)]
     fn ln(self) -> f32 {
@@ -332,9 +273,9 @@ pub fn sums<T: Copy, S: Scalar, const K: usize, const N: usize>(
     acc.map(joined)
 }
 
-/// The sum of partial sums, so many as a power of two, half upon half.
+/// The sum of 16 partial sums, half upon half.
 #[inline(always)]
-pub fn joined<S: Scalar, const N: usize>(mut sums: [S; N]) -> S {
+pub fn joined<S: Scalar>(mut sums: [S; 16]) -> S {
     let mut width = sums.len() / 2;
     while width > 0 {
         for lane in 0..width {

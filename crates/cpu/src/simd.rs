@@ -115,36 +115,30 @@ pub fn has_bf16_pairs() -> bool {
 ///
 /// # Panics
 /// Where that fails: a program asks [`instruction_set`] first.
-#[inline]
 pub fn isa() -> Isa {
-    // Asked for a row at a time: an answer that is a number.
-    static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| instruction_set().unwrap_or_else(|e| panic!("{e}")))
+    instruction_set().unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Defines functions whose bodies are compiled once per instruction set; the call picks the machine's.
 ///
-/// In the bodies `V` is a register of the instruction set, [`Lanes`](crate::lanes::Lanes), and what is written in it
-/// gives the bits that registers give. All else may use wider registers but no fused multiply-add (Rust never
-/// contracts), so every instruction set gives the same bits.
+/// The bodies may use wider registers but no fused multiply-add (Rust never contracts), so every instruction
+/// set gives the same bits.
 macro_rules! simd {
     ($($(#[$doc:meta])* pub fn $name:ident<$g:ident: $bound:ident>($($a:ident: $t:ty),* $(,)?) $(-> $r:ty)? $body:block)*) => {$(
         $(#[$doc])*
         pub fn $name<$g: $bound>($($a: $t),*) $(-> $r)? {
             #[inline(always)]
-            fn body<$g: $bound, V: $crate::lanes::Lanes<Number = <$g as $crate::real::Real>::Acc>>(
-                $($a: $t),*
-            ) $(-> $r)? $body
+            fn body<$g: $bound>($($a: $t),*) $(-> $r)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             fn avx512<$g: $bound>($($a: $t),*) $(-> $r)? {
-                body::<$g, <<$g as $crate::real::Real>::Acc as $crate::real::Scalar>::Avx512>($($a),*)
+                body::<$g>($($a),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2<$g: $bound>($($a: $t),*) $(-> $r)? {
-                body::<$g, <<$g as $crate::real::Real>::Acc as $crate::real::Scalar>::Avx2>($($a),*)
+                body::<$g>($($a),*)
             }
             match $crate::simd::isa() {
                 #[cfg(target_arch = "x86_64")]
@@ -153,7 +147,7 @@ macro_rules! simd {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `isa` found these features on this CPU.
                 $crate::simd::Isa::Avx2 => unsafe { avx2::<$g>($($a),*) },
-                _ => body::<$g, $crate::lanes::Four<<$g as $crate::real::Real>::Acc>>($($a),*),
+                _ => body::<$g>($($a),*),
             }
         }
     )*};

@@ -1,8 +1,8 @@
 //! The loops that attention spends its time in, compiled for every instruction set.
 
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{Double4, Double8, Single8, Single16};
-use crate::lanes::{Four, Lanes};
+use super::lanes::{Double4, Double8, Single8, Single16};
+use super::lanes::{Four, Lanes};
 use crate::real::Scalar;
 use crate::simd::{Isa, isa};
 

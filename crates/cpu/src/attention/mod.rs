@@ -12,6 +12,7 @@ mod backward;
 mod blocks;
 mod forward;
 mod kernel;
+mod lanes;
 mod order;
 mod packed;
 mod products;

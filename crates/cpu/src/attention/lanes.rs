@@ -1,6 +1,6 @@
-//! Registers of numbers: what attention and the verbs of exponentials are written in, once for every instruction set.
+//! Registers of numbers: what the kernels of attention are written in, once for every instruction set.
 
-use crate::real::{Real, Scalar, exponent, joined};
+use crate::real::Scalar;
 
 /// A register of one instruction set. Every method compiles to an instruction or two where the caller has it.
 ///
@@ -20,101 +20,12 @@ pub trait Lanes: Copy {
     unsafe fn add(self, b: Self) -> Self;
     unsafe fn sub(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
-    unsafe fn div(self, b: Self) -> Self;
     /// `self · b + c`.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
     /// The larger; `b` where `self` is NaN.
     unsafe fn max(self, b: Self) -> Self;
     /// `e^self` for `self < 88`; relative error below `2 * EPSILON`. In single precision 0 below -87.
     unsafe fn exp(self) -> Self;
-}
-
-/// `ys = f(ys, xs)` for slices of one length, a register at a time.
-///
-/// # Safety
-/// The CPU has the features of `V`.
-#[inline(always)]
-pub unsafe fn update<R: Real, V: Lanes<Number = R::Acc>, const O: usize, const K: usize>(
-    mut ys: [&mut [R]; O],
-    xs: [&[R]; K],
-    f: impl Fn([V; O], [V; K]) -> [V; O],
-) {
-    let n = ys[0].len();
-    assert!(ys.iter().all(|y| y.len() == n) && xs.iter().all(|x| x.len() == n), "slices of one length");
-    let (mut y_part, mut x_part) = ([[R::default(); 16]; O], [[R::default(); 16]; K]);
-    for at in (0..n).step_by(V::COUNT) {
-        let rest = at..n.min(at + V::COUNT);
-        let part = rest.len() < V::COUNT;
-        // SAFETY: a whole register of each slice, or of the copies of what is left of them.
-        unsafe {
-            let (y, x) = if part {
-                for (part, y) in y_part.iter_mut().zip(&ys) {
-                    part[..rest.len()].copy_from_slice(&y[rest.clone()]);
-                }
-                for (part, x) in x_part.iter_mut().zip(&xs) {
-                    part[..rest.len()].copy_from_slice(&x[rest.clone()]);
-                }
-                (y_part.each_mut().map(|y| y.as_mut_ptr()), x_part.each_ref().map(|x| x.as_ptr()))
-            } else {
-                (ys.each_mut().map(|y| y.as_mut_ptr().add(at)), xs.map(|x| x.as_ptr().add(at)))
-            };
-            // Called in one place: a compiler that knows the CPU makes it part of this loop.
-            let new = f(y.map(|y| R::load(y.cast_const())), x.map(|x| R::load(x)));
-            for (y, new) in y.into_iter().zip(new) {
-                R::store(y, new);
-            }
-        }
-        if part {
-            for (part, y) in y_part.iter().zip(&mut ys) {
-                y[rest.clone()].copy_from_slice(&part[..rest.len()]);
-            }
-        }
-    }
-}
-
-/// Partial sums of [`totals`].
-const PARTIAL: usize = 32;
-
-/// Sums over `x` of the `N` numbers of `f`, each in 32 interleaved partial sums: an order that is the same on every
-/// instruction set, and additions that do not wait for one another.
-///
-/// # Safety
-/// The CPU has the features of `V`.
-#[inline(always)]
-pub unsafe fn totals<R: Real, V: Lanes<Number = R::Acc>, const N: usize>(
-    x: &[R],
-    f: impl Fn(V) -> [V; N],
-) -> [R::Acc; N] {
-    // SAFETY: a register has four numbers at least; whole blocks of `x` are read; as many partial sums are stored.
-    unsafe {
-        let mut sums = [[V::splat(R::Acc::ZERO); PARTIAL / 4]; N];
-        let mut lanes = [[R::Acc::ZERO; PARTIAL]; N];
-        let mut rest = [R::default(); PARTIAL];
-        let whole = x.len() - x.len() % PARTIAL;
-        rest[..x.len() - whole].copy_from_slice(&x[whole..]);
-        for at in (0..x.len()).step_by(PARTIAL) {
-            let block = if at < whole { x.as_ptr().add(at) } else { rest.as_ptr() };
-            for j in 0..PARTIAL / V::COUNT {
-                // Called in one place, as in `update`.
-                let new = f(R::load(block.add(j * V::COUNT)));
-                for ((sums, lanes), new) in sums.iter_mut().zip(&mut lanes).zip(new) {
-                    if at < whole {
-                        sums[j] = sums[j].add(new);
-                    } else {
-                        new.store(lanes.as_mut_ptr().add(j * V::COUNT));
-                    }
-                }
-            }
-        }
-        for (lanes, sums) in lanes.iter_mut().zip(sums) {
-            lanes[x.len() - whole..].fill(R::Acc::ZERO);
-            for (j, sum) in sums.into_iter().take(PARTIAL / V::COUNT).enumerate() {
-                let at = lanes.as_mut_ptr().add(j * V::COUNT);
-                sum.add(V::load(at)).store(at);
-            }
-        }
-        lanes.map(joined)
-    }
 }
 
 /// Four numbers, for every CPU. A multiply-add rounds twice.
@@ -159,10 +70,6 @@ impl<S: Scalar> Lanes for Four<S> {
         self.zip(b, |a, b| a * b)
     }
     #[inline(always)]
-    unsafe fn div(self, b: Self) -> Self {
-        self.zip(b, |a, b| a / b)
-    }
-    #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         Four(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
     }
@@ -172,7 +79,7 @@ impl<S: Scalar> Lanes for Four<S> {
     }
     #[inline(always)]
     unsafe fn exp(self) -> Self {
-        let lowest = S::of_f32(exponent::LOWEST);
+        let lowest = S::of(-87.0);
         Four(self.0.map(|x| if size_of::<S>() == 4 && x < lowest { S::ZERO } else { x.exp() }))
     }
 }
@@ -180,13 +87,13 @@ impl<S: Scalar> Lanes for Four<S> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
-    use crate::real::{Scalar, exponent};
+    use crate::real::Scalar;
     use std::arch::x86_64::*;
 
     /// A register type and what its instructions are called.
     macro_rules! lanes {
         ($name:ident, $register:ty, $number:ty, $count:literal, $load:ident, $store:ident, $splat:ident, $add:ident,
-         $sub:ident, $mul:ident, $div:ident, $fma:ident, $max:ident, $exp:ident) => {
+         $sub:ident, $mul:ident, $fma:ident, $max:ident, $exp:ident) => {
             #[derive(Clone, Copy)]
             pub struct $name($register);
 
@@ -226,11 +133,6 @@ mod x86 {
                     $name(unsafe { $mul(self.0, b.0) })
                 }
                 #[inline(always)]
-                unsafe fn div(self, b: Self) -> Self {
-                    // SAFETY: as above.
-                    $name(unsafe { $div(self.0, b.0) })
-                }
-                #[inline(always)]
                 unsafe fn mul_add(self, b: Self, c: Self) -> Self {
                     // SAFETY: as above.
                     $name(unsafe { $fma(self.0, b.0, c.0) })
@@ -259,7 +161,6 @@ mod x86 {
         _mm256_add_ps,
         _mm256_sub_ps,
         _mm256_mul_ps,
-        _mm256_div_ps,
         _mm256_fmadd_ps,
         _mm256_max_ps,
         exp8
@@ -275,7 +176,6 @@ mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
-        _mm512_div_ps,
         _mm512_fmadd_ps,
         _mm512_max_ps,
         exp16
@@ -291,7 +191,6 @@ mod x86 {
         _mm256_add_pd,
         _mm256_sub_pd,
         _mm256_mul_pd,
-        _mm256_div_pd,
         _mm256_fmadd_pd,
         _mm256_max_pd,
         exp_each
@@ -307,29 +206,34 @@ mod x86 {
         _mm512_add_pd,
         _mm512_sub_pd,
         _mm512_mul_pd,
-        _mm512_div_pd,
         _mm512_fmadd_pd,
         _mm512_max_pd,
         exp_each
     );
 
-    /// By [`exponent`], n added to its exponent bits; still to be set to 0 where `x` is too low for one.
+    /// `e^x` in single precision: x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial of degree 6, which touches
+    /// 1 + r + r²/2 at 0 and e^r at the Chebyshev nodes of the rest (relative error 1.1e-8), and n added to its
+    /// exponent. The rounding to n adds and removes 1.5·2^23, whose low mantissa bits then are n itself. Returns the
+    /// product, still to be set to 0 where `x` is too low for an exponent.
     #[inline(always)]
     unsafe fn polynomial<V: Lanes<Number = f32>>(x: V, add_exponent: impl FnOnce(V, V) -> V) -> V {
         // SAFETY: the caller has the features of V.
         unsafe {
-            let shift = V::splat(exponent::SHIFT);
+            let shift = V::splat(12_582_912.0);
             let t = x.mul_add(V::splat(std::f32::consts::LOG2_E), shift);
             let n = t.sub(shift);
-            let r = n.mul_add(V::splat(-exponent::LN2[0]), x);
-            let r = n.mul_add(V::splat(-exponent::LN2[1]), r);
-            let mut p = V::splat(exponent::FIRST);
-            for c in exponent::TERMS {
+            let r = n.mul_add(V::splat(-0.693_359_4), x);
+            let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+            let mut p = V::splat(1.392_619_1e-3);
+            for c in [8.363_185e-3, 4.166_655_6e-2, 1.666_657_6e-1, 0.5, 1.0, 1.0] {
                 p = p.mul_add(r, V::splat(c));
             }
             add_exponent(p, t)
         }
     }
+
+    /// Where numbers are lower than this, `exp` is 0. A NaN is not lower.
+    const LOWEST: f32 = -87.0;
 
     #[inline(always)]
     unsafe fn exp8(x: Single8) -> Single8 {
@@ -338,7 +242,7 @@ mod x86 {
             polynomial(x, |p, t| {
                 let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(t.0));
                 let y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.0), n));
-                Single8(_mm256_and_ps(y, _mm256_cmp_ps::<_CMP_NLT_UQ>(x.0, _mm256_set1_ps(exponent::LOWEST))))
+                Single8(_mm256_and_ps(y, _mm256_cmp_ps::<_CMP_NLT_UQ>(x.0, _mm256_set1_ps(LOWEST))))
             })
         }
     }
@@ -350,7 +254,7 @@ mod x86 {
             polynomial(x, |p, t| {
                 let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(t.0));
                 let y = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p.0), n));
-                let seen = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, _mm512_set1_ps(exponent::LOWEST));
+                let seen = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, _mm512_set1_ps(LOWEST));
                 Single16(_mm512_maskz_mov_ps(seen, y))
             })
         }
