@@ -2,9 +2,8 @@
 
 use crate::message::kind;
 use crate::row::{self, Row};
-use crate::{Error, Label, Message, Options, Result, Task, Truncation, Whole, read};
+use crate::{Label, Message, Options, Result, Task, Truncation, Whole, read};
 use serde_json::{Map, Value, json};
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -54,18 +53,17 @@ impl Candidates {
     ///
     /// # Errors
     /// The first row that is none, by its number; that there is no row at all; or that of `each`.
-    pub fn each(path: &Path, mut each: impl FnMut(Self) -> Result<()>) -> Result<()> {
-        let mut rows = 0;
-        read::rows(path, &Cell::new(0), &mut |row, value| {
-            rows += 1;
-            let candidates =
-                Self::read(row, value).map_err(|message| Error::row(Some(path), row, message))?;
-            each(candidates)
-        })?;
-        match rows {
-            0 => Err(Error::file(path, format!("there are no rows to judge; a row is {SHAPES}"))),
-            _ => Ok(()),
-        }
+    pub fn each(path: &Path, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
+        Self::after(path, 0, each)
+    }
+
+    /// [`Candidates::each`] of the rows after the first `skip`, which are not read again.
+    ///
+    /// # Errors
+    /// As [`Candidates::each`].
+    pub fn after(path: &Path, skip: usize, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
+        let none = format!("there are no rows to judge; a row is {SHAPES}");
+        read::parsed(path, skip, &none, Self::read, each)
     }
 
     /// One row. Messages of errors start with a verb: "row 3: " goes before.

@@ -5,7 +5,6 @@ use crate::message::kind;
 use crate::row::{self, Content, Row, common_prefix};
 use crate::{Context, Error, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read};
 use serde_json::{Map, Value};
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -46,18 +45,13 @@ impl Prompts<'_> {
     ///
     /// # Errors
     /// The first row that has no prompt, by its number; that there is no row at all; or that of `each`.
-    pub fn each(&self, mut each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
-        let mut rows = 0;
-        read::rows(self.path, &Cell::new(0), &mut |row, value| {
-            rows += 1;
-            let asked =
-                self.prompt(row, value).map_err(|message| Error::row(Some(self.path), row, message))?;
-            each(asked)
-        })?;
-        match rows {
-            0 => Err(Error::file(self.path, "there are no rows, and so no prompts")),
-            _ => Ok(()),
-        }
+    pub fn each(&self, each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
+        self.after(0, each)
+    }
+
+    fn after(&self, skip: usize, each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
+        let none = "there are no rows, and so no prompts";
+        read::parsed(self.path, skip, none, |row, value| self.prompt(row, value), each)
     }
 
     /// The error that something is wrong with a prompt of the file.
@@ -76,15 +70,8 @@ impl Prompts<'_> {
         let (give, take) = sync_channel(AHEAD);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let mut left = skip;
                 let gone = || Error::file(self.path, "reading it was stopped");
-                let end = self.each(|prompt| match left {
-                    0 => give.send(Ok(prompt)).map_err(|_| gone()),
-                    _ => {
-                        left -= 1;
-                        Ok(())
-                    }
-                });
+                let end = self.after(skip, |prompt| give.send(Ok(prompt)).map_err(|_| gone()));
                 // Nobody hears it who has left.
                 end.err().map(|e| give.send(Err(e)))
             });

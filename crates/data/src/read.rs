@@ -217,6 +217,26 @@ fn around(path: &Path, e: &serde_json::Error) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
+/// Hands what `parse` makes of every row after the first `skip` to `each`, in order; `none` is what is wrong with a
+/// file without rows.
+pub(crate) fn parsed<T>(
+    path: &Path,
+    skip: usize,
+    none: &str,
+    parse: impl Fn(usize, Value) -> std::result::Result<T, String>,
+    mut each: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let mut seen = 0;
+    rows(path, &Cell::new(0), &mut |row, value| {
+        seen += 1;
+        if seen <= skip {
+            return Ok(());
+        }
+        each(parse(row, value).map_err(|message| Error::row(Some(path), row, message))?)
+    })?;
+    if seen == 0 { Err(Error::file(path, none)) } else { Ok(()) }
+}
+
 struct Elements<'a> {
     row: usize,
     failed: Option<Error>,

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// What is counted of the rows that are done, from the first on.
-pub trait Counted: Clone + Default {
+pub trait Counted: Default {
     /// For the journal.
     fn to_json(&self) -> Value;
     /// From the journal.
@@ -23,8 +23,8 @@ pub struct Journal<S> {
     files: Option<Files>,
     /// Rows of the input that are done.
     pub done: u64,
-    /// What was counted of them.
-    pub summary: S,
+    /// What was counted of those that were done before it was opened.
+    pub before: S,
 }
 
 struct Files {
@@ -41,15 +41,15 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 impl<S: Counted> Journal<S> {
-    /// Opens the output `path` with its journal, or makes both; `made_of` is what the output is made of, by names that
-    /// a user knows.
+    /// Opens the output `path` of `duel COMMAND` with its journal, or makes both; without a path it is standard output.
+    /// `made_of` is what the output is made of, by names that a user knows.
     ///
     /// # Errors
     /// There is an output without a journal, or one that is made of something else; another process writes it; or the
     /// files cannot be used.
     pub fn open(path: Option<&Path>, command: &str, made_of: &Map<String, Value>) -> Result<Self, Error> {
         let Some(path) = path else {
-            return Ok(Journal { files: None, done: 0, summary: S::default() });
+            return Ok(Journal { files: None, done: 0, before: S::default() });
         };
         let name = beside(path);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
@@ -107,7 +107,7 @@ impl<S: Counted> Journal<S> {
         }
         output.set_len(length).and_then(|()| output.seek(SeekFrom::Start(length))).map_err(failed)?;
         let files = Some(Files { path: path.to_owned(), output, journal });
-        Ok(Journal { files, done, summary })
+        Ok(Journal { files, done, before: summary })
     }
 
     /// Adds the lines of a batch: `rows` more of the input are done, and this is counted of all.
@@ -116,7 +116,6 @@ impl<S: Counted> Journal<S> {
     /// The disk has no room, or fails; or who reads standard output is gone.
     pub fn add(&mut self, rows: u64, lines: &str, summary: &S) -> Result<(), Error> {
         self.done += rows;
-        self.summary = summary.clone();
         let Some(Files { path, output, journal }) = &mut self.files else {
             let written = std::io::stdout().write_all(lines.as_bytes());
             return written.map_err(|e| Error::new(format!("standard output: {e}")));

@@ -135,7 +135,7 @@ impl Job for Work<'_> {
         let sizes = survey.lengths.iter().map(|&len| (len, samples));
         let room = Room::for_sizes(sizes, SEQUENCES, how.max_new_tokens);
         let (weights, mut engine) = said.drawing.engine(b, folder, room)?;
-        let (before, mut drawn) = (journal.done, journal.summary);
+        let (before, mut drawn) = (journal.done, journal.before);
         let (begun, drawn_before) = (Instant::now(), drawn.tokens);
         let mut progress = Progress::new("sampling", "prompts", before, survey.prompts as u64);
         file.stream(before as usize, |prompts| {

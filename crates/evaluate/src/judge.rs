@@ -8,6 +8,7 @@ use duel_loss::ResponseStats;
 use duel_model::{Config as ModelConfig, Folder, Keep, Model, Output};
 use duel_train::cache::Cache;
 use duel_train::config::{Config, Method, Options};
+use duel_train::content::feed;
 use duel_train::engine::{Engine, Room};
 use duel_train::memory::Bytes;
 use duel_train::objective::{Objective, Scored};
@@ -16,7 +17,7 @@ use duel_train::report::progress::Progress;
 use duel_train::{Error, check_vocabulary, max_length, rows, signal};
 use std::fs;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 /// A model that rows are put to: a policy or a reward model, as its folder says.
 pub struct Judge {
@@ -280,9 +281,7 @@ pub fn content(path: &Path) -> Result<String, Error> {
         })
         .collect();
     files.sort();
-    let mut bytes = Vec::new();
-    for file in files {
-        bytes.extend(fs::read(file).map_err(failed)?);
-    }
-    Ok(format!("{}-{:032x}", ModelId::of(path)?.digest(), xxh3_128(&bytes)))
+    let mut hash = Xxh3::new();
+    files.iter().try_for_each(|file| feed(&mut hash, file))?;
+    Ok(format!("{}-{:032x}", ModelId::of(path)?.digest(), hash.digest128()))
 }

@@ -9,11 +9,9 @@ use duel_backend::Backend;
 use duel_stats::Bootstrap;
 use duel_train::Error;
 use duel_train::config::Options;
+use duel_train::content::digest;
 use serde_json::{Map, Value, json};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3;
 
 /// Which rows are put to which models.
 #[derive(Clone, Debug, Default)]
@@ -104,17 +102,4 @@ fn header<B: Backend>(
         ("device", json!(b.identity())),
     ];
     Ok(said.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
-}
-
-/// A hash of a file.
-fn digest(path: &Path) -> Result<String, Error> {
-    let failed = |e: std::io::Error| Error::new(format!("{}: cannot be read: {e}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut hash, mut buf) = (Xxh3::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buf).map_err(failed)? {
-            0 => return Ok(format!("{:032x}", hash.digest128())),
-            n => hash.update(&buf[..n]),
-        }
-    }
 }

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
+pub mod content;
 pub mod engine;
 mod error;
 mod follow;

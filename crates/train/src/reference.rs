@@ -6,6 +6,7 @@
 
 use crate::Error;
 use crate::cache::{Cache, Record};
+use crate::content::feed;
 use crate::engine::Engine;
 use crate::report::progress::Progress;
 use crate::signal;
@@ -13,8 +14,7 @@ use duel_backend::{Backend, Element, Real};
 use duel_data::{Dataset, Labels};
 use duel_model::Model;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
@@ -37,17 +37,8 @@ impl ModelId {
         paths.sort();
         let mut hash = Xxh3::new();
         hash.update(&NUMBERS.to_le_bytes());
-        let mut buf = vec![0; 1 << 20];
         for path in paths {
-            let failed = |e| Error::new(format!("{}: cannot be read: {e}", path.display()));
-            let mut file = File::open(&path).map_err(failed)?;
-            loop {
-                let n = file.read(&mut buf).map_err(failed)?;
-                if n == 0 {
-                    break;
-                }
-                hash.update(&buf[..n]);
-            }
+            feed(&mut hash, &path)?;
             hash.update(b"/");
         }
         Ok(ModelId(hash))

@@ -8,15 +8,13 @@ use crate::judges::{self, JudgeSettings};
 use clap::Args;
 use duel_data::Candidates;
 use duel_judge::{Answer, Case, Judge, Prompt, Reviser, Says, Tally, Turn, open, verdicts};
+use duel_train::content::digest;
 use duel_train::report::progress::Progress;
 use duel_train::{Error, signal};
 use format::{Format, Labels, Pairs, Writer};
 use serde_json::{Map, Value, json};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use summary::Summary;
-use xxhash_rust::xxh3::Xxh3;
 
 /// Its arguments.
 #[derive(Args)]
@@ -98,7 +96,7 @@ impl Label {
         let (hash, rows) = looked_through(&self.dataset, self.format)?;
         let made_of = self.made_of(&worker, &writer, &hash);
         let mut journal = Journal::<Summary>::open(self.output.as_deref(), "label", &made_of)?;
-        let (done, mut summary) = (journal.done, journal.summary.clone());
+        let (done, mut summary) = (journal.done, std::mem::take(&mut journal.before));
         let before = summary.tally;
         let mut progress = Progress::new("labelling", "rows", done, rows);
         let mut work = |batch: &mut Vec<Candidates>| -> Result<(), Error> {
@@ -278,14 +276,7 @@ fn looked_through(path: &Path, format: Format) -> Result<(String, u64), Error> {
     if unseen {
         eprintln!("note: judges are not shown `tools` and `documents`; they stay in the rows");
     }
-    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
-    let (mut file, mut hash, mut block) = (File::open(path).map_err(failed)?, Xxh3::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut block).map_err(failed)? {
-            0 => return Ok((format!("{:032x}", hash.digest128()), rows)),
-            n => hash.update(&block[..n]),
-        }
-    }
+    Ok((digest(path)?, rows))
 }
 
 /// Hands `work` the rows after the first `done`, so many at a time. It empties what it is given.
@@ -295,12 +286,9 @@ fn in_batches(
     size: usize,
     work: &mut dyn FnMut(&mut Vec<Candidates>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut seen, mut batch, mut failed) = (0, Vec::with_capacity(size), None);
-    let read = Candidates::each(path, |row| {
-        seen += 1;
-        if seen > done {
-            batch.push(row);
-        }
+    let (mut batch, mut failed) = (Vec::with_capacity(size), None);
+    let read = Candidates::after(path, done as usize, |row| {
+        batch.push(row);
         if batch.len() < size {
             return Ok(());
         }
