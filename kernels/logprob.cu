@@ -1,10 +1,11 @@
-// Log-softmax of the head's logits at a target, with statistics, and its backward in place. Verbs: logprob,
-// logprob_bw.
+// Log-softmax of the head's logits at a target, with statistics, its backward in place, and the divergence of two
+// predictions. Verbs: logprob, logprob_bw, kl.
 //
 //   p = softmax(logits[row]),  lse = ln sum e^logit,  logp = logit[target] - lse
 //   entropy = -sum p ln p,  mean_logit = sum logit / vocab,  hit = 1 where logit[target] is the largest,
 //   collision = ln sum p^2
 //   backward: logits = coef (onehot(target) - p)
+//   kl = sum p (ln p - ln q) = sum p (e^d - 1 - d),  d = ln q - ln p,  p e^d = q   (Kullback & Leibler, 1951)
 //
 // The forward reads a row once. With t the largest logit so far it keeps S = sum e^(x - t),
 // W = sum (x - t) e^(x - t) and Q = sum e^2(x - t) (online softmax: Milakov & Gimelshein, 2018); when t grows by d,
@@ -15,7 +16,7 @@
 // Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn, and single
 // elements of what is left at the end; where rows do not begin at whole 16 bytes, single elements that lie a block's
 // width apart. Which thread has which element depends on vocabulary and stride alone. Bound by memory: forward one
-// read of the logits, backward a read and a write; one exponential each.
+// read of the logits, backward a read and a write, kl a read of both; one exponential each.
 #include "common.cuh"
 
 
@@ -238,7 +239,70 @@ template <class Real> DEVICE void logprob_bw(const LogprobBwParams &p) {
     }
 }
 
+// p (e^d - 1 - d) of a pair of logits. No term is negative. Near 0 the bracket is d^2/2 (1 + d/3 (1 + d/4 (..))), to a
+// term that a float does not see.
+DEVICE float kl_term(float x, float y, float p_lse, float q_lse) {
+    constexpr float LEAST = -80.0f; // below e^LEAST a probability is 0
+    constexpr float NEAR = 0.5f;
+    const float ln_p = x - p_lse;
+    const float ln_q = y - q_lse;
+    const float p = ln_p < LEAST ? 0.0f : expf(ln_p);
+    const float q = ln_q < LEAST ? 0.0f : expf(ln_q);
+    const float d = (y - x) - (q_lse - p_lse); // not ln_q - ln_p, which are rounded
+    if (fabsf(d) <= NEAR) {
+        float series = 1.0f;
+#pragma unroll
+        for (int power = 9; power >= 3; power--) {
+            series = fmaf(series * d, 1.0f / static_cast<float>(power), 1.0f);
+        }
+        return p * (0.5f * d * d * series);
+    }
+    return p == 0.0f ? q : q - p - p * d;
+}
+
+template <class Real, bool wide> DEVICE void kl_row(const KlParams &p, float *scratch) {
+    const size_t from = static_cast<size_t>(blockIdx.x) * p.stride;
+    const Real *p_row = static_cast<const Real *>(p.p) + from;
+    const Real *q_row = static_cast<const Real *>(p.q) + from;
+    const float p_lse = p.p_lse[blockIdx.x];
+    const float q_lse = p.q_lse[blockIdx.x];
+    const unsigned end = swept<Real, wide>(p.vocab);
+    float sum = 0.0f;
+    for (unsigned i = 0; i < sweeps_of<Real>(end); i++) {
+        const Sweep<Real, wide> sweep(i);
+        float x[LANES<Real>], y[LANES<Real>];
+        sweep.load_from(x, p_row, end);
+        sweep.load_from(y, q_row, end);
+#pragma unroll
+        for (unsigned j = 0; j < LANES<Real>; j++) {
+            if (sweep.inside(j, end)) {
+                sum += kl_term(x[j], y[j], p_lse, q_lse);
+            }
+        }
+    }
+    const Rest<Real> rest(end, p.vocab);
+    if (wide && rest.any) {
+        sum += kl_term(to_float(p_row[rest.at]), to_float(q_row[rest.at]), p_lse, q_lse);
+    }
+    sum = row_sum(sum, scratch);
+    if (threadIdx.x == 0) {
+        p.kl[blockIdx.x] = sum;
+    }
+}
+
+template <class Real> DEVICE void kl(const KlParams &p) {
+    DYN_SMEM(shared);
+    float *scratch = reinterpret_cast<float *>(shared);
+    if (vectorised<Real>(p.stride, p.p, p.q)) {
+        kl_row<Real, true>(p, scratch);
+    } else {
+        kl_row<Real, false>(p, scratch);
+    }
+}
+
 EXPORT_KERNEL(logprob_f32, (LOGPROB_THREADS), LogprobParams, logprob<float>);
 EXPORT_KERNEL(logprob_bf16, (LOGPROB_THREADS), LogprobParams, logprob<bf16>);
 EXPORT_KERNEL(logprob_bw_f32, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<float>);
 EXPORT_KERNEL(logprob_bw_bf16, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<bf16>);
+EXPORT_KERNEL(kl_f32, (LOGPROB_THREADS), KlParams, kl<float>);
+EXPORT_KERNEL(kl_bf16, (LOGPROB_THREADS), KlParams, kl<bf16>);

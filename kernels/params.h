@@ -487,6 +487,17 @@ typedef struct LogprobBwParams {
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobBwParams;
 
+/* kl: sum p (ln p - ln q) of each row, in nats; p and q the softmaxes of logits[rows, vocab]. */
+typedef struct KlParams {
+    float *kl;          /* [rows] */
+    const void *p;
+    const float *p_lse; /* [rows]: ln sum exp of the logits */
+    const void *q;
+    const float *q_lse; /* [rows] */
+    unsigned vocab;
+    unsigned stride;    /* elements from one row of logits to the next, of both */
+} KlParams;
+
 /* The token where there is none to draw. */
 #define SAMPLE_NONE 0xffffffff
 
@@ -516,6 +527,15 @@ typedef struct PenaliseParams {
     unsigned stride;      /* elements from one row of logits to the next */
     float penalty;
 } PenaliseParams;
+
+/* blend: logits[rows, vocab] = (1 - m) logits + m other, in place. */
+typedef struct BlendParams {
+    void *logits;
+    const void *other;
+    unsigned vocab;
+    unsigned stride; /* elements from one row of logits to the next, of both */
+    float m;
+} BlendParams;
 
 /* PreferenceParams::rule. */
 #define PREFERENCE_SIGMOID 0

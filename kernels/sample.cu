@@ -1,4 +1,5 @@
-// A token of each row of logits, and the penalty of those that were there before. Verbs: sample, penalise.
+// A token of each row of logits, the penalty of those that were there before, and two models' logits blended. Verbs:
+// sample, penalise, blend.
 //
 //   w = e^(factor (logit - largest)),  logp = factor (logit[token] - largest) - ln sum w
 //   A token is kept where w reaches the largest v such that
@@ -7,6 +8,7 @@
 //   and min_p; drawn is the first kept token at which the sum of kept w, in the order of ids, exceeds draw times the
 //   sum of all of them.
 //   penalise: logit / penalty where it is positive, else logit * penalty   (Keskar et al., 2019)
+//   blend: (1 - m) logit + m other   (Munos et al., 2023)
 //
 // A v is found by the bits of a float, which for numbers that are not negative have the order of the numbers: each
 // sweep over the row measures SAMPLE_PIVOTS numbers between the bounds, in sums whose order never changes, so that what
@@ -14,6 +16,7 @@
 //
 // Grid: sample: a block for each row. Two sweeps of the row, ten for each of top_k and top_p, and what the draw takes,
 // an exponential an element each; all but the first from L2, bound by arithmetic. penalise: strides over the pairs.
+// blend: a block for each row; two reads and a write.
 #include "common.cuh"
 
 // What a block knows of its row.
@@ -232,7 +235,32 @@ template <class Real> DEVICE void penalise(const PenaliseParams &p) {
     }
 }
 
+template <class Real, unsigned count> DEVICE void blend_at(const BlendParams &p, size_t at) {
+    Real *logits = static_cast<Real *>(p.logits) + at;
+    float x[count], y[count];
+    load(x, logits);
+    load(y, static_cast<const Real *>(p.other) + at);
+#pragma unroll
+    for (unsigned i = 0; i < count; i++) {
+        x[i] = fmaf(p.m, y[i], (1.0f - p.m) * x[i]); // exactly one of them at 0 and at 1
+    }
+    store(logits, x);
+}
+
+template <class Real> DEVICE void blend(const BlendParams &p) {
+    const size_t row = static_cast<size_t>(blockIdx.x) * p.stride;
+    const unsigned packed = vectorised<Real>(p.stride, p.logits, p.other) ? p.vocab - p.vocab % LANES<Real> : 0;
+    for (unsigned at = threadIdx.x * LANES<Real>; at < packed; at += SAMPLE_THREADS * LANES<Real>) {
+        blend_at<Real, LANES<Real>>(p, row + at);
+    }
+    for (unsigned at = packed + threadIdx.x; at < p.vocab; at += SAMPLE_THREADS) {
+        blend_at<Real, 1>(p, row + at);
+    }
+}
+
 EXPORT_KERNEL(sample_f32, (SAMPLE_THREADS), SampleParams, sample<float>);
 EXPORT_KERNEL(sample_bf16, (SAMPLE_THREADS), SampleParams, sample<bf16>);
 EXPORT_KERNEL(penalise_f32, (ROW_THREADS), PenaliseParams, penalise<float>);
 EXPORT_KERNEL(penalise_bf16, (ROW_THREADS), PenaliseParams, penalise<bf16>);
+EXPORT_KERNEL(blend_f32, (SAMPLE_THREADS), BlendParams, blend<float>);
+EXPORT_KERNEL(blend_bf16, (SAMPLE_THREADS), BlendParams, blend<bf16>);

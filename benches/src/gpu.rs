@@ -167,6 +167,8 @@ fn memory() -> Vec<Verb> {
         Verb::AttentionCached { cached: Cached { prompts: 64, samples: 8, prefix: 1024, own: 512 }, heads },
         Verb::Sample { rows: 256, vocab },
         Verb::Penalise { rows: 256, vocab, seen: 16_384 },
+        Verb::Blend { rows: 256, vocab },
+        Verb::Kl { rows: ROWS / 2, vocab },
     ]
 }
 

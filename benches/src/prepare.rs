@@ -4,8 +4,8 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Real,
-    Result, Rmsprop, RowStats, Segment, Weight,
+    Acc, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Prediction,
+    Real, Result, Rmsprop, RowStats, Segment, Weight,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -241,6 +241,11 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             // In place and again: by 1, so that nothing vanishes.
             Box::new(move || b.penalise(&mut logits, &pairs, rows * seen, 1.0, dims))
         }
+        Verb::Blend { rows, vocab } => {
+            let dims = logits_of_head(b, rows, vocab);
+            let (mut logits, other) = (new.reals(rows * dims.stride)?, new.reals(rows * dims.stride)?);
+            Box::new(move || b.blend(&mut logits, &other, 0.5, dims))
+        }
         Verb::LogProb { rows, vocab } => {
             let dims = logits_of_head(b, rows, vocab);
             let (logits, targets) = (new.reals(rows * dims.stride)?, new.indices(rows, vocab)?);
@@ -256,6 +261,19 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             // In place: the next call takes the gradients for logits. They are small, so it computes on numbers of
             // the same kind.
             Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, dims))
+        }
+        Verb::Kl { rows, vocab } => {
+            let dims = logits_of_head(b, rows, vocab);
+            let targets = new.indices(rows, vocab)?;
+            let [p, q] = [new.reals(rows * dims.stride)?, new.reals(rows * dims.stride)?];
+            let [mut of_p, mut of_q] = [Statistics::new(b, rows)?, Statistics::new(b, rows)?];
+            b.logprob(of_p.rows(), &p, &targets, dims);
+            b.logprob(of_q.rows(), &q, &targets, dims);
+            let mut kl = b.alloc(rows)?;
+            Box::new(move || {
+                let of = |logits, lse| Prediction { logits, lse };
+                b.kl(&mut kl, of(&p, &of_p.lse), of(&q, &of_q.lse), dims);
+            })
         }
         Verb::Head { batch, width, vocab } => head(&mut new, batch, width, vocab)?,
         Verb::AdamW(n) => {
@@ -410,8 +428,10 @@ pub fn samples() -> Vec<Verb> {
         Verb::ScatterAdd { batch, rows: scored, width },
         Verb::Sample { rows, vocab },
         Verb::Penalise { rows, vocab, seen: 5 },
+        Verb::Blend { rows, vocab },
         Verb::LogProb { rows, vocab },
         Verb::LogProbBw { rows, vocab },
+        Verb::Kl { rows, vocab },
         Verb::Head { batch, width, vocab },
         Verb::AdamW(100),
         Verb::Rmsprop(100),

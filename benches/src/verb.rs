@@ -157,10 +157,14 @@ pub enum Verb {
     Sample { rows: usize, vocab: usize },
     /// `penalise` of a row's tokens so far.
     Penalise { rows: usize, vocab: usize, seen: usize },
+    /// `blend`.
+    Blend { rows: usize, vocab: usize },
     /// `logprob`.
     LogProb { rows: usize, vocab: usize },
     /// `logprob_bw`.
     LogProbBw { rows: usize, vocab: usize },
+    /// `kl`.
+    Kl { rows: usize, vocab: usize },
     /// The head on every response of the batch in one chunk, as a step of DPO runs it: rows gathered, logits, their
     /// log-probabilities, the objective, and the gradients of rows and weight.
     Head { batch: Batch, width: usize, vocab: usize },
@@ -205,8 +209,10 @@ impl Verb {
             Verb::ScatterAdd { .. } => "scatter_add",
             Verb::Sample { .. } => "sample",
             Verb::Penalise { .. } => "penalise",
+            Verb::Blend { .. } => "blend",
             Verb::LogProb { .. } => "logprob",
             Verb::LogProbBw { .. } => "logprob_bw",
+            Verb::Kl { .. } => "kl",
             Verb::Head { .. } => "head",
             Verb::AdamW(_) => "adamw",
             Verb::Rmsprop(_) => "rmsprop",
@@ -300,7 +306,8 @@ impl Verb {
             Verb::LogProb { rows, vocab } | Verb::Sample { rows, vocab } => reals(rows * vocab),
             // A cache line is not counted for each element.
             Verb::Penalise { rows, seen, .. } => reals(2 * rows * seen),
-            Verb::LogProbBw { rows, vocab } => reals(2 * rows * vocab),
+            Verb::LogProbBw { rows, vocab } | Verb::Kl { rows, vocab } => reals(2 * rows * vocab),
+            Verb::Blend { rows, vocab } => reals(3 * rows * vocab),
             // Rows gathered, their gradients written and scattered; the weight twice; its gradient. Logits need not
             // exist in memory.
             Verb::Head { batch, width, vocab } => {
@@ -352,6 +359,8 @@ impl fmt::Display for Verb {
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
             Verb::LogProb { rows, vocab }
             | Verb::LogProbBw { rows, vocab }
+            | Verb::Kl { rows, vocab }
+            | Verb::Blend { rows, vocab }
             | Verb::Sample { rows, vocab } => write!(f, "{rows}x{vocab}"),
             Verb::Penalise { rows, vocab, seen } => write!(f, "{seen} of {rows}x{vocab}"),
             Verb::Head { batch, width, vocab } => write!(f, "{}x{width}x{vocab}", batch.responses()),
@@ -406,6 +415,8 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
         Verb::Rmsprop(parameter),
         Verb::Copy(parameter),
         Verb::Sample { rows: 16, vocab: c.vocab },
+        Verb::Blend { rows: 16, vocab: c.vocab },
+        Verb::Kl { rows: PAIR.responses(), vocab: c.vocab },
     ];
     verbs.extend(DECODED.map(|cached| Verb::AttentionCached { cached, heads }));
     verbs.into_iter().map(|verb| Call { model, verb, part: "", in_step: 0.0 }).collect()

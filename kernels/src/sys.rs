@@ -784,6 +784,29 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct KlParams {
+    pub kl: *mut f32,
+    pub p: *const core::ffi::c_void,
+    pub p_lse: *const f32,
+    pub q: *const core::ffi::c_void,
+    pub q_lse: *const f32,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KlParams"][::core::mem::size_of::<KlParams>() - 48usize];
+    ["Alignment of KlParams"][::core::mem::align_of::<KlParams>() - 8usize];
+    ["Offset of field: KlParams::kl"][::core::mem::offset_of!(KlParams, kl) - 0usize];
+    ["Offset of field: KlParams::p"][::core::mem::offset_of!(KlParams, p) - 8usize];
+    ["Offset of field: KlParams::p_lse"][::core::mem::offset_of!(KlParams, p_lse) - 16usize];
+    ["Offset of field: KlParams::q"][::core::mem::offset_of!(KlParams, q) - 24usize];
+    ["Offset of field: KlParams::q_lse"][::core::mem::offset_of!(KlParams, q_lse) - 32usize];
+    ["Offset of field: KlParams::vocab"][::core::mem::offset_of!(KlParams, vocab) - 40usize];
+    ["Offset of field: KlParams::stride"][::core::mem::offset_of!(KlParams, stride) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct SampleParams {
     pub tokens: *mut core::ffi::c_uint,
     pub logp: *mut f32,
@@ -837,6 +860,25 @@ const _: () = {
     ["Offset of field: PenaliseParams::vocab"][::core::mem::offset_of!(PenaliseParams, vocab) - 24usize];
     ["Offset of field: PenaliseParams::stride"][::core::mem::offset_of!(PenaliseParams, stride) - 28usize];
     ["Offset of field: PenaliseParams::penalty"][::core::mem::offset_of!(PenaliseParams, penalty) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct BlendParams {
+    pub logits: *mut core::ffi::c_void,
+    pub other: *const core::ffi::c_void,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+    pub m: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BlendParams"][::core::mem::size_of::<BlendParams>() - 32usize];
+    ["Alignment of BlendParams"][::core::mem::align_of::<BlendParams>() - 8usize];
+    ["Offset of field: BlendParams::logits"][::core::mem::offset_of!(BlendParams, logits) - 0usize];
+    ["Offset of field: BlendParams::other"][::core::mem::offset_of!(BlendParams, other) - 8usize];
+    ["Offset of field: BlendParams::vocab"][::core::mem::offset_of!(BlendParams, vocab) - 16usize];
+    ["Offset of field: BlendParams::stride"][::core::mem::offset_of!(BlendParams, stride) - 20usize];
+    ["Offset of field: BlendParams::m"][::core::mem::offset_of!(BlendParams, m) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

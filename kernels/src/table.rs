@@ -200,6 +200,12 @@ pub const KERNELS: &[Kernel] = &[
         .instructions(&["LDG.E.128"]),
     Kernel::new("logprob_bw_f32", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
     Kernel::new("logprob_bw_bf16", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
+    Kernel::new("kl_f32", "logprob.cu", LOGPROB_THREADS)
+        .shared(logprob_bytes(LOGPROB_THREADS))
+        .instructions(&["LDG.E.128"]),
+    Kernel::new("kl_bf16", "logprob.cu", LOGPROB_THREADS)
+        .shared(logprob_bytes(LOGPROB_THREADS))
+        .instructions(&["LDG.E.128"]),
     Kernel::new("preference", "preference.cu", PREFERENCE_THREADS),
     Kernel::new("rmsnorm_f32", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
     Kernel::new("rmsnorm_bf16", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
@@ -254,6 +260,8 @@ pub const KERNELS: &[Kernel] = &[
         .instructions(&["LDG.E.128"]),
     Kernel::new("penalise_f32", "sample.cu", ROW_THREADS),
     Kernel::new("penalise_bf16", "sample.cu", ROW_THREADS),
+    Kernel::new("blend_f32", "sample.cu", SAMPLE_THREADS).instructions(WIDE),
+    Kernel::new("blend_bf16", "sample.cu", SAMPLE_THREADS).instructions(WIDE),
     Kernel::new("column_sums_f32", "reduce.cu", ROW_THREADS)
         .hot()
         .shared(column_sums_bytes(4))

@@ -28,7 +28,7 @@ pub use error::{Error, Result};
 pub use feed_forward::FeedForward;
 pub use gather::Gather;
 pub use layout::{Layout, Segment};
-pub use logprob::{LogProbs, Logits, RowStats};
+pub use logprob::{LogProbs, Logits, Prediction, RowStats};
 pub use measure::Measure;
 pub use norm::{Norm, Norms};
 pub use portions::Portions;

@@ -44,7 +44,15 @@ pub struct RowStats<'a, B: Storage> {
     pub collision: &'a mut Acc<B>,
 }
 
-/// The log-softmax over the vocabulary at a target.
+/// What a model predicts on each row, as [`LogProbs::logprob`] leaves it.
+pub struct Prediction<'a, B: Storage> {
+    /// `[rows, vocab]`.
+    pub logits: &'a Real<B>,
+    /// `[rows]`: their `ln sum exp(logits)`.
+    pub lse: &'a Acc<B>,
+}
+
+/// The log-softmax over the vocabulary at a target, and how far two are apart.
 pub trait LogProbs: Storage {
     /// Log-softmax of each row of `logits[rows, vocab]` at its target, with the row's statistics.
     fn logprob(&self, out: RowStats<'_, Self>, logits: &Real<Self>, targets: &Index<Self>, dims: Logits);
@@ -57,4 +65,11 @@ pub trait LogProbs: Storage {
         targets: &Index<Self>,
         dims: Logits,
     );
+    /// The exact Kullback-Leibler divergence of two predictions of one shape (Kullback & Leibler, 1951), in nats, a row
+    /// each: `kl[r] = sum_v p_v (ln p_v - ln q_v)`, with `p` and `q` the softmaxes.
+    ///
+    /// Both are of one sum, so that is `sum_v p_v (e^d - 1 - d)` with `d = ln q_v - ln p_v`, in which no term is
+    /// negative: what two predictions that hardly differ have between them is not lost in rounding, and of equal ones
+    /// it is exactly 0. A probability below `e^-80` is 0.
+    fn kl(&self, kl: &mut Acc<Self>, p: Prediction<'_, Self>, q: Prediction<'_, Self>, dims: Logits);
 }

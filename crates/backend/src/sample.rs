@@ -50,6 +50,10 @@ impl Draw {
 
 /// The next tokens, of the logits of the last.
 pub trait Sample: Storage {
+    /// The mixture that Nash-MD draws from (Munos et al., 2023), in place: `logits = (1 - m) logits + m other`, whose
+    /// softmax is the geometric mean of both predictions by these weights, normalised. At 0 the logits stay what they
+    /// are, at 1 they are `other`, of which `dims` are too.
+    fn blend(&self, logits: &mut Real<Self>, other: &Real<Self>, m: f64, dims: Logits);
     /// The repetition penalty of Keskar et al. (2019): `seen[pairs, 2]` names elements of the logits by row and token,
     /// each at most once; a positive one is divided by `penalty`, another multiplied by it.
     fn penalise(&self, logits: &mut Real<Self>, seen: &Index<Self>, pairs: usize, penalty: f64, dims: Logits);

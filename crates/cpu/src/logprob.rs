@@ -1,10 +1,10 @@
-//! Log-softmax over the vocabulary at a target, and its backward in place.
+//! Log-softmax over the vocabulary at a target, its backward in place, and the KL of two.
 
 use crate::Cpu;
-use crate::real::{Real, Scalar, max, sum};
+use crate::real::{Real, Scalar, joined, max, sum};
 use crate::simd::simd;
 use crate::sync::SyncPtr;
-use duel_backend::{Float, LogProbs, Logits, RowStats};
+use duel_backend::{Float, LogProbs, Logits, Prediction, RowStats};
 
 /// Logits that are looked at together: half of a first-level cache.
 const BLOCK: usize = 1 << 12;
@@ -67,7 +67,74 @@ fn moments<R: Real>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
     [&total, &weighted, &squares].map(|lanes| sum([lanes.as_slice()], |[v]| v))
 }
 
+/// The log of probabilities that count as 0, below which `exps` has another limit for each type.
+const LEAST: f64 = -80.0;
+
+/// Up to this `|d|` its power series gives `e^d - 1 - d`: `d²/2 (1 + d/3 (1 + d/4 (..)))`, to a term that `f64` does not
+/// see. Beyond it the subtractions lose four bits at most.
+const NEAR: f64 = 0.5;
+const SERIES: usize = 14;
+
+/// `p (e^d - 1 - d)` of each pair of logits, `p` the softmax of `x`, `q` that of `y`, `d = ln q - ln p`; `lse` are the
+/// logs of their denominators. `p e^d` is `q`, which does not overflow.
+#[inline(always)]
+fn kl_terms<S: Scalar, const N: usize>(x: [S; N], y: [S; N], lse: [S; 2]) -> [S; N] {
+    let (mut ln_p, mut ln_q, mut d) = (x, y, x);
+    for (((p, q), d), (x, y)) in ln_p.iter_mut().zip(&mut ln_q).zip(&mut d).zip(x.iter().zip(&y)) {
+        // Not ln q - ln p, which were rounded before: logits of like models are close to each other.
+        (*p, *q, *d) = (*x - lse[0], *y - lse[1], (*y - *x) - (lse[1] - lse[0]));
+    }
+    let (mut series, mut terms) = ([S::ONE; N], [S::ZERO; N]);
+    for power in (3..=SERIES).rev() {
+        let share = S::of(1.0 / power as f64);
+        series.iter_mut().zip(&d).for_each(|(sum, d)| *sum = S::ONE + *sum * *d * share);
+    }
+    let (p, q) = (S::exps(ln_p), S::exps(ln_q));
+    let (least, near) = (S::of(LEAST), S::of(NEAR));
+    for i in 0..N {
+        let p = if ln_p[i] < least { S::ZERO } else { p[i] };
+        let q = if ln_q[i] < least { S::ZERO } else { q[i] };
+        let d = d[i];
+        terms[i] = if d <= near && d >= -near {
+            p * (d * d * S::of(0.5) * series[i])
+        } else if p == S::ZERO {
+            q
+        } else {
+            q - p - p * d
+        };
+    }
+    terms
+}
+
+/// The sum of [`kl_terms`] over a block.
+#[inline(always)]
+fn kl_of_block<R: Real>(x: &[R], y: &[R], lse: [R::Acc; 2]) -> R::Acc {
+    let mut sums = [R::Acc::ZERO; LANES];
+    let ((x, last_x), (y, last_y)) = (x.as_chunks::<WIDE>(), y.as_chunks::<WIDE>());
+    for (x, y) in x.iter().zip(y) {
+        let [mut up_x, mut up_y] = [[R::Acc::ZERO; WIDE]; 2];
+        up_x.iter_mut().zip(x).for_each(|(up, x)| *up = x.up());
+        up_y.iter_mut().zip(y).for_each(|(up, y)| *up = y.up());
+        for terms in kl_terms(up_x, up_y, lse).as_chunks::<LANES>().0 {
+            sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += *term);
+        }
+    }
+    for (i, (x, y)) in last_x.iter().zip(last_y).enumerate() {
+        sums[i % LANES] += kl_terms([x.up()], [y.up()], lse)[0];
+    }
+    joined(sums)
+}
+
 simd! {
+    /// The divergence of two rows of logits, given the logs of their softmaxes' denominators.
+    pub fn kl_of_row<R: Real>(x: &[R], y: &[R], lse: [R::Acc; 2]) -> R::Acc {
+        let mut total = R::Acc::ZERO;
+        for (x, y) in x.chunks(BLOCK).zip(y.chunks(BLOCK)) {
+            total += kl_of_block(x, y, lse);
+        }
+        total
+    }
+
     /// Statistics of a row, block by block: the sums are of exponentials relative to the largest number so far, and
     /// memory brings the next block while this one is computed.
     pub fn softmax_stats<R: Real>(x: &[R]) -> Row<R::Acc> {
@@ -173,6 +240,25 @@ impl<R: Real> LogProbs for Cpu<R> {
             });
         });
     }
+
+    fn kl(
+        &self,
+        kl: &mut Vec<R::Acc>,
+        p: Prediction<'_, Self>,
+        q: Prediction<'_, Self>,
+        Logits { rows, vocab, stride }: Logits,
+    ) {
+        assert!(kl.len() >= rows, "divergences shorter than the rows");
+        let kl = SyncPtr::new(kl);
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
+            for r in range {
+                let [x, y] = [&p, &q].map(|of| &of.logits[r * stride..][..vocab]);
+                let value = kl_of_row(x, y, [p.lse[r], q.lse[r]]);
+                // SAFETY: r < rows <= the buffer's length (asserted), and only this task has row r.
+                unsafe { *kl.at(r) = value };
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -202,5 +288,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Against the sum as it is written; of predictions that differ by next to nothing against the half of the
+    /// variance of `d`, which it is then; and 0 of equal ones.
+    #[test]
+    fn divergences_keep_what_is_small() {
+        let wave = |n: usize, k: f64| (0..n).map(|i| 3.0 * (i as f64 * k).sin()).collect::<Vec<f64>>();
+        let lse = |x: &[f64]| softmax_stats(x).lse;
+        for n in [1, 2, WIDE - 1, WIDE + 1, BLOCK + WIDE + 5] {
+            let (x, change) = (wave(n, 0.7), wave(n, 1.9));
+            for size in [0.0, 1e-6, 0.01, 1.0, 40.0] {
+                let y: Vec<f64> = x.iter().zip(&change).map(|(x, c)| x + size * c).collect();
+                let of = [lse(&x), lse(&y)];
+                let mean = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+                    x.iter().zip(&y).map(|(x, y)| (x - of[0]).exp() * f(x - of[0], y - of[1])).sum()
+                };
+                let got = kl_of_row(&x, &y, of);
+                let want = mean(&|p, q| p - q);
+                // Roundings of logarithms of a size that the largest logit bounds, a term each.
+                let bound = 8.0 * f64::EPSILON * (n as f64).ln().max(1.0) * (1.0 + 3.0 * (1.0 + size));
+                assert!(got >= 0.0 && (got - want).abs() <= bound, "{n}, {size}: {got} not {want}");
+                assert!(size > 0.0 || got == 0.0, "{n}: {got} of equal predictions");
+                if size == 1e-6 {
+                    let (first, second) = (mean(&|p, q| q - p), mean(&|p, q| (q - p) * (q - p)));
+                    let want = (second - first * first) / 2.0;
+                    // What follows is third order: a share of |d| <= 2 · 3e-6; d itself is known to 1e-15.
+                    assert!((got - want).abs() <= 1e-5 * want, "{n}: {got} not {want}");
+                }
+            }
+        }
+        // What cannot be, and what only one of them holds possible.
+        let (never, even) = ([0.0f32, f32::NEG_INFINITY], [0.0f32, 0.0]);
+        let ln_2 = std::f32::consts::LN_2;
+        assert_eq!(kl_of_row(&never, &never, [0.0, 0.0]), 0.0);
+        assert!((kl_of_row(&never, &even, [0.0, ln_2]) - ln_2).abs() <= 2.0 * f32::EPSILON);
+        assert_eq!(kl_of_row(&even, &never, [ln_2, 0.0]), f32::INFINITY);
+        assert!(kl_of_row(&[0.0, f32::NAN], &even, [f32::NAN, ln_2]).is_nan());
     }
 }

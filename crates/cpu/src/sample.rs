@@ -16,6 +16,12 @@ const CHUNK: usize = 1024;
 const SORTED: usize = 64;
 
 simd! {
+    /// `x = (1 - m) x + m y`.
+    pub fn blend_row<R: Real>(x: &mut [R], y: &[R], m: R::Acc) {
+        let rest = R::Acc::ONE - m;
+        x.iter_mut().zip(y).for_each(|(x, y)| *x = R::down(rest * x.up() + m * y.up()));
+    }
+
     /// The weights `exp((x - largest) · factor)`, their sum, and the largest.
     pub fn weigh<R: Real>(weights: &mut [R::Acc], x: &[R], factor: R::Acc) -> (R::Acc, R::Acc) {
         for (w, x) in weights.iter_mut().zip(x) {
@@ -138,6 +144,24 @@ fn drawn<S: Scalar>(weights: &[S], sums: &mut [S], least: S, draw: S) -> usize {
 }
 
 impl<R: Real> Sample for Cpu<R> {
+    fn blend(
+        &self,
+        logits: &mut Vec<R>,
+        other: &Vec<R>,
+        m: f64,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        assert!(logits.len() >= dims.len(), "logits shorter than the rows");
+        let (logits, m) = (SyncPtr::new(logits), R::Acc::of(m));
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
+            range.for_each(|r| {
+                // SAFETY: row r lies within the logits (asserted), and only this task has it.
+                let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };
+                blend_row(row, &other[r * stride..][..vocab], m);
+            });
+        });
+    }
+
     fn penalise(
         &self,
         logits: &mut Vec<R>,

@@ -2,7 +2,7 @@
 
 use crate::grid::narrow;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{LogProbs, Logits, RowStats};
+use duel_backend::{LogProbs, Logits, Prediction, RowStats};
 use duel_kernels::{logprob_bytes, sys};
 
 /// Loads of 16 bytes that a thread does for its row before the row gets more threads.
@@ -67,5 +67,28 @@ impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
         };
         // SAFETY: the kernel takes LogprobBwParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "logprob_bw"), Self::vocab_grid(rows, vocab), &params) };
+    }
+
+    fn kl(
+        &self,
+        kl: &mut Buf<D, f32>,
+        p: Prediction<'_, Self>,
+        q: Prediction<'_, Self>,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        let params = sys::KlParams {
+            kl: self.write(kl, rows).cast(),
+            p: self.read(p.logits, dims.len()),
+            p_lse: self.read(p.lse, rows).cast(),
+            q: self.read(q.logits, dims.len()),
+            q_lse: self.read(q.lse, rows).cast(),
+            vocab: narrow(vocab),
+            stride: narrow(stride),
+        };
+        // SAFETY: the kernel takes KlParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "kl"), Self::vocab_grid(rows, vocab), &params) };
     }
 }

@@ -8,6 +8,27 @@ use duel_kernels::sys;
 const _: () = assert!(Draw::NONE == sys::SAMPLE_NONE);
 
 impl<D: Driver, R: CudaReal> Sample for Cuda<D, R> {
+    fn blend(
+        &self,
+        logits: &mut Buf<D, R>,
+        other: &Buf<D, R>,
+        m: f64,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        if dims.is_empty() {
+            return;
+        }
+        let params = sys::BlendParams {
+            logits: self.write(logits, dims.len()),
+            other: self.read(other, dims.len()),
+            vocab: narrow(vocab),
+            stride: narrow(stride),
+            m: m as f32,
+        };
+        // SAFETY: the kernel takes BlendParams; `write` and `read` checked the buffers against its shapes.
+        unsafe { self.launch(kernel!(R, "blend"), Grid::linear(rows, sys::SAMPLE_THREADS), &params) };
+    }
+
     fn penalise(
         &self,
         logits: &mut Buf<D, R>,

@@ -56,6 +56,8 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::LogProb { .. } => of(0.75, "a dozen float operations for 2 bytes"),
         Verb::LogProbBw { .. } => of(0.85, "an exponential for 4 bytes"),
         Verb::Sample { .. } => of(0.05, "14 sweeps, all but the first in L2; an exponential an element each"),
+        Verb::Kl { .. } => of(0.6, "two exponentials and a series for 4 bytes"),
+        Verb::Blend { .. } => of(0.8, "a block a row"),
         Verb::Penalise { .. } => of(0.12, "4 bytes of each 32"),
         Verb::RmsNorm(_) | Verb::LayerNorm(_) => of(0.88, "one pass, 16 bytes a thread"),
         Verb::RmsNormBw(_) | Verb::LayerNormBw(_) => of(0.80, "partial sums, and a second kernel for them"),

@@ -2,7 +2,7 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, Logits, RowStats};
+use duel_backend::{Acc, Backend, Logits, Prediction, Real, RowStats};
 
 struct Logprob {
     rows: usize,
@@ -46,6 +46,77 @@ impl Operation for Logprob {
         bench.done(b, "hit", &hit, rows);
         bench.done(b, "collision", &collision, rows);
         bench.changed(b, "dlogits", &logits, dims.stride);
+    }
+}
+
+/// Two predictions, of which the other is the first and a change.
+struct Kl {
+    rows: usize,
+    vocab: usize,
+    /// Elements after the vocabulary in each row.
+    between: usize,
+    scale: f64,
+    change: f64,
+}
+
+impl Operation for Kl {
+    fn name(&self) -> String {
+        let Kl { rows, vocab, between, scale, change } = self;
+        format!("kl {rows} x {vocab} and {between} between rows, logits to {scale:e}, {change:e} apart")
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let Kl { rows, vocab, between, scale, change } = *self;
+        let dims = Logits { rows, vocab, stride: vocab + between };
+        let mut logits = |of: &dyn Fn(f64, f64) -> f64| {
+            let [first, other] = [1, 2].map(|seed| duel_tests::Random(seed).vec(rows * dims.stride));
+            let values = first.into_iter().zip(other).enumerate();
+            let value = |(i, (x, y))| if i % dims.stride >= vocab { f64::NAN } else { of(x, y) };
+            bench.real_of(b, values.map(value).collect())
+        };
+        let (p, q): (Real<B>, Real<B>) = (logits(&|x, _| scale * x), logits(&|x, y| scale * x + change * y));
+        let targets = bench.index(b, rows, vocab);
+        let [mut a, mut c, mut d, mut e, mut f, mut p_lse, mut q_lse]: [Acc<B>; 7] =
+            std::array::from_fn(|_| bench.output(b, rows));
+        for (logits, lse) in [(&p, &mut p_lse), (&q, &mut q_lse)] {
+            let out = RowStats {
+                logp: &mut a,
+                lse,
+                entropy: &mut c,
+                mean_logit: &mut d,
+                hit: &mut e,
+                collision: &mut f,
+            };
+            b.logprob(out, logits, &targets, dims);
+        }
+        let (mut kl, mut none) = (bench.output(b, rows), bench.output(b, rows));
+        let of = |logits, lse| Prediction { logits, lse };
+        b.kl(&mut kl, of(&p, &p_lse), of(&q, &q_lse), dims);
+        b.kl(&mut none, of(&p, &p_lse), of(&p, &p_lse), dims);
+        bench.done(b, "kl", &kl, rows);
+        bench.done(b, "kl of equals", &none, rows);
+    }
+}
+
+/// `kl`.
+pub fn kl(devices: &impl Devices) {
+    // The shapes of `logprob`; predictions that are equal, close, far, and each of another token alone.
+    for (rows, vocab, between, scale) in [
+        (1, 1, 0, 3.0),
+        (3, 2, 0, 3.0),
+        (5, 7, 0, 3.0),
+        (4, 64, 0, 10.0),
+        (2, 1009, 0, 10.0),
+        (2, 1009, 15, 10.0),
+        (2, 4099, 61, 5.0),
+        (2, 16384, 0, 5.0),
+        (1, 50257, 47, 5.0),
+        (3, 40, 0, 1e4),
+        (2, 96, 0, 1e37),
+    ] {
+        for change in [0.0, 0.01, 0.5, 2.0] {
+            check_both(devices, &Kl { rows, vocab, between, scale, change: scale * change });
+        }
     }
 }
 

@@ -179,6 +179,50 @@ impl Operation for Penalised {
     }
 }
 
+struct Blended {
+    rows: usize,
+    vocab: usize,
+    /// Elements after the vocabulary in each row.
+    between: usize,
+    m: f64,
+}
+
+impl Operation for Blended {
+    fn name(&self) -> String {
+        let Blended { rows, vocab, between, m } = self;
+        format!("blend {rows} x {vocab} and {between} between rows, {m} of the other")
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let Blended { rows, vocab, between, m } = *self;
+        let dims = Logits { rows, vocab, stride: vocab + between };
+        let mut logits: Real<B> = bench.real(b, rows * dims.stride, 10.0);
+        let other: Real<B> = bench.real(b, rows * dims.stride, 10.0);
+        let before = host(b, &logits);
+        b.blend(&mut logits, &other, m, dims);
+        let [after, other] = [&logits, &other].map(|of| host(b, of));
+        for i in 0..after.len() {
+            let exact = match m {
+                _ if i % dims.stride >= vocab => Some(before[i]),
+                0.0 => Some(before[i]),
+                1.0 => Some(other[i]),
+                _ => None,
+            };
+            assert!(exact.is_none_or(|x| x == after[i]), "{}: {i} is {}", self.name(), after[i]);
+        }
+        bench.changed(b, "logits", &logits, dims.stride);
+    }
+}
+
+/// `blend`: at its ends, the bits of one of both.
+pub fn blend(devices: &impl Devices) {
+    for (rows, vocab, between) in [(1, 1, 0), (3, 40, 8), (2, 1009, 0), (5, 7, 1), (2, 16384, 0)] {
+        for m in [0.0, 0.3, 0.5, 1.0] {
+            check_both(devices, &Blended { rows, vocab, between, m });
+        }
+    }
+}
+
 /// `penalise`.
 pub fn penalise(devices: &impl Devices) {
     for (rows, vocab, between, step) in [(1, 1, 0, 1), (3, 40, 7, 3), (2, 1009, 0, 1), (5, 7, 1, 9)] {
