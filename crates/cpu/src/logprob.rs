@@ -70,8 +70,8 @@ fn moments<R: Real>(x: &[R], top: R::Acc) -> [R::Acc; 3] {
 /// The log of probabilities that count as 0, below which `exps` has another limit for each type.
 const LEAST: f64 = -80.0;
 
-/// Up to this `|d|` its power series gives `e^d - 1 - d`: `d²/2 (1 + d/3 (1 + d/4 (..)))`, to a term that `f64` does not
-/// see. Beyond it the subtractions lose four bits at most.
+/// Up to this `|d|` the power series gives `e^d - 1 - d`: `d²/2 (1 + d/3 (1 + d/4 (..)))`, to a term that `f64` does
+/// not see. Beyond it the subtractions lose five bits at most.
 const NEAR: f64 = 0.5;
 const SERIES: usize = 14;
 

@@ -3,6 +3,7 @@
 use duel_backend::{Backend, Storage, Update};
 use duel_cpu::Cpu;
 use duel_data::{Builder, Options, Task, Truncation, Whole};
+use duel_loss::Head;
 use duel_model::decode;
 use duel_model::{Config, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
@@ -95,6 +96,9 @@ fn the_plan_is_what_is_allocated() {
         if config.output == Output::Score {
             continue;
         }
+        let (width, vocab) = (config.width, config.vocab);
+        let plan = Head::<Cpu<f32>>::comparing_bytes(cpu.portions(), width, vocab, 300);
+        check(plan, || Head::comparing(&cpu, width, vocab, 300).unwrap());
         let room = decode::Room { sequences: 7, longest: 200, prompts: 900, new_tokens: 100 };
         let plan = decode::Engine::<Cpu<f32>>::plan(cpu.portions(), &config, room);
         check(plan.bytes(), || decode::Engine::new(&cpu, &config, room).unwrap());

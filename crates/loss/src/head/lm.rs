@@ -24,7 +24,11 @@ macro_rules! row_stats {
     };
 }
 
-/// The head's buffers: at most one chunk of logits exists at a time.
+mod compare;
+
+pub use compare::Compared;
+
+/// The head's buffers: at most one chunk of logits exists at a time, or two where two models are compared.
 pub struct Head<B: Storage> {
     capacity: usize,
     vocab: usize,
@@ -45,6 +49,7 @@ pub struct Head<B: Storage> {
     said: Vec<Row>,
     coefs: Vec<f64>,
     unread: Unread<B>,
+    second: Option<compare::Second<B>>,
 }
 
 impl<B: Storage> Head<B> {
@@ -68,13 +73,17 @@ impl<B: Storage> Head<B> {
             said: Vec::new(),
             coefs: Vec::new(),
             unread: Unread::new(b, capacity)?,
+            second: None,
         })
     }
 
     /// Bytes that [`Head::new`] allocates on a device of such portions, and on the host.
     pub fn bytes(portions: Portions, width: usize, vocab: usize, capacity: usize) -> usize {
-        let host = size_of::<[B::Acc; 5]>() * capacity;
-        host + Measure::<B>::bytes(|b| Head::on(b, portions, width, vocab, capacity))
+        Self::host_bytes(capacity) + Measure::<B>::bytes(|b| Head::on(b, portions, width, vocab, capacity))
+    }
+
+    fn host_bytes(capacity: usize) -> usize {
+        size_of::<[B::Acc; 5]>() * capacity
     }
 }
 

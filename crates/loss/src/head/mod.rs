@@ -9,7 +9,7 @@ mod row;
 mod scalar;
 mod targets;
 
-pub use lm::Head;
+pub use lm::{Compared, Head};
 pub use pairs::Known;
 pub use row::{ResponseStats, Row};
 pub use scalar::ScalarHead;
