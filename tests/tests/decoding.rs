@@ -2,7 +2,7 @@
 
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
-use duel_model::decode::{Completion, Engine, FinishReason, Request, Room, Sampling};
+use duel_model::decode::{Completion, Engine, FinishReason, Mixture, Request, Room, Sampling};
 use duel_model::{Config, Keep, Model};
 use duel_tests::{Batch, Case, FAMILIES, Random, activations, logits, tiny};
 
@@ -144,6 +144,73 @@ fn log_probabilities_are_the_samplers() {
     assert!(likelier < 3, "top_k 3 drew a token that {likelier} are likelier than");
 }
 
+fn mixed<B: Backend>(
+    b: &B,
+    c: &Config,
+    [w, reference]: [&Weights<B>; 2],
+    coef: f64,
+    requests: &[Request<'_>],
+    room: Room,
+    how: &Sampling,
+) -> Vec<Vec<Completion>> {
+    let mut engine = Engine::mixing(b, c, room).unwrap();
+    let drawn = engine.run_mixed(b, w, Mixture { reference, coef }, requests, how, &[1, 2], |_| true);
+    drawn.unwrap().completions
+}
+
+/// Two models mixed are one of them at the ends, to the bit, and depend on nothing beside a completion as one does.
+fn mixtures_have_their_ends<B: Backend>(b: &B, other: &B) {
+    for family in FAMILIES {
+        let [case, reference] = [8, 9].map(|seed| Case::new(tiny(family), seed));
+        let (c, prompts) = (&case.config, prompts(&case.config));
+        let (w, w_ref) = (case.upload(b), reference.upload(b));
+        let requests = Request::repeated(&prompts, 3);
+        let (wide, narrow) = (room(&requests), Room { sequences: 2, ..room(&requests) });
+        let mix = |coef| mixed(b, c, [&w, &w_ref], coef, &requests, wide, &DRAWN);
+        assert_eq!(mix(0.0), generate(b, c, &w, &requests, wide, &DRAWN, &[1, 2]), "{family:?}");
+        assert_eq!(mix(1.0), generate(b, c, &w_ref, &requests, wide, &DRAWN, &[1, 2]), "{family:?}");
+        let half = mix(0.5);
+        assert!(half != mix(0.0) && half != mix(1.0), "{family:?}");
+        let on = [&case, &reference].map(|case| case.upload(other));
+        assert_eq!(mixed(other, c, on.each_ref(), 0.5, &requests, narrow, &DRAWN), half, "{family:?}");
+    }
+}
+
+#[test]
+fn a_mixture_has_the_bits_of_its_ends() {
+    mixtures_have_their_ends(&Cpu::<f32>::new(1), &Cpu::new(3));
+    mixtures_have_their_ends(&Cpu::<half::bf16>::new(2), &Cpu::new(1));
+}
+
+/// Between them it draws by the blended logits of both packed forwards.
+#[test]
+fn a_mixture_is_drawn_of_blended_logits() {
+    let [case, reference] = [4, 5].map(|seed| Case::new(tiny(FAMILIES[0]), seed));
+    let (b, c, coef) = (Cpu::<f64>::new(1), &case.config, 0.3);
+    let (w, prompts) = ([&case, &reference].map(|case| case.upload(&b)), prompts(&case.config));
+    let (requests, how) = (Request::each(&prompts), Sampling { temperature: 0.9, ..Sampling::default() });
+    let room = Room { new_tokens: how.max_new_tokens, ..room(&requests) };
+    let all = mixed(&b, c, w.each_ref(), coef, &requests, room, &how);
+    for (prompt, completion) in prompts.iter().zip(all.iter().flatten()) {
+        let tokens = [prompt.as_slice(), &completion.tokens].concat();
+        let [first, second] = w.each_ref().map(|w| {
+            let mut a = activations(&b, c, tokens.len(), Keep::Nothing);
+            duel_model::forward(&b, c, w, &Batch::text(&tokens).layout(&b), &mut a);
+            logits(&b, c, w, &a, tokens.len())
+        });
+        let z: Vec<f64> =
+            first.iter().zip(&second).map(|(z, f)| ((1.0 - coef) * z + coef * f) / 0.9).collect();
+        let rows = z.chunks(c.vocab).skip(prompt.len() - 1);
+        for ((row, &token), logp) in rows.zip(&completion.tokens).zip(&completion.logps) {
+            let most = row.iter().copied().fold(f64::MIN, f64::max);
+            let want = row[token as usize] - most - row.iter().map(|x| (x - most).exp()).sum::<f64>().ln();
+            // As above: 256 roundings of the largest number on the way.
+            let bound = 256.0 * f64::EPSILON * row.iter().fold(1.0, |size: f64, x| size.max(x.abs()));
+            assert!((logp - want).abs() <= bound, "{logp} or {want}");
+        }
+    }
+}
+
 #[test]
 fn a_completion_ends_with_a_stop_or_for_its_length() {
     for family in FAMILIES {
@@ -225,6 +292,14 @@ fn what_cannot_be_had_is_said() {
     let names = case.manifest();
     let name = &names.layers[1].down.weight.pieces[0].name;
     assert!(said.contains("prompt 3, sample 0") && said.contains(&format!("`{name}`")), "{said}");
+    let good = case.upload(&b);
+    let mut engine = Engine::mixing(&b, c, room).unwrap();
+    for (coef, part) in [(0.5, format!("`{name}` of the reference has values")), (1.5, "from 0 to 1".into())]
+    {
+        let mixture = Mixture { reference: &w, coef };
+        let said = engine.run_mixed(&b, &good, mixture, &requests, &DRAWN, &[], |_| true);
+        assert!(said.as_ref().unwrap_err().to_string().contains(&part), "{said:?}");
+    }
     w.layers[1].down.weight[5] = 3e38;
     w.layers[1].down.weight.fill(3e38);
     let said = engine.generate(&b, &w, &requests, &DRAWN, &[]).unwrap_err().to_string();

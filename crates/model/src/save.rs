@@ -50,7 +50,16 @@ pub fn first_not_finite<B: Backend>(
     manifest: &Model<Shape>,
     weights: &impl Weights<B>,
 ) -> Result<Option<String>> {
-    for (shape, weight) in manifest.iter().into_iter().zip(weights.view().iter()) {
+    first_not_finite_of(b, manifest, &weights.view())
+}
+
+/// The same of a view of weights.
+pub(crate) fn first_not_finite_of<B: Backend>(
+    b: &B,
+    manifest: &Model<Shape>,
+    weights: &Model<Weight<'_, B>>,
+) -> Result<Option<String>> {
+    for (shape, weight) in manifest.iter().into_iter().zip(weights.iter()) {
         let finite = match weight {
             Weight::Real(buf) => finite::<B, B::Real>(b, buf, shape.len())?,
             Weight::Narrow(buf) => finite::<B, B::Narrow>(b, buf, shape.len())?,

@@ -102,6 +102,8 @@ fn the_plan_is_what_is_allocated() {
         let room = decode::Room { sequences: 7, longest: 200, prompts: 900, new_tokens: 100 };
         let plan = decode::Engine::<Cpu<f32>>::plan(cpu.portions(), &config, room);
         check(plan.bytes(), || decode::Engine::new(&cpu, &config, room).unwrap());
+        let plan = decode::Engine::<Cpu<f32>>::mixing_plan(cpu.portions(), &config, room);
+        check(plan.bytes(), || decode::Engine::mixing(&cpu, &config, room).unwrap());
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::request::{Completion, Drawn, Ended, Pace, Request};
 use super::room::{Plan, Room};
-use super::sampling::Sampling;
+use super::sampling::{Mixture, Sampling};
 use super::schedule::Schedule;
 use crate::activations::{Activations, Keep};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graph::run;
 use crate::layer::{Attend, CacheRows, KeysValues};
-use crate::save::first_not_finite;
+use crate::save::first_not_finite_of;
 use crate::weights::{Model, Weights};
 use duel_backend::{
     Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Measure, Portions, Real, Segment, Storage, Weight,
@@ -24,16 +24,23 @@ pub struct Engine<B: Storage> {
     room: Room,
     /// From one row of logits to the next.
     stride: usize,
-    cache: Vec<KeysValues<B>>,
+    /// One, or two where two models are mixed.
+    seats: Vec<Seat<B>>,
     at: CacheRows<B>,
     activations: Activations<B>,
     layout: Layout<B>,
-    logits: Real<B>,
     seen: Index<B>,
     draws: Acc<B>,
     tokens: Index<B>,
     logps: Acc<B>,
     host: Host<B>,
+}
+
+/// What a model has of its own.
+struct Seat<B: Storage> {
+    /// A layer each.
+    cache: Vec<KeysValues<B>>,
+    logits: Real<B>,
 }
 
 /// What goes to the device and comes from it in a pass.
@@ -49,16 +56,16 @@ struct Host<B: Storage> {
 }
 
 impl<B: Storage> Engine<B> {
-    fn on(b: &B, portions: Portions, c: &Config, room: Room) -> Result<Self> {
+    fn on(b: &B, portions: Portions, c: &Config, room: Room, models: usize) -> Result<Self> {
         let (rows, n) = (room.rows(portions), room.sequences);
         let stride = c.vocab.next_multiple_of(portions.logits_multiple);
+        let seat = |_| Ok(Seat { cache: Self::cache(b, c, room)?, logits: b.alloc(n * stride)? });
         Ok(Engine {
             stride,
-            cache: Self::cache(b, c, room)?,
+            seats: (0..models).map(seat).collect::<Result<_>>()?,
             at: CacheRows { slots: b.alloc(rows)?, runs: b.alloc(4 * n)? },
             activations: Activations::new(b, c, rows, room.positions(c), Keep::Nothing)?,
             layout: Layout::new(b, rows)?,
-            logits: b.alloc(n * stride)?,
             seen: b.alloc(2 * n * c.vocab.min(room.positions(c)))?,
             draws: b.alloc(n)?,
             tokens: b.alloc(n)?,
@@ -78,7 +85,7 @@ impl<B: Storage> Engine<B> {
         })
     }
 
-    /// A layer each.
+    /// Keys and values of one model.
     fn cache(b: &B, c: &Config, room: Room) -> Result<Vec<KeysValues<B>>> {
         let rows = room.sequences.saturating_mul(room.own(c)).saturating_add(room.shared());
         let len = rows.saturating_mul(c.heads.kv_width());
@@ -87,8 +94,17 @@ impl<B: Storage> Engine<B> {
 
     /// What [`Engine::new`] allocates on a device of such portions.
     pub fn plan(portions: Portions, c: &Config, room: Room) -> Plan {
-        let cache = Measure::<B>::bytes(|b| Engine::cache(b, c, room));
-        let all = Measure::<B>::bytes(|b| Engine::on(b, portions, c, room));
+        Self::plan_of(portions, c, room, 1)
+    }
+
+    /// What [`Engine::mixing`] allocates on a device of such portions.
+    pub fn mixing_plan(portions: Portions, c: &Config, room: Room) -> Plan {
+        Self::plan_of(portions, c, room, 2)
+    }
+
+    fn plan_of(portions: Portions, c: &Config, room: Room, models: usize) -> Plan {
+        let cache = models * Measure::<B>::bytes(|b| Engine::cache(b, c, room));
+        let all = Measure::<B>::bytes(|b| Engine::on(b, portions, c, room, models));
         Plan { room: Room { new_tokens: room.own(c), ..room }, cache, passes: all - cache }
     }
 }
@@ -99,7 +115,15 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// The device has no room for them.
     pub fn new(b: &B, c: &Config, room: Room) -> Result<Self> {
-        Self::on(b, b.portions(), c, room)
+        Self::on(b, b.portions(), c, room, 1)
+    }
+
+    /// As [`Engine::new`], with the room that [`Engine::run_mixed`] needs: keys and values of two models.
+    ///
+    /// # Errors
+    /// The device has no room for them.
+    pub fn mixing(b: &B, c: &Config, room: Room) -> Result<Self> {
+        Self::on(b, b.portions(), c, room, 2)
     }
 
     /// Continues the prompts of `requests` until a token of `stop` (which is kept), as many tokens as `how` allows or
@@ -123,10 +147,47 @@ impl<B: Backend> Engine<B> {
         requests: &[Request<'_>],
         how: &Sampling,
         stop: &[u32],
+        watch: impl FnMut(&[Ended]) -> bool,
+    ) -> Result<Drawn> {
+        self.run_models(b, &[w.view()], 0.0, requests, how, stop, watch)
+    }
+
+    /// [`Engine::run`] from a mixture of two models of this shape: each token is drawn of the softmax of their blended
+    /// logits, of which it has its log-probability too; what `how` does to logits, it does to these.
+    ///
+    /// # Errors
+    /// As [`Engine::run`], or the mixture's coefficient is out of its range.
+    ///
+    /// # Panics
+    /// As [`Engine::run`], and on an engine that [`Engine::mixing`] did not make.
+    pub fn run_mixed(
+        &mut self,
+        b: &B,
+        w: &impl Weights<B>,
+        mixture: Mixture<'_, impl Weights<B>>,
+        requests: &[Request<'_>],
+        how: &Sampling,
+        stop: &[u32],
+        watch: impl FnMut(&[Ended]) -> bool,
+    ) -> Result<Drawn> {
+        mixture.check()?;
+        let models = [w.view(), mixture.reference.view()];
+        self.run_models(b, &models, mixture.coef, requests, how, stop, watch)
+    }
+
+    /// One model, or two of which the second has the share `coef`.
+    fn run_models(
+        &mut self,
+        b: &B,
+        models: &[Model<Weight<'_, B>>],
+        coef: f64,
+        requests: &[Request<'_>],
+        how: &Sampling,
+        stop: &[u32],
         mut watch: impl FnMut(&[Ended]) -> bool,
     ) -> Result<Drawn> {
+        assert!(models.len() <= self.seats.len(), "an engine that was not made to mix");
         self.check(requests, how)?;
-        let view = w.view();
         let cache = [self.room.shared(), self.room.sequences, self.room.own(&self.config)];
         let mut schedule = Schedule::new(requests, *how, stop, self.config.max_positions, cache);
         let mut completions: Vec<Vec<Option<Completion>>> =
@@ -146,18 +207,18 @@ impl<B: Backend> Engine<B> {
                 if prompts.is_empty() {
                     break;
                 }
-                pace.prompt_tokens += self.prefill(b, &view, requests, &schedule, &prompts)?;
+                pace.prompt_tokens += self.prefill(b, models, requests, &schedule, &prompts)?;
             }
             let middle = Instant::now();
             let rows = schedule.active.len();
             if rows == 0 {
                 break;
             }
-            self.decode(b, &view, requests, &schedule, how, recordings.entry(rows).or_default())?;
+            self.decode(b, models, coef, requests, &schedule, how, recordings.entry(rows).or_default())?;
             if let Some(row) = self.host.tokens[..rows].iter().position(|&token| token == Draw::NONE) {
                 let sequence = &schedule.active[row];
                 let id = requests[sequence.request].id;
-                return Err(self.not_numbers(b, w, id, sequence.sample, sequence.drawn())?);
+                return Err(self.not_numbers(b, models, id, sequence.sample, sequence.drawn())?);
             }
             let drawn = self.host.tokens.iter().zip(&self.host.logps);
             let ended = schedule.advance(drawn.map(|(&token, logp)| (token, logp.to_f64())));
@@ -212,7 +273,7 @@ impl<B: Backend> Engine<B> {
     fn prefill(
         &mut self,
         b: &B,
-        w: &Model<Weight<'_, B>>,
+        models: &[Model<Weight<'_, B>>],
         requests: &[Request<'_>],
         schedule: &Schedule<'_>,
         prompts: &[usize],
@@ -230,8 +291,10 @@ impl<B: Backend> Engine<B> {
         }
         b.upload(&mut self.at.slots, 0, slots);
         self.layout.set(b, ids, segments);
-        let attend = Attend::Stored((&mut self.cache[..], &self.at));
-        run(b, &self.config, w, &self.layout, &mut self.activations, attend);
+        for (w, seat) in models.iter().zip(&mut self.seats) {
+            let attend = Attend::Stored((&mut seat.cache[..], &self.at));
+            run(b, &self.config, w, &self.layout, &mut self.activations, attend);
+        }
         b.finish()?;
         Ok(self.layout.rows)
     }
@@ -240,7 +303,8 @@ impl<B: Backend> Engine<B> {
     fn decode(
         &mut self,
         b: &B,
-        w: &Model<Weight<'_, B>>,
+        models: &[Model<Weight<'_, B>>],
+        coef: f64,
         requests: &[Request<'_>],
         schedule: &Schedule<'_>,
         how: &Sampling,
@@ -270,29 +334,46 @@ impl<B: Backend> Engine<B> {
         b.upload(&mut self.draws, 0, draws);
         self.layout.set_rows(b, ids, positions);
         let c = &self.config;
-        b.repeat(recording, || {
-            let attend = Attend::Cached((&mut self.cache[..], &self.at));
-            run(b, c, w, &self.layout, &mut self.activations, attend);
-            let dims = Gemm { m: rows, n: c.vocab, k: c.width, stride: self.stride };
-            b.gemm(&mut self.logits, &self.activations.hidden, *w.head(), None, None, dims);
-        });
         let dims = Logits { rows, vocab: c.vocab, stride: self.stride };
+        b.repeat(recording, || {
+            for (w, seat) in models.iter().zip(&mut self.seats) {
+                let attend = Attend::Cached((&mut seat.cache[..], &self.at));
+                run(b, c, w, &self.layout, &mut self.activations, attend);
+                let dims = Gemm { m: rows, n: c.vocab, k: c.width, stride: self.stride };
+                b.gemm(&mut seat.logits, &self.activations.hidden, *w.head(), None, None, dims);
+            }
+            if let ([_, _], [seat, second]) = (models, &mut self.seats[..]) {
+                b.blend(&mut seat.logits, &second.logits, coef, dims);
+            }
+        });
+        let logits = &mut self.seats[0].logits;
         if !seen.is_empty() {
             b.upload(&mut self.seen, 0, seen);
-            b.penalise(&mut self.logits, &self.seen, seen.len() / 2, how.repetition_penalty, dims);
+            b.penalise(logits, &self.seen, seen.len() / 2, how.repetition_penalty, dims);
         }
-        b.sample(&mut self.tokens, &mut self.logps, &self.logits, &self.draws, how.draw(), dims);
+        b.sample(&mut self.tokens, &mut self.logps, logits, &self.draws, how.draw(), dims);
         b.download(&mut tokens[..rows], &self.tokens, 0)?;
         b.download(&mut logps[..rows], &self.logps, 0)?;
         Ok(())
     }
 
     /// Why nothing could be drawn.
-    fn not_numbers(&self, b: &B, w: &impl Weights<B>, id: u64, sample: usize, drawn: usize) -> Result<Error> {
-        let why = match first_not_finite(b, &Model::manifest(&self.config), w)? {
-            Some(name) => {
+    fn not_numbers(
+        &self,
+        b: &B,
+        models: &[Model<Weight<'_, B>>],
+        id: u64,
+        sample: usize,
+        drawn: usize,
+    ) -> Result<Error> {
+        let (manifest, mut found) = (Model::manifest(&self.config), None);
+        for (w, owner) in models.iter().zip(["", " of the reference"]) {
+            found = found.or(first_not_finite_of(b, &manifest, w)?.map(|name| (name, owner)));
+        }
+        let why = match found {
+            Some((name, owner)) => {
                 format!(
-                    "`{name}` has values that are not finite numbers; the weights are damaged, take others"
+                    "`{name}`{owner} has values that are not finite numbers; the weights are damaged, take others"
                 )
             }
             None => {

@@ -16,4 +16,4 @@ mod schedule;
 pub use engine::Engine;
 pub use request::{Completion, Drawn, Ended, FinishReason, Pace, Request};
 pub use room::{Plan, Room};
-pub use sampling::Sampling;
+pub use sampling::{Mixture, Sampling};

@@ -64,18 +64,36 @@ impl Sampling {
                 "above 0; 1 changes nothing",
             ),
         ];
-        match checks.into_iter().find(|(_, _, right, _)| !right) {
-            Some((name, value, _, range)) => {
-                Err(Error::Decoding(format!("`{name}` is {value}; it must be {range}")))
-            }
-            None => Ok(()),
-        }
+        checks.into_iter().try_for_each(|(name, value, right, range)| in_range(name, value, right, range))
     }
 
     /// What the verb takes of it.
     pub(super) fn draw(&self) -> Draw {
         Draw { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, min_p: self.min_p }
     }
+}
+
+/// A second model that tokens are drawn with: of `softmax((1 - coef) z + coef z_reference)`, `z` the logits (Nash-MD:
+/// Munos et al., 2023).
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture<'a, W> {
+    /// The weights of the second model, of the shape of the first.
+    pub reference: &'a W,
+    /// Its share, from 0, where nothing is drawn otherwise than without it, to 1, where the first model has no say.
+    pub coef: f64,
+}
+
+impl<W> Mixture<'_, W> {
+    /// # Errors
+    /// The coefficient is out of its range.
+    pub fn check(&self) -> Result<()> {
+        in_range("mixture_coef", self.coef, (0.0..=1.0).contains(&self.coef), "from 0 to 1")
+    }
+}
+
+fn in_range(name: &str, value: f64, right: bool, range: &str) -> Result<()> {
+    let wrong = || Error::Decoding(format!("`{name}` is {value}; it must be {range}"));
+    if right { Ok(()) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
