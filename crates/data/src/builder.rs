@@ -67,6 +67,19 @@ impl Builder {
         Ok(())
     }
 
+    /// Adds a prompt and responses that a model drew: all of them as they are, equal ones too, whatever the task.
+    ///
+    /// # Errors
+    /// When a response is empty, or there is none.
+    pub fn push_drawn(&mut self, row: usize, prompt: &[u32], responses: &[&[u32]]) -> Result<()> {
+        let empty = responses.is_empty() || responses.iter().any(|r| r.is_empty());
+        let group = Kept { row, prompt, responses, given: &[], labels: RANKED };
+        let stored = if empty { Err("has no tokens that were drawn".into()) } else { self.store(group) };
+        stored.map_err(|message| Error::row(None, row, message))?;
+        self.data.report.rows += 1;
+        Ok(())
+    }
+
     /// The finished dataset.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ fn listed(turns: &[Message]) -> Value {
 }
 
 /// What a message says, where that is text alone.
-fn words(message: &Message) -> std::result::Result<String, String> {
+pub(crate) fn words(message: &Message) -> std::result::Result<String, String> {
     message.text().ok_or_else(|| {
         format!(
             "has a message of `{}` without text (a call of a tool, for one), which no judge could read; leave it out, \

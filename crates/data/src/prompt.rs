@@ -1,5 +1,6 @@
 //! Files of prompts, which samples are drawn of: rows of which only what comes before a response is read.
 
+use crate::candidates::words;
 use crate::encode::ASSISTANT;
 use crate::message::kind;
 use crate::row::{self, Content, Row, common_prefix};
@@ -20,6 +21,38 @@ pub struct Prompt {
     /// What a row with responses to it says: `prompt`, a text or a list of messages; what its chat template gets
     /// beside; and the other columns, but for those of responses.
     pub columns: Map<String, Value>,
+}
+
+impl Prompt {
+    /// Its turns, each with its role; a text is one without a role.
+    ///
+    /// # Errors
+    /// One of them has no text.
+    pub fn turns(&self) -> Result<Vec<(Option<String>, String)>> {
+        let wrong = |message| Error::row(None, self.row, message);
+        match self.columns.get("prompt") {
+            Some(Value::Array(turns)) => turns
+                .iter()
+                .map(|turn| {
+                    let turn = Message::from_json("prompt", turn.clone()).map_err(wrong)?;
+                    Ok((Some(turn.role().to_owned()), words(&turn).map_err(wrong)?))
+                })
+                .collect(),
+            Some(Value::String(text)) => Ok(vec![(None, text.clone())]),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The text of `tokens` that go on from it: of a text what stands behind it, of a conversation the next turn.
+    ///
+    /// # Errors
+    /// The tokenizer has no text for them.
+    pub fn continuation(&self, tokenizer: &Tokenizer, tokens: &[u32]) -> Result<String> {
+        match self.columns.get("prompt") {
+            Some(Value::String(_)) => tokenizer.decode_after(&self.tokens, tokens),
+            _ => tokenizer.decode(tokens, true),
+        }
+    }
 }
 
 /// A file of prompts, and whose they are.

@@ -141,15 +141,28 @@ impl Settings {
         Ok(all)
     }
 
-    /// The names that are said.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
-    }
-
     /// Says `value` where nothing is said of the setting.
     pub fn or(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.entry(name).or_insert_with(|| value.into());
         self
+    }
+
+    /// With what `other` says where these say nothing.
+    pub fn or_all(mut self, other: Self) -> Self {
+        other.0.into_iter().for_each(|(name, value)| {
+            self.0.entry(name).or_insert(value);
+        });
+        self
+    }
+
+    /// Every setting that is said, with its value.
+    pub fn said(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// What is said of a setting.

@@ -33,7 +33,7 @@ impl Reviser {
     /// # Errors
     /// A setting is out of its range, or has no effect here.
     pub fn new(url: &str, settings: &Settings, stop: Stop) -> Result<Self> {
-        if let Some(name) = settings.names().find(|name| IDLE.contains(name)) {
+        if let Some(name) = settings.said().map(|(name, _)| name).find(|name| IDLE.contains(name)) {
             return Err(Error::new(format!(
                 "`{name}` has no effect on revisions, which judge nothing; leave it out"
             )));

@@ -30,6 +30,11 @@ impl Targets {
         self.groups.clear();
     }
 
+    /// The row of the batch that predicts each scored token, response after response.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
     /// Adds a group: the segments of its responses in a batch of `tokens`, and the rows in them whose tokens are
     /// `given`, in order.
     pub fn push_group(
@@ -157,8 +162,8 @@ impl Targets {
         &self.weights[rows]
     }
 
-    /// The rows of consecutive groups.
-    pub(super) fn rows_of(&self, groups: Range<usize>) -> Range<usize> {
+    /// The scored tokens of consecutive groups, among all that are scored.
+    pub fn rows_of(&self, groups: Range<usize>) -> Range<usize> {
         let r = self.responses_of(groups);
         if r.is_empty() { 0..0 } else { self.responses[r.start].start..self.responses[r.end - 1].end }
     }

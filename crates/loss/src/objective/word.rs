@@ -92,6 +92,11 @@ impl Word {
         compares && self.reference && !self.per_token
     }
 
+    /// Whether it is a loss of the log-ratios of single pairs.
+    pub fn compares_pairs(&self) -> bool {
+        matches!(self.kind, Kind::Pair(_)) && self.reference
+    }
+
     /// The loss of a pair and its margin, if it is one of single pairs.
     pub(crate) fn of_pair(&self) -> Option<PairOf> {
         match self.kind {

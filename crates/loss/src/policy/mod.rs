@@ -12,9 +12,11 @@ mod surrogate;
 #[cfg(test)]
 mod tests;
 mod value;
+mod word;
 
 pub use advantage::{Scale, generalised, leave_one_out, relative, whiten};
 pub use controller::Controller;
 pub use kl::Estimator;
 pub use surrogate::{Clip, Clipped, Ratio, Said, Sampled, Surrogate};
 pub use value::ValueLoss;
+pub use word::{WORDS, Word, word};
