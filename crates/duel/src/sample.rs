@@ -228,10 +228,7 @@ impl<'a> Waiting<'a> {
 /// A prompt as its row says it, and what it was continued with.
 fn line(tokenizer: &Tokenizer, prompt: &Prompt, completions: &[Completion]) -> Result<Value, Error> {
     let completion = |c: &Completion| {
-        let text = match prompt.columns.get("prompt") {
-            Some(Value::String(_)) => tokenizer.decode_after(&prompt.tokens, &c.tokens)?,
-            _ => tokenizer.decode(&c.tokens, true)?,
-        };
+        let text = prompt.continuation(tokenizer, &c.tokens)?;
         let finish_reason = match c.finish_reason {
             FinishReason::Stop => "stop",
             FinishReason::Length | FinishReason::Abort => "length",

@@ -1,12 +1,14 @@
 //! `duel train`: a run as the options say, or the built-in experiment where nothing is said.
 
 use crate::arguments::RunOptions;
+use crate::judges::{self, JudgeSettings};
 use clap::Args;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};
+use duel_judge::open;
 use duel_train::config::{Config, Device, Options};
-use duel_train::{Error, Outcome, signal, train};
+use duel_train::{Error, Outcome, signal, train, train_online};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +19,8 @@ pub struct Train {
     config: Option<PathBuf>,
     #[command(flatten)]
     options: RunOptions,
+    #[command(flatten)]
+    judging: JudgeSettings,
 }
 
 struct Experiment;
@@ -33,7 +37,15 @@ struct Training<'a>(&'a Config);
 impl Job for Training<'_> {
     type Output = Outcome;
     fn run<B: Backend>(self, b: &B) -> Result<Outcome, Error> {
-        train(b, self.0)
+        let Some(name) = &self.0.judge else { return train(b, self.0) };
+        let mut settings = self.0.judging.clone();
+        if name.starts_with("http") {
+            // What was asked once is not asked again, however the run ends.
+            let answers = self.0.output_dir.join("judge-answers.jsonl");
+            settings = settings.or("judge_cache", answers.display().to_string());
+        }
+        let judge = open(name, &settings, &judges::makers(), &judges::stop());
+        train_online(b, self.0, &mut *judge.map_err(judges::failed)?)
     }
 }
 
@@ -52,7 +64,7 @@ impl Train {
     /// Trains; the exit code says whether the run is over.
     pub fn run(self) -> Result<ExitCode, Error> {
         signal::listen();
-        let options = self.options.0;
+        let options = Options { judging: self.judging.0, ..self.options.0 };
         if self.config.is_none() && is_experiment(&options) {
             let Options { device, bf16, threads, .. } = options;
             let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));

@@ -2,7 +2,10 @@
 
 use crate::Error;
 use crate::config::{Config, Options};
+use crate::critic::Critic;
+use crate::replay::Replay;
 use duel_backend::{Backend, Real};
+use duel_judge::Normalization;
 use duel_model::{Folder, Model};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
@@ -12,14 +15,18 @@ use std::path::{Path, PathBuf};
 const STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// The value head of PPO.
+const CRITIC: &str = "value_head.safetensors";
 /// Folder of the reference, where it follows the policy.
 const REFERENCE: &str = "reference";
 
 /// Where a run stands, besides weights and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Optimizer steps done.
+    /// Steps done.
     pub step: u64,
+    /// Updates of the weights: one a step, unless a step learns from its samples several times.
+    pub updates: u64,
     /// Identity of the model that the run started from and of its data.
     pub content: String,
     /// Tokens seen, as TRL counts them: prompt and response for every response.
@@ -28,6 +35,21 @@ pub struct State {
     pub window: Vec<(String, f64, u64)>,
     /// The rewards of all steps, where a loss measures others by their mean.
     pub rewards: Running,
+    /// Of a run that learns from its own samples.
+    pub online: Online,
+}
+
+/// What a run that learns from its own samples carries from step to step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Online {
+    /// What samples earned so far.
+    pub rewards: Running,
+    /// PPO's price of a nat, where it follows a target.
+    pub kl_coef: Option<f64>,
+    /// What scores are brought to one scale by.
+    pub scale: Option<Normalization>,
+    /// Pairs of earlier steps.
+    pub replay: Replay,
 }
 
 /// A mean that goes on.
@@ -45,6 +67,11 @@ impl Running {
         self.mean()
     }
 
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.n
+    }
+
     /// The mean; 0 of nothing.
     pub fn mean(&self) -> f64 {
         self.sum / self.n.max(1) as f64
@@ -57,6 +84,8 @@ pub struct Content<'a, B: Backend> {
     pub model: &'a duel_model::Config,
     /// Its weights.
     pub weights: &'a Model<Real<B>>,
+    /// What it expects, where it learns that too.
+    pub critic: Option<&'a Critic<B>>,
     /// The reference's, where it is no longer the model that the run started from.
     pub reference: Option<&'a Model<Real<B>>>,
     /// Tokens that end a text.
@@ -131,7 +160,7 @@ impl Checkpoints {
     /// # Errors
     /// It cannot be written.
     pub fn save<B: Backend>(&self, b: &B, content: &Content<'_, B>) -> Result<(), Error> {
-        let Content { model, weights, reference, stops, optimizer, state } = content;
+        let Content { model, weights, critic, reference, stops, optimizer, state } = content;
         let done = self.folder(state.step);
         let partial = done.with_extension("partial");
         let write = || -> Result<(), Error> {
@@ -147,6 +176,9 @@ impl Checkpoints {
                 let folder = partial.join(REFERENCE);
                 fs::create_dir_all(&folder).map_err(failed)?;
                 duel_model::save(b, &folder, model, reference)?;
+            }
+            if let Some(critic) = critic {
+                critic.save(b, &partial.join(CRITIC))?;
             }
             duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
             let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
@@ -237,9 +269,20 @@ impl Checkpoint {
         })
     }
 
-    /// Fills the optimizer's state.
-    pub fn restore<B: Backend>(&self, b: &B, optimizer: &mut Optimizer<B>) -> Result<(), Error> {
-        let state = optimizer.restore(self.state.step);
+    /// Fills the optimizer's state, and a critic.
+    ///
+    /// # Errors
+    /// A file is missing or damaged.
+    pub fn restore<B: Backend>(
+        &self,
+        b: &B,
+        optimizer: &mut Optimizer<B>,
+        critic: Option<&mut Critic<B>>,
+    ) -> Result<(), Error> {
+        if let Some(critic) = critic {
+            critic.load(b, &self.path.join(CRITIC))?;
+        }
+        let state = optimizer.restore(self.state.updates);
         Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), state)?)
     }
 }

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, Group, pack};
-use duel_loss::{Head, Known, ResponseStats, ScalarHead, Targets};
+use duel_loss::{Compared, Head, Known, ResponseStats, Row, ScalarHead, Targets};
 use duel_model::{
     Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
 };
@@ -41,12 +41,23 @@ impl Room {
         budget: usize,
         vocab: usize,
     ) -> Room {
-        let tokens = portions.tokens;
         let tokens_of = |group: Group<'_>| group.tokens();
-        let (largest, most) = (Self::most(ds, 1, tokens_of), Self::most(ds, batch, tokens_of));
-        let budget = if budget == 0 { tokens } else { budget };
+        let sizes = (Self::most(ds, 1, tokens_of), Self::most(ds, batch, tokens_of));
+        Self::for_sizes::<B>(portions, sizes, ds.report().longest, budget, vocab)
+    }
+
+    /// Room for micro-batches of `budget` tokens (0: as many as the backend wants) where a group has up to `largest`,
+    /// a batch up to `most`, and a sequence up to `positions`.
+    pub fn for_sizes<B: Backend>(
+        portions: Portions,
+        (largest, most): (usize, usize),
+        positions: usize,
+        budget: usize,
+        vocab: usize,
+    ) -> Room {
+        let budget = if budget == 0 { portions.tokens } else { budget };
         let rows = budget.min(most).max(largest);
-        Room { single: rows >= most, ..Self::of::<B>(portions, rows, ds.report().longest, vocab) }
+        Room { single: rows >= most, ..Self::of::<B>(portions, rows, positions, vocab) }
     }
 
     /// The same where no prompt is scored: logits of the responses of any `batch` groups are all that exist at a time.
@@ -116,11 +127,48 @@ pub struct Engine<'b, B: Backend> {
     /// Last rows of the responses.
     ends: Vec<u32>,
     scoring: Scoring,
+    critic: Option<ScalarHead<B>>,
+    /// The reference's hidden states, where it is compared with; else empty.
+    of_reference: Real<B>,
+}
+
+/// What samples are learned by beside the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// A reference, of which [`Engine::survey`] is told.
+    pub reference: bool,
+    /// A [`Critic`](crate::critic::Critic).
+    pub critic: bool,
+}
+
+/// What is said of the tokens of a response, each one in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tokens {
+    /// By the policy.
+    pub rows: Vec<Row>,
+    /// The reference's log-probability; empty where there is none.
+    pub reference: Vec<f64>,
+    /// The KL of the policy from the reference, over all tokens that could have come; empty where there is none.
+    pub kl: Vec<f64>,
+    /// What the critic expects from here on; empty where there is none.
+    pub values: Vec<f64>,
 }
 
 impl<'b, B: Backend> Engine<'b, B> {
     /// Allocates everything.
+    ///
+    /// # Errors
+    /// The device has no room.
     pub fn new(b: &'b B, model: &Config, room: Room, keep: Keep) -> Result<Self, Error> {
+        Self::with(b, model, room, keep, Beside::default())
+    }
+
+    /// [`Engine::new`] with what samples are learned by.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with(b: &'b B, model: &Config, room: Room, keep: Keep, beside: Beside) -> Result<Self, Error> {
+        let head = if beside.reference { Head::comparing } else { Head::new };
         Ok(Engine {
             b,
             model: model.clone(),
@@ -128,7 +176,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             activations: Activations::new(b, model, room.rows, room.positions, keep)?,
             output: match model.output {
                 ModelOutput::Logits => {
-                    Output::Tokens(Box::new(Head::new(b, model.width, model.vocab, room.logits)?))
+                    Output::Tokens(Box::new(head(b, model.width, model.vocab, room.logits)?))
                 }
                 ModelOutput::Score => Output::Values(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
             },
@@ -136,6 +184,11 @@ impl<'b, B: Backend> Engine<'b, B> {
             targets: Targets::default(),
             ends: Vec::new(),
             scoring: Scoring::default(),
+            critic: match beside.critic {
+                true => Some(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
+                false => None,
+            },
+            of_reference: b.alloc(if beside.reference { room.rows * model.width } else { 0 })?,
         })
     }
 
@@ -152,16 +205,26 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// What [`Engine::new`] allocates: activations that a forward pass fills, gradients of them, logits with what goes
     /// with them, and the layout of a micro-batch.
     pub fn bytes(model: &Config, room: Room, keep: Keep) -> Bytes {
+        Self::bytes_with(model, room, keep, Beside::default())
+    }
+
+    /// What [`Engine::with`] allocates.
+    pub fn bytes_with(model: &Config, room: Room, keep: Keep, beside: Beside) -> Bytes {
+        let head = if beside.reference { Head::<B>::comparing_bytes } else { Head::<B>::bytes };
+        let values = ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows));
+        let hidden = size_of::<B::Real>() * room.rows * model.width;
         let pass = Measure::<B>::bytes(|b| Activations::new(b, model, room.rows, room.positions, keep));
         let gradients = Activations::<B>::gradient_bytes(model, room.rows, keep);
         let head = match model.output {
-            ModelOutput::Logits => Head::<B>::bytes(room.portions, model.width, model.vocab, room.logits),
-            ModelOutput::Score => ScalarHead::<B>::bytes(room.portions, model.width, VALUES.min(room.rows)),
+            ModelOutput::Logits => head(room.portions, model.width, model.vocab, room.logits),
+            ModelOutput::Score => values,
         };
         Bytes::default()
             .and(if keep == Keep::Lend { LENT } else { "activations" }, pass - gradients)
             .and("their gradients", gradients)
             .and(if model.output == ModelOutput::Logits { "logits" } else { "values" }, head)
+            .and("the reference's hidden states", if beside.reference { hidden } else { 0 })
+            .and("the critic's values", if beside.critic { values } else { 0 })
             .and("layout", Measure::<B>::bytes(|b| Layout::new(b, room.rows)))
     }
 
@@ -345,6 +408,108 @@ impl<'b, B: Backend> Engine<'b, B> {
             backward(self.b, &self.model, weights, grads, &self.layout, a);
         }
         Ok(all)
+    }
+
+    /// What the models say of every token of the responses of the groups `indices`, response by response.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// With a critic's weights and no head for them.
+    pub fn survey(
+        &mut self,
+        weights: &impl Weights<B>,
+        reference: Option<&impl Weights<B>>,
+        critic: Option<&Real<B>>,
+        ds: &Dataset,
+        indices: &[u32],
+    ) -> Result<Vec<Tokens>, Error> {
+        let mut all = Vec::new();
+        let view = weights.view();
+        for micro in self.scored_together(ds, indices) {
+            if let Some(reference) = reference {
+                self.forward(reference, ds, micro);
+                let len = self.layout.rows * self.model.width;
+                self.b.copy(&mut self.of_reference, &self.activations.hidden, len);
+            }
+            self.forward(weights, ds, micro);
+            let (hidden, targets) = (&self.activations.hidden, &self.targets);
+            let Output::Tokens(head) = &mut self.output else { panic!("tokens of a reward model") };
+            let mut said: Vec<Compared> = match reference {
+                Some(reference) => {
+                    let reference = reference.view();
+                    let (heads, both) = ([*view.head(), *reference.head()], [hidden, &self.of_reference]);
+                    head.compare(self.b, heads, both, targets)?.to_vec()
+                }
+                None => {
+                    let rows = head.score(self.b, *view.head(), hidden, targets)?;
+                    rows.iter().map(|row| Compared { row: *row, ..Compared::default() }).collect()
+                }
+            };
+            let mut values = match (critic, &mut self.critic) {
+                (Some(w), Some(critic)) => critic.values(self.b, w, hidden, targets.rows())?,
+                (Some(_), None) => panic!("values without a head"),
+                (None, _) => Vec::new(),
+            };
+            for n in targets.lengths() {
+                let own: Vec<Compared> = said.drain(..n).collect();
+                let compared = reference.map_or(&[][..], |_| &own);
+                all.push(Tokens {
+                    rows: own.iter().map(|c| c.row).collect(),
+                    reference: compared.iter().map(|c| c.reference).collect(),
+                    kl: compared.iter().map(|c| c.kl).collect(),
+                    values: values.drain(..n.min(values.len())).collect(),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// [`Engine::accumulate`] for a loss of single tokens: `objective(group of the dataset, what is said of its tokens,
+    /// what the critic expects, coefficients, derivatives)` gives the derivative of the loss by the log-probability of
+    /// each, and by each value where there is a critic, whose weights and gradient are given.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// With a critic's weights and no head for them.
+    pub fn accumulate_tokens(
+        &mut self,
+        weights: &impl Weights<B>,
+        grads: &mut impl Gradients<B>,
+        mut critic: Option<(&Real<B>, &mut Acc<B>)>,
+        ds: &Dataset,
+        indices: &[u32],
+        mut objective: impl FnMut(usize, &[Row], &[f64], &mut [f64], &mut [f64]),
+    ) -> Result<(), Error> {
+        let view = weights.view();
+        for micro in Self::micro_batches(ds, indices, self.room.budget) {
+            self.forward(weights, ds, micro);
+            let a = &mut self.activations;
+            self.b.zero(&mut a.dhidden);
+            let (hidden, dhidden, targets) = (&a.hidden, &mut a.dhidden, &self.targets);
+            let Output::Tokens(head) = &mut self.output else { panic!("tokens of a reward model") };
+            let values = match (&critic, &mut self.critic) {
+                (Some((w, _)), Some(critic)) => critic.values(self.b, *w, hidden, targets.rows())?,
+                (Some(_), None) => panic!("values without a head"),
+                (None, _) => Vec::new(),
+            };
+            let mut slopes = vec![0.0; values.len()];
+            let of = |group: usize, rows: &[Row], coefs: &mut [f64]| {
+                let own = if values.is_empty() { 0..0 } else { targets.rows_of(group..group + 1) };
+                objective(micro[group] as usize, rows, &values[own.clone()], coefs, &mut slopes[own]);
+            };
+            let mut gradients = grads.view();
+            let dw = gradients.head_mut().as_deref_mut();
+            head.loss(self.b, *view.head(), dw, hidden, dhidden, targets, of)?;
+            if let (Some((w, dw)), Some(critic)) = (&mut critic, &mut self.critic) {
+                critic.backward(self.b, *w, &mut **dw, hidden, dhidden, targets.rows(), &slopes);
+            }
+            backward(self.b, &self.model, weights, grads, &self.layout, a);
+        }
+        Ok(())
     }
 
     /// Whether [`Engine::accumulate_pairs`] takes these groups: the logits of each fit the room for them, and any two

@@ -28,4 +28,4 @@ macro_rules! from {
         }
     )*};
 }
-from!(duel_backend::Error, duel_data::Error, duel_model::Error);
+from!(duel_backend::Error, duel_data::Error, duel_judge::Error, duel_model::Error, duel_rollout::Error);

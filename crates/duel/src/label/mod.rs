@@ -7,7 +7,7 @@ use crate::journal::Journal;
 use crate::judges::{self, JudgeSettings};
 use clap::Args;
 use duel_data::Candidates;
-use duel_judge::{Answer, Case, Judge, Prompt, Reviser, Says, Tally, Turn, open, verdicts};
+use duel_judge::{Answer, Case, Judge, Reviser, Says, Tally, open, verdicts};
 use duel_train::content::digest;
 use duel_train::report::progress::Progress;
 use duel_train::{Error, signal};
@@ -236,23 +236,12 @@ fn stopped(resumable: bool) -> Error {
 
 /// A row as judges have it.
 fn case(row: &Candidates) -> Case {
-    let prompt = match &row.turns[..] {
-        [] => Prompt::Text(String::new()),
-        [(None, text)] => Prompt::Text(text.clone()),
-        turns => {
-            let turn = |(role, text): &(Option<String>, String)| Turn {
-                role: role.clone().unwrap_or_default(),
-                text: text.clone(),
-            };
-            Prompt::Chat(turns.iter().map(turn).collect())
-        }
-    };
     let answer = |r: &duel_data::Candidate| Answer {
         text: r.text.clone(),
         tokens: r.tokens.clone(),
         truncated: r.truncated == Some(true),
     };
-    Case { prompt, answers: row.responses.iter().map(answer).collect() }
+    Case { prompt: duel_rollout::prompt(&row.turns), answers: row.responses.iter().map(answer).collect() }
 }
 
 /// A hash of the file, and how many rows it has; each can be judged, and written in this format.

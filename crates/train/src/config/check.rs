@@ -4,7 +4,7 @@ use super::range::out_of_range;
 use super::table::{Config, KEYS, Key, Options};
 use super::values::{Losses, Method, Resume};
 use crate::Error;
-use duel_loss::Word;
+use duel_loss::policy;
 
 impl Options {
     /// Fills in the defaults and checks everything.
@@ -41,23 +41,89 @@ impl Options {
 impl Config {
     /// Whether a loss compares the policy with a reference.
     pub fn compares_with_reference(&self) -> bool {
-        self.method.has_reference() && self.loss_type.known().any(|word| word.reference)
+        let of_pairs = self.method.has_reference() && self.loss_type.known().any(|word| word.reference);
+        of_pairs || self.method == Method::Sppo
     }
 
     /// Which losses go with which method.
     fn check_losses(&self) -> Result<(), Error> {
-        let own = |word: &&Word| self.method.takes(word);
-        let Some(odd) = self.loss_type.known().find(|word| !own(word)) else { return Ok(()) };
-        let takes = |method: &&Method| method.takes(odd);
-        let other = [Method::Dpo, Method::Cpo, Method::Orpo, Method::Kto, Method::Reward];
-        let other = other.iter().find(takes).map_or(String::new(), |m| format!(" but with `method = {m}`"));
+        let own = |name: &&&str| self.method.takes_loss(name);
+        let Some(odd) = self.loss_type.0.iter().find(|name| !own(name)) else { return Ok(()) };
+        let takes = |method: &&Method| method.takes_loss(odd);
+        let other = Method::ALL.iter().filter(|m| **m != Method::Sft).find(takes);
+        let other = other.map_or(String::new(), |m| format!(" but with `method = {m}`"));
+        let all = Losses::all();
+        let taken: Vec<&str> = all.iter().filter(own).copied().collect();
         Err(Error::new(format!(
-            "`loss_type = {}` does not go with `method = {}`{other}; {} takes {}",
-            odd.name,
+            "`loss_type = {odd}` does not go with `method = {}`{other}; {} takes {}",
             self.method,
             self.method,
-            Losses::words(|word| own(&word)).join(", ")
+            taken.join(", ")
         )))
+    }
+
+    /// What is said of samples that steps learn from.
+    fn check_samples(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::new(message));
+        let method = self.method;
+        if !method.is_online() {
+            return match self.judging.said().next() {
+                Some((name, _)) => {
+                    wrong(format!("`{name}` has no effect but with methods that have a judge; remove it"))
+                }
+                None => Ok(()),
+            };
+        }
+        if self.judge.is_none() {
+            return wrong(format!(
+                "`method = {method}` needs a judge of its samples; give `judge`, for example lexicon:FILE, program:COMMAND \
+                 or http:URL"
+            ));
+        }
+        let least = match method {
+            Method::Rloo | Method::Grpo | Method::OnlineDpo | Method::Sppo => 2,
+            _ => 1,
+        };
+        let n = self.num_generations;
+        if n < least {
+            return wrong(format!(
+                "`num_generations = {n}` is too few for `method = {method}`, which compares the samples of a prompt; give at \
+                 least {least}"
+            ));
+        }
+        if matches!(method, Method::Xpo | Method::NashMd) && n != 1 {
+            return wrong(format!(
+                "`num_generations = {n}` does not go with `method = {method}`, which draws one sample of the policy and one \
+                 that it is compared with; remove it"
+            ));
+        }
+        if self.loss_type.0.len() != 1 && self.loss_type.0.iter().any(|name| policy::word(name).is_some()) {
+            return wrong("`loss_type` has a loss of samples beside another; keep one".into());
+        }
+        let plain = self.temperature == 1.0
+            && self.top_k == 0
+            && self.top_p == 1.0
+            && self.min_p == 0.0
+            && self.repetition_penalty == 1.0;
+        if method.is_policy_gradient() && !plain {
+            return wrong(format!(
+                "`temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty` do not go with `method = {method}`: its \
+                 gradient is of samples of the policy itself; remove them"
+            ));
+        }
+        if self.temperature == 0.0 {
+            return wrong(format!(
+                "`temperature = 0` draws the same sample again and again, and `method = {method}` compares different ones"
+            ));
+        }
+        if self.num_mini_batches > self.batch_size() {
+            return wrong(format!(
+                "`num_mini_batches = {}` is more than the {} prompts of a step",
+                self.num_mini_batches,
+                self.batch_size()
+            ));
+        }
+        Ok(())
     }
 
     fn check_contradictions(&self) -> Result<(), Error> {
@@ -89,7 +155,11 @@ impl Config {
         if self.loss_type.0.contains(&"exo_pair") && self.label_smoothing == 0.0 {
             return wrong("`loss_type = exo_pair` needs `label_smoothing` above 0, for example 1e-3");
         }
+        if self.beta == 0.0 && !self.method.is_policy_gradient() && self.loss_type.use_setting("beta") {
+            return Err(out_of_range("beta", &self.beta, "above 0"));
+        }
         self.check_losses()?;
+        self.check_samples()?;
         if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {
             return wrong("`warmup_steps` and `warmup_ratio` are both set; keep one");
         }

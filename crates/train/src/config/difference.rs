@@ -34,7 +34,10 @@ impl Config {
         let constant = matches!(self.lr_scheduler_type, Scheduler::Constant | Scheduler::ConstantWithWarmup);
         let grows = constant && self.warmup_ratio == 0.0 && (1..self.max_steps).contains(&saved.max_steps);
         let (now, saved) = (self.said().table()?, saved.said().table()?);
-        let free = |key: &Key| key.may_change || key.name == "max_steps" && grows;
+        // What decides the samples that steps learn from decides the weights.
+        let drawing = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];
+        let decides = |key: &Key| self.method.is_online() && drawing.contains(&key.name);
+        let free = |key: &Key| key.may_change && !decides(key) || key.name == "max_steps" && grows;
         let changed = |key: &&Key| !free(key) && !same(key.name, saved.get(key.name), now.get(key.name));
         let show = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
         let difference = |key: &Key| Difference {

@@ -5,7 +5,7 @@ use super::unsupported::check_supported;
 use super::values::nearest;
 use crate::Error;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 impl Options {
@@ -56,6 +56,15 @@ impl Options {
         for (written, value) in table {
             let key = written.replace('-', "_");
             check_supported(&key)?;
+            if duel_judge::KEYS.iter().any(|known| known.name == key) {
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    value => value.to_string(),
+                };
+                let one = duel_judge::Settings::new([(key, text)]).map_err(|e| Error::new(e.to_string()))?;
+                options = options.or(Self { judging: one, ..Self::default() });
+                continue;
+            }
             if !KEYS.iter().any(|known| known.name == key) {
                 let near = nearest(&key, KEYS.iter().map(|known| known.name));
                 return Err(Error::new(format!("unknown key `{written}`; did you mean `{near}`?")));
@@ -75,12 +84,13 @@ impl Options {
 }
 
 impl Config {
-    /// The configuration as TOML, one line per key in the order of the help text.
+    /// The configuration as TOML, one line per key in the order of the help text, and those of the judge that are said.
     ///
     /// # Errors
     /// A path is not UTF-8.
     pub fn to_toml(&self) -> Result<String, Error> {
-        toml::to_string(&self.said())
-            .map_err(|e| Error::new(format!("the configuration cannot be written as TOML: {e}")))
+        let failed = |e| Error::new(format!("the configuration cannot be written as TOML: {e}"));
+        let of_judge: BTreeMap<_, _> = self.judging.said().collect();
+        Ok(toml::to_string(&self.said()).map_err(failed)? + &toml::to_string(&of_judge).map_err(failed)?)
     }
 }

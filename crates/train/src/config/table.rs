@@ -2,8 +2,8 @@
 
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::values::{
-    Device, DivergenceType, Form, IpoReduction, Losses, Maybe, Method, Numbers, Optim, ReportTo, Resume,
-    SaveStrategy, Scheduler, Text, TruncationMode,
+    Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Numbers, Optim, ReportTo,
+    Resume, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl Key {
         self.doc
             .trim()
             .trim_end_matches('.')
-            .replace("{words}", &Losses::words(|_| true).join(", "))
+            .replace("{words}", &Losses::all().join(", "))
             .replace("{smoothed}", &Losses::words(|word| word.uses("label_smoothing")).join(", "))
     }
 
@@ -65,7 +65,8 @@ struct Need(&'static str, fn(&Config) -> bool);
 
 const PAIRS: Need = Need("with `method = sft`", |c| c.method != Method::Sft);
 const SFT: Need = Need("unless `method = sft`", |c| c.method == Method::Sft);
-const BETA: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("beta"));
+const BETA: Need =
+    Need("with this `loss_type`", |c| c.loss_type.use_setting("beta") || c.method.pulls_by_beta());
 const SMOOTHING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("label_smoothing"));
 const IPO: Need = Need("unless `loss_type = ipo`", |c| c.loss_type.use_setting("ipo_reduction"));
 const DISCOPOP: Need = Need("unless `loss_type = discopop`", |c| c.loss_type.use_setting("discopop_tau"));
@@ -74,12 +75,26 @@ const COEFFICIENT: Need =
     Need("unless `f_divergence_type = alpha_divergence`", |c| c.f_divergence_type == DivergenceType::Alpha);
 const GAMMA: Need =
     Need("unless `loss_type = simpo` or `alphapo`", |c| c.loss_type.use_setting("simpo_gamma"));
-const ALPHA: Need = Need("unless `loss_type = alphapo`", |c| c.loss_type.use_setting("alpha"));
+const ALPHA: Need = Need("unless `loss_type = alphapo` or `method = xpo`", |c| {
+    c.loss_type.use_setting("alpha") || c.method == Method::Xpo
+});
 const UNLIKELIHOOD: Need =
     Need("unless `loss_type = unlikelihood`", |c| c.loss_type.use_setting("unlikelihood_alpha"));
 const CPO: Need = Need("unless `method = cpo`", |c| c.method == Method::Cpo);
 const LABELS: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("desirable_weight"));
 const REWARD: Need = Need("unless `method = reward`", |c| c.method == Method::Reward);
+const ONLINE: Need =
+    Need("but with methods that learn from their own samples, as rloo", |c| c.method.is_online());
+const OFFLINE: Need = Need("with a method that learns from its own samples", |c| !c.method.is_online());
+const DRAWN_PAIRS: Need = Need("unless `method = online_dpo`, `xpo` or `sppo`", |c| c.method.draws_pairs());
+const GRPO: Need = Need("unless `method = grpo`", |c| c.method == Method::Grpo);
+const PPO: Need = Need("unless `method = ppo`", |c| c.method == Method::Ppo);
+const ITERATED: Need =
+    Need("unless `method = grpo` or `rloo`", |c| matches!(c.method, Method::Grpo | Method::Rloo));
+const MIXTURE: Need = Need("unless `method = nash_md`", |c| c.method == Method::NashMd);
+const TARGET: Need = Need("without `target_kl`", |c| c.target_kl.is_some());
+const REPLAY: Need = Need("without `replay`", |c| c.replay > 0);
+const SCORED: Need = Need("with `method = nash_md`, which is told who wins", |c| c.method != Method::NashMd);
 const LANGUAGE: Need = Need("with `method = reward`", |c| c.method != Method::Reward);
 const WEIGHTING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("use_weighting"));
 const REFERENCE: Need = Need("where no loss needs a reference", Config::compares_with_reference);
@@ -88,6 +103,8 @@ const TAILS: Need =
         let crossed = c.method == Method::Orpo || c.method == Method::Cpo && c.cpo_alpha > 0.0;
         !crossed && c.loss_type.known().all(|word| word.uses("ld_alpha"))
     });
+const FOLLOWED: Need =
+    Need("where no loss needs a reference", |c| c.compares_with_reference() || c.method.is_policy_gradient());
 const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
 const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);
@@ -97,6 +114,10 @@ const WARMUP: Need = Need("with `lr_scheduler_type = constant` (there is constan
 });
 const EVALUATION: Need = Need("without `eval_dataset`", |c| c.eval_dataset.is_some());
 const SAMPLES: Need = Need("without `generate_during_eval`", |c| c.generate_during_eval);
+const DRAWING: Need =
+    Need("without `generate_during_eval`, or a method that learns from its own samples", |c| {
+        c.generate_during_eval || c.method.is_online()
+    });
 const CHANCE: Need = Need("with `temperature = 0`", |c| c.temperature != 0.0);
 const CPU: Need = Need("on a GPU", |c| !matches!(c.device, Device::Cuda(_)));
 const CHECKPOINTS: Need = Need("with `save_strategy = no`", |c| c.save_strategy != SaveStrategy::No);
@@ -153,7 +174,11 @@ macro_rules! options {
             $(#[doc = $doc])+
             #[serde(skip_serializing_if = "Option::is_none")]
             pub $name: Option<said!($($none)? $ty)>,
-        )+)+}
+        )+)+
+            /// What is said of the judge: keys of a table of its own, [`duel_judge::KEYS`].
+            #[serde(skip)]
+            pub judging: duel_judge::Settings,
+        }
 
         /// What a run does: every key with its value, checked. Written to the run folder by [`Config::to_toml`],
         /// which [`Options::read`] reads back.
@@ -161,7 +186,10 @@ macro_rules! options {
         pub struct Config {$($(
             $(#[doc = $doc])+
             pub $name: used!($($none)? $ty),
-        )+)+}
+        )+)+
+            /// What is said of the judge.
+            pub judging: duel_judge::Settings,
+        }
 
         /// Every key.
         pub const KEYS: &[Key] = &[$($(Key {
@@ -185,7 +213,8 @@ macro_rules! options {
         impl Options {
             /// These options, and those of `other` where they say nothing.
             pub fn or(self, other: Self) -> Self {
-                Self {$($($name: self.$name.or(other.$name),)+)+}
+                let judging = self.judging.or_all(other.judging);
+                Self { $($($name: self.$name.or(other.$name),)+)+ judging }
             }
 
             pub(super) fn with_defaults(self) -> Result<Config, Error> {
@@ -193,14 +222,14 @@ macro_rules! options {
                     let $name: used!($($none)? $ty) =
                         match self.$name { Some(value) => value.into(), None => $default };
                 )+)+
-                Ok(Config {$($($name),+),+})
+                Ok(Config { $($($name),+),+, judging: self.judging })
             }
         }
 
         impl Config {
             /// The options that ask for this.
             pub(super) fn said(&self) -> Options {
-                Options {$($($name: Some(self.$name.clone().into()),)+)+}
+                Options { $($($name: Some(self.$name.clone().into()),)+)+ judging: self.judging.clone() }
             }
         }
     };
@@ -210,11 +239,13 @@ options! {
     "Run" {
         /// Folder of the model to train: config.json, *.safetensors, tokenizer.json. Required.
         model: PathBuf = return Err(missing("model"));
-        /// File of training rows (.jsonl, .json). Required.
+        /// File of training rows (.jsonl, .json), or of prompts for methods that learn from their own samples.
+        /// Required.
         dataset: PathBuf = return Err(missing("dataset"));
         /// File of evaluation rows, or none. [default: none]
         eval_dataset: PathBuf | none = None, may change;
-        /// What to train for: sft, dpo, cpo, orpo, kto or reward. [default: dpo]
+        /// What to train for: sft, dpo, cpo, orpo, kto or reward; or from the policy's own samples, as a judge says:
+        /// reinforce, rloo, grpo, ppo, online_dpo, xpo, nash_md or sppo. [default: dpo]
         method: Method = Method::Dpo;
         /// Folder for checkpoints, metrics and the trained model. [default: duel-output]
         output_dir: PathBuf = "duel-output".into(), may change;
@@ -239,8 +270,15 @@ options! {
     }
     "Loss" {
         /// Strength of the pull towards the reference model; of a reward model, what its rewards are multiplied by; of
-        /// orpo, the weight of the odds. [default: 0.1, or 1 for reward]
-        beta: f64 = if method == Method::Reward { 1.0 } else { 0.1 }, in POSITIVE, needs [PAIRS, BETA];
+        /// orpo, the weight of the odds. [default: 0.1; 1 for reward, 0.05 for reinforce and rloo, 0 for grpo, 1e-3 for
+        /// sppo]
+        beta: f64 = match method {
+            Method::Reward => 1.0,
+            Method::Reinforce | Method::Rloo => 0.05,
+            Method::Grpo => 0.0,
+            Method::Sppo => 1e-3,
+            _ => 0.1,
+        }, in NOT_NEGATIVE, needs [PAIRS, BETA];
         /// Losses, one or several with commas, each the mean over a step: {words}. [default: sigmoid, or that
         /// of the method]
         loss_type: Losses = Losses::of(method), needs [PAIRS];
@@ -275,19 +313,86 @@ options! {
         cpo_alpha: f64 = if method == Method::Cpo && loss_type.0 == ["alphapo"] { 0.0 } else { 1.0 }, in NOT_NEGATIVE, needs [CPO];
         /// Margin between the rewards in the losses simpo and alphapo. [default: 0.5]
         simpo_gamma: f64 = 0.5, in NOT_NEGATIVE, needs [PAIRS, GAMMA];
-        /// Exponent of the rewards in the loss alphapo; 0: simpo. [default: 0.0]
-        alpha: f64 = 0.0, in Range("a number", |x: &f64| x.is_finite()), needs [PAIRS, ALPHA];
+        /// Exponent of the rewards in the loss alphapo, 0: simpo; of xpo, weight of the bonus for exploring. [default:
+        /// 0.0, or 1e-5 for xpo]
+        alpha: f64 = if method == Method::Xpo { 1e-5 } else { 0.0 }, in Range("a number", |x: &f64| x.is_finite()), needs [PAIRS, ALPHA];
         /// How much the loss unlikelihood pushes rejected responses down. [default: 1.0]
         unlikelihood_alpha: f64 = 1.0, in NOT_NEGATIVE, needs [PAIRS, UNLIKELIHOOD];
         /// The reference model's log-probabilities are always computed once, before the first step: only true is
         /// accepted. [default: true]
         precompute_ref_log_probs: bool = true;
-        /// Let the reference follow the policy (TR-DPO). [default: false]
-        sync_ref_model: bool = false, needs [REFERENCE];
-        /// The policy's share in the reference each time that it follows. [default: 0.6]
-        ref_model_mixup_alpha: f64 = 0.6, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [SYNC];
+        /// Let the reference follow the policy (TR-DPO). [default: false, or true for sppo]
+        sync_ref_model: bool = method == Method::Sppo, needs [FOLLOWED];
+        /// The policy's share in the reference each time that it follows. [default: 0.6, or 1 for sppo]
+        ref_model_mixup_alpha: f64 = if method == Method::Sppo { 1.0 } else { 0.6 }, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [SYNC];
         /// Steps after which the reference follows. [default: 512]
         ref_model_sync_steps: u64 = 512, in Range("at least 1", |&n| n >= 1), needs [SYNC];
+    }
+    "Samples" {
+        /// Who says what samples are worth: lexicon:FILE, program:COMMAND, http:URL, truth or model:FOLDER. Needed by
+        /// methods that learn from their own samples. [default: none]
+        judge: String | none = None, needs [ONLINE];
+        /// Samples of each prompt in a step. [default: 1; 2 for rloo and online_dpo, 8 for grpo, 5 for sppo]
+        num_generations: usize = match method {
+            Method::Rloo | Method::OnlineDpo => 2,
+            Method::Grpo => 8,
+            Method::Sppo => 5,
+            _ => 1,
+        }, in AT_LEAST_1, needs [ONLINE];
+        /// Longest sample in a step, in tokens. [default: 512 for rloo and grpo, 53 for ppo, else 64]
+        max_completion_length: usize = match method {
+            Method::Rloo | Method::Grpo => 512,
+            Method::Ppo => 53,
+            _ => 64,
+        }, in AT_LEAST_1, needs [ONLINE];
+        /// What a sample loses of its score that max_completion_length cut; none: nothing. [default: none]
+        missing_eos_penalty: f64 | none = None, in NOT_NEGATIVE, needs [ONLINE, SCORED];
+        /// Learn nothing from samples that max_completion_length cut. [default: false]
+        mask_truncated_completions: bool = false, needs [ONLINE];
+        /// Bring scores to a mean of 0 and a deviation of 1 over samples of the model before the first step. [default:
+        /// true with a judge model:FOLDER, else false]
+        normalize_rewards: bool = judge.as_deref().is_some_and(|name| name.starts_with("model:")),
+            needs [ONLINE, SCORED];
+        /// What grpo divides rewards by: the deviation of a group, of the batch, or none. [default: group]
+        scale_rewards: ScaleRewards = ScaleRewards::Group, needs [GRPO];
+        /// How often grpo and rloo learn from the samples of a step. [default: 1]
+        num_iterations: usize = 1, in AT_LEAST_1, needs [ITERATED];
+        /// How often ppo learns from the samples of a step. [default: 4]
+        num_ppo_epochs: usize = 4, in AT_LEAST_1, needs [PPO];
+        /// Updates in each of these times. [default: 1]
+        num_mini_batches: usize = 1, in AT_LEAST_1, needs [PPO];
+        /// How far below 1 a ratio has a gradient (grpo and rloo). [default: 0.2]
+        epsilon: f64 = 0.2, in POSITIVE, needs [ITERATED];
+        /// How far above 1; none: as far as below. [default: none]
+        epsilon_high: f64 | none = None, in POSITIVE, needs [ITERATED];
+        /// How far from 1 a ratio has a gradient (ppo). [default: 0.2]
+        cliprange: f64 = 0.2, in POSITIVE, needs [PPO];
+        /// How far from what it was a value has a gradient (ppo). [default: 0.2]
+        cliprange_value: f64 = 0.2, in POSITIVE, needs [PPO];
+        /// Weight of the value head's loss (ppo). [default: 0.1]
+        vf_coef: f64 = 0.1, in NOT_NEGATIVE, needs [PPO];
+        /// How much a later reward counts, a token (ppo). [default: 1.0]
+        gamma: f64 = 1.0, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PPO];
+        /// How far advantages look before they trust the value head (ppo). [default: 0.95]
+        lam: f64 = 0.95, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [PPO];
+        /// Divide the rewards of a step's tokens by their deviation (ppo). [default: false]
+        whiten_rewards: bool = false, needs [PPO];
+        /// What a reward loses for each nat of KL from the reference (ppo). [default: 0.05]
+        kl_coef: f64 = 0.05, in NOT_NEGATIVE, needs [PPO];
+        /// How that KL is estimated of a token: k1 or k3 (ppo). [default: k1]
+        kl_estimator: KlEstimator = KlEstimator::K1, needs [PPO];
+        /// KL of a sample, in nats, that kl_coef is changed to keep to; none: it stays (ppo). [default: none]
+        target_kl: f64 | none = None, in POSITIVE, needs [PPO];
+        /// Samples in which kl_coef follows (ppo). [default: 10000]
+        kl_horizon: f64 = 10000.0, in POSITIVE, needs [PPO, TARGET];
+        /// The reference's share in what nash_md plays against. [default: 0.5]
+        mixture_coef: f64 = 0.5, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [MIXTURE];
+        /// Pairs of earlier steps that each step learns from beside its own. [default: 0]
+        replay: usize = 0, needs [DRAWN_PAIRS];
+        /// Steps after which a pair is not replayed any more. [default: 16]
+        replay_max_age: u64 = 16, in Range("at least 1", |&n| n >= 1), needs [DRAWN_PAIRS, REPLAY];
+        /// The most that a replayed pair counts, for being likelier now than when it was drawn. [default: 1.0]
+        replay_clip: f64 = 1.0, in POSITIVE, needs [DRAWN_PAIRS, REPLAY];
     }
     "Steps" {
         /// Groups (a prompt with its responses) in a batch. [default: 8]
@@ -302,8 +407,15 @@ options! {
     "Optimizer" {
         /// Optimizer: adamw or rmsprop. [default: adamw]
         optim: Optim = Optim::Adamw;
-        /// Peak learning rate. [default: 1e-6, 2e-5 for sft, 1e-4 for reward]
-        learning_rate: f64 = match method { Method::Sft => 2e-5, Method::Reward => 1e-4, _ => 1e-6 }, in NOT_NEGATIVE;
+        /// Peak learning rate. [default: 1e-6; 2e-5 for sft, 1e-4 for reward, 3e-6 for ppo, 5e-7 for online_dpo, xpo,
+        /// nash_md and sppo]
+        learning_rate: f64 = match method {
+            Method::Sft => 2e-5,
+            Method::Reward => 1e-4,
+            Method::Ppo => 3e-6,
+            Method::OnlineDpo | Method::Xpo | Method::NashMd | Method::Sppo => 5e-7,
+            _ => 1e-6,
+        }, in NOT_NEGATIVE;
         /// Schedule: linear, cosine, constant or constant_with_warmup. [default: linear]
         lr_scheduler_type: Scheduler = Scheduler::Linear;
         /// Steps over which the learning rate rises from 0. [default: 0]
@@ -338,23 +450,23 @@ options! {
         /// Groups in an evaluation batch. [default: 8]
         per_device_eval_batch_size: usize = 8, in AT_LEAST_1, needs [EVALUATION], may change;
         /// Write samples of the model at every evaluation. [default: false]
-        generate_during_eval: bool = false, may change;
+        generate_during_eval: bool = false, needs [OFFLINE], may change;
         /// Evaluation prompts to sample for. [default: 4]
         num_eval_samples: usize = 4, in AT_LEAST_1, needs [SAMPLES], may change;
         /// Longest sample in tokens. [default: 64]
         max_new_tokens: usize = 64, in AT_LEAST_1, needs [SAMPLES], may change;
         /// Sampling temperature; 0: always the likeliest token. [default: 1.0]
-        temperature: f64 = 1.0, in NOT_NEGATIVE, needs [SAMPLES], may change;
+        temperature: f64 = 1.0, in NOT_NEGATIVE, needs [DRAWING], may change;
         /// Sample among this many likeliest tokens; 0: all. [default: 0]
-        top_k: usize = 0, needs [SAMPLES, CHANCE], may change;
+        top_k: usize = 0, needs [DRAWING, CHANCE], may change;
         /// Sample among the likeliest tokens that together have this probability. [default: 1.0]
         top_p: f64 = 1.0,
-            in Range("above 0 and at most 1", |&x| x > 0.0 && x <= 1.0), needs [SAMPLES, CHANCE], may change;
+            in Range("above 0 and at most 1", |&x| x > 0.0 && x <= 1.0), needs [DRAWING, CHANCE], may change;
         /// Sample among tokens at least this times as likely as the likeliest; 0: all. [default: 0.0]
         min_p: f64 = 0.0,
-            in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [SAMPLES, CHANCE], may change;
+            in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [DRAWING, CHANCE], may change;
         /// Divides positive logits of tokens that the text has already, multiplies negative ones. [default: 1.0]
-        repetition_penalty: f64 = 1.0, in POSITIVE, needs [SAMPLES], may change;
+        repetition_penalty: f64 = 1.0, in POSITIVE, needs [DRAWING], may change;
         /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written). [default: none]
         report_to: ReportTo = ReportTo::None, may change;
     }
@@ -395,6 +507,11 @@ fn default_cache_dir() -> PathBuf {
 }
 
 impl Config {
+    /// How the reference follows the policy: after every so many steps, by what share; `None`: it stays.
+    pub fn follows(&self) -> Option<(u64, f64)> {
+        self.sync_ref_model.then_some((self.ref_model_sync_steps, self.ref_model_mixup_alpha))
+    }
+
     /// Groups in one optimizer step.
     pub fn batch_size(&self) -> usize {
         self.per_device_train_batch_size * self.gradient_accumulation_steps

@@ -1,7 +1,7 @@
 //! What a value can be, as a word, a number or a path: how it is read and written.
 
 use crate::Error;
-use duel_loss::{WORDS, Word};
+use duel_loss::{WORDS, Word, policy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ pub trait Text: FromStr<Err: fmt::Display> {
 }
 
 impl Text for PathBuf {}
+impl Text for String {}
 impl Text for f64 {}
 impl Text for i64 {}
 impl Text for u64 {}
@@ -45,6 +46,8 @@ macro_rules! choices {
         impl $name {
             /// Every choice as it is written in TOML and on the command line.
             pub const WORDS: &[&str] = &[$($text),+];
+            /// Every choice.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
         }
 
         impl fmt::Display for $name {
@@ -98,7 +101,7 @@ fn wrong_choice(key: &str, word: &str, known: &[&str], later: &[&str]) -> Error 
 
 choices! {
     /// What is trained for.
-    Method = "method", later &["grpo", "ppo", "rloo"],
+    Method = "method", later &["gspo", "gkd", "prm"],
     /// Token-mean cross entropy of the response.
     Sft = "sft",
     /// Preference pairs against a reference model.
@@ -111,27 +114,84 @@ choices! {
     Kto = "kto",
     /// A scalar head that gives preferred responses more than others.
     Reward = "reward",
+    /// Its own samples, by what they earn beyond the mean of all before.
+    Reinforce = "reinforce",
+    /// Its own samples, each by what it earns beyond the others of its prompt.
+    Rloo = "rloo",
+    /// Its own samples, by what they earn relative to those of their prompt.
+    Grpo = "grpo",
+    /// Its own samples, by what they earn beyond what a value head expects.
+    Ppo = "ppo",
+    /// Pairs of its own samples.
+    OnlineDpo = "online_dpo",
+    /// Pairs of its own and of the reference's samples, with a bonus for exploring.
+    Xpo = "xpo",
+    /// Its own samples, by how they fare against a mixture with the reference.
+    NashMd = "nash_md",
+    /// Its own samples, by their win rates among themselves.
+    Sppo = "sppo",
 }
 
 impl Method {
-    /// Whether it holds the policy to a reference model.
+    /// Whether it compares responses with a reference model.
     pub fn has_reference(self) -> bool {
-        matches!(self, Method::Dpo | Method::Kto)
+        matches!(self, Method::Dpo | Method::Kto | Method::OnlineDpo | Method::Xpo | Method::Sppo)
+    }
+
+    /// Whether it learns from samples that it draws in each step, of which a judge says what they are worth.
+    pub fn is_online(self) -> bool {
+        self.is_policy_gradient() || self.draws_pairs()
+    }
+
+    /// Whether it learns from its samples token by token.
+    pub fn is_policy_gradient(self) -> bool {
+        matches!(self, Method::Reinforce | Method::Rloo | Method::Grpo | Method::Ppo | Method::NashMd)
+    }
+
+    /// Whether it makes pairs of its samples.
+    pub fn draws_pairs(self) -> bool {
+        matches!(self, Method::OnlineDpo | Method::Xpo | Method::Sppo)
+    }
+
+    /// Whether `beta` says how it is held to the reference, beside any loss.
+    pub(super) fn pulls_by_beta(self) -> bool {
+        self.is_online() && self != Method::Ppo
+    }
+
+    /// The losses of samples that it takes.
+    fn of_samples(self) -> &'static [&'static str] {
+        match self {
+            Method::Reinforce => &["reinforce"],
+            Method::Rloo => &["rloo"],
+            Method::Grpo => &["grpo", "dapo", "dr_grpo"],
+            Method::Ppo => &["ppo"],
+            Method::NashMd => &["nash_md"],
+            Method::Sppo => &["sppo"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it takes the loss of this name.
+    pub(super) fn takes_loss(self, name: &str) -> bool {
+        self.of_samples().contains(&name) || duel_loss::word(name).is_some_and(|word| self.takes(word))
     }
 
     /// Whether `word` is a loss of it.
-    pub(super) fn takes(self, word: &Word) -> bool {
+    fn takes(self, word: &Word) -> bool {
         match self {
             Method::Sft => true,
             Method::Kto => word.is_unpaired(),
             Method::Dpo | Method::Cpo => !word.is_unpaired(),
             Method::Orpo => [word.name] == Losses::of(self).0[..],
             Method::Reward => word.compares_rewards(),
+            Method::OnlineDpo | Method::Xpo => word.compares_pairs(),
+            Method::Sppo => word.name == "sppo_hard",
+            _ => false,
         }
     }
 }
 
-/// One loss or several, by the names of [`duel_loss::WORDS`].
+/// One loss or several, by the names of [`duel_loss::WORDS`] and [`policy::WORDS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Losses(pub Vec<&'static str>);
 
@@ -141,11 +201,17 @@ impl Losses {
         Losses(vec![match method {
             Method::Kto => "kto",
             Method::Orpo => "orpo",
-            Method::Sft | Method::Dpo | Method::Cpo | Method::Reward => "sigmoid",
+            Method::Grpo => "dapo",
+            Method::Reinforce | Method::Rloo | Method::Ppo | Method::NashMd | Method::Sppo => {
+                method.of_samples()[0]
+            }
+            Method::Sft | Method::Dpo | Method::Cpo | Method::Reward | Method::OnlineDpo | Method::Xpo => {
+                "sigmoid"
+            }
         }])
     }
 
-    /// The losses themselves.
+    /// Those of pairs, rankings, responses and batches.
     pub fn known(&self) -> impl Iterator<Item = &'static Word> + '_ {
         self.0.iter().filter_map(|name| duel_loss::word(name))
     }
@@ -155,9 +221,17 @@ impl Losses {
         WORDS.iter().filter(|word| wanted(word)).map(|word| word.name).collect()
     }
 
+    /// All names.
+    pub(super) fn all() -> Vec<&'static str> {
+        WORDS.iter().map(|word| word.name).chain(policy::WORDS.iter().map(|word| word.name)).collect()
+    }
+
     fn one(name: &str) -> Result<&'static str, Error> {
-        let found = duel_loss::word(name.trim()).map(|word| word.name);
-        found.ok_or_else(|| wrong_choice("loss_type", name.trim(), &Self::words(|_| true), &[]))
+        let name = name.trim();
+        let of_samples = || policy::word(name).map(|word| word.name);
+        let found = duel_loss::word(name).map(|word| word.name).or_else(of_samples);
+        found
+            .ok_or_else(|| wrong_choice("loss_type", name, &Self::all(), &["bnpo", "sapo", "cispo", "vespo"]))
     }
 
     /// Whether one of them is changed by the setting `name`.
@@ -443,4 +517,24 @@ impl<'de> Deserialize<'de> for Resume {
             _ => Err(D::Error::custom("expected true, false or the path of a checkpoint")),
         }
     }
+}
+
+choices! {
+    /// What GRPO divides a group's rewards by.
+    ScaleRewards = "scale_rewards", later &[],
+    /// The deviation of the group.
+    Group = "group" | "true",
+    /// The deviation of the whole step.
+    Batch = "batch",
+    /// Nothing (Dr. GRPO).
+    None = "none" | "false",
+}
+
+choices! {
+    /// How PPO estimates the KL that a token costs.
+    KlEstimator = "kl_estimator", later &[],
+    /// The log-ratio.
+    K1 = "k1",
+    /// What is never below 0.
+    K3 = "k3",
 }

@@ -25,11 +25,6 @@ impl Objective {
     pub fn of(c: &Config) -> Self {
         let (loss, report) = match c.method {
             Method::Sft => (duel_loss::Objective::cross_entropy(), Report::Texts),
-            Method::Dpo => {
-                let loss = losses(c);
-                let rewards = loss.needs().reference;
-                (loss, Report::Pairs { rewards })
-            }
             Method::Cpo => {
                 let loss = losses(c).and_cross_entropy(c.cpo_alpha);
                 (loss, if c.cpo_alpha > 0.0 { Report::Contrast } else { Report::Pairs { rewards: true } })
@@ -37,6 +32,12 @@ impl Objective {
             Method::Orpo => (losses(c).and_language_model(1.0), Report::Odds),
             Method::Kto => (losses(c), Report::Singles),
             Method::Reward => (losses(c).and_centring(c.center_rewards_coefficient), Report::Values),
+            // What learns from samples token by token has no loss here, and no pairs of which anything could be said.
+            _ => {
+                let loss = losses(c);
+                let rewards = loss.needs().reference;
+                (loss, Report::Pairs { rewards })
+            }
         };
         let loss = if c.method.has_reference() { loss } else { loss.without_reference() };
         Objective { loss, report }

@@ -15,7 +15,8 @@ pub struct Progress {
     from: u64,
     done: u64,
     total: u64,
-    pairs: u64,
+    /// What steps learned from, and how that is called.
+    learned: (u64, &'static str),
     loss: Option<f64>,
     started: Instant,
     output: Output,
@@ -107,7 +108,7 @@ impl Progress {
             from,
             done: from,
             total,
-            pairs: 0,
+            learned: (0, ""),
             loss: None,
             started: Instant::now(),
             output,
@@ -141,9 +142,9 @@ impl Progress {
         }
     }
 
-    /// One training step is done: `pairs` groups, with this loss.
-    pub fn step(&mut self, pairs: u64, loss: f64) {
-        self.pairs += pairs;
+    /// One training step is done: from so much of what is called so (`pairs`), with this loss.
+    pub fn step(&mut self, (learned, name): (u64, &'static str), loss: f64) {
+        self.learned = (self.learned.0 + learned, name);
         self.loss = Some(loss);
         self.advance(1);
     }
@@ -182,9 +183,9 @@ impl Progress {
 
     fn pace(&self) -> String {
         let done = self.done - self.from;
-        let rated = match self.pairs {
-            0 => (self.unit.amount(done), self.unit.name()),
-            pairs => (pairs as f64, "pairs"),
+        let rated = match self.learned {
+            (0, _) => (self.unit.amount(done), self.unit.name()),
+            (learned, name) => (learned as f64, name),
         };
         pace(rated, done, self.total.saturating_sub(self.done), self.started.elapsed())
     }
@@ -275,7 +276,7 @@ mod tests {
         let log = Shared::default();
         let mut progress = Progress::plain("training", "steps", 100, 300, Box::new(log.clone()));
         for step in 101..=120 {
-            progress.step(8, 0.5);
+            progress.step((8, "pairs"), 0.5);
             if step % 10 == 0 {
                 progress.logged(&[("loss", 0.5), ("learning_rate", 1e-6)]);
             }
@@ -340,7 +341,7 @@ mod tests {
         let hidden = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
         let steps = Unit::Of("steps".into());
         let mut progress = Progress::with_output("training", steps, 5, 9, |unit| bar(hidden, unit, 9));
-        progress.step(2, 0.25);
+        progress.step((2, "pairs"), 0.25);
         progress.logged(&[("loss", 0.25)]);
         progress.sub("evaluation", "groups", 3).advance(3);
         progress.println("line");

@@ -76,9 +76,9 @@ fn options(c: &Config, max_length: usize) -> Options {
     Options {
         task: match c.method {
             Method::Sft => Task::Sft,
-            Method::Dpo | Method::Cpo | Method::Orpo => Task::Preference,
             Method::Kto => Task::Unpaired,
             Method::Reward => Task::Reward,
+            _ => Task::Preference,
         },
         whole: Whole { completions: !c.completion_only_loss, conversations: !c.assistant_only_loss },
         max_length: Some(max_length),

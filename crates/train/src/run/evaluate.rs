@@ -1,8 +1,8 @@
 //! The evaluation between steps: the loss on rows that are not learned, and samples.
 
+use super::aim::Samples;
 use super::examples::Examples;
 use super::output::Output;
-use super::plan::Samples;
 use crate::Error;
 use crate::engine::Engine;
 use crate::follow::Following;

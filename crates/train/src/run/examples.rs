@@ -1,6 +1,6 @@
 //! The groups of a file, and what a loss has to know of them beside what the policy says.
 
-use super::plan::Plan;
+use super::aim::Aim;
 use crate::Error;
 use crate::cache::Cache;
 use crate::engine::Engine;
@@ -34,16 +34,16 @@ impl Examples {
     pub fn new<B: Backend>(
         engine: &mut Engine<'_, B>,
         weights: &Model<Real<B>>,
-        plan: &Plan,
+        aim: &Aim,
         id: &ModelId,
         (ds, mismatched): (Dataset, Option<Dataset>),
         groups: &[u32],
     ) -> Result<Self, Error> {
-        let Some(dir) = &plan.reference_cache else {
+        let Some(dir) = &aim.reference_cache else {
             return Ok(Examples { ds, reference: None, mismatched: None });
         };
         let mut of = |ds: &Dataset, what: &str| {
-            let cache = Cache::new(dir, &id.on(engine.b, ds, plan.scoring.tails));
+            let cache = Cache::new(dir, &id.on(engine.b, ds, aim.scoring.tails));
             Reference::of(engine, weights, ds, groups, &cache, what)
         };
         let reference = Some(of(&ds, "groups")?);

@@ -1,78 +1,61 @@
 //! A training run, from a checked configuration to a folder with the trained model.
 
+mod aim;
 mod data;
 mod evaluate;
 mod examples;
+mod offline;
+mod online;
 mod outcome;
 mod output;
 mod plan;
+mod start;
 mod steps;
 mod visits;
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, State};
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::engine::Engine;
-use crate::follow::Following;
 use crate::objective::Objective;
-use crate::reference::ModelId;
+use aim::Aim;
 use data::Data;
 pub use data::{check_vocabulary, max_length, rows};
-use duel_backend::{Backend, Dtype, Element};
-use duel_data::Tokenizer;
+use duel_backend::Backend;
 use duel_loss::Totals;
-use duel_model::{Folder, Model, decode};
-use duel_optim::Optimizer;
+use duel_model::decode;
 use evaluate::Evaluation;
 use examples::Examples;
+use offline::Offline;
+pub use online::train_online;
 pub use outcome::Outcome;
-use output::Output;
-use plan::Plan;
-use steps::Run;
+use start::Start;
 
-/// Trains as `config` says.
+/// Trains as `config` says, on the rows of its dataset.
 ///
 /// # Errors
 /// Anything that the user must put right, in one sentence; what was written before stays.
+///
+/// # Panics
+/// With a method that learns from its own samples: [`train_online`] is for those.
 pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
-    // What the backend computes in decides the bits, so the run's own configuration names it.
-    let config = &Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() };
-    let checkpoint = output::to_resume(config)?.map(|path| Checkpoint::open(&path, config)).transpose()?;
-    if checkpoint.is_none() {
-        output::check(config)?;
-    }
-    let folder = Folder::open(&config.model)?;
-    let folder = match config.method {
-        Method::Reward => folder.with_score(config.seed),
-        _ => folder.language_model()?,
-    };
-    folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-    let model = folder.config();
-    let tokenizer = Tokenizer::from_dir(&config.model)?;
+    assert!(!config.method.is_online(), "a judge is needed");
+    let (start, tokenizer) = Start::of::<B>(config)?;
+    let (config, model) = (&start.config, start.folder.config());
     let objective = Objective::of(config);
     let data = Data::load(config, objective.needs(), model, &tokenizer)?;
-    let manifest = Model::manifest(model);
-    let plan = Plan::new(b, config, objective, model, &manifest, &data);
-    eprint!("{plan}");
+    let (plan, aim, text) = aim::plan(b, config, objective, model, &start.manifest, &data);
     // Of no use any more where nothing is sampled, and millions of bytes.
-    let stops = tokenizer.stops().to_vec();
-    let tokenizer = plan.samples.is_some().then_some(tokenizer);
-    if checkpoint.is_none() {
-        output::announce(config)?;
-    }
-
-    let id = ModelId::of(&config.model)?;
-    let content = id.with::<B>(&data.train);
-    if let Some(checkpoint) = &checkpoint {
-        check_content(checkpoint, &content, config)?;
-    }
-    let mut weights = duel_model::load(b, &folder)?;
+    let tokenizer = aim.samples.is_some().then_some(tokenizer);
+    let content = start.id.with::<B>(&data.train);
+    start.announce(&text, &content)?;
+    let weights = duel_model::load(b, &start.folder)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
-    engine.score_as(plan.scoring);
-    let from = checkpoint.as_ref().map_or(0, |c| c.state.step);
+    engine.score_as(aim.scoring);
+    let from = start.from();
     // One that follows the policy is asked step by step after it has moved.
-    let fixed = plan.follow.map_or(u64::MAX, |(every, _)| every);
-    let mut examples = |data, groups: &[u32]| Examples::new(&mut engine, &weights, &plan, &id, data, groups);
+    let fixed = aim.follow.map_or(u64::MAX, |(every, _)| every);
+    let mut examples =
+        |data, groups: &[u32]| Examples::new(&mut engine, &weights, &aim, &start.id, data, groups);
     let visited = plan.visits.visited(from, fixed);
     let train = examples((data.train, data.train_mismatched), &visited)?;
     let eval = match data.eval {
@@ -81,10 +64,10 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             let evaluated = if from < fixed { plan.visits.evaluated(ds.len(), from) } else { Vec::new() };
             Some(Evaluation {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
-                reference_weights: (plan.keep_reference && plan.follow.is_none())
-                    .then(|| duel_model::load_frozen(b, &folder))
+                reference_weights: (aim.keep_reference && aim.follow.is_none())
+                    .then(|| duel_model::load_frozen(b, &start.folder))
                     .transpose()?,
-                sampler: match plan.samples.as_ref().zip(tokenizer) {
+                sampler: match aim.samples.as_ref().zip(tokenizer) {
                     Some((samples, tokenizer)) => {
                         Some((decode::Engine::new(b, model, samples.room())?, tokenizer))
                     }
@@ -93,80 +76,10 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             })
         }
     };
-    let following = match plan.follow {
-        None => None,
-        Some((every, share)) => {
-            let moved = checkpoint.as_ref().filter(|_| from >= every);
-            let weights = match moved {
-                Some(checkpoint) => duel_model::load(b, &checkpoint.reference_of(model)?)?,
-                None => duel_model::load(b, &folder)?,
-            };
-            Some(Following { weights, every, share })
-        }
-    };
-    let masters =
-        Optimizer::<B>::needs_masters().then(|| duel_model::load_masters(b, &folder)).transpose()?;
-    let model = &model.clone();
-    // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
-    drop(folder);
-    let mut grads = manifest.gradients(b, plan.keep)?;
-    let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
-    let mut optimizer = Optimizer::new(b, plan.algorithm, shapes)?;
-    if let Some(masters) = masters {
-        optimizer = optimizer.with_masters(masters);
-    }
-    let mut state = State { content, ..State::default() };
-    if let Some(c) = &checkpoint {
-        drop(weights); // there may not be room for both
-        weights = duel_model::load(b, &c.model_of(model)?)?;
-        c.restore(b, &mut optimizer)?;
-        state = c.state.clone();
-        eprintln!("continuing after step {} of {}", state.step, c.path.display());
-    }
-    b.rehearse(|| -> Result<(), Error> {
-        let pairs = plan.objective.on_device(Totals::default());
-        engine.rehearse(&weights, &mut grads, &train.ds, pairs)?;
-        print_peak(b);
-        Ok(())
+    let following = aim.follow.map(|rule| start.following(b, rule)).transpose()?;
+    let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {
+        engine.rehearse(weights, grads, &train.ds, aim.objective.on_device(Totals::default()))
     })?;
-    let output = Output::prepare(config)?;
-    let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
-    let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
-    Run {
-        plan,
-        output,
-        stops,
-        manifest,
-        train,
-        eval,
-        following,
-        engine,
-        weights,
-        grads,
-        optimizer,
-        writer,
-        state,
-        saved,
-    }
-    .go()
-}
-
-/// A checkpoint continues only what it was made with.
-fn check_content(checkpoint: &Checkpoint, content: &str, config: &Config) -> Result<(), Error> {
-    if checkpoint.state.content == content {
-        return Ok(());
-    }
-    Err(Error::new(format!(
-        "{} was made with other content of {} or {}; bring the files back, or start anew in another output_dir",
-        checkpoint.path.display(),
-        config.model.display(),
-        config.dataset.display()
-    )))
-}
-
-/// What the largest micro-batch needed.
-fn print_peak<B: Backend>(b: &B) {
-    if let Some(peak) = b.memory().peak {
-        eprintln!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
-    }
+    let Aim { objective, samples, .. } = aim;
+    run.go(Offline { objective, train, eval, following, samples })
 }

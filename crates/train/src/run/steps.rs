@@ -1,25 +1,68 @@
 //! The steps of a run, one after another, with what happens between them.
 
-use super::evaluate::Evaluation;
-use super::examples::Examples;
 use super::outcome::Outcome;
 use super::output::Output;
 use super::plan::Plan;
 use super::visits::EpochOrder;
 use crate::Error;
 use crate::checkpoint::{Content, State};
+use crate::critic::Critic;
 use crate::engine::Engine;
-use crate::follow::Following;
 use crate::objective::Metrics;
 use crate::report::metrics::MetricsWriter;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Acc, Backend, Real};
-use duel_loss::ResponseStats;
 use duel_model::{Model, Shape};
 use duel_optim::{Optimizer, clip_scale};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::Instant;
+
+/// What a run learns from.
+pub trait Learner<B: Backend> {
+    /// Makes the step on `batch`, numbers of what the plan's visits count. `None`: Ctrl-C, before anything changed.
+    ///
+    /// # Errors
+    /// Anything that the user must put right.
+    fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error>;
+
+    /// Whether there is something to evaluate on.
+    fn evaluates(&self) -> bool;
+
+    /// The metrics of an evaluation; nothing after Ctrl-C.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    fn evaluate(
+        &mut self,
+        run: &mut Run<'_, B>,
+        progress: &mut Progress,
+    ) -> Result<Vec<(String, f64)>, Error>;
+
+    /// The reference's weights after so many steps, where they are no longer those that the run began with.
+    fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>>;
+
+    /// Adds what it has to say of its speed.
+    fn results(&self, results: &mut Map<String, Value>);
+
+    /// What the pace is said in.
+    fn counted(&self) -> &'static str;
+
+    /// Metrics that fit a line.
+    fn shown(&self) -> &'static [&'static str];
+}
+
+/// What a step was.
+pub struct Step {
+    /// Its loss and metrics.
+    pub metrics: Metrics,
+    /// The norm of its last gradient.
+    pub norm: f64,
+    /// Tokens that it learned from.
+    pub tokens: u64,
+    /// What is counted of it, by the name that [`Learner::counted`] has for them.
+    pub counted: u64,
+}
 
 /// A run whose every buffer is allocated.
 pub struct Run<'a, B: Backend> {
@@ -28,12 +71,10 @@ pub struct Run<'a, B: Backend> {
     /// Tokens that end a text.
     pub stops: Vec<u32>,
     pub manifest: Model<Shape>,
-    pub train: Examples,
-    pub eval: Option<Evaluation<B>>,
-    pub following: Option<Following<B>>,
     pub engine: Engine<'a, B>,
     pub weights: Model<Real<B>>,
     pub grads: Model<Acc<B>>,
+    pub critic: Option<Critic<B>>,
     pub optimizer: Optimizer<B>,
     pub writer: MetricsWriter,
     pub state: State,
@@ -47,7 +88,7 @@ impl<B: Backend> Run<'_, B> {
     ///
     /// # Errors
     /// Anything that the user must put right; what was written before stays.
-    pub fn go(mut self) -> Result<Outcome, Error> {
+    pub fn go(mut self, mut learner: impl Learner<B>) -> Result<Outcome, Error> {
         let total = self.plan.visits.total;
         let first = self.state.step;
         let mut progress = Progress::new("training", "steps", first, total);
@@ -57,29 +98,33 @@ impl<B: Backend> Run<'_, B> {
         let mut samples = 0;
         let mut seconds_of_steps = Vec::new();
         while self.state.step < total {
-            if signal::interrupted() {
-                drop(progress);
-                return self.interrupted();
-            }
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
-            let (metrics, norm, rate) = self.step(&batch)?;
+            let done = if signal::interrupted() { None } else { learner.step(&mut self, &batch)? };
+            let Some(Step { metrics, norm, tokens, counted }) = done else {
+                drop(progress);
+                return self.interrupted(&learner);
+            };
+            let rate = self.plan.schedule.rate(self.state.step);
+            self.state.step += 1;
+            self.state.num_tokens += tokens;
             seconds_of_steps.push(begun.elapsed().as_secs_f64());
             samples += batch.len();
-            progress.step(batch.len() as u64, metrics.loss);
+            progress.step((counted, learner.counted()), metrics.loss);
             self.remember(&metrics);
             let step = self.state.step;
+            let shown = |name: &str| learner.shown().contains(&name);
             if due(step, self.plan.logging_steps) || step == total {
                 last = self.log(norm, rate)?;
-                let shown: Vec<(&str, f64)> =
+                let fits: Vec<(&str, f64)> =
                     last.iter().map(|(k, v)| (k.as_str(), *v)).filter(|(k, _)| shown(k)).collect();
-                progress.logged(&shown);
+                progress.logged(&fits);
             }
-            if self.eval.is_some() && (due(step, self.plan.eval_steps) || step == total) {
-                last = match self.evaluate(&mut progress) {
+            if learner.evaluates() && (due(step, self.plan.eval_steps) || step == total) {
+                last = match self.evaluate(&mut learner, &mut progress) {
                     Ok(last) => last,
                     // What was trained is not lost with what could not be evaluated.
-                    Err(e) if self.saved == Some(step) || self.save().is_ok() => {
+                    Err(e) if self.saved == Some(step) || self.save(&learner).is_ok() => {
                         let saved = self.output.checkpoints.folder(step);
                         return Err(Error::new(format!("{e}; {} is saved", saved.display())));
                     }
@@ -87,14 +132,14 @@ impl<B: Backend> Run<'_, B> {
                 };
             }
             if self.plan.save_steps.is_some_and(|every| due(step, every)) {
-                self.save()?;
+                self.save(&learner)?;
             }
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
-        let results = self.results(samples, seconds, &seconds_of_steps);
+        let results = self.results(&learner, samples, seconds, &seconds_of_steps);
         match self.plan.save_steps {
-            Some(_) if self.saved != Some(total) => self.save()?,
+            Some(_) if self.saved != Some(total) => self.save(&learner)?,
             Some(_) => self.output.checkpoints.tidy(total),
             None => self.check_finite()?,
         }
@@ -103,107 +148,69 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the
-    /// seconds of the reference pass and of every step, and what the device says of its memory.
-    fn results(&self, samples: usize, seconds: f64, seconds_of_steps: &[f64]) -> Value {
-        let mut results = json!({
-            "train_runtime": seconds,
-            "train_samples": samples,
-            "train_samples_per_second": samples as f64 / seconds.max(f64::MIN_POSITIVE),
-            "train_steps_per_second": seconds_of_steps.len() as f64 / seconds.max(f64::MIN_POSITIVE),
-            "reference_runtime": self.train.reference_runtime(),
-            "step_seconds": seconds_of_steps,
-        });
+    /// seconds of every step, what the learner has to say, and what the device says of its memory.
+    fn results(
+        &self,
+        learner: &impl Learner<B>,
+        samples: usize,
+        seconds: f64,
+        seconds_of_steps: &[f64],
+    ) -> Value {
+        let mut results = Map::new();
+        let mut say = |name: &str, value: Value| results.insert(name.into(), value);
+        say("train_runtime", json!(seconds));
+        say("train_samples", json!(samples));
+        say("train_samples_per_second", json!(samples as f64 / seconds.max(f64::MIN_POSITIVE)));
+        let steps = seconds_of_steps.len() as f64;
+        say("train_steps_per_second", json!(steps / seconds.max(f64::MIN_POSITIVE)));
+        say("step_seconds", json!(seconds_of_steps));
         if let Some(peak) = self.engine.b.memory().peak {
-            results["peak_device_bytes"] = json!(peak);
+            say("peak_device_bytes", json!(peak));
         }
-        results
+        learner.results(&mut results);
+        results.into()
     }
 
-    /// The gradients of the loss of the groups `batch`, and its metrics.
-    fn gradients(&mut self, batch: &[u32]) -> Result<Metrics, Error> {
+    /// Sets all gradients to 0.
+    pub fn clear(&mut self) {
         let b = self.engine.b;
-        for g in self.grads.iter_mut() {
-            b.zero(g);
-        }
-        if let Some(following) = &self.following {
-            self.train.ask(&mut self.engine, &following.weights, batch)?;
-        }
-        let (objective, train) = (&self.plan.objective, &self.train);
-        let mut totals = train.totals(&mut self.engine, &self.weights, objective, batch)?;
-        let mut metrics = Metrics::default();
-        // A loss that compares responses of different prompts has every derivative before the first gradient.
-        let mut known = Vec::new();
-        if objective.needs().batch {
-            let stats = self.engine.score(&self.weights, &train.ds, batch, |_| true)?;
-            let scored = train.scored(objective, batch, &stats);
-            if objective.needs().mean_reward {
-                totals.mean_reward = self.state.rewards.add(&objective.rewards(&scored));
-            }
-            known = objective.slopes(&scored, totals, &mut metrics);
-        }
-        let pairs = objective.on_device(totals).filter(|_| self.engine.takes_pairs(&train.ds, batch));
-        if let Some(pairs) = pairs {
-            // Every gradient is on its way before the host is told anything.
-            let (weights, grads) = (&self.weights, &mut self.grads);
-            let known = |i| train.known(i);
-            let stats = self.engine.accumulate_pairs(weights, grads, &train.ds, batch, &pairs, known)?;
-            for group in train.scored(objective, batch, &stats) {
-                objective.slopes(&[group], totals, &mut metrics);
-            }
-        } else {
-            let mut at = 0;
-            let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
-                if known.is_empty() {
-                    slopes.copy_from_slice(&train.slopes(
-                        objective,
-                        &[group as u32],
-                        stats,
-                        totals,
-                        &mut metrics,
-                    ));
-                } else {
-                    slopes.copy_from_slice(&known[at..at + stats.len()]);
-                    at += stats.len();
-                }
-            };
-            self.engine.accumulate(&self.weights, &mut self.grads, &train.ds, batch, of_group)?;
-        }
-        objective.conclude(totals, &mut metrics);
-        Ok(metrics)
+        let critic = self.critic.iter_mut().map(|critic| &mut critic.gradient);
+        self.grads.iter_mut().into_iter().chain(critic).for_each(|g| b.zero(g));
     }
 
-    /// One optimizer step on the groups `batch`.
-    fn step(&mut self, batch: &[u32]) -> Result<(Metrics, f64, f64), Error> {
+    /// Updates the weights by the gradients, and returns their norm. `rows` are those that the gradients are of, for
+    /// an error's sake.
+    ///
+    /// # Errors
+    /// The loss or a gradient is no number: nothing was changed.
+    pub fn update(&mut self, loss: f64, rows: impl Fn() -> Vec<usize>) -> Result<f64, Error> {
         let b = self.engine.b;
-        let metrics = self.gradients(batch)?;
-        let squares = b.square_sums(&self.grads.iter())?;
+        let mut grads = self.grads.iter();
+        grads.extend(self.critic.iter().map(|critic| &critic.gradient));
+        let squares = b.square_sums(&grads)?;
         let norm = squares.iter().sum::<f64>().sqrt();
-        if !norm.is_finite() || !metrics.loss.is_finite() {
-            return Err(self.diverged(metrics.loss, &squares, batch));
+        if !norm.is_finite() || !loss.is_finite() {
+            return Err(self.diverged(loss, &squares, &rows()));
         }
         let rate = self.plan.schedule.rate(self.state.step);
         let scale = clip_scale(norm, self.plan.max_grad_norm);
-        self.optimizer.step(b, self.weights.iter_mut(), self.grads.iter(), rate, scale);
-        self.engine.take_back(&mut self.grads);
-        self.state.step += 1;
-        if let Some(following) = self.following.as_mut().filter(|f| f.moves_after(self.state.step)) {
-            following.follow(b, &self.weights)?;
-            self.train.forget();
-            self.eval.iter_mut().for_each(|eval| eval.examples.forget());
+        let (mut weights, mut grads) = (self.weights.iter_mut(), self.grads.iter());
+        if let Some(Critic { weight, gradient }) = &mut self.critic {
+            weights.push(weight);
+            grads.push(gradient);
         }
-        let counted = |&i: &u32| {
-            let g = self.train.ds.group(i as usize);
-            g.responses().map(|r| g.prompt.len() + r.len()).sum::<usize>() as u64
-        };
-        self.state.num_tokens += batch.iter().map(counted).sum::<u64>();
-        Ok((metrics, norm, rate))
+        self.optimizer.step(b, weights, grads, rate, scale);
+        self.state.updates += 1;
+        self.engine.take_back(&mut self.grads);
+        Ok(norm)
     }
 
-    fn diverged(&self, loss: f64, squares: &[f64], batch: &[u32]) -> Error {
+    fn diverged(&self, loss: f64, squares: &[f64], rows: &[usize]) -> Error {
         let bad = squares.iter().position(|s| !s.is_finite());
-        let tensor = bad.map_or("no tensor", |i| self.manifest.iter()[i].pieces[0].name.as_str());
-        let rows: Vec<String> =
-            batch.iter().map(|&i| self.train.ds.group(i as usize).row.to_string()).collect();
+        let manifest = self.manifest.iter();
+        let name = |i: usize| manifest.get(i).map_or("the value head", |s| s.pieces[0].name.as_str());
+        let tensor = bad.map_or("no tensor", name);
+        let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
         let kept = self.output.checkpoints.newest();
         Error::new(format!(
             "step {}: the loss is {loss} and the first gradient that is not finite is that of `{tensor}` (rows {}); \
@@ -244,30 +251,23 @@ impl<B: Backend> Run<'_, B> {
         Ok(all)
     }
 
-    fn evaluate(&mut self, progress: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
-        let Some(eval) = &mut self.eval else { return Ok(Vec::new()) };
-        let bar = progress.sub("evaluating", "groups", eval.examples.ds.len() as u64);
-        let following = self.following.as_ref();
-        let mean_reward = self.state.rewards.mean();
-        let objective = &self.plan.objective;
-        let scored = eval.score(&mut self.engine, &self.weights, following, objective, mean_reward, bar)?;
+    fn evaluate(
+        &mut self,
+        learner: &mut impl Learner<B>,
+        progress: &mut Progress,
+    ) -> Result<Vec<(String, f64)>, Error> {
+        let all = learner.evaluate(self, progress)?;
         // After Ctrl-C: the loop saves next.
-        let Some(mut all) = scored else { return Ok(Vec::new()) };
-        let step = self.state.step;
-        if let Some(samples) = &self.plan.samples {
-            let (engine, weights, output) = (&self.engine, &self.weights, &self.output);
-            let kl = eval.draw(samples, engine, weights, following, step, output)?;
-            // KTO's estimate is of responses to other prompts, and has the name already.
-            let taken = all.iter().any(|(name, _)| name == "eval_kl");
-            let name = if taken { "eval_sample_kl" } else { "eval_kl" };
-            all.extend(kl.map(|kl| (name.to_string(), kl)));
+        if all.is_empty() {
+            return Ok(all);
         }
+        let step = self.state.step;
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
         self.writer.write(step, &record)?;
         let shown: Vec<String> = all
             .iter()
-            .filter(|(k, _)| shown(k.trim_start_matches("eval_")))
+            .filter(|(k, _)| learner.shown().contains(&k.trim_start_matches("eval_")))
             .map(|(k, v)| format!("{k} {v:.4}"))
             .collect();
         progress.println(&format!("step {step}: {}", shown.join("  ")));
@@ -290,13 +290,13 @@ impl<B: Backend> Run<'_, B> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), Error> {
+    fn save(&mut self, learner: &impl Learner<B>) -> Result<(), Error> {
         self.check_finite()?;
-        let moved = self.following.as_ref().filter(|f| self.state.step >= f.every);
         let content = Content {
             model: &self.engine.model,
             weights: &self.weights,
-            reference: moved.map(|f| &f.weights),
+            critic: self.critic.as_ref(),
+            reference: learner.moved_reference(self.state.step),
             stops: &self.stops,
             optimizer: &self.optimizer,
             state: &self.state,
@@ -306,9 +306,9 @@ impl<B: Backend> Run<'_, B> {
         Ok(())
     }
 
-    fn interrupted(mut self) -> Result<Outcome, Error> {
+    fn interrupted(mut self, learner: &impl Learner<B>) -> Result<Outcome, Error> {
         if self.saved != Some(self.state.step) {
-            self.save()?;
+            self.save(learner)?;
         }
         let checkpoint = self.output.checkpoints.folder(self.state.step);
         Ok(Outcome::Interrupted { checkpoint })
@@ -317,19 +317,4 @@ impl<B: Backend> Run<'_, B> {
 
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// Metrics that fit a line.
-fn shown(name: &str) -> bool {
-    [
-        "loss",
-        "grad_norm",
-        "rewards/accuracies",
-        "rewards/margins",
-        "mean_token_accuracy",
-        "kl",
-        "accuracy",
-        "margin",
-    ]
-    .contains(&name)
 }

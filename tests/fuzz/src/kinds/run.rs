@@ -11,6 +11,7 @@ use duel_train::Error;
 use duel_train::cache::Cache;
 use duel_train::checkpoint::{Checkpoint, Checkpoints, Content, State};
 use duel_train::config::{self, Options};
+use duel_train::critic::Critic;
 use duel_train::engine::{Engine, Room};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::metrics::{self, MetricsWriter};
@@ -32,11 +33,15 @@ fn optimizer(model: &Config) -> Optimizer<Cpu<f32>> {
     Optimizer::new(&*CPU, algorithm, shapes).expect("room for a test")
 }
 
+fn critic(model: &Config) -> Critic<Cpu<f32>> {
+    Critic::new(&*CPU, model.width).expect("room for a test")
+}
+
 /// A checkpoint at the first step, and one in the middle of a logged window.
 pub fn checkpoints() -> Vec<Files> {
     let window = vec![("loss".into(), 0.5, 2), ("rewards/margins".into(), -1e-3, 1)];
     let content = "0".repeat(32);
-    [State::default(), State { step: 3, content, num_tokens: 99, window, ..State::default() }]
+    [State::default(), State { step: 3, content, updates: 3, num_tokens: 99, window, ..State::default() }]
         .map(checkpoint)
         .to_vec()
 }
@@ -49,6 +54,7 @@ fn checkpoint(state: State) -> Files {
     let content = Content {
         model: &model,
         weights: &weights,
+        critic: Some(&critic(&model)),
         reference: Some(&weights),
         stops: &[2],
         optimizer: &optimizer(&model),
@@ -70,7 +76,7 @@ pub fn resume(dir: &Path) -> Result<(), String> {
     for folder in [folder, checkpoint.reference_of(&model).map_err(said)?] {
         duel_model::load(&*CPU, &folder).map_err(|e| e.to_string())?;
     }
-    checkpoint.restore(&*CPU, &mut optimizer(&model)).map_err(said)
+    checkpoint.restore(&*CPU, &mut optimizer(&model), Some(&mut critic(&model))).map_err(said)
 }
 
 /// Metrics of a supervised and of a preference run, the second torn by a crash.

@@ -1,0 +1,123 @@
+//! What learning from the groups of a file has beside a plan: its objective, its reference, its samples.
+
+use super::data::Data;
+use super::plan::Plan;
+use super::visits::Visits;
+use crate::config::Config;
+use crate::engine::{Engine, Room, Scoring};
+use crate::memory::Bytes;
+use crate::objective::Objective;
+use crate::sample;
+use duel_backend::Backend;
+use duel_data::Dataset;
+use duel_model::decode::{self, Request, Room as SampleRoom, Sampling};
+use duel_model::{Config as ModelConfig, Model, Shape};
+use std::path::{Path, PathBuf};
+
+/// What is learned from the groups of a file, and what goes with it.
+pub struct Aim {
+    /// What is learned.
+    pub objective: Objective,
+    /// Where the reference's log-probabilities are kept; `None`: the objective needs none.
+    pub reference_cache: Option<PathBuf>,
+    /// What of a group is scored.
+    pub scoring: Scoring,
+    /// How the reference follows the policy: after every so many steps, by what share; `None`: it stays.
+    pub follow: Option<(u64, f64)>,
+    /// What is drawn at every evaluation.
+    pub samples: Option<Samples>,
+    /// The reference's weights stay: it follows the policy, or the KL of the samples is from it.
+    pub keep_reference: bool,
+}
+
+/// Samples that an evaluation draws.
+pub struct Samples {
+    /// The prompts that are continued.
+    pub prompts: Vec<Vec<u32>>,
+    /// How.
+    pub how: Sampling,
+}
+
+/// The plan of training `model` for `objective` on the groups of `data` as `config` says, on `b`; and its text.
+pub fn plan<B: Backend>(
+    b: &B,
+    config: &Config,
+    objective: Objective,
+    model: &ModelConfig,
+    manifest: &Model<Shape>,
+    data: &Data,
+) -> (Plan, Aim, String) {
+    let (ds, eval) = (&data.train, data.eval.as_ref());
+    let room = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
+    let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
+    let visits = Visits::of(config, ds.len());
+    let needs = objective.needs();
+    let learning = match room(ds, visits.batch) {
+        all if needs.prompt => all,
+        all => all.for_responses(ds, visits.batch),
+    };
+    let samples = eval
+        .filter(|_| config.generate_during_eval)
+        .map(|e| Samples::of(config, model, e))
+        .filter(|samples| !samples.prompts.is_empty());
+    let aim = Aim {
+        reference_cache: needs.reference.then(|| config.cache_dir.clone()),
+        scoring: Scoring { tails: config.ld_alpha, prompts: needs.prompt },
+        follow: config.follows(),
+        keep_reference: config.sync_ref_model || samples.is_some() && needs.reference,
+        objective,
+        samples,
+    };
+    let all = scored.fold(learning, |all, ds| all.and(room(ds, config.per_device_eval_batch_size)));
+    let plan = Plan::new::<B>(config, visits, learning, all);
+    let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
+    let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
+    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, aim.keep_reference)
+        .with(Engine::<B>::bytes(model, plan.room, plan.keep))
+        .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));
+    let mut beside = String::new();
+    if let Some((samples, plan)) = sampler {
+        beside += &format!("      samples: {plan}\n");
+        if aim.keep_reference {
+            let new = samples.how.max_new_tokens;
+            let bytes = sample::kl_bytes::<B>(b.portions(), model, &samples.requests(), new);
+            beside += &format!("      up to {:.2} GB more while their KL is measured\n", bytes as f64 / 1e9);
+        }
+    }
+    let rows = rows("train", &config.dataset, ds)
+        + &config.eval_dataset.as_deref().zip(eval).map_or(String::new(), |(path, e)| rows("eval ", path, e));
+    let text = plan.text(b, config, (model, manifest), &rows, &bytes, &beside);
+    (plan, aim, text)
+}
+
+impl Samples {
+    /// One of each prompt.
+    pub fn requests(&self) -> Vec<Request<'_>> {
+        Request::each(&self.prompts)
+    }
+
+    /// Room to draw them.
+    pub fn room(&self) -> SampleRoom {
+        SampleRoom::of(self.requests(), sample::SEQUENCES, self.how.max_new_tokens)
+    }
+
+    fn of(c: &Config, model: &ModelConfig, eval: &Dataset) -> Self {
+        let continued = eval.groups().filter(|g| (1..model.max_positions).contains(&g.prompt.len()));
+        Samples {
+            prompts: continued.take(c.num_eval_samples).map(|g| g.prompt.to_vec()).collect(),
+            how: Sampling {
+                max_new_tokens: c.max_new_tokens,
+                temperature: c.temperature,
+                top_k: c.top_k,
+                top_p: c.top_p,
+                min_p: c.min_p,
+                repetition_penalty: c.repetition_penalty,
+                seed: c.seed,
+            },
+        }
+    }
+}
+
+fn rows(what: &str, path: &Path, ds: &Dataset) -> String {
+    format!("{what} {}: {}\n", path.display(), ds.report())
+}

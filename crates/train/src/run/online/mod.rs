@@ -1,0 +1,10 @@
+//! Learning from what the policy draws in each step, as a judge says.
+
+mod pairs;
+mod policy;
+mod prompts;
+mod report;
+mod setup;
+mod world;
+
+pub use setup::train_online;

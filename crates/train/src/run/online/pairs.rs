@@ -1,0 +1,284 @@
+//! Pairs that a judge makes of samples, learned as pairs of a file are.
+
+use super::report;
+use super::world::{Judged, World};
+use crate::Error;
+use crate::config::{Config, Method};
+use crate::engine::Tokens;
+use crate::objective::{Metrics, Objective, Scored};
+use crate::replay::{Past, Response, weights};
+use crate::report::progress::Progress;
+use crate::run::steps::{Learner, Run, Step};
+use duel_backend::{Backend, Real};
+use duel_data::{Builder, Dataset, Labels, Options, Task, Truncation, Whole};
+use duel_loss::ResponseStats;
+use duel_model::Model;
+use duel_rollout::groups;
+use serde_json::{Map, Value};
+
+/// What learns from pairs of samples.
+pub struct Pairs<'j, B: Backend> {
+    /// How.
+    pub config: Config,
+    /// What is learned of a pair.
+    pub objective: Objective,
+    /// What it draws from, and who judges.
+    pub world: World<'j, B>,
+}
+
+/// A pair that is learned in a step.
+struct Pair {
+    past: Past,
+    /// The reference's log-probabilities, of the chosen and the rejected response.
+    reference: [f64; 2],
+    /// What sppo aims at: how much likelier each wins than not.
+    lead: [f64; 2],
+    /// Which of the two explored; of xpo.
+    explored: Option<usize>,
+    /// How much it counts.
+    weight: f64,
+}
+
+impl Pair {
+    /// Of sppo: the loss, `1/2 (u - lead/beta)^2` of both responses, and its derivatives.
+    fn aim(&self, stats: &[ResponseStats], beta: f64, slopes: &mut [f64], metrics: &mut Metrics) -> f64 {
+        let ratio = [0, 1].map(|i| stats[i].logp - self.reference[i]);
+        let miss = [0, 1].map(|i| ratio[i] - self.lead[i] / beta);
+        slopes.copy_from_slice(&miss);
+        metrics.mean("rewards/chosen", beta * ratio[0]);
+        metrics.mean("rewards/rejected", beta * ratio[1]);
+        metrics.mean("rewards/margins", beta * (ratio[0] - ratio[1]));
+        metrics.mean("rewards/accuracies", f64::from(ratio[0] > ratio[1]));
+        miss.iter().map(|m| m * m / 2.0).sum()
+    }
+}
+
+/// The pairs as groups.
+fn dataset<'p>(pairs: impl Iterator<Item = &'p Past>) -> Result<Dataset, Error> {
+    let (task, whole, truncation) = (Task::Preference, Whole::default(), Truncation::KeepStart);
+    let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
+    for Past { row, prompt, chosen, rejected, .. } in pairs {
+        builder.push_drawn(*row, prompt, &[&chosen.tokens, &rejected.tokens])?;
+    }
+    Ok(builder.finish()?)
+}
+
+/// Places of the best and the worst of numbers, of what is judged.
+fn ends(values: &[Option<f64>]) -> Option<(usize, usize)> {
+    let judged = || values.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
+    // The first of equal ones.
+    let best = judged().reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+    let worst = judged().reduce(|a, b| if b.1 < a.1 { b } else { a })?;
+    (best.1 > worst.1).then_some((best.0, worst.0))
+}
+
+/// The mean win rate of each sample against all, itself too; scores win as Bradley and Terry have it.
+fn rates(judged: &Judged<'_>) -> Vec<Option<f64>> {
+    let n = judged.scores.len();
+    let rate = |i: usize| {
+        judged.scores[i]?;
+        let against = |j: usize| if i == j { Some(0.5) } else { judged.verdict.wins(i, j, true).said() };
+        let wins: Vec<f64> = (0..n).filter_map(against).collect();
+        Some(wins.iter().sum::<f64>() / wins.len() as f64)
+    };
+    (0..n).map(rate).collect()
+}
+
+impl<B: Backend> Pairs<'_, B> {
+    /// The pair of a group of samples, of which `said` tells; `None` where no two differ.
+    fn pair(&self, judged: &Judged<'_>, said: &[Tokens], run: &Run<'_, B>) -> Option<Pair> {
+        let c = &self.config;
+        let Judged { rollout, scores, .. } = judged;
+        let soft = c.method == Method::Sppo;
+        let worth = if soft { rates(judged) } else { scores.clone() };
+        let keep = |(i, score): (usize, &Option<f64>)| {
+            score.filter(|_| !(c.mask_truncated_completions && rollout.samples[i].truncated))
+        };
+        let worth: Vec<Option<f64>> = worth.iter().enumerate().map(keep).collect();
+        let (best, worst) = ends(&worth)?;
+        let response = |i: usize| {
+            let sample = &rollout.samples[i];
+            Response {
+                tokens: sample.tokens.clone(),
+                logp: said[i].rows.iter().map(|row| row.logp).sum(),
+                score: worth[i].unwrap_or(0.0),
+                truncated: sample.truncated,
+            }
+        };
+        let (chosen, rejected) = (response(best), response(worst));
+        if chosen.tokens == rejected.tokens {
+            return None;
+        }
+        let of_reference = |i: usize| said[i].reference.iter().sum();
+        Some(Pair {
+            reference: [of_reference(best), of_reference(worst)],
+            lead: if soft { [chosen.score - 0.5, rejected.score - 0.5] } else { [0.0; 2] },
+            explored: (c.method == Method::Xpo).then(|| usize::from(best == 0)),
+            weight: 1.0,
+            past: Past {
+                version: run.state.updates,
+                step: run.state.step,
+                row: rollout.prompt.row,
+                prompt: rollout.prompt.tokens.clone(),
+                chosen,
+                rejected,
+                temperature: c.temperature,
+            },
+        })
+    }
+
+    /// Pairs of earlier steps, each with what the reference says of it and how much it counts now.
+    fn replayed(&self, run: &mut Run<'_, B>, metrics: &mut Metrics) -> Result<Vec<Pair>, Error> {
+        let c = &self.config;
+        let step = run.state.step;
+        let drawn = run.state.online.replay.draw(c.replay, step, c.replay_max_age, c.seed);
+        if drawn.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ds = dataset(drawn.iter())?;
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let now = run.engine.score(&run.weights, &ds, &all, |_| true)?;
+        let reference = match &self.world.reference {
+            Some(reference) => run.engine.score(reference, &ds, &all, |_| true)?,
+            None => Vec::new(),
+        };
+        let moved = |(past, now): (&Past, &[ResponseStats])| {
+            (now[0].logp - past.chosen.logp) + (now[1].logp - past.rejected.logp)
+        };
+        let ratios: Vec<f64> = drawn.iter().zip(now.chunks(2)).map(moved).collect();
+        let counts = weights(&ratios, c.replay_clip);
+        let squares: f64 = counts.iter().map(|w| w * w).sum();
+        metrics.mean("replay/pairs", drawn.len() as f64);
+        metrics.mean("replay/effective", counts.iter().sum::<f64>().powi(2) / squares.max(f64::MIN_POSITIVE));
+        for (past, ratio) in drawn.iter().zip(&ratios) {
+            metrics.mean("replay/age", (step - past.step) as f64);
+            metrics.mean("replay/moved", ratio.abs());
+            metrics.mean("replay/clipped", f64::from(ratio.exp() > c.replay_clip));
+        }
+        let pair = |(i, past): (usize, Past)| Pair {
+            reference: [0, 1].map(|j| reference.get(2 * i + j).map_or(0.0, |s: &ResponseStats| s.logp)),
+            lead: match c.method {
+                Method::Sppo => [past.chosen.score - 0.5, past.rejected.score - 0.5],
+                _ => [0.0; 2],
+            },
+            explored: None,
+            weight: counts[i],
+            past,
+        };
+        Ok(drawn.into_iter().enumerate().map(pair).collect())
+    }
+
+    /// The gradients of the pairs, and what is to be logged of them.
+    fn gradients(
+        &self,
+        run: &mut Run<'_, B>,
+        ds: &Dataset,
+        pairs: &[Pair],
+        fresh: usize,
+        metrics: &mut Metrics,
+    ) -> Result<(), Error> {
+        let c = &self.config;
+        run.clear();
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let totals = self.objective.totals(ds, &all);
+        let share = 1.0 / pairs.len() as f64;
+        let soft = c.loss_type.0 == ["sppo"];
+        let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+            let pair = &pairs[group];
+            let before = metrics.loss;
+            if soft {
+                metrics.loss += share * pair.aim(stats, c.beta, slopes, metrics);
+                slopes.iter_mut().for_each(|slope| *slope *= share);
+            } else {
+                let labels = Labels::Ranked { margin: None };
+                let scored = Scored { stats, reference: &pair.reference, labels };
+                slopes.copy_from_slice(&self.objective.slopes(&[scored], totals, metrics));
+            }
+            metrics.loss = before + pair.weight * (metrics.loss - before);
+            slopes.iter_mut().for_each(|slope| *slope *= pair.weight);
+            if let Some(i) = pair.explored {
+                let share = c.alpha / fresh as f64;
+                metrics.loss += share * stats[i].logp;
+                slopes[i] += share;
+            }
+        };
+        run.engine.accumulate(&run.weights, &mut run.grads, ds, &all, of_group)?;
+        self.objective.conclude(totals, metrics);
+        Ok(())
+    }
+}
+
+impl<B: Backend> Learner<B> for Pairs<'_, B> {
+    fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error> {
+        let prompts = self.world.prompts.clone();
+        let drawn = match self.config.method {
+            Method::Xpo => self.world.contest(run, &prompts, batch)?,
+            _ => self.world.judged(run, &prompts, batch)?,
+        };
+        let Some(judged) = drawn else { return Ok(None) };
+        let samples = groups(judged.iter().map(|j| &j.rollout))?;
+        let all: Vec<u32> = (0..samples.len() as u32).collect();
+        let said = run.engine.survey(&run.weights, self.world.reference.as_ref(), None, &samples, &all)?;
+        let mut metrics = Metrics::default();
+        report::judged(&mut metrics, &judged);
+        // What the policy is compared with says nothing of it.
+        let own = if self.config.method == Method::Xpo { 2 } else { 1 };
+        report::said(&mut metrics, said.iter().step_by(own));
+        let mut rest = &said[..];
+        let mut pairs = Vec::new();
+        for judged in &judged {
+            let (own, others) = rest.split_at(judged.rollout.samples.len());
+            rest = others;
+            let pair = self.pair(judged, own, run);
+            metrics.mean("tied", f64::from(pair.is_none()));
+            pairs.extend(pair);
+        }
+        let fresh = pairs.len();
+        if self.config.replay > 0 {
+            let old = self.replayed(run, &mut metrics)?;
+            let new = pairs.iter().map(|pair| pair.past.clone());
+            run.state.online.replay.keep(new.collect::<Vec<_>>());
+            pairs.extend(old);
+        }
+        let norm = if pairs.is_empty() {
+            eprintln!(
+                "warning: step {}: the judge told no two samples of a prompt apart; nothing was learned",
+                run.state.step + 1
+            );
+            0.0
+        } else {
+            let ds = dataset(pairs.iter().map(|pair| &pair.past))?;
+            self.gradients(run, &ds, &pairs, fresh, &mut metrics)?;
+            run.update(metrics.loss, || pairs.iter().map(|pair| pair.past.row).collect())?
+        };
+        self.world.follow(run)?;
+        let of_group =
+            |g: duel_data::Group<'_>| g.responses().map(|r| (g.prompt.len() + r.len()) as u64).sum::<u64>();
+        let tokens = samples.groups().map(of_group).sum();
+        Ok(Some(Step { metrics, norm, tokens, counted: said.len() as u64 }))
+    }
+
+    fn evaluates(&self) -> bool {
+        !self.world.eval.is_empty()
+    }
+
+    fn evaluate(&mut self, run: &mut Run<'_, B>, _: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
+        self.world.evaluate(run)
+    }
+
+    fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>> {
+        self.world.reference.as_ref().and_then(|reference| reference.moved(step))
+    }
+
+    fn results(&self, results: &mut Map<String, Value>) {
+        self.world.results(results);
+    }
+
+    fn counted(&self) -> &'static str {
+        "samples"
+    }
+
+    fn shown(&self) -> &'static [&'static str] {
+        &["loss", "grad_norm", "reward", "kl", "sequence_kl", "rewards/accuracies", "rewards/margins"]
+    }
+}

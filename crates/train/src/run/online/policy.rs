@@ -1,0 +1,321 @@
+//! Policy gradients: each token of a sample by what it earned.
+
+use super::report;
+use super::world::{Judged, World};
+use crate::Error;
+use crate::checkpoint::Online;
+use crate::config::{Config, KlEstimator, Method, ScaleRewards};
+use crate::engine::Tokens;
+use crate::objective::Metrics;
+use crate::report::progress::Progress;
+use crate::run::steps::{Learner, Run, Step};
+use duel_backend::{Backend, Real};
+use duel_data::{Dataset, order};
+use duel_loss::Row;
+use duel_loss::policy::{
+    Clip, Controller, Estimator, Ratio, Sampled, Scale, Surrogate, ValueLoss, generalised, leave_one_out,
+    relative, whiten,
+};
+use duel_model::Model;
+use duel_random::at;
+use duel_rollout::groups;
+use serde_json::{Map, Value};
+
+/// What learns from samples token by token.
+pub struct Policy<'j, B: Backend> {
+    /// How.
+    pub config: Config,
+    /// What it draws from, and who judges.
+    pub world: World<'j, B>,
+}
+
+/// What a sample is learned by.
+struct Lesson {
+    /// What the policy that drew it, and the reference, say of each token.
+    said: Tokens,
+    old: Vec<f64>,
+    /// What each token earned.
+    advantages: Vec<f64>,
+    /// What a value should have been on each; empty without a critic.
+    returns: Vec<f64>,
+    /// Whether it is learned.
+    counts: bool,
+}
+
+impl<B: Backend> Policy<'_, B> {
+    fn surrogate(&self) -> Surrogate {
+        let c = &self.config;
+        let ratios = Clip { low: c.epsilon, high: c.epsilon_high.unwrap_or(c.epsilon) };
+        let by = |ratio, clip, beta| Surrogate { ratio, clip, beta };
+        match c.method {
+            Method::Rloo => by(Ratio::Response, ratios, 0.0),
+            Method::Grpo => by(Ratio::Token, ratios, c.beta),
+            Method::Ppo => by(Ratio::Token, Clip { low: c.cliprange, high: c.cliprange }, 0.0),
+            // One update a step: the policy is still the one that drew.
+            _ => by(Ratio::None, Clip::NEVER, 0.0),
+        }
+    }
+
+    /// How often the samples of a step are learned, and in how many updates each time.
+    fn rounds(&self) -> (usize, usize) {
+        let c = &self.config;
+        match c.method {
+            Method::Ppo => (c.num_ppo_epochs, c.num_mini_batches),
+            _ => (c.num_iterations, 1),
+        }
+    }
+
+    /// What each sample earned, beyond what was to be expected.
+    fn lessons(&self, judged: &[Judged<'_>], said: Vec<Tokens>, online: &mut Online) -> Vec<Lesson> {
+        let c = &self.config;
+        let mut said = said.into_iter();
+        let mut lessons = Vec::new();
+        let mut rewards = Vec::new();
+        // Of all rewards so far; of those of the first step where there are none before.
+        let before = (online.rewards.count() > 0).then(|| online.rewards.mean());
+        let all: Vec<f64> = judged.iter().flat_map(|j| j.scores.iter().flatten().copied()).collect();
+        let scale = match c.scale_rewards {
+            ScaleRewards::Group => Scale::Group,
+            ScaleRewards::Batch => Scale::Step(report::deviation(&all)),
+            ScaleRewards::None => Scale::None,
+        };
+        let kl_coef = online.kl_coef.unwrap_or(c.kl_coef);
+        for Judged { rollout, scores, .. } in judged {
+            let own: Vec<Tokens> = said.by_ref().take(scores.len()).collect();
+            let ratio =
+                |t: &Tokens| -> f64 { t.rows.iter().zip(&t.reference).map(|(row, f)| row.logp - f).sum() };
+            let pulled: Vec<Option<f64>> = match c.method {
+                Method::Grpo | Method::Ppo => scores.clone(),
+                _ => scores.iter().zip(&own).map(|(r, t)| r.map(|r| r - c.beta * ratio(t))).collect(),
+            };
+            let earned = match c.method {
+                Method::Rloo => leave_one_out(&pulled),
+                Method::Grpo => relative(&pulled, scale),
+                Method::NashMd => pulled.iter().map(|r| r.map_or(0.0, |r| r - 0.5)).collect(),
+                _ => pulled.iter().map(|r| r.unwrap_or(0.0)).collect(),
+            };
+            rewards.extend(pulled.iter().flatten());
+            for (((tokens, sample), score), earned) in
+                own.into_iter().zip(&rollout.samples).zip(scores).zip(earned)
+            {
+                let n = tokens.rows.len();
+                let old: Vec<f64> = tokens.rows.iter().map(|row| row.logp).collect();
+                let advantages = match c.method {
+                    Method::Ppo => {
+                        let k = match c.kl_estimator {
+                            KlEstimator::K1 => Estimator::K1,
+                            KlEstimator::K3 => Estimator::K3,
+                        };
+                        let cost = |(l, f): (&f64, &f64)| -kl_coef * k.of(*l, *f);
+                        let mut tokens: Vec<f64> = old.iter().zip(&tokens.reference).map(cost).collect();
+                        tokens.resize(n, 0.0);
+                        if let Some(last) = tokens.last_mut() {
+                            *last += earned;
+                        }
+                        tokens
+                    }
+                    _ => vec![earned; n],
+                };
+                let masked = c.mask_truncated_completions && sample.truncated;
+                let counts = !masked && score.is_some();
+                lessons.push(Lesson { said: tokens, old, advantages, returns: Vec::new(), counts });
+            }
+        }
+        if c.method == Method::Reinforce {
+            let baseline = before.unwrap_or(rewards.iter().sum::<f64>() / rewards.len().max(1) as f64);
+            let of_counting = lessons.iter_mut().filter(|lesson| lesson.counts);
+            of_counting.for_each(|lesson| lesson.advantages.iter_mut().for_each(|a| *a -= baseline));
+        }
+        online.rewards.add(&rewards);
+        if c.method == Method::Ppo {
+            self.expect(&mut lessons);
+        }
+        lessons
+    }
+
+    /// Of PPO: turns what tokens earned into advantages over what was expected.
+    fn expect(&self, lessons: &mut [Lesson]) {
+        let c = &self.config;
+        let white = |lessons: &mut [Lesson], keep_mean: bool| {
+            let counting = || lessons.iter().filter(|lesson| lesson.counts);
+            let mut all: Vec<f64> = counting().flat_map(|lesson| lesson.advantages.iter().copied()).collect();
+            whiten(&mut all, keep_mean);
+            let mut all = all.into_iter();
+            for lesson in lessons.iter_mut().filter(|lesson| lesson.counts) {
+                lesson.advantages.iter_mut().zip(&mut all).for_each(|(a, white)| *a = white);
+            }
+        };
+        if c.whiten_rewards {
+            white(lessons, true);
+        }
+        for lesson in lessons.iter_mut() {
+            (lesson.advantages, lesson.returns) =
+                generalised(&lesson.advantages, &lesson.said.values, c.gamma, c.lam);
+        }
+        white(lessons, false);
+    }
+
+    /// The gradients of the samples of the prompts `mini`, and their loss.
+    fn gradients(
+        &self,
+        run: &mut Run<'_, B>,
+        ds: &Dataset,
+        mini: &[u32],
+        lessons: &[Lesson],
+        metrics: &mut Metrics,
+    ) -> Result<f64, Error> {
+        let c = &self.config;
+        run.clear();
+        let k = lessons.len() / ds.len();
+        let of_group = |g: usize| &lessons[g * k..(g + 1) * k];
+        let counting = || mini.iter().flat_map(|&g| of_group(g as usize)).filter(|lesson| lesson.counts);
+        let tokens: usize = counting().map(|lesson| lesson.old.len()).sum();
+        let responses = mini.len() * k;
+        let share = |n: usize| match c.loss_type.0[0] {
+            "grpo" => 1.0 / (responses * n) as f64,
+            "dr_grpo" => 1.0 / (responses * c.max_completion_length) as f64,
+            "dapo" | "ppo" => 1.0 / tokens as f64,
+            _ => 1.0 / responses as f64,
+        };
+        let surrogate = self.surrogate();
+        let value_loss = ValueLoss { weight: c.vf_coef, range: c.cliprange_value };
+        let (mut loss, mut of_values) = (0.0, 0.0);
+        let objective =
+            |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
+                let mut at = 0;
+                for lesson in of_group(group) {
+                    let own = at..at + lesson.old.len();
+                    at = own.end;
+                    if !lesson.counts {
+                        continue;
+                    }
+                    let n = own.len();
+                    let policy: Vec<f64> = rows[own.clone()].iter().map(|row| row.logp).collect();
+                    let reference = if surrogate.beta > 0.0 { &lesson.said.reference[..] } else { &[] };
+                    let tokens = Sampled { policy: &policy, old: &lesson.old, reference };
+                    let said =
+                        surrogate.slopes(tokens, &lesson.advantages, share(n), &mut coefs[own.clone()]);
+                    loss += said.loss;
+                    report::learned(metrics, &said, n);
+                    for (t, at) in own.enumerate().filter(|_| !values.is_empty()) {
+                        let (value, old, g) = (values[at], lesson.said.values[t], lesson.returns[t]);
+                        let (lost, slope, clipped) = value_loss.of(value, old, g);
+                        of_values += lost * share(n);
+                        slopes[at] += slope * share(n);
+                        metrics.mean("val/clipfrac_avg", f64::from(clipped));
+                    }
+                }
+            };
+        let critic = run.critic.as_mut().map(|critic| (&critic.weight, &mut critic.gradient));
+        run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, mini, objective)?;
+        if c.method == Method::Ppo {
+            metrics.mean("loss/policy_avg", loss);
+            metrics.mean("loss/value_avg", of_values);
+        }
+        Ok(loss + of_values)
+    }
+
+    /// Learns the lessons of a step; its loss is the mean over its updates. With the norm of the last gradient.
+    fn learn(
+        &self,
+        run: &mut Run<'_, B>,
+        ds: &Dataset,
+        lessons: &[Lesson],
+        metrics: &mut Metrics,
+    ) -> Result<f64, Error> {
+        let (rounds, parts) = self.rounds();
+        let (mut norm, mut losses) = (0.0, Vec::new());
+        for round in 0..rounds {
+            let place = at(&[self.config.seed, run.state.step]);
+            let groups = order(ds.len(), place, round as u64, parts > 1);
+            for mini in groups.chunks(ds.len().div_ceil(parts)) {
+                let loss = self.gradients(run, ds, mini, lessons, metrics)?;
+                norm = run.update(loss, || mini.iter().map(|&g| ds.group(g as usize).row).collect())?;
+                losses.push(loss);
+            }
+        }
+        metrics.loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        Ok(norm)
+    }
+}
+
+/// Of contests what the policy's samples are worth: the probability that each is better than the other.
+fn wins(mut contests: Vec<Judged<'_>>) -> Vec<Judged<'_>> {
+    for judged in &mut contests {
+        judged.scores = vec![judged.verdict.wins(0, 1, false).said()];
+        judged.rollout.samples.truncate(1);
+    }
+    contests
+}
+
+impl<B: Backend> Learner<B> for Policy<'_, B> {
+    fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error> {
+        let prompts = self.world.prompts.clone();
+        let drawn = match self.config.method {
+            Method::NashMd => self.world.contest(run, &prompts, batch)?.map(wins),
+            _ => self.world.judged(run, &prompts, batch)?,
+        };
+        let Some(judged) = drawn else { return Ok(None) };
+        let ds = groups(judged.iter().map(|j| &j.rollout))?;
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let critic = run.critic.as_ref().map(|critic| &critic.weight);
+        let said = run.engine.survey(&run.weights, self.world.reference.as_ref(), critic, &ds, &all)?;
+        let mut metrics = Metrics::default();
+        report::judged(&mut metrics, &judged);
+        report::said(&mut metrics, &said);
+        let mut online = run.state.online.clone();
+        let lessons = self.lessons(&judged, said, &mut online);
+        if self.config.method == Method::Ppo {
+            let kl_coef = online.kl_coef.unwrap_or(self.config.kl_coef);
+            let samples =
+                judged.iter().flat_map(|j| &j.rollout.samples).zip(judged.iter().flat_map(|j| &j.scores));
+            let of_sample =
+                samples.zip(&lessons).map(|((sample, score), lesson)| (sample, *score, &lesson.said));
+            let kl = report::episodes(&mut metrics, of_sample, kl_coef);
+            if let Some(target) = self.config.target_kl {
+                let mut controller = Controller { beta: kl_coef, target, horizon: self.config.kl_horizon };
+                controller.observe(kl, lessons.len());
+                online.kl_coef = Some(controller.beta);
+            }
+        }
+        let norm = match lessons.iter().any(|lesson| lesson.counts) {
+            true => self.learn(run, &ds, &lessons, &mut metrics)?,
+            false => {
+                eprintln!(
+                    "warning: step {}: the judge said nothing of any sample that counts; nothing was learned",
+                    run.state.step + 1
+                );
+                0.0
+            }
+        };
+        run.state.online = online;
+        self.world.follow(run)?;
+        let tokens =
+            |g: duel_data::Group<'_>| g.responses().map(|r| (g.prompt.len() + r.len()) as u64).sum::<u64>();
+        Ok(Some(Step { metrics, norm, tokens: ds.groups().map(tokens).sum(), counted: lessons.len() as u64 }))
+    }
+
+    fn evaluates(&self) -> bool {
+        !self.world.eval.is_empty()
+    }
+
+    fn evaluate(&mut self, run: &mut Run<'_, B>, _: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
+        self.world.evaluate(run)
+    }
+
+    fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>> {
+        self.world.reference.as_ref().and_then(|reference| reference.moved(step))
+    }
+
+    fn results(&self, results: &mut Map<String, Value>) {
+        self.world.results(results);
+    }
+
+    fn counted(&self) -> &'static str {
+        "samples"
+    }
+
+    fn shown(&self) -> &'static [&'static str] {
+        &["loss", "grad_norm", "reward", "kl", "sequence_kl"]
+    }
+}

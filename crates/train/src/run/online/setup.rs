@@ -1,0 +1,155 @@
+//! From a configuration and a judge to the first step.
+
+use super::pairs::Pairs;
+use super::policy::Policy;
+use super::prompts::{self, Sizes};
+use super::world::{Reference, Spent, World};
+use crate::Error;
+use crate::config::{Config, Method};
+use crate::engine::{Beside, Engine};
+use crate::memory::Bytes;
+use crate::objective::Objective;
+use crate::run::outcome::Outcome;
+use crate::run::plan::Plan;
+use crate::run::start::Start;
+use crate::run::visits::Visits;
+use duel_backend::{Backend, Element};
+use duel_data::Prompt;
+use duel_judge::Judge;
+use duel_model::Config as ModelConfig;
+use duel_model::decode::{self, Sampling};
+use duel_rollout::Sampler;
+use std::path::Path;
+
+/// Trains as `config` says, on samples of the prompts of its dataset, of which `judge` says what they are worth.
+///
+/// # Errors
+/// Anything that the user must put right, in one sentence; what was written before stays.
+///
+/// # Panics
+/// With a method that learns from the rows of its dataset: [`train`](crate::train) is for those.
+pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -> Result<Outcome, Error> {
+    assert!(config.method.is_online(), "this method has no use for a judge");
+    let (start, tokenizer) = Start::of::<B>(config)?;
+    let (config, model) = (start.config.clone(), start.folder.config().clone());
+    let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
+    let prompts = read(&config.dataset)?;
+    let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
+    let beside = Beside { reference: has_reference(&config), critic: config.method == Method::Ppo };
+    let (plan, text) = planned(b, &start, &prompts, &eval, beside);
+    let content = format!(
+        "{}-{:?}-{:032x}-{}",
+        start.id.digest(),
+        B::Real::DTYPE,
+        prompts::hash(&prompts),
+        judge.identity()
+    );
+    start.announce(&(text + &format!("judge {}\n", judge.describe())), &content)?;
+    let weights = duel_model::load(b, &start.folder)?;
+    let reference = match (beside.reference, config.follows()) {
+        (false, _) => None,
+        (true, Some(rule)) => Some(Reference::Follows(start.following(b, rule)?)),
+        (true, None) => Some(Reference::Stays(duel_model::load_frozen(b, &start.folder)?)),
+    };
+    let engine = Engine::with(b, &model, plan.room, plan.keep, beside)?;
+    let sizes = Sizes::of(&config);
+    let room = sizes.cache(prompts.iter().chain(&eval));
+    let how = sampling(&config);
+    let sampler = match config.method {
+        Method::NashMd => Sampler::mixing(b, &model, room, how)?,
+        _ => Sampler::new(b, &model, room, how)?,
+    };
+    let largest = sizes.of_step(&config).largest(&prompts)?;
+    let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {
+        engine.rehearse(weights, grads, &largest, None)
+    })?;
+    let world = World {
+        prompts: prompts.into(),
+        eval: eval.into(),
+        tokenizer,
+        sampler,
+        judge,
+        reference,
+        samples: config.num_generations,
+        mixture: (config.method == Method::NashMd).then_some(config.mixture_coef),
+        penalty: config.missing_eos_penalty.unwrap_or(0.0),
+        normalize: config.normalize_rewards,
+        spent: Spent::default(),
+    };
+    match config.method.draws_pairs() {
+        true => run.go(Pairs { objective: Objective::of(&config), config, world }),
+        false => run.go(Policy { config, world }),
+    }
+}
+
+/// Whether the policy is held to a reference at all.
+fn has_reference(c: &Config) -> bool {
+    match c.method {
+        Method::Ppo => c.kl_coef > 0.0,
+        Method::Reinforce | Method::Rloo | Method::Grpo => c.beta > 0.0,
+        _ => true,
+    }
+}
+
+fn sampling(c: &Config) -> Sampling {
+    Sampling {
+        max_new_tokens: c.max_completion_length,
+        temperature: c.temperature,
+        top_k: c.top_k,
+        top_p: c.top_p,
+        min_p: c.min_p,
+        repetition_penalty: c.repetition_penalty,
+        seed: c.seed,
+    }
+}
+
+/// The plan, and its text.
+fn planned<B: Backend>(
+    b: &B,
+    start: &Start,
+    prompts: &[Prompt],
+    eval: &[Prompt],
+    beside: Beside,
+) -> (Plan, String) {
+    let (config, model) = (&start.config, start.folder.config());
+    let visits = Visits::of(config, prompts.len());
+    let room = |sizes: Sizes, prompts: &[Prompt], batch| {
+        sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
+    };
+    let learning = room(Sizes::of(config).of_step(config), prompts, visits.batch);
+    let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, visits.batch);
+    let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
+    let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
+    let kept = beside.reference && config.follows().is_some();
+    let manifest = &start.manifest;
+    let frozen = size_of::<B::Real>() * manifest.parameters();
+    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, kept)
+        .and("the reference's weights", if beside.reference && !kept { frozen } else { 0 })
+        .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
+        .and("samples", sampler.bytes());
+    let mut rows = format!("train {}: {} prompts\n", config.dataset.display(), prompts.len());
+    if let Some(path) = &config.eval_dataset {
+        rows += &format!("eval  {}: {} prompts\n", path.display(), eval.len());
+    }
+    let beside = format!(
+        "      {} samples of each prompt, of up to {} tokens: {sampler}\n",
+        Sizes::of(config).of_step(config).samples,
+        config.max_completion_length
+    );
+    let text = plan.text(b, config, (model, manifest), &rows, &bytes, &beside);
+    (plan, text)
+}
+
+fn sampler_plan<B: Backend>(
+    b: &B,
+    config: &Config,
+    model: &ModelConfig,
+    prompts: &[Prompt],
+    eval: &[Prompt],
+) -> decode::Plan {
+    let room = Sizes::of(config).cache(prompts.iter().chain(eval));
+    match config.method {
+        Method::NashMd => decode::Engine::<B>::mixing_plan(b.portions(), model, room),
+        _ => decode::Engine::<B>::plan(b.portions(), model, room),
+    }
+}

@@ -1,0 +1,166 @@
+//! How every run begins and comes to its first step.
+
+use super::output::{self, Output};
+use super::plan::Plan;
+use super::steps::Run;
+use crate::Error;
+use crate::checkpoint::{Checkpoint, State};
+use crate::config::{Config, Method};
+use crate::critic::Critic;
+use crate::engine::Engine;
+use crate::follow::Following;
+use crate::reference::ModelId;
+use duel_backend::{Acc, Backend, Dtype, Element, Real};
+use duel_data::Tokenizer;
+use duel_model::{Folder, Model, Shape};
+use duel_optim::Optimizer;
+
+/// A run before anything of it is on a device.
+pub struct Start {
+    /// What it does.
+    pub config: Config,
+    /// What it continues from.
+    pub checkpoint: Option<Checkpoint>,
+    /// The model that it begins with.
+    pub folder: Folder,
+    /// Tokens that end its texts.
+    pub stops: Vec<u32>,
+    /// Identity of that model.
+    pub id: ModelId,
+    /// Its parameters.
+    pub manifest: Model<Shape>,
+}
+
+impl Start {
+    /// Opens what `config` names; with the model's tokenizer.
+    ///
+    /// # Errors
+    /// Something is missing or damaged, or the output folder is not for this run.
+    pub fn of<B: Backend>(config: &Config) -> Result<(Self, Tokenizer), Error> {
+        // What the backend computes in decides the bits, so the run's own configuration names it.
+        let config = Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() };
+        let checkpoint =
+            output::to_resume(&config)?.map(|path| Checkpoint::open(&path, &config)).transpose()?;
+        if checkpoint.is_none() {
+            output::check(&config)?;
+        }
+        let folder = Folder::open(&config.model)?;
+        let folder = match config.method {
+            Method::Reward => folder.with_score(config.seed),
+            _ => folder.language_model()?,
+        };
+        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        let tokenizer = Tokenizer::from_dir(&config.model)?;
+        let manifest = Model::manifest(folder.config());
+        let id = ModelId::of(&config.model)?;
+        let stops = tokenizer.stops().to_vec();
+        Ok((Start { config, checkpoint, folder, stops, id, manifest }, tokenizer))
+    }
+
+    /// Says what will be done, and that a checkpoint continues only what it was made with: `content`.
+    ///
+    /// # Errors
+    /// It was made with other content, or the output folder cannot be read.
+    pub fn announce(&self, text: &str, content: &str) -> Result<(), Error> {
+        eprint!("{text}");
+        let Some(checkpoint) = &self.checkpoint else { return output::announce(&self.config) };
+        if checkpoint.state.content == content {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "{} was made with other content of {} or {}; bring the files back, or start anew in another output_dir",
+            checkpoint.path.display(),
+            self.config.model.display(),
+            self.config.dataset.display()
+        )))
+    }
+
+    /// The step that it goes on after.
+    pub fn from(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |c| c.state.step)
+    }
+
+    /// A reference that follows the policy by `rule`: after every so many steps, by what share.
+    ///
+    /// # Errors
+    /// There is no room, or the checkpoint that it goes on from is damaged.
+    pub fn following<B: Backend>(&self, b: &B, rule: (u64, f64)) -> Result<Following<B>, Error> {
+        let (every, share) = rule;
+        let moved = self.checkpoint.as_ref().filter(|c| c.state.step >= every);
+        let weights = match moved {
+            Some(checkpoint) => duel_model::load(b, &checkpoint.reference_of(self.folder.config())?)?,
+            None => duel_model::load(b, &self.folder)?,
+        };
+        Ok(Following { weights, every, share })
+    }
+
+    /// The run before its next step, given `weights`, those that it began with, and what has been made for them.
+    /// `rehearse` makes a pass of the largest batch.
+    ///
+    /// # Errors
+    /// There is no room, the checkpoint is damaged, or the output folder cannot be written.
+    pub fn run<'a, B: Backend>(
+        self,
+        b: &B,
+        plan: Plan,
+        mut engine: Engine<'a, B>,
+        mut weights: Model<Real<B>>,
+        content: String,
+        rehearse: impl FnOnce(&mut Engine<'a, B>, &Model<Real<B>>, &mut Model<Acc<B>>) -> Result<(), Error>,
+    ) -> Result<Run<'a, B>, Error> {
+        let Start { config, checkpoint, folder, stops, manifest, .. } = self;
+        let mut critic =
+            (config.method == Method::Ppo).then(|| Critic::new(b, engine.model.width)).transpose()?;
+        let mut masters =
+            Optimizer::<B>::needs_masters().then(|| duel_model::load_masters(b, &folder)).transpose()?;
+        if let (Some(masters), Some(_)) = (&mut masters, &critic) {
+            masters.push(b.alloc(engine.model.width)?);
+        }
+        // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
+        drop(folder);
+        let mut grads = manifest.gradients(b, plan.keep)?;
+        let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
+        let of_critic = critic.iter().map(|critic| (b.len(&critic.weight), true));
+        let mut optimizer = Optimizer::new(b, plan.algorithm, shapes.chain(of_critic))?;
+        if let Some(masters) = masters {
+            optimizer = optimizer.with_masters(masters);
+        }
+        let mut state = State { content, ..State::default() };
+        if let Some(c) = &checkpoint {
+            drop(weights); // there may not be room for both
+            weights = duel_model::load(b, &c.model_of(&engine.model)?)?;
+            c.restore(b, &mut optimizer, critic.as_mut())?;
+            state = c.state.clone();
+            eprintln!("continuing after step {} of {}", state.step, c.path.display());
+        }
+        b.rehearse(|| -> Result<(), Error> {
+            rehearse(&mut engine, &weights, &mut grads)?;
+            print_peak(b);
+            Ok(())
+        })?;
+        let output = Output::prepare(&config)?;
+        let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
+        let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
+        Ok(Run {
+            plan,
+            output,
+            stops,
+            manifest,
+            engine,
+            weights,
+            grads,
+            critic,
+            optimizer,
+            writer,
+            state,
+            saved,
+        })
+    }
+}
+
+/// What the largest micro-batch needed.
+fn print_peak<B: Backend>(b: &B) {
+    if let Some(peak) = b.memory().peak {
+        eprintln!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
+    }
+}
