@@ -28,4 +28,10 @@ macro_rules! from {
         }
     )*};
 }
-from!(duel_backend::Error, duel_data::Error, duel_model::Error);
+from!(duel_backend::Error, duel_data::Error, duel_judge::Error, duel_model::Error);
+
+impl From<Error> for duel_judge::Error {
+    fn from(e: Error) -> Self {
+        duel_judge::Error::Failed(e.0)
+    }
+}

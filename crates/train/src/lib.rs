@@ -11,6 +11,7 @@ pub mod memory;
 pub mod objective;
 pub mod reference;
 pub mod report;
+pub mod reward;
 mod run;
 pub mod sample;
 pub mod signal;
