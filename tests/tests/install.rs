@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every kind of file that a model folder has had.
-const OF_MODELS: [&str; 26] = [
+const OF_MODELS: [&str; 27] = [
     "model.safetensors",
     "model.fp16.safetensors",
     "model-00001-of-00002.safetensors",
@@ -22,6 +22,7 @@ const OF_MODELS: [&str; 26] = [
     "quantize_config.json",
     "quant_config.json",
     "hf_quant_config.json",
+    "reward_normalization.json",
     "consolidated.00.pth",
     "tf_model.h5",
     "flax_model.msgpack",

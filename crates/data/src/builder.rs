@@ -20,10 +20,20 @@ struct Kept<'a> {
     /// Of the best response; what lies past its end is left out.
     given: &'a [Range<usize>],
     labels: Labels<'a>,
+    /// None is left out, however many are the same.
+    every: bool,
 }
 
 /// What is known of responses in an order.
 const RANKED: Labels<'static> = Labels::Ranked { margin: None };
+
+/// A response is at least a token.
+fn not_empty(responses: &[&[u32]]) -> std::result::Result<(), String> {
+    match responses.iter().position(|r| r.is_empty()) {
+        Some(i) => Err(format!("response {} has no tokens", i + 1)),
+        None => Ok(()),
+    }
+}
 
 impl Builder {
     /// Starts a dataset.
@@ -67,15 +77,17 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a prompt and responses that a model drew: all of them as they are, equal ones too, whatever the task.
+    /// Adds a prompt and responses of which nothing is known, for a model that says what they are worth: one or more, all
+    /// of which are kept. They are cut as the options' task says, which for a reward leaves every response its end.
     ///
     /// # Errors
-    /// When a response is empty, or there is none.
-    pub fn push_drawn(&mut self, row: usize, prompt: &[u32], responses: &[&[u32]]) -> Result<()> {
-        let empty = responses.is_empty() || responses.iter().any(|r| r.is_empty());
-        let group = Kept { row, prompt, responses, given: &[], labels: RANKED };
-        let stored = if empty { Err("has no tokens that were drawn".into()) } else { self.store(group) };
-        stored.map_err(|message| Error::row(None, row, message))?;
+    /// When a response is empty.
+    pub fn push_every(&mut self, row: usize, prompt: &[u32], responses: &[&[u32]]) -> Result<()> {
+        not_empty(responses)
+            .and_then(|()| {
+                self.add_cut(Kept { row, prompt, responses, given: &[], labels: RANKED, every: true })
+            })
+            .map_err(|message| Error::row(None, row, message))?;
         self.data.report.rows += 1;
         Ok(())
     }
@@ -115,9 +127,7 @@ impl Builder {
             let given = responses.len();
             return Err(format!("has {given} response(s), and the task needs at least {needed}"));
         }
-        if let Some(i) = responses.iter().position(|r| r.is_empty()) {
-            return Err(format!("response {} has no tokens", i + 1));
-        }
+        not_empty(responses)?;
         labels.fit(opt.task, responses.len())?;
         match (opt.task, labels) {
             (Task::Sft, Labels::Unpaired { desirable: false }) => {
@@ -126,7 +136,8 @@ impl Builder {
             }
             (Task::Sft, _) if whole => self.add_whole(row, &[prompt, responses[0]].concat()),
             (Task::Sft, _) => {
-                self.add_cut(Kept { row, prompt, responses: &responses[..1], given, labels: RANKED })
+                let responses = &responses[..1];
+                self.add_cut(Kept { row, prompt, responses, given, labels: RANKED, every: false })
             }
             (Task::Preference | Task::Reward, Labels::Scored([first, rest @ ..]))
                 if rest.iter().all(|score| score == first) =>
@@ -134,7 +145,10 @@ impl Builder {
                 self.data.report.unranked += 1;
                 Ok(())
             }
-            _ => self.add_cut(Kept { row, prompt, responses, given, labels }),
+            _ => {
+                let every = matches!(labels, Labels::Scored(_));
+                self.add_cut(Kept { row, prompt, responses, given, labels, every })
+            }
         }
     }
 
@@ -146,14 +160,15 @@ impl Builder {
             self.data.report.prompt_too_long += 1;
             return Ok(());
         }
-        self.store(Kept { row, prompt: &[], responses: &[window], given: &[], labels: RANKED })?;
+        let given = &[];
+        self.store(Kept { row, prompt: &[], responses: &[window], given, labels: RANKED, every: true })?;
         self.data.report.truncated += usize::from(window.len() < tokens.len());
         Ok(())
     }
 
     /// Adds what `max_length` leaves of a group, and of its responses those that differ.
     fn add_cut(&mut self, group: Kept<'_>) -> std::result::Result<(), String> {
-        let Kept { prompt, responses, labels, .. } = group;
+        let Kept { prompt, responses, labels, every, .. } = group;
         let report = &mut self.data.report;
         let longest = responses.iter().map(|r| r.len()).max().unwrap_or(0);
         let (context, room) = match self.data.opt.cut(prompt.len(), longest) {
@@ -168,14 +183,13 @@ impl Builder {
             }
         };
         // Compared as they are trained on: two long responses can become the same by losing their ends.
-        let scored = matches!(labels, Labels::Scored(_));
         let mut kept: Vec<&[u32]> = Vec::with_capacity(responses.len());
         for response in responses.iter().map(|r| &r[..r.len().min(room)]) {
-            if scored || !kept.contains(&response) {
+            if every || !kept.contains(&response) {
                 kept.push(response);
             }
         }
-        if self.data.opt.task.compares() && kept.len() < 2 {
+        if !every && self.data.opt.task.compares() && kept.len() < 2 {
             report.identical += 1;
             return Ok(());
         }
@@ -192,7 +206,7 @@ impl Builder {
 
     /// Puts a group at the end of the arena.
     fn store(&mut self, group: Kept<'_>) -> std::result::Result<(), String> {
-        let Kept { row, prompt, responses, given, labels } = group;
+        let Kept { row, prompt, responses, given, labels, .. } = group;
         let data = &mut self.data;
         let parts = data.bounds.len() - 1;
         let (Ok(row), Ok(part), Ok(_)) =

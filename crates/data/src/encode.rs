@@ -367,12 +367,12 @@ fn masked(whole: &str, spans: &[Range<usize>], tok: &Tokenizer) -> crate::Result
     Ok(Tokens::of_runs(ids, &runs))
 }
 
-fn shared(a: &[u32], b: &[u32]) -> usize {
+pub(crate) fn shared(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The ids of a text that ends: with one EOS, whether the text, the post-processor or neither brings it.
-fn closed(mut whole: String, tok: &Tokenizer) -> Result<Vec<u32>, String> {
+pub(crate) fn closed(mut whole: String, tok: &Tokenizer) -> Result<Vec<u32>, String> {
     let Some((eos, id)) = tok.eos() else {
         return Err(
             "needs an EOS token to end its responses; set eos_token in tokenizer_config.json".to_owned()
@@ -393,6 +393,6 @@ fn closed(mut whole: String, tok: &Tokenizer) -> Result<Vec<u32>, String> {
     Ok(ids)
 }
 
-fn text(e: Error) -> String {
+pub(crate) fn text(e: Error) -> String {
     e.to_string()
 }

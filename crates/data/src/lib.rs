@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod asked;
 mod batch;
 mod builder;
 mod candidates;
@@ -20,6 +21,7 @@ mod said;
 mod template;
 mod tokenizer;
 
+pub use asked::{Answered, Asked, Drawn};
 pub use batch::{Batch, BatchGroup, Segment, order, pack};
 pub use builder::Builder;
 pub use candidates::{Candidate, Candidates};

@@ -4,7 +4,7 @@ use crate::candidates::words;
 use crate::encode::ASSISTANT;
 use crate::message::kind;
 use crate::row::{self, Content, Row, common_prefix};
-use crate::{Context, Error, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read};
+use crate::{Asked, Context, Error, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -113,19 +113,13 @@ impl Prompts<'_> {
     }
 
     fn prompt(&self, row: usize, value: Value) -> std::result::Result<Prompt, String> {
-        let text = |e: Error| e.to_string();
-        let tok = self.tokenizer;
-        let (asked, mut columns) = asked(value, tok.has_chat_template())?;
-        let (said, tokens) = match asked {
-            Asked::Text(prompt) => {
-                let tokens = tok.encode_prompt(&prompt).map_err(text)?;
-                (Value::String(prompt), tokens)
-            }
+        let (asked, mut columns) = asked(value, self.tokenizer.has_chat_template())?;
+        let (_, tokens) = asked.open(self.tokenizer).map_err(|e| e.to_string())?;
+        let said = match asked {
+            Asked::Text(prompt) => Value::String(prompt),
             Asked::Chat(turns, context) => {
-                let open = tok.chat(&turns, true, &context).map_err(text)?.text;
                 columns.extend(context.into_columns());
-                let turns = turns.iter().map(|m| Value::Object(m.fields().clone())).collect();
-                (Value::Array(turns), tok.encode(&open, false).map_err(text)?)
+                turns.iter().map(|m| Value::Object(m.fields().clone())).collect()
             }
         };
         if tokens.is_empty() {
@@ -136,12 +130,6 @@ impl Prompts<'_> {
         columns.shift_insert(0, "prompt".into(), said);
         Ok(Prompt { row, tokens, columns })
     }
-}
-
-/// What is to be gone on from.
-enum Asked {
-    Text(String),
-    Chat(Vec<Message>, Context),
 }
 
 /// The prompt of a row, and its other columns but for those of responses.

@@ -1,9 +1,12 @@
-//! Files of responses that are to be judged: every shape of row, what stays of it, and what is refused.
+//! Responses that are to be judged: every shape of row, what stays of it, what is refused, and which tokens are read.
 
 mod common;
 
-use common::Dir;
-use duel_data::{Candidates, Label, Result};
+use common::{CHAT, Dir, PREFERENCE, REWARD, TINY, Tiny, ids};
+use duel_data::{
+    Answered, Asked, Builder, Candidates, Context, Dataset, Drawn, Label, Message, Options, Result, Row,
+    Truncation,
+};
 use serde_json::{Value, json};
 
 /// The rows of a file of these.
@@ -95,4 +98,94 @@ fn what_cannot_be_judged_is_an_error_that_names_it() {
         assert!(error.contains("samples.jsonl: ") && error.contains(expected), "{row}: {error}");
     }
     assert!(candidates(&[]).unwrap_err().to_string().contains("there are no rows to judge"));
+}
+
+/// A response of a text, whose tokens are those of `tokens`.
+fn drawn<'a>(text: &'a str, tokens: &'a [u32], truncated: bool) -> Drawn<'a> {
+    Drawn { text, tokens, truncated }
+}
+
+/// What follows the prompt of each response.
+fn read(asked: &Asked, responses: &[Drawn<'_>], tok: &Tiny<'_>) -> Answered {
+    asked.answered(responses, &tok.build()).unwrap()
+}
+
+#[test]
+fn tokens_are_read_as_they_were_drawn() {
+    let asked = Asked::Text("Q".into());
+    // Two tokens where the tokenizer has one for the text.
+    let (apart, cut) = (ids("ab$"), ids("ab"));
+    let all =
+        read(&asked, &[drawn("ab", &apart, false), drawn("ab", &cut, true), drawn("ab", &[], false)], &TINY);
+    assert_eq!(all.prompt, ids("^Q"));
+    assert_eq!(all.responses, [ids("ab$"), ids("ab"), vec![4, 2]]);
+    assert_eq!(all.encoded_again, 0);
+    let cut = read(&asked, &[drawn("ab", &[], true), drawn("", &[], true), drawn("", &[], false)], &TINY);
+    assert_eq!((cut.responses, cut.encoded_again), (vec![vec![4], vec![], ids("$")], 0));
+
+    // Another text, an end that is none here, and numbers of a larger vocabulary.
+    let (other, endless, large) = (ids("ba$"), ids("ab"), [7000, 7001, 2]);
+    let again = [&other[..], &endless, &large].map(|tokens| drawn("ab", tokens, false));
+    let again = read(&asked, &again, &TINY);
+    assert_eq!((again.responses, again.encoded_again), (vec![vec![4, 2]; 3], 3));
+
+    // Encoded together a prompt and its response merge; drawn tokens do not.
+    let (asked, b) = (Asked::Text("a".into()), ids("b$"));
+    let all = read(&asked, &[drawn("b", &[], false), drawn("b", &b, false)], &TINY);
+    assert_eq!((all.prompt, all.responses), (ids("^"), vec![vec![4, 2], ids("ab$")]));
+}
+
+/// Without tokens a response is read as in a row of training, however texts and turns end.
+#[test]
+fn texts_are_read_as_in_training() {
+    let lines = &*CHAT.replace("{{ eos_token }}", "{{ eos_token }}\n");
+    for tok in [TINY, Tiny { appends_eos: true, ..TINY }, Tiny { template: Some(lines), ..TINY }] {
+        let turns = vec![Message::new("user", "Q")];
+        let answers = ["ab", "c"];
+        let (asked, row) = match tok.template {
+            None => (Asked::Text("Q".into()), Row::plain("Q", answers)),
+            Some(_) => {
+                let responses = answers.map(|text| vec![Message::new("assistant", text)]).to_vec();
+                let row = Row::Chat { prompt: turns.clone(), responses, context: Context::default() };
+                (Asked::Chat(turns, Context::default()), row)
+            }
+        };
+        let ds = Dataset::from_texts([row], &tok.build(), &REWARD).unwrap();
+        let all = read(&asked, &answers.map(|text| drawn(text, &[], false)), &tok);
+        assert_eq!(
+            (&all.prompt[..], &all.responses[..]),
+            (ds.group(0).prompt, &ds.group(0).responses().map(<[u32]>::to_vec).collect::<Vec<_>>()[..])
+        );
+        // What a template writes after a turn follows the tokens that were drawn; nothing follows a turn that was cut.
+        let (ended, cut) = (ids("ab$"), ids("ab"));
+        let all = read(&asked, &[drawn("ab", &ended, false), drawn("ab", &cut, true)], &tok);
+        let end = if tok.template.is_some() { "ab$\n" } else { "ab$" };
+        assert_eq!((&all.responses, all.encoded_again), (&vec![ids(end), ids("ab")], 0));
+    }
+    let asked = Asked::Text("Q".into());
+    let endless = Tiny { eos: None, ..TINY }.build();
+    let error = asked.answered(&[drawn("a", &[], false)], &endless).unwrap_err();
+    assert!(error.contains("needs an EOS token"), "{error}");
+    let error = Asked::Chat(Vec::new(), Context::default()).answered(&[], &TINY.build()).unwrap_err();
+    assert!(error.contains("no chat template"), "{error}");
+}
+
+#[test]
+fn every_response_that_is_to_be_judged_is_kept() {
+    let options = Options { max_length: Some(4), truncation: Truncation::KeepEnd, ..REWARD };
+    let mut builder = Builder::new(&options);
+    builder.push_every(1, &[1, 5, 6], &[&[7], &[7], &[8, 9]]).unwrap();
+    builder.push_every(2, &[1, 5], &[&[7]]).unwrap();
+    let error = builder.push_every(3, &[1, 5], &[&[7], &[]]).unwrap_err().to_string();
+    assert_eq!(error, "row 3: response 2 has no tokens");
+    let ds = builder.finish().unwrap();
+    assert_eq!(ds.report().truncated, 1);
+    let group = ds.group(0);
+    assert_eq!(group.prompt, [5, 6], "its start goes");
+    assert_eq!(group.responses().collect::<Vec<_>>(), [&[7][..], &[7], &[8, 9]]);
+    assert_eq!((ds.group(1).prompt, ds.group(1).responses().len()), (&[1, 5][..], 1));
+    // Those that are compared are not.
+    let mut builder = Builder::new(&PREFERENCE);
+    builder.push(1, &[1], &[&[7], &[7], &[8]]).unwrap();
+    assert_eq!(builder.finish().unwrap().group(0).responses().len(), 2);
 }

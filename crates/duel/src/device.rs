@@ -22,6 +22,13 @@ pub struct Machine {
     pub threads: u16,
 }
 
+impl Machine {
+    /// Whether anything is said but the defaults.
+    pub fn is_said(&self) -> bool {
+        (self.device, &self.bf16, self.threads) != (Device::Auto, &Maybe(None), 0)
+    }
+}
+
 /// Work that any backend can do.
 pub trait Job: Send {
     /// What comes of it.

@@ -2,31 +2,29 @@
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use duel_backend::Backend;
 use duel_experiments::truth::Truth;
-use duel_judge::{Error, KEYS, Maker, Settings, Stop, built_in};
+use duel_judge::{KEYS, Maker, Settings, Stop, built_in};
+use duel_train::reward::RewardModel;
 use duel_train::signal;
 use std::sync::Arc;
 
-/// Everything that makes a judge.
-pub fn makers<'a>() -> Vec<Maker<'a>> {
-    let model = |folder: &str, _: &Settings, _: &Stop| {
-        let what = format!("{folder}: a reward model is no judge here yet; serve it as program:COMMAND");
-        Err(Error::Failed(what))
-    };
+/// Everything that makes a judge; models are run on `b`.
+pub fn makers<B: Backend>(b: &B) -> Vec<Maker<'_>> {
     let mut all = built_in();
     all.push(Truth::maker());
-    all.push(Maker::new("model", "FOLDER", "a reward model's folder", model));
+    all.push(RewardModel::maker(b));
     all
+}
+
+/// Whether the judge of this name is run on a device; others need none.
+pub fn is_model(name: &str) -> bool {
+    name.starts_with("model:")
 }
 
 /// Ends the waits of judges when Ctrl-C was pressed.
 pub fn stop() -> Stop {
     Arc::new(signal::interrupted)
-}
-
-/// A judge's error as this crate has them.
-pub fn failed(e: Error) -> duel_train::Error {
-    duel_train::Error::new(e.to_string())
 }
 
 /// What the command line says of a judge's settings: a flag for each row of their table.

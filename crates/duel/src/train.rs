@@ -44,8 +44,8 @@ impl Job for Training<'_> {
             let answers = self.0.output_dir.join("judge-answers.jsonl");
             settings = settings.or("judge_cache", answers.display().to_string());
         }
-        let judge = open(name, &settings, &judges::makers(), &judges::stop());
-        train_online(b, self.0, &mut *judge.map_err(judges::failed)?)
+        let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
+        train_online(b, self.0, &mut *judge)
     }
 }
 

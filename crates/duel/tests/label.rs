@@ -4,14 +4,14 @@ mod common;
 #[path = "../../judge/tests/common/server.rs"]
 mod server;
 
-use common::{Ended, Run, Temp, interrupt, write_lines};
+use common::{Ended, Run, Temp, interrupt, pairs, shared_data, tiny_config, write_lines, write_model};
 use duel_experiments::grammar;
 use serde_json::{Value, json};
 use server::{Act, Request, Server};
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -265,6 +265,223 @@ fn what_is_unjudged_is_left_out_and_counted() {
     let (pairs, said) = run("pairs").set("format", "pairs").set("pairs", "all").ok();
     assert_eq!(pairs, [json!({"prompt": "p", "chosen": "high", "rejected": "low"})]);
     assert!(said.contains("1 ties left out") && said.contains("5 requests"), "{said}");
+}
+
+/// The scores of every row.
+fn scores(rows: &[Value]) -> Vec<Vec<f64>> {
+    let of = |row: &Value| row["scores"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    rows.iter().map(of).collect()
+}
+
+/// The scores that transformers gives the texts of the reference data, which end without EOS: as texts and as tokens.
+#[test]
+fn a_reward_model_scores_as_transformers_does() {
+    let Some(data) = shared_data("a_reward_model_scores_as_transformers_does") else { return };
+    for name in ["seqcls_llama", "seqcls_gpt2"] {
+        let (folder, temp) = (data.join("golden2").join(name), Temp::new(&format!("label-{name}")));
+        let expected: Value =
+            serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+        let (texts, ids) = (expected["texts"].as_array().unwrap(), expected["ids"].as_array().unwrap());
+        let sample = |i: usize, tokens: &[Value]| json!({"text": texts[i], "tokens": tokens, "finish_reason": "length"});
+        let completions = |of: &dyn Fn(usize) -> Value| (0..texts.len()).map(of).collect::<Vec<Value>>();
+        // The BOS, where there is one, is the prompt's.
+        let begin = usize::from(ids[0][0] == 1 && ids[1][0] == 1);
+        let tokens = |i: usize| &ids[i].as_array().unwrap()[begin..];
+        write_lines(
+            &temp.path("in.jsonl"),
+            [
+                json!({"prompt": "", "completions": completions(&|i| sample(i, &[]))}),
+                json!({"prompt": "", "completions": completions(&|i| sample(i, tokens(i)))}),
+            ],
+        );
+        let (rows, said) =
+            Labelling::new(&temp, format!("model:{}", folder.display())).set("device", "cpu").ok();
+        let got = scores(&rows);
+        assert_eq!(got[0], got[1], "{name}");
+        assert!(!said.contains("encoded again"), "{said}");
+        let want = expected["logits"].as_array().unwrap();
+        assert_eq!(got[0].len(), want.len());
+        for (got, want) in got[0].iter().zip(want) {
+            // The bound of the values that the model gives these tokens, in tests/tests/golden_score.rs.
+            let want = want.as_f64().unwrap();
+            assert!(
+                (got - want).abs() <= 1e-5 * (1.0 + want.abs()),
+                "{name}: {got}, and transformers says {want}"
+            );
+        }
+    }
+}
+
+/// A judge that was trained here says what an evaluation of it says, whatever the threads, and of tokens what it says
+/// of their text; an answer that is cut has another end.
+#[test]
+fn a_reward_model_that_was_trained_judges() {
+    let temp = Temp::with_model("label-model");
+    let run = Run::new(&temp, "judge").set("method", "reward");
+    run.ok();
+    write_lines(&temp.path("in.jsonl"), pairs(10, 2));
+    let label = |name: &str| {
+        let judge = format!("model:{}", temp.path("judge").display());
+        Labelling::new(&temp, judge).set("device", "cpu").set("threads", 1).to(&temp, name)
+    };
+    let (rows, said) = label("pairs").ok();
+    let eval = Command::new(env!("CARGO_BIN_EXE_duel"))
+        .args(["eval", "--device=cpu", "--threads=1"])
+        .args(
+            ["model", "dataset", "output"]
+                .iter()
+                .zip(["judge", "eval.jsonl", "said.jsonl"])
+                .map(|(key, name)| format!("--{key}={}", temp.path(name).display())),
+        )
+        .output()
+        .unwrap();
+    assert!(eval.status.success(), "{}", String::from_utf8_lossy(&eval.stderr));
+    let lines = fs::read_to_string(temp.path("said.jsonl")).unwrap();
+    let lines = lines.lines().skip(1).map(|line| serde_json::from_str(line).unwrap());
+    let evaluated: Vec<Value> = lines.map(|line: Value| json!({"scores": line["rewards"]})).collect();
+    assert_eq!(scores(&rows), scores(&evaluated));
+    assert!(said.contains("agreement with the input's order") && !said.contains("cut"), "{said}");
+    for more in [("threads", "2"), ("batch-size", "3")] {
+        let other = label(more.0).set(more.0, more.1);
+        other.ok();
+        assert_eq!(other.bytes(), label("pairs").bytes(), "{more:?}");
+    }
+
+    // The same text as it is, with its tokens, with those of another text, and without an end.
+    let vocabulary = grammar::vocabulary();
+    let id = |word: &str| vocabulary.iter().position(|w| *w == word).unwrap() + 3;
+    let [the, film, was] = ["the", "film", "was"].map(id);
+    let said =
+        |tokens: Value, why: &str| json!({"text": " the film was", "tokens": tokens, "finish_reason": why});
+    let completions = [
+        said(json!([]), "stop"),
+        said(json!([the, film, was, 2]), "stop"),
+        said(json!([film, the, was, 2]), "stop"),
+        said(json!([the, film, was]), "length"),
+        said(json!([]), "length"),
+    ];
+    write_lines(
+        &temp.path("in.jsonl"),
+        [json!({"prompt": "i watched this film", "completions": completions})],
+    );
+    let (rows, said) = label("tokens").ok();
+    let [text, tokens, wrong, cut, cut_text] = scores(&rows)[0][..] else { panic!("{rows:?}") };
+    assert_eq!((text, cut), (tokens, cut_text));
+    assert_eq!(text, wrong);
+    assert_ne!(text, cut);
+    assert!(said.contains("1 responses whose tokens are another tokenizer's encoded again"), "{said}");
+}
+
+/// The model has 64 positions.
+#[test]
+fn what_is_too_long_for_a_reward_model_loses_its_prompts_start() {
+    let temp = Temp::new("label-long");
+    let mut config = tiny_config();
+    config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    config["num_labels"] = json!(1);
+    write_model(&temp.path("judge"), config);
+    let words = |n: usize| " the film was good".repeat(n);
+    let row = |prompt: String, responses: [String; 2]| json!({"prompt": prompt, "responses": responses});
+    write_lines(
+        &temp.path("in.jsonl"),
+        [
+            // Of 4 * 20 + 1 tokens there is room for 64 - 4 * 3 - 1.
+            row(words(20), [words(3), words(2)]),
+            row(words(1), [words(16), words(2)]),
+            row(words(1), [words(3), words(2)]),
+            row(words(1), [words(16), words(17)]),
+        ],
+    );
+    let run = Labelling::new(&temp, format!("model:{}", temp.path("judge").display())).set("device", "cpu");
+    let (rows, said) = run.set("format", "pairs").set("pairs", "all").ok();
+    assert_eq!(rows.len(), 2, "{said}");
+    assert!(
+        said.contains("4 rows judged by the reward model ") && said.contains("1 prompts cut at their start"),
+        "{said}"
+    );
+    let why = format!("its 65 tokens are more than the 64 positions of {}", temp.path("judge").display());
+    assert!(said.contains(&format!("3 unjudged and left out (the first: {why})")), "{said}");
+}
+
+#[test]
+fn a_reward_model_normalises_where_its_folder_says_so() {
+    let temp = Temp::with_model("label-normal");
+    Run::new(&temp, "judge").set("method", "reward").set("max-steps", 1).ok();
+    write_lines(&temp.path("in.jsonl"), pairs(4, 2));
+    let judge = format!("model:{}", temp.path("judge").display());
+    let run = Labelling::new(&temp, judge).set("device", "cpu");
+    let raw = scores(&run.ok().0);
+    let file = temp.path("judge").join("reward_normalization.json");
+    fs::write(&file, r#"{"gain": 2.5, "bias": -0.75, "samples": 256}"#).unwrap();
+    let other = run.go().error().to_owned();
+    assert!(other.contains("was begun with another judge") && other.contains("2.5"), "{other}");
+    let normal = scores(&run.clone().to(&temp, "normal").ok().0);
+    let expected: Vec<Vec<f64>> =
+        raw.iter().map(|row| row.iter().map(|r| 2.5 * r - 0.75).collect()).collect();
+    assert_eq!(normal, expected);
+    // Another model in the folder has other rewards.
+    Run::new(&temp, "judge")
+        .set("method", "reward")
+        .set("max-steps", 1)
+        .set("overwrite-output-dir", true)
+        .ok();
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_folder_that_is_no_reward_model_is_one_error() {
+    let temp = Temp::with_model("label-folders");
+    write_lines(&temp.path("in.jsonl"), pairs(2, 2));
+    let error = |name: &str| {
+        let judge = format!("model:{}", temp.path(name).display());
+        Labelling::new(&temp, judge).set("device", "cpu").go().error().to_owned()
+    };
+    let begins = |error: &str, name: &str, parts: &[&str]| {
+        let start = format!("error: {}", temp.path(name).display());
+        assert!(error.starts_with(&start) && parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    begins(&error("model"), "model", &["without a head that gives scores", "--method reward"]);
+    begins(&error("nothing"), "nothing", &[]);
+
+    let scoring = |change: &dyn Fn(&mut Value)| {
+        let mut config = tiny_config();
+        config["architectures"] = json!(["LlamaForSequenceClassification"]);
+        change(&mut config);
+        write_model(&temp.path("judge"), config);
+    };
+    scoring(&|_| {});
+    let config = temp.path("judge").join("config.json");
+    let read: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let mut two = read.clone();
+    two["id2label"] = json!({"0": "bad", "1": "good"});
+    fs::write(&config, two.to_string()).unwrap();
+    begins(&error("judge"), "judge", &["`id2label` gives the LlamaForSequenceClassification 2 labels"]);
+    // A tokenizer of more words than there are embeddings.
+    scoring(&|config| config["vocab_size"] = json!(8));
+    begins(&error("judge"), "judge", &["the model has only 8 embeddings", "do not belong together"]);
+    scoring(&|_| {});
+    fs::write(temp.path("judge").join("reward_normalization.json"), "{}").unwrap();
+    begins(&error("judge"), "judge/reward_normalization.json", &["is broken (missing field `gain`"]);
+    fs::remove_file(temp.path("judge").join("reward_normalization.json")).unwrap();
+    broken_score(&temp.path("judge").join("model.safetensors"));
+    begins(&error("judge"), "judge", &["gives an answer a reward of", "its weights are broken"]);
+
+    let error = Labelling::new(&temp, "truth").set("device", "cpu").go().error().to_owned();
+    assert!(error.contains("--device, --bf16 and --threads have no effect on the judge `truth`"), "{error}");
+}
+
+/// Makes the weights of the head the largest that there are.
+fn broken_score(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let head = tensors.tensor("score.weight").unwrap();
+    let at = head.data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let (count, mut bytes) = (head.data().len() / 4, bytes.clone());
+    for i in 0..count {
+        // Products with hidden states of a size near 1, added up: more than there are numbers for.
+        bytes[at + 4 * i..at + 4 * i + 4].copy_from_slice(&f32::MAX.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
 }
 
 /// Says that the answer with the larger number is better.

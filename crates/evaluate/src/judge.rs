@@ -8,16 +8,13 @@ use duel_loss::ResponseStats;
 use duel_model::{Config as ModelConfig, Folder, Keep, Model, Output};
 use duel_train::cache::Cache;
 use duel_train::config::{Config, Method, Options};
-use duel_train::content::feed;
 use duel_train::engine::{Engine, Room};
 use duel_train::memory::Bytes;
 use duel_train::objective::{Objective, Scored};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::progress::Progress;
 use duel_train::{Error, check_vocabulary, max_length, rows, signal};
-use std::fs;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3;
 
 /// A model that rows are put to: a policy or a reward model, as its folder says.
 pub struct Judge {
@@ -260,28 +257,4 @@ fn check_reference(
         }
     }
     Ok(())
-}
-
-/// Names that files of a tokenizer begin with.
-const TOKENIZER: [&str; 6] =
-    ["tokenizer", "chat_template", "special_tokens", "added_tokens", "vocab", "merges"];
-
-/// Identity of a folder's model and tokenizer.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn content(path: &Path) -> Result<String, Error> {
-    let failed = |e: std::io::Error| Error::new(format!("{}: cannot be read: {e}", path.display()));
-    let mut files: Vec<PathBuf> = fs::read_dir(path)
-        .map_err(failed)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            file.is_file() && TOKENIZER.iter().any(|begin| name.starts_with(begin))
-        })
-        .collect();
-    files.sort();
-    let mut hash = Xxh3::new();
-    files.iter().try_for_each(|file| feed(&mut hash, file))?;
-    Ok(format!("{}-{:032x}", ModelId::of(path)?.digest(), hash.digest128()))
 }

@@ -1,7 +1,7 @@
 //! What is asked: which rows, by which models.
 
 use crate::compare::compare;
-use crate::judge::{Judge, content};
+use crate::judge::Judge;
 use crate::lines::{Lines, Of};
 use crate::summary::Summary;
 use crate::{Answer, Versus};
@@ -10,6 +10,7 @@ use duel_stats::Bootstrap;
 use duel_train::Error;
 use duel_train::config::Options;
 use duel_train::content::digest;
+use duel_train::reference::content;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@ pub enum Says {
 }
 
 /// Who says what answers are worth.
-pub trait Judge: Send {
+pub trait Judge {
     /// A few words for people: "the lexicon words.tsv".
     fn describe(&self) -> String;
 
@@ -43,7 +43,7 @@ pub trait Judge: Send {
     }
 }
 
-/// What a judge that asks others counts.
+/// What a judge counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests that were sent, again and again too.
@@ -60,6 +60,10 @@ pub struct Tally {
     pub both_orders: u64,
     /// Those of which the two orders preferred different answers.
     pub disagreed: u64,
+    /// Prompts that lost their start, since a judge has room for no more.
+    pub cut: u64,
+    /// Answers that were encoded again although they came with tokens: these are not what a judge calls their text.
+    pub encoded_again: u64,
 }
 
 impl AddAssign for Tally {
@@ -71,6 +75,8 @@ impl AddAssign for Tally {
         self.first_won_twice += more.first_won_twice;
         self.both_orders += more.both_orders;
         self.disagreed += more.disagreed;
+        self.cut += more.cut;
+        self.encoded_again += more.encoded_again;
     }
 }
 
@@ -91,11 +97,11 @@ pub(crate) fn scores_by_comparing(
     Ok(cases.iter().map(rates).collect())
 }
 
-/// The preferences of a judge that only scores.
-pub(crate) fn compare_by_scoring(
-    judge: &mut (impl Judge + ?Sized),
-    pairs: &[Pair<'_>],
-) -> Result<Vec<Opinion>> {
+/// The preferences of a judge that only scores: its [`Judge::compare`].
+///
+/// # Errors
+/// As [`Judge::scores`].
+pub fn compare_by_scoring(judge: &mut (impl Judge + ?Sized), pairs: &[Pair<'_>]) -> Result<Vec<Opinion>> {
     let case = |pair: &Pair<'_>| Case {
         prompt: pair.prompt.clone(),
         answers: vec![pair.first.clone(), pair.second.clone()],

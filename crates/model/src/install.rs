@@ -42,13 +42,14 @@ const WEIGHTS: [(&str, &str); 12] = [
     ("flax_model", ".msgpack.index.json"),
 ];
 
-/// What else a model's folder may have that decides how it is loaded.
-const OTHERS: [&str; 8] = [
+/// What else a model's folder may have that decides how it is loaded, or what is made of what it says.
+const OTHERS: [&str; 9] = [
     "config.json",
     "adapter_config.json",
     "chat_template.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "reward_normalization.json",
     "vocab.txt",
     "spiece.model",
     "tekken.json",

@@ -151,7 +151,7 @@ pub fn groups<'r, 'p: 'r>(rollouts: impl IntoIterator<Item = &'r Rollout<'p>>) -
     let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
     for Rollout { prompt, samples } in rollouts {
         let tokens: Vec<&[u32]> = samples.iter().map(|s| &s.tokens[..]).collect();
-        builder.push_drawn(prompt.row, &prompt.tokens, &tokens)?;
+        builder.push_every(prompt.row, &prompt.tokens, &tokens)?;
     }
     Ok(builder.finish()?)
 }

@@ -29,3 +29,9 @@ macro_rules! from {
     )*};
 }
 from!(duel_backend::Error, duel_data::Error, duel_judge::Error, duel_model::Error, duel_rollout::Error);
+
+impl From<Error> for duel_judge::Error {
+    fn from(e: Error) -> Self {
+        duel_judge::Error::Failed(e.0)
+    }
+}

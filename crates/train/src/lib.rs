@@ -13,6 +13,7 @@ pub mod objective;
 pub mod reference;
 pub mod replay;
 pub mod report;
+pub mod reward;
 mod run;
 pub mod sample;
 pub mod signal;

@@ -90,6 +90,30 @@ impl ModelId {
     }
 }
 
+/// Names that files of a tokenizer begin with.
+const TOKENIZER: [&str; 6] =
+    ["tokenizer", "chat_template", "special_tokens", "added_tokens", "vocab", "merges"];
+
+/// Identity of a folder's model and tokenizer.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn content(path: &Path) -> Result<String, Error> {
+    let failed = |e: std::io::Error| Error::new(format!("{}: cannot be read: {e}", path.display()));
+    let mut files: Vec<PathBuf> = fs::read_dir(path)
+        .map_err(failed)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            file.is_file() && TOKENIZER.iter().any(|begin| name.starts_with(begin))
+        })
+        .collect();
+    files.sort();
+    let mut hash = Xxh3::new();
+    files.iter().try_for_each(|file| feed(&mut hash, file))?;
+    Ok(format!("{}-{:032x}", ModelId::of(path)?.digest(), hash.digest128()))
+}
+
 /// The reference's summed log-probability of every response of the groups that it was asked for.
 pub struct Reference {
     groups: HashMap<u32, Vec<f64>>,

@@ -6,6 +6,8 @@ mod summary;
 use crate::journal::Journal;
 use crate::judges::{self, JudgeSettings};
 use clap::Args;
+use duel::device::{Chosen, Job, Machine};
+use duel_backend::Backend;
 use duel_data::Candidates;
 use duel_judge::{Answer, Case, Judge, Reviser, Says, Tally, open, verdicts};
 use duel_train::content::digest;
@@ -52,15 +54,17 @@ pub struct Label {
     batch_size: u64,
     #[command(flatten)]
     settings: JudgeSettings,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Who works on the rows.
-enum Worker {
-    Judge(Box<dyn Judge>),
+enum Worker<'a> {
+    Judge(Box<dyn Judge + 'a>),
     Reviser(Box<Reviser>),
 }
 
-impl Worker {
+impl Worker<'_> {
     fn describe(&self) -> String {
         match self {
             Worker::Judge(judge) => judge.describe(),
@@ -83,14 +87,38 @@ impl Worker {
     }
 }
 
+impl Job for &Label {
+    type Output = ();
+    fn run<B: Backend>(self, b: &B) -> Result<(), Error> {
+        self.label(b)
+    }
+}
+
 impl Label {
     /// Judges every row.
     ///
     /// # Errors
     /// The first row that cannot be judged, or what the judge or the output came to grief over; or that it was stopped.
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(&self) -> Result<(), Error> {
         signal::listen();
-        let mut worker = self.worker()?;
+        let Machine { device, bf16, threads } = &self.machine;
+        let chosen = match judges::is_model(&self.judge) {
+            true => Chosen::of(*device, bf16.0, (*threads).into())?,
+            false if self.machine.is_said() => {
+                return Err(Error::new(format!(
+                    "--device, --bf16 and --threads have no effect on the judge `{}`, but on model:FOLDER; leave them \
+                     out",
+                    self.judge
+                )));
+            }
+            // None computes: no device is looked for.
+            false => Chosen::Cpu { threads: 1, bf16: false },
+        };
+        chosen.run(self)
+    }
+
+    fn label<B: Backend>(&self, b: &B) -> Result<(), Error> {
+        let mut worker = self.worker(b)?;
         let writer = self.writer(&worker)?;
         // The whole file is checked before the first row is judged, which may cost money.
         let (hash, rows) = looked_through(&self.dataset, self.format)?;
@@ -106,7 +134,7 @@ impl Label {
             let (n, cases) = (batch.len() as u64, batch.iter().map(case).collect::<Vec<_>>());
             let failed = |e| match e {
                 duel_judge::Error::Stopped => stopped(self.output.is_some()),
-                e => judges::failed(e),
+                e => e.into(),
             };
             let mut lines = String::new();
             match &mut worker {
@@ -143,7 +171,7 @@ impl Label {
         Ok(())
     }
 
-    fn worker(&self) -> Result<Worker, Error> {
+    fn worker<'a, B: Backend>(&self, b: &'a B) -> Result<Worker<'a>, Error> {
         let JudgeSettings(settings) = &self.settings;
         let settings = match (&self.output, self.judge.starts_with("http")) {
             // What was asked once is not asked again, however the run ends.
@@ -153,8 +181,8 @@ impl Label {
             _ => settings.clone(),
         };
         if self.format != Format::Revisions {
-            let judge = open(&self.judge, &settings, &judges::makers(), &judges::stop());
-            return judge.map(Worker::Judge).map_err(judges::failed);
+            let judge = open(&self.judge, &settings, &judges::makers(b), &judges::stop())?;
+            return Ok(Worker::Judge(judge));
         }
         let url = match self.judge.split_once(':') {
             Some(("http", url)) if !url.starts_with("//") => url,
@@ -166,12 +194,11 @@ impl Label {
                 )));
             }
         };
-        let reviser = Reviser::new(url, &settings, judges::stop());
-        reviser.map(|reviser| Worker::Reviser(Box::new(reviser))).map_err(judges::failed)
+        Ok(Worker::Reviser(Box::new(Reviser::new(url, &settings, judges::stop())?)))
     }
 
     /// What is written, if all that is said of it has an effect.
-    fn writer(&self, worker: &Worker) -> Result<Writer, Error> {
+    fn writer(&self, worker: &Worker<'_>) -> Result<Writer, Error> {
         let scores = matches!(worker, Worker::Judge(judge) if judge.says() == Says::Scores);
         let (pairs, drawn) = (self.format == Format::Pairs, self.labels == Some(Labels::Drawn));
         let idle = [
@@ -214,7 +241,7 @@ impl Label {
     }
 
     /// What decides the output, by names that a user knows.
-    fn made_of(&self, worker: &Worker, writer: &Writer, hash: &str) -> Map<String, Value> {
+    fn made_of(&self, worker: &Worker<'_>, writer: &Writer, hash: &str) -> Map<String, Value> {
         let how =
             format!("{:?}", (writer.pairs, writer.labels, writer.seed, writer.threshold, writer.penalty));
         let all = [

@@ -70,7 +70,7 @@ impl Summary {
         self.agreed_twice += if p > 0.5 { 2 } else { u64::from(p == 0.5) };
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 18] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             counted!(self, rows),
             counted!(self, written),
@@ -90,6 +90,8 @@ impl Summary {
             counted!(self, tally.first_won_twice),
             counted!(self, tally.both_orders),
             counted!(self, tally.disagreed),
+            counted!(self, tally.cut),
+            counted!(self, tally.encoded_again),
         ]
     }
 
@@ -107,6 +109,8 @@ impl Summary {
             (self.ties, "ties left out"),
             (self.empty, "empty responses left out"),
             (self.truncated, "truncated responses penalised"),
+            (self.tally.cut, "prompts cut at their start"),
+            (self.tally.encoded_again, "responses whose tokens are another tokenizer's encoded again"),
         ];
         parts.extend(some.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
         if self.unjudged > 0 {
@@ -121,7 +125,8 @@ impl Summary {
                 self.known
             ));
         }
-        let Tally { requests, cached, tokens, shown, first_won_twice, both_orders, disagreed } = self.tally;
+        let Tally { requests, cached, tokens, shown, first_won_twice, both_orders, disagreed, .. } =
+            self.tally;
         if shown > 0 {
             parts.push(format!("the answer shown first won {:.1} %", share(first_won_twice, 2 * shown)));
         }

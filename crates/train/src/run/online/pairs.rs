@@ -58,7 +58,7 @@ fn dataset<'p>(pairs: impl Iterator<Item = &'p Past>) -> Result<Dataset, Error> 
     let (task, whole, truncation) = (Task::Preference, Whole::default(), Truncation::KeepStart);
     let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
     for Past { row, prompt, chosen, rejected, .. } in pairs {
-        builder.push_drawn(*row, prompt, &[&chosen.tokens, &rejected.tokens])?;
+        builder.push_every(*row, prompt, &[&chosen.tokens, &rejected.tokens])?;
     }
     Ok(builder.finish()?)
 }
