@@ -182,8 +182,8 @@ mod tests {
         assert!(error(&["--beta", "much"]).contains("'much' for '--beta <BETA>': invalid float literal"));
         assert!(error(&["--shuffle=maybe"]).contains("'--shuffle [<SHUFFLE>]': value was not a boolean"));
         assert!(error(&["--model="]).contains("a value is required for '--model <MODEL>'"));
-        let expected = "`method = grpo` is not supported yet; use one of sft, dpo, cpo, orpo, kto, reward";
-        assert!(error(&["--method", "grpo"]).contains(expected));
+        let expected = "`method = gkd` is not supported yet; use one of sft, dpo, cpo, orpo, kto, reward";
+        assert!(error(&["--method", "gkd"]).contains(expected));
         for key in ["fp16", "use_peft", "lora_r", "max_prompt_length", "deepspeed"] {
             let expected = format!("`{key}` is not supported");
             assert!(error(&[&format!("--{key}=true")]).starts_with(&expected));

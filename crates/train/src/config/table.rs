@@ -339,7 +339,7 @@ options! {
             Method::Sppo => 5,
             _ => 1,
         }, in AT_LEAST_1, needs [ONLINE];
-        /// Longest sample in a step, in tokens. [default: 512 for rloo and grpo, 53 for ppo, else 64]
+        /// Longest sample in a step, in tokens. [default: 64; 512 for rloo and grpo, 53 for ppo]
         max_completion_length: usize = match method {
             Method::Rloo | Method::Grpo => 512,
             Method::Ppo => 53,
@@ -350,7 +350,7 @@ options! {
         /// Learn nothing from samples that max_completion_length cut. [default: false]
         mask_truncated_completions: bool = false, needs [ONLINE];
         /// Bring scores to a mean of 0 and a deviation of 1 over samples of the model before the first step. [default:
-        /// true with a judge model:FOLDER, else false]
+        /// false, or true with a judge model:FOLDER]
         normalize_rewards: bool = judge.as_deref().is_some_and(|name| name.starts_with("model:")),
             needs [ONLINE, SCORED];
         /// What grpo divides rewards by: the deviation of a group, of the batch, or none. [default: group]

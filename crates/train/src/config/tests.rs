@@ -21,9 +21,10 @@ fn defaults_are_the_documented_ones() {
         let help = find(key).help();
         if ["model", "dataset"].contains(&key) {
             assert!(help.contains("Required"), "{key}");
-        } else if !["cache_dir", "learning_rate", "beta", "loss_type"].contains(&key) {
+        } else if key != "cache_dir" {
             let (_, said) = help.rsplit_once("[default: ").unwrap_or_else(|| panic!("{key}: {help}"));
-            let said = said.trim_end_matches(']');
+            // What other methods have stands behind it.
+            let said = said.trim_end_matches(']').split([';', ',']).next().unwrap_or_default();
             let same = match &config[key] {
                 toml::Value::Float(value) => said.parse() == Ok(*value),
                 toml::Value::String(value) => said == value,
@@ -32,18 +33,37 @@ fn defaults_are_the_documented_ones() {
             assert!(same, "{key}: help says {said}, the default is {}", config[key]);
         }
     }
-    assert_eq!(resolve("").unwrap().learning_rate, 1e-6);
-    let of = |method: &str| resolve(&format!("method = '{method}'")).unwrap();
+    let of = |method: &str| {
+        let judge = if method.parse::<Method>().unwrap().is_online() { "\njudge = 'truth'" } else { "" };
+        resolve(&format!("method = '{method}'{judge}")).unwrap()
+    };
     assert_eq!((of("sft").learning_rate, of("reward").learning_rate), (2e-5, 1e-4));
     assert_eq!((of("dpo").beta, of("reward").beta), (0.1, 1.0));
-    for (method, loss) in [("dpo", "sigmoid"), ("kto", "kto"), ("orpo", "orpo"), ("reward", "sigmoid")] {
+    assert_eq!((of("rloo").beta, of("grpo").beta, of("sppo").beta, of("xpo").alpha), (0.05, 0.0, 1e-3, 1e-5));
+    assert_eq!(
+        (of("grpo").num_generations, of("sppo").num_generations, of("ppo").num_generations),
+        (8, 5, 1)
+    );
+    assert_eq!((of("grpo").max_completion_length, of("ppo").max_completion_length), (512, 53));
+    for (method, loss) in [
+        ("dpo", "sigmoid"),
+        ("kto", "kto"),
+        ("orpo", "orpo"),
+        ("reward", "sigmoid"),
+        ("grpo", "dapo"),
+        ("ppo", "ppo"),
+        ("online_dpo", "sigmoid"),
+        ("sppo", "sppo"),
+    ] {
         assert_eq!(of(method).loss_type.0, [loss]);
     }
+    let learned = resolve("method = 'ppo'\njudge = 'model:rm'").unwrap();
+    assert!(learned.normalize_rewards && !of("ppo").normalize_rewards);
 }
 
 #[test]
 fn help_names_every_choice() {
-    let choices: [(&str, &[&str]); 8] = [
+    let choices: [(&str, &[&str]); 10] = [
         ("method", Method::WORDS),
         ("f_divergence_type", DivergenceType::WORDS),
         ("ipo_reduction", IpoReduction::WORDS),
@@ -52,10 +72,10 @@ fn help_names_every_choice() {
         ("lr_scheduler_type", Scheduler::WORDS),
         ("save_strategy", SaveStrategy::WORDS),
         ("report_to", ReportTo::WORDS),
+        ("scale_rewards", ScaleRewards::WORDS),
+        ("kl_estimator", KlEstimator::WORDS),
     ];
-    Losses::words(|_| true)
-        .iter()
-        .for_each(|word| assert!(find("loss_type").help().contains(word), "{word}"));
+    Losses::all().iter().for_each(|word| assert!(find("loss_type").help().contains(word), "{word}"));
     for (key, words) in choices {
         words.iter().for_each(|word| assert!(find(key).help().contains(word), "{key}: {word}"));
     }
@@ -167,8 +187,8 @@ fn unsupported_trl_keys_and_values_are_named() {
         assert!(error(&format!("{key} = true")).starts_with(&expected));
     }
     assert!(
-        error("method = 'grpo'")
-            .contains("`method = grpo` is not supported yet; use one of sft, dpo, cpo, orpo, kto")
+        error("method = 'gkd'")
+            .contains("`method = gkd` is not supported yet; use one of sft, dpo, cpo, orpo, kto")
     );
     assert!(error("loss_type = 'sigmod'").contains("did you mean `sigmoid`?"));
     assert!(error("report_to = 'wandb'").contains("not supported yet; use one of none, jsonl"));
@@ -281,6 +301,27 @@ fn contradictions_are_errors() {
         ("lr_scheduler_type = 'constant'\nwarmup_steps = 5", "constant_with_warmup"),
         ("eval_steps = 10", "without `eval_dataset`"),
         ("temperature = 0.5", "without `generate_during_eval`"),
+        ("method = 'rloo'", "`method = rloo` needs a judge of its samples; give `judge`"),
+        ("judge = 'truth'", "`judge` has no effect but with methods that learn from their own samples"),
+        ("judge_timeout = 3", "`judge_timeout` has no effect but with methods that have a judge"),
+        ("method = 'rloo'\njudge = 'truth'\nnum_generations = 1", "too few for `method = rloo`"),
+        ("method = 'xpo'\njudge = 'truth'\nnum_generations = 2", "does not go with `method = xpo`"),
+        ("method = 'ppo'\njudge = 'truth'\ntemperature = 0.7", "do not go with `method = ppo`"),
+        ("method = 'online_dpo'\njudge = 'truth'\ntemperature = 0", "the same sample again and again"),
+        ("method = 'ppo'\njudge = 'truth'\nnum_mini_batches = 9", "more than the 8 prompts of a step"),
+        ("method = 'ppo'\njudge = 'truth'\nbeta = 0.2", "`beta` has no effect with this `loss_type`"),
+        (
+            "method = 'ppo'\njudge = 'truth'\nreplay = 2",
+            "`replay` has no effect unless `method = online_dpo`",
+        ),
+        ("method = 'grpo'\njudge = 'truth'\nloss_type = 'sigmoid'", "grpo takes grpo, dapo, dr_grpo"),
+        ("method = 'grpo'\njudge = 'truth'\nloss_type = 'bnpo'", "`loss_type = bnpo` is not supported yet"),
+        ("loss_type = 'rloo'", "`loss_type = rloo` does not go with `method = dpo` but with `method = rloo`"),
+        ("method = 'online_dpo'\njudge = 'truth'\nreplay_clip = 2", "without `replay`"),
+        (
+            "method = 'grpo'\njudge = 'truth'\neval_dataset = 'e'\ngenerate_during_eval = true",
+            "has no effect with a method",
+        ),
         (
             "eval_dataset = 'e'\ngenerate_during_eval = true\ntemperature = 0\ntop_k = 5",
             "with `temperature = 0`",
