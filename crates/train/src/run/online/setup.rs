@@ -116,8 +116,8 @@ fn planned<B: Backend>(
     let room = |sizes: Sizes, prompts: &[Prompt], batch| {
         sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
     };
-    let learning = room(Sizes::of(config).of_step(config), prompts, visits.batch);
-    let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, visits.batch);
+    let learning = room(Sizes::of(config).of_step(config), prompts, (visits.batch, config.replay));
+    let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
     let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
     let kept = beside.reference && config.follows().is_some();
