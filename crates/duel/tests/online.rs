@@ -6,9 +6,16 @@ mod common;
 mod server;
 
 use common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
+use duel_backend::{Backend, Float, Real};
+use duel_cpu::Cpu;
+use duel_data::{Prompt, Prompts, Tokenizer};
 use duel_experiments::grammar;
+use duel_model::decode::{self, Sampling};
+use duel_model::{Folder, Keep, Model};
+use duel_rollout::{Asked, Sampler, groups};
 use duel_train::checkpoint;
 use duel_train::config::Method;
+use duel_train::engine::{Engine, Room};
 use serde_json::json;
 use server::{Act, Request, Server};
 use std::collections::HashSet;
@@ -313,4 +320,192 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     assert!(ended.stderr.contains("continuing after step"), "{}", ended.stderr);
     assert_same(&whole, &stopped, RESULT);
     assert_eq!(server.asked().len(), in_all + 1, "only the one that was not answered");
+}
+
+/// The run fails with one message that holds all `parts`.
+fn refused(run: &Run, parts: &[&str]) {
+    let ended = run.go();
+    let error = ended.error();
+    assert!(parts.iter().all(|part| error.contains(part)), "{parts:?} are not in: {error}");
+}
+
+#[test]
+fn prompts_and_samples_that_teach_nothing_are_refused() {
+    let temp = temp("online-refused");
+    let run = |method| run(&temp, "out", method);
+    for (name, rows, what) in [
+        ("empty.jsonl", "", "no rows"),
+        ("wrong.jsonl", "{\"prompt\": \"we saw it\"}\n{\"text\": \"the film\"}\n", "row 2"),
+    ] {
+        std::fs::write(temp.path(name), rows).unwrap();
+        refused(&run(Method::Rloo).set("dataset", temp.path(name).display()), &[name, what]);
+    }
+    let long = run(Method::Ppo).set("max-completion-length", 63);
+    refused(
+        &long,
+        &["prompts.jsonl: no prompt leaves room for `max_completion_length = 63`", "more than 1 tokens"],
+    );
+    let one = run(Method::Rloo).set("num-generations", 1);
+    refused(&one, &["`num_generations = 1` is too few for `method = rloo`", "at least 2"]);
+    let penalty = run(Method::Sppo).set("missing-eos-penalty", 1);
+    refused(&penalty, &["`missing_eos_penalty` has no effect with `method = nash_md` or `sppo`"]);
+    let scaled = run(Method::Xpo).set("normalize-rewards", true);
+    refused(&scaled, &["`normalize_rewards` has no effect with `method = nash_md`, `xpo` or `sppo`"]);
+    let server = Server::start(|_, request| opinion(request));
+    let compares = run(Method::Reinforce).set("judge", &server.url).set("judge-model", "m");
+    refused(&compares, &["compares samples", "`num_generations = 1` gives it none to compare"]);
+    assert!(server.asked().is_empty());
+    // Nothing was begun.
+    assert!(!temp.path("out").exists());
+}
+
+/// A judge that tells no samples apart, and samples none of which counts: steps that change nothing, and say so.
+#[test]
+fn steps_that_teach_nothing_change_nothing() {
+    let temp = temp("online-nothing");
+    write_lines(&temp.path("silent.tsv"), ["unheard\t1"]);
+    let silent = format!("lexicon:{}", temp.path("silent.tsv").display());
+    let before = std::fs::read(temp.path("model/model.safetensors")).unwrap();
+    for method in [Method::Rloo, Method::Grpo, Method::OnlineDpo, Method::Sppo, Method::Xpo] {
+        let equal = run(&temp, &format!("{method}-equal"), method).set("judge", &silent);
+        let said = equal.ok();
+        assert!(equal.file("model.safetensors") == before, "{method}: the weights have moved");
+        match method.draws_pairs() {
+            true => {
+                assert!(
+                    said.contains("warning: step 4: the judge told no two samples of a prompt apart"),
+                    "{said}"
+                );
+                assert_eq!(equal.metric("tied"), [1.0; 4], "{method}");
+            }
+            false => assert_eq!(equal.metric("frac_reward_zero_std"), [1.0; 4], "{method}"),
+        }
+        assert_eq!(equal.metric("reward"), [0.0; 4], "{method}");
+    }
+    for method in online() {
+        let cut = run(&temp, &format!("{method}-cut"), method)
+            .set("per-device-train-batch-size", 1)
+            .set("max-steps", 8)
+            .set("max-completion-length", 1)
+            .set("mask-truncated-completions", true);
+        let cut = match method {
+            Method::Xpo | Method::NashMd => cut,
+            _ => cut.set("num-generations", 2),
+        };
+        let said = cut.ok();
+        // Now and then the one token is the end.
+        let (clipped, norm) = (cut.metric("completions/clipped_ratio"), cut.metric("grad_norm"));
+        let still = clipped.iter().zip(norm).filter(|(clipped, norm)| **clipped < 1.0 || *norm == 0.0);
+        assert_eq!(still.count(), 8, "{method}: {clipped:?}");
+        let nothing = clipped.iter().filter(|clipped| **clipped == 1.0).count();
+        assert!(nothing >= 4, "{method}: {clipped:?}");
+        assert!(said.matches("nothing was learned").count() >= nothing, "{method}: {said}");
+    }
+    let scaled = run(&temp, "scaled", Method::Rloo).set("judge", &silent).set("normalize-rewards", true);
+    refused(&scaled, &["rewards cannot be normalised: the deviation of these 264 is 0"]);
+}
+
+#[test]
+fn a_judge_that_fails_is_one_error() {
+    let temp = temp("online-judges");
+    let greeting =
+        r#"read hello; echo '{"protocol": "duel-judge", "version": 1, "tasks": ["score"], "name": "n"}'"#;
+    let answers = |scores: &str| {
+        format!(
+            "{greeting}\nwhile read line; do id=${{line#*\\\"id\\\":}}; id=${{id%%,*}}; echo \"{{\\\"id\\\": $id, \
+             \\\"scores\\\": {scores}}}\"; done"
+        )
+    };
+    for (name, script, part) in [
+        ("nan", answers("[NaN, 1]"), "no JSON, which has no NaN"),
+        ("short", answers("[1]"), "which has 1 `scores` for 2 responses"),
+        (
+            "dead",
+            format!("{greeting}; read line; echo no memory >&2; exit 3"),
+            "its standard error ends: no memory",
+        ),
+        ("hangs", format!("{greeting}; read line; sleep 600"), "was waited for 1 s for an answer"),
+    ] {
+        let path = temp.path(&format!("{name}.sh"));
+        std::fs::write(&path, script).unwrap();
+        let run = run(&temp, name, Method::Rloo)
+            .set("judge", format!("program:sh {}", path.display()))
+            .set("judge-timeout", if name == "hangs" { 1 } else { 20 });
+        refused(&run, &["the judge `sh ", part]);
+        assert!(!run.out().join("model.safetensors").exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_continues_with_what_it_began_with() {
+    let temp = temp("online-other");
+    let run = run(&temp, "out", Method::Ppo).set("max-steps", 2).set("save-steps", 1);
+    run.ok();
+    let resumed = |from: u32| {
+        let checkpoint = run.out().join(format!("checkpoint-{from}"));
+        run.clone()
+            .set("output-dir", temp.path("resumed").display())
+            .set("resume-from-checkpoint", checkpoint.display())
+    };
+    refused(&resumed(1).set("judge", "truth"), &["cannot be continued with other settings: judge was"]);
+    refused(
+        &resumed(1).set("num-generations", 3),
+        &["cannot be continued with other settings: num_generations was"],
+    );
+    for name in ["words.tsv", "prompts.jsonl"] {
+        let before = std::fs::read_to_string(temp.path(name)).unwrap();
+        let other: String = before.lines().rev().map(|line| format!("{line}\n")).collect();
+        std::fs::write(temp.path(name), &other).unwrap();
+        refused(
+            &resumed(1),
+            &["checkpoint-1 was made with other content of", "prompts.jsonl, or by another judge"],
+        );
+        std::fs::write(temp.path(name), before).unwrap();
+    }
+    std::fs::remove_file(run.out().join("checkpoint-1/value_head.safetensors")).unwrap();
+    refused(&resumed(1), &["checkpoint-1/value_head.safetensors is missing, and with it the value head"]);
+    resumed(2).ok();
+}
+
+/// What was drawn has the log-probabilities that the packed pass says it has: the policy that drew is the policy that
+/// learns.
+#[test]
+fn samples_have_the_log_probabilities_that_the_trainer_computes() {
+    let temp = temp("online-sampler");
+    let folder = Folder::open(&temp.path("model")).unwrap();
+    let tokenizer = Tokenizer::from_dir(&temp.path("model")).unwrap();
+    let (path, mut prompts) = (temp.path("prompts.jsonl"), Vec::new());
+    let file = Prompts { path: &path, tokenizer: &tokenizer };
+    file.each(|prompt| {
+        prompts.push(prompt);
+        Ok(())
+    })
+    .unwrap();
+    fn check<B: Backend>(b: &B, folder: &Folder, tokenizer: &Tokenizer, prompts: &[Prompt]) {
+        let (model, weights) = (folder.config(), duel_model::load(b, folder).unwrap());
+        let room = decode::Room::for_sizes(prompts.iter().map(|p| (p.tokens.len(), 3)), 16, 12);
+        let how = Sampling { max_new_tokens: 12, ..Sampling::default() };
+        let mut sampler = Sampler::new(b, model, room, how).unwrap();
+        let asked: Vec<Asked<'_>> =
+            prompts.iter().enumerate().map(|(i, prompt)| Asked { prompt, id: i as u64 }).collect();
+        let drawn = sampler.draw(b, &weights, tokenizer, &asked, 3, |_| true).unwrap().unwrap();
+        let ds = groups(&drawn).unwrap();
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let room = Room::plan(b, &ds, ds.len(), 0, model.vocab);
+        let mut engine = Engine::new(b, model, room, Keep::Nothing).unwrap();
+        let said = engine.survey(&weights, None::<&Model<Real<B>>>, None, &ds, &all).unwrap();
+        let samples: Vec<_> = drawn.iter().flat_map(|rollout| &rollout.samples).collect();
+        assert_eq!(said.len(), samples.len());
+        // As tests/tests/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the product of
+        // a normed row, of length sqrt(32), and one of the table, of length about 0.1 sqrt(32): below 8.
+        let bound = 256.0 * B::Real::EPSILON.max(B::Acc::EPSILON) * 8.0;
+        for (sample, said) in samples.into_iter().zip(&said) {
+            assert_eq!(sample.logps.len(), said.rows.len());
+            for (drawn, row) in sample.logps.iter().zip(&said.rows) {
+                assert!((drawn - row.logp).abs() <= bound, "{drawn} when drawn, {} when learned", row.logp);
+            }
+        }
+    }
+    check(&Cpu::<f32>::new(2), &folder, &tokenizer, &prompts);
+    check(&Cpu::<f64>::new(1), &folder, &tokenizer, &prompts);
 }
