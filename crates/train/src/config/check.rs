@@ -116,6 +116,13 @@ impl Config {
                 "`temperature = 0` draws the same sample again and again, and `method = {method}` compares different ones"
             ));
         }
+        let samples = self.batch_size() * n;
+        if self.target_kl.is_some() && self.kl_horizon < samples as f64 {
+            return wrong(format!(
+                "`kl_horizon = {}` is less than the {samples} samples of a step: kl_coef would overshoot its target; raise it",
+                self.kl_horizon
+            ));
+        }
         if self.num_mini_batches > self.batch_size() {
             return wrong(format!(
                 "`num_mini_batches = {}` is more than the {} prompts of a step",

@@ -100,7 +100,15 @@ impl<B: Backend> Run<'_, B> {
         while self.state.step < total {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
-            let done = if signal::interrupted() { None } else { learner.step(&mut self, &batch)? };
+            let done = match signal::interrupted() {
+                true => None,
+                false => match learner.step(&mut self, &batch) {
+                    Err(e) if e.is_of_judge() && self.state.step > first => {
+                        return Err(self.kept(e, &learner));
+                    }
+                    done => done?,
+                },
+            };
             let Some(Step { metrics, norm, tokens, counted }) = done else {
                 drop(progress);
                 return self.interrupted(&learner);
@@ -123,12 +131,7 @@ impl<B: Backend> Run<'_, B> {
             if learner.evaluates() && (due(step, self.plan.eval_steps) || step == total) {
                 last = match self.evaluate(&mut learner, &mut progress) {
                     Ok(last) => last,
-                    // What was trained is not lost with what could not be evaluated.
-                    Err(e) if self.saved == Some(step) || self.save(&learner).is_ok() => {
-                        let saved = self.output.checkpoints.folder(step);
-                        return Err(Error::new(format!("{e}; {} is saved", saved.display())));
-                    }
-                    Err(e) => return Err(e),
+                    Err(e) => return Err(self.kept(e, &learner)),
                 };
             }
             if self.plan.save_steps.is_some_and(|every| due(step, every)) {
@@ -304,6 +307,14 @@ impl<B: Backend> Run<'_, B> {
         self.output.checkpoints.save(self.engine.b, &content)?;
         self.saved = Some(self.state.step);
         Ok(())
+    }
+
+    /// The error `e` with what was trained saved: it is not lost with what could not be judged or evaluated.
+    fn kept(mut self, e: Error, learner: &impl Learner<B>) -> Error {
+        if self.saved != Some(self.state.step) && self.save(learner).is_err() {
+            return e;
+        }
+        Error::new(format!("{e}; {} is saved", self.output.checkpoints.folder(self.state.step).display()))
     }
 
     fn interrupted(mut self, learner: &impl Learner<B>) -> Result<Outcome, Error> {
