@@ -60,8 +60,11 @@ fn online() -> impl Iterator<Item = Method> {
     Method::ALL.iter().copied().filter(|method| method.is_online())
 }
 
+/// Options of a run.
+type Said = &'static [(&'static str, &'static str)];
+
 /// Runs beside those of each method as it is, each with something that goes on from step to step.
-const MORE: &[(&str, Method, &[(&str, &str)])] = &[
+const MORE: &[(&str, Method, Said)] = &[
     ("replay", Method::OnlineDpo, &[("replay", "3"), ("replay-max-age", "2")]),
     ("replay of sppo", Method::Sppo, &[("replay", "9"), ("num-generations", "2")]),
     ("target", Method::Ppo, &[("target-kl", "0.01"), ("kl-horizon", "50"), ("kl-estimator", "k3")]),
