@@ -7,7 +7,7 @@ mod server;
 
 use common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
 use duel_backend::{Backend, Float, Real};
-use duel_cpu::Cpu;
+use duel_cpu::{Cpu, Isa};
 use duel_data::{Prompt, Prompts, Tokenizer};
 use duel_experiments::grammar;
 use duel_model::decode::{self, Sampling};
@@ -97,6 +97,7 @@ fn into(temp: &Temp, (name, run): &(String, Run), out: &str) -> Run {
 #[test]
 fn every_method_repeats_and_continues_bit_for_bit() {
     let temp = temp("online-repeats");
+    let fused = Isa::available().into_iter().find(|isa| *isa != Isa::Baseline);
     for run in &all(&temp) {
         let (name, make) = (&run.0, |out| into(&temp, run, out));
         let looks = |run: Run| {
@@ -106,8 +107,12 @@ fn every_method_repeats_and_continues_bit_for_bit() {
         };
         let whole = looks(make("whole"));
         whole.ok();
+        // By two threads, and other vectors where the machine has them.
         let again = looks(make("again")).set("threads", 2);
-        again.ok();
+        let mut command = again.command();
+        command.envs(fused.map(|isa| ("DUEL_ISA", isa.name())));
+        let ended = Ended::of(command.output().unwrap());
+        assert_eq!(ended.code, Some(0), "{name}: {}", ended.stderr);
         assert_same(&whole, &again, RESULT);
         // To look at a policy does not change it.
         let blind = make("blind");
