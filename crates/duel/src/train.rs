@@ -7,7 +7,7 @@ use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
-use duel_train::config::{Config, Device, Options};
+use duel_train::config::{Config, Device, Method, Options};
 use duel_train::{Error, Outcome, signal, train, train_online};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,12 +23,12 @@ pub struct Train {
     judging: JudgeSettings,
 }
 
-struct Experiment;
+struct Experiment(Method);
 
 impl Job for Experiment {
-    type Output = Finding;
-    fn run<B: Backend>(self, b: &B) -> Result<Finding, Error> {
-        sentiment::run(b, Path::new("runs/sentiment"), 42)
+    type Output = Option<Finding>;
+    fn run<B: Backend>(self, b: &B) -> Result<Option<Finding>, Error> {
+        sentiment::run(b, Path::new("runs/sentiment"), 42, self.0)
     }
 }
 
@@ -49,9 +49,10 @@ impl Job for Training<'_> {
     }
 }
 
-/// Whether nothing is said but where to work.
+/// Whether nothing is said but how to learn and where to work.
 fn is_experiment(options: &Options) -> bool {
     let machine = Options {
+        method: options.method,
         device: options.device,
         bf16: options.bf16.clone(),
         threads: options.threads,
@@ -66,10 +67,10 @@ impl Train {
         signal::listen();
         let options = Options { judging: self.judging.0, ..self.options.0 };
         if self.config.is_none() && is_experiment(&options) {
-            let Options { device, bf16, threads, .. } = options;
+            let Options { method, device, bf16, threads, .. } = options;
             let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));
             return Chosen::of(device, bf16, threads.unwrap_or(0))?
-                .run(Experiment)
+                .run(Experiment(method.unwrap_or(Method::Dpo)))
                 .map(|_| ExitCode::SUCCESS);
         }
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
