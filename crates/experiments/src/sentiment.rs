@@ -155,21 +155,23 @@ fn write_base<B: Backend>(b: &B, base: &Path, rng: &mut fastrand::Rng) -> Result
     Ok(tokenizer)
 }
 
-fn write_rows(dir: &Path, name: &str, rows: &[serde_json::Value]) -> Result<PathBuf, Error> {
+pub(crate) fn write_rows(dir: &Path, name: &str, rows: &[serde_json::Value]) -> Result<PathBuf, Error> {
+    fs::create_dir_all(dir).map_err(|e| Error::new(format!("{}: cannot be written: {e}", dir.display())))?;
     let path = dir.join(name);
     let text: String = rows.iter().map(|r| format!("{r}\n")).collect();
     duel_model::write_synced(&path, text.as_bytes())?;
     Ok(path)
 }
 
-fn stage<B: Backend>(
+/// A run of the experiment; what it measured last.
+pub(crate) fn stage<B: Backend>(
     b: &B,
     options: Options,
     model: &Path,
     dataset: &Path,
     output_dir: &Path,
     seed: u64,
-) -> Result<(), Error> {
+) -> Result<Vec<(String, f64)>, Error> {
     let config: Config = Options {
         model: Some(model.into()),
         dataset: Some(dataset.into()),
@@ -183,7 +185,7 @@ fn stage<B: Backend>(
     }
     .resolve()?;
     match train(b, &config)? {
-        Outcome::Done { .. } => Ok(()),
+        Outcome::Done { last, .. } => Ok(last),
         Outcome::Interrupted { .. } => {
             Err(Error::new("stopped; run the same command to do the experiment again"))
         }
