@@ -33,8 +33,8 @@ pub fn reward_model<B: Backend>(
     let options = Options {
         method: Some(Method::Reward),
         learning_rate: Some(1e-3),
-        num_train_epochs: Some(1.0),
-        per_device_train_batch_size: Some(8),
+        num_train_epochs: Some(2.0),
+        per_device_train_batch_size: Some(16),
         warmup_steps: Some(20),
         lr_scheduler_type: Some(Scheduler::Cosine),
         eval_dataset: Some(Maybe(Some(write_rows(dir, "reward-eval.jsonl", held_out)?))),
