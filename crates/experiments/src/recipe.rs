@@ -5,11 +5,8 @@ use crate::world::{NEW_TOKENS, Preferences, World};
 use duel_backend::Backend;
 use duel_judge::{Judge, Scale};
 use duel_train::Error;
-use duel_train::config::{Losses, Maybe, Method, Options};
+use duel_train::config::{Maybe, Method, Options};
 use std::path::PathBuf;
-
-/// Prompts in a step of a method that draws for itself.
-const PROMPTS: usize = 32;
 
 /// The settings of `method` on the files of a world; `preferences` for methods that learn from a file.
 pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: PathBuf) -> Options {
@@ -29,48 +26,41 @@ pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: PathBu
         eval_dataset: Some(Maybe(Some(eval.clone()))),
         beta,
         learning_rate: Some(rate),
-        num_train_epochs: Some(1.0),
-        per_device_train_batch_size: Some(32),
+        num_train_epochs: Some(if method == Method::Reward { 2.0 } else { 1.0 }),
+        per_device_train_batch_size: Some(if method == Method::Reward { 16 } else { 32 }),
         warmup_steps: Some(15),
         ..shared
     }
 }
 
 fn online(method: Method, shared: Options) -> Options {
-    let all = Options {
-        per_device_train_batch_size: Some(PROMPTS),
+    // Samples in a step: of so many prompts, so many each. Rates and pulls are such that all go a few nats in as many
+    // steps.
+    let of = |prompts, samples: Option<usize>, beta, rate| Options {
+        per_device_train_batch_size: Some(prompts),
+        num_generations: samples,
+        beta: Some(beta),
+        learning_rate: Some(rate),
         max_completion_length: Some(NEW_TOKENS),
-        max_steps: Some(90),
+        max_steps: Some(60),
         warmup_steps: Some(5),
-        learning_rate: Some(3e-4),
-        ..shared
+        ..shared.clone()
     };
     match method {
-        Method::Rloo => Options { num_generations: Some(4), beta: Some(0.2), ..all },
-        Method::Grpo => {
-            Options { num_generations: Some(4), beta: Some(0.05), learning_rate: Some(5e-4), ..all }
-        }
-        Method::Reinforce => {
-            Options { per_device_train_batch_size: Some(4 * PROMPTS), beta: Some(0.2), ..all }
-        }
+        Method::Reinforce => of(128, None, 0.4, 5e-4),
+        Method::Rloo => of(32, Some(4), 0.4, 6e-4),
+        Method::Grpo => of(32, Some(4), 0.3, 6e-4),
+        Method::Xpo => of(64, None, 0.2, 4e-4),
+        Method::NashMd => of(128, None, 0.1, 5e-4),
+        Method::Sppo => Options { ref_model_sync_steps: Some(20), ..of(32, Some(4), 0.1, 3e-4) },
         Method::Ppo => Options {
-            per_device_train_batch_size: Some(4 * PROMPTS),
             num_ppo_epochs: Some(2),
             num_mini_batches: Some(2),
-            kl_coef: Some(0.1),
-            ..all
+            kl_coef: Some(0.3),
+            beta: None,
+            ..of(128, None, 0.0, 3e-4)
         },
-        Method::OnlineDpo => Options { num_generations: Some(4), beta: Some(0.1), ..all },
-        Method::Xpo => Options { per_device_train_batch_size: Some(2 * PROMPTS), beta: Some(0.1), ..all },
-        Method::NashMd => Options { per_device_train_batch_size: Some(4 * PROMPTS), beta: Some(0.05), ..all },
-        Method::Sppo => Options {
-            num_generations: Some(4),
-            beta: Some(0.05),
-            ref_model_sync_steps: Some(30),
-            loss_type: Some("sppo".parse::<Losses>().unwrap_or_else(|e| panic!("{e}"))),
-            ..all
-        },
-        _ => all,
+        _ => of(32, Some(4), 0.2, 3e-4),
     }
 }
 

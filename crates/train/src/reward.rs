@@ -13,6 +13,9 @@ use duel_judge::{
 use duel_model::{Config as ModelConfig, Folder, Frozen, Keep, Model, Output};
 use std::path::{Path, PathBuf};
 
+/// Of each answer of each case: that its tokens are scored, or why not.
+type Fits = Vec<Vec<Result<(), String>>>;
+
 /// A model with a scalar head, ours or one of transformers' sequence classification with one label.
 ///
 /// The answers of a case are one group, of which the prompt is computed once. Where the longest of them leaves no room
@@ -81,8 +84,8 @@ impl<'b, B: Backend> RewardModel<'b, B> {
         })
     }
 
-    /// The answers as tokens, a group a case; of each answer whether it is among them, or why not.
-    fn read(&mut self, cases: &[Case]) -> Result<(Builder, Vec<Vec<Result<(), String>>>), Error> {
+    /// The answers as tokens, a group a case.
+    fn read(&mut self, cases: &[Case]) -> Result<(Builder, Fits), Error> {
         let most = self.model.max_positions;
         // Of a prompt that is too long the start goes, of an answer nothing.
         let (task, truncation) = (Task::Reward, Truncation::KeepEnd);
