@@ -42,8 +42,8 @@ impl<'b, B: Backend> RewardModel<'b, B> {
         })
     }
 
-    /// Reads the folder `path`. Its rewards are normalised where it has a [`Normalization::FILE`]. Work ends at the next
-    /// micro-batch after `stop` says so.
+    /// Reads the folder `path`. Its rewards are normalised where it has a [`Normalization::FILE`]. Work ends at the
+    /// next micro-batch after `stop` says so.
     ///
     /// # Errors
     /// The folder is broken, or that of a language model; or the device has no room.
