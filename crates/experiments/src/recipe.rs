@@ -14,7 +14,9 @@ pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: PathBu
     let Some(Preferences { ranked, pairs, eval, eval_pairs }) = preferences else {
         return online(method, Options { dataset: Some(prompts), ..shared });
     };
-    let (train, eval) = if method == Method::Kto { (pairs, eval_pairs) } else { (ranked, eval) };
+    // A reward model learns most of what is far apart.
+    let of_pairs = matches!(method, Method::Kto | Method::Reward);
+    let (train, eval) = if of_pairs { (pairs, eval_pairs) } else { (ranked, eval) };
     let (beta, rate) = match method {
         Method::Reward => (None, 1e-3),
         Method::Cpo => (Some(0.1), 1e-4),
