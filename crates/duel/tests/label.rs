@@ -5,9 +5,7 @@ mod common;
 mod server;
 
 use common::{Ended, Run, Temp, interrupt, pairs, shared_data, tiny_config, write_lines, write_model};
-use duel_cpu::Cpu;
 use duel_experiments::grammar;
-use duel_experiments::reward::reward_model;
 use serde_json::{Value, json};
 use server::{Act, Request, Server};
 use std::collections::HashSet;
@@ -374,9 +372,9 @@ fn a_reward_model_that_was_trained_judges() {
     assert!(said.contains("1 responses whose tokens are another tokenizer's encoded again"), "{said}");
 }
 
-/// The experiments' reward model learns the truth: on rows that it has not seen it is right, and as a judge too.
+/// A reward model that has learned who is better says so of rows that it has not seen.
 #[test]
-fn a_reward_model_of_an_experiment_judges_as_the_truth() {
+fn a_reward_model_judges_as_it_learned() {
     let temp = Temp::with_model("label-learned");
     let mut rng = fastrand::Rng::with_seed(5);
     let (good, bad) = (["superb", "great", "moving"], ["dreadful", "dull", "boring"]);
@@ -385,21 +383,14 @@ fn a_reward_model_of_an_experiment_judges_as_the_truth() {
         json!({"prompt": format!("the {}", rng.choice(["film", "plot"]).unwrap()), "chosen": said[0], "rejected": said[1]})
     };
     let rows: Vec<Value> = (0..800).map(row).collect();
-    let (folder, right) =
-        reward_model(&Cpu::<f32>::new(2), &temp.path("out"), &temp.path("model"), &rows, 3).unwrap();
-    assert_eq!((right, &folder), (1.0, &temp.path("out").join("reward")));
-    let held_out = fs::read_to_string(temp.path("out").join("reward-eval.jsonl")).unwrap();
-    assert_eq!(held_out.lines().count(), 50);
-    write_lines(&temp.path("in.jsonl"), held_out.lines());
-    let judge = format!("model:{}", folder.display());
+    let (learned, held_out) = rows.split_at(750);
+    write_lines(&temp.path("train.jsonl"), learned);
+    write_lines(&temp.path("in.jsonl"), held_out);
+    let run = Run::new(&temp, "judge").set("method", "reward").set("max-steps", 80);
+    run.set("per-device-train-batch-size", 16).ok();
+    let judge = format!("model:{}", temp.path("judge").display());
     let (_, said) = Labelling::new(&temp, judge).set("device", "cpu").ok();
     assert!(said.contains("agreement with the input's order 100.0 % of 50 pairs"), "{said}");
-    let few = reward_model(&Cpu::<f32>::new(1), &temp.path("out"), &temp.path("model"), &rows[..9], 3);
-    assert!(
-        few.unwrap_err()
-            .to_string()
-            .contains("at least 16 preferences, of which one is held out; there are 9")
-    );
 }
 
 /// The model has 64 positions.

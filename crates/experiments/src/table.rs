@@ -4,7 +4,7 @@
 use crate::recipe::{self, Named};
 use crate::world::{Measured, World};
 use duel_backend::Backend;
-use duel_judge::{Answer, Case, Judge, Normalization, Prompt};
+use duel_judge::{Answer, Case, Judge, Normalization, Opinion, Prompt};
 use duel_stats::{Bootstrap, Estimate, Share};
 use duel_train::config::{Losses, Method, Options};
 use duel_train::reward::RewardModel;
@@ -139,7 +139,11 @@ fn scores(judge: &mut dyn Judge, prefixes: &[String], texts: &[String]) -> Resul
     };
     let cases: Vec<Case> = prefixes.iter().zip(texts).map(case).collect();
     let said = judge.scores(&cases)?;
-    Ok(said.iter().map(|of| of[0].said().unwrap_or(0.0)).collect())
+    let score = |of: &Vec<Opinion>| match &of[0] {
+        Opinion::Said(score) => Ok(*score),
+        Opinion::Unjudged(why) => Err(Error::new(format!("the reward model does not judge a sample: {why}"))),
+    };
+    said.iter().map(score).collect()
 }
 
 struct Bench<'w, 'b, B: Backend> {
@@ -236,10 +240,11 @@ impl<B: Backend> Bench<'_, '_, B> {
             let value = |e: Option<Estimate>| e.map_or(f64::NAN, |e| e.value);
             let (learned, reward) =
                 (value(free.learned) - value(truth.learned), value(free.reward) - value(truth.reward));
+            let found = if learned > 0.0 && reward < 0.0 { "Reward hacking" } else { "No reward hacking" };
             let _ = writeln!(
                 text,
-                "Reward hacking: without a pull to the reference, PPO on the learned reward gets {learned:+.2} of that reward \
-                 beside PPO on the truth, and {reward:+.3} of what is true."
+                "{found}: without a pull to the reference, PPO on the learned reward has {learned:+.2} of that reward beside \
+                 PPO on the truth, and {reward:+.3} of what is true."
             );
         }
         text

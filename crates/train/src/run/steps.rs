@@ -45,6 +45,9 @@ pub trait Learner<B: Backend> {
     /// Adds what it has to say of its speed.
     fn results(&self, results: &mut Map<String, Value>);
 
+    /// Whether a step can fail for what others do, before anything changes.
+    fn asks_others(&self) -> bool;
+
     /// What the pace is said in.
     fn counted(&self) -> &'static str;
 
@@ -100,7 +103,17 @@ impl<B: Backend> Run<'_, B> {
         while self.state.step < total {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
-            let done = if signal::interrupted() { None } else { learner.step(&mut self, &batch)? };
+            let before = (self.state.updates, self.state.online.replay.len());
+            let done = match signal::interrupted() {
+                true => None,
+                false => match learner.step(&mut self, &batch) {
+                    // A judge that dies takes nothing with it.
+                    Err(e) if learner.asks_others() && self.is_at(before) => {
+                        return Err(self.kept(e, &learner));
+                    }
+                    done => done?,
+                },
+            };
             let Some(Step { metrics, norm, tokens, counted }) = done else {
                 drop(progress);
                 return self.interrupted(&learner);
@@ -145,6 +158,21 @@ impl<B: Backend> Run<'_, B> {
         }
         self.output.finish(self.engine.b, &self.engine.model, &self.weights, &self.stops, &results)?;
         Ok(Outcome::Done { last, seconds })
+    }
+
+    /// Whether nothing was learned or kept since there were so many updates and pairs.
+    fn is_at(&self, (updates, pairs): (u64, usize)) -> bool {
+        self.state.updates == updates && self.state.online.replay.len() <= pairs
+    }
+
+    /// The error of a step that changed nothing, with where the steps before it are saved.
+    fn kept(&mut self, e: Error, learner: &impl Learner<B>) -> Error {
+        let step = self.state.step;
+        if step == 0 || self.saved != Some(step) && self.save(learner).is_err() {
+            return e;
+        }
+        let saved = self.output.checkpoints.folder(step);
+        Error::new(format!("{e}; {} is saved, and --resume-from-checkpoint goes on from it", saved.display()))
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the

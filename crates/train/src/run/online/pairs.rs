@@ -274,6 +274,10 @@ impl<B: Backend> Learner<B> for Pairs<'_, B> {
         self.world.results(results);
     }
 
+    fn asks_others(&self) -> bool {
+        true
+    }
+
     fn counted(&self) -> &'static str {
         "samples"
     }

@@ -311,6 +311,10 @@ impl<B: Backend> Learner<B> for Policy<'_, B> {
         self.world.results(results);
     }
 
+    fn asks_others(&self) -> bool {
+        true
+    }
+
     fn counted(&self) -> &'static str {
         "samples"
     }
