@@ -3,11 +3,12 @@
 use duel_backend::{Backend, Storage, Update};
 use duel_cpu::Cpu;
 use duel_data::{Builder, Options, Task, Truncation, Whole};
-use duel_loss::Head;
+use duel_loss::{Head, Row};
 use duel_model::decode;
 use duel_model::{Config, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
-use duel_train::engine::{Engine, Room};
+use duel_train::critic::Critic;
+use duel_train::engine::{Beside, Engine, Room};
 use duel_train::memory::Bytes;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -92,6 +93,14 @@ fn the_plan_is_what_is_allocated() {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
             let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep).total();
             check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());
+            if config.output == Output::Score {
+                continue;
+            }
+            for beside in [(true, false), (false, true), (true, true)] {
+                let beside = Beside { reference: beside.0, critic: beside.1 };
+                let plan = Engine::<Cpu<f32>>::bytes_with(&config, room, keep, beside).total();
+                check(plan, || Engine::with(&cpu, &config, room, keep, beside).unwrap());
+            }
         }
         if config.output == Output::Score {
             continue;
@@ -124,7 +133,8 @@ fn a_step_allocates_no_buffer() {
         builder.push(row as usize + 1, &prompt, &[&best, &worst]).unwrap();
     }
     let ds = builder.finish().unwrap();
-    for (threads, keep) in [(1, Keep::All), (2, Keep::All), (2, Keep::Lend)] {
+    let ways = [Keep::All, Keep::Lend].map(|keep| [(2, keep, false), (2, keep, true)]);
+    for (threads, keep, online) in [(1, Keep::All, false)].into_iter().chain(ways.into_iter().flatten()) {
         let cpu = Cpu::<f32>::new(threads);
         let manifest = Model::manifest(&config);
         let mut seed = 0u64;
@@ -139,26 +149,42 @@ fn a_step_allocates_no_buffer() {
         let groups = if keep == Keep::Lend { 2 } else { ds.len() };
         let room = Room { rows: 512, ..Room::plan(&cpu, &ds, groups, 512, config.vocab) };
         assert_eq!(room.single, keep == Keep::Lend);
-        let mut engine = Engine::new(&cpu, &config, room, keep).unwrap();
+        let beside = Beside { reference: online, critic: online };
+        let mut engine = Engine::with(&cpu, &config, room, keep, beside).unwrap();
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
         let mut optimizer = Optimizer::new(&cpu, ADAMW, shapes).unwrap();
+        let mut critic = Critic::<Cpu<f32>>::new(&cpu, config.width).unwrap();
+        let reference = manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap();
         let all: Vec<u32> = (0..groups as u32).collect();
         let mut step = || {
             for g in grads.iter_mut() {
                 cpu.zero(g);
             }
-            let stats = engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1)).unwrap();
+            let responses = if online {
+                let values = Some(&critic.weight);
+                let said = engine.survey(&weights, Some(&reference), values, &ds, &all).unwrap();
+                let critic = Some((&critic.weight, &mut critic.gradient));
+                let of = |_, _: &[Row], _: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
+                    coefs.fill(0.1);
+                    slopes.fill(0.1);
+                };
+                engine.accumulate_tokens(&weights, &mut grads, critic, &ds, &all, of).unwrap();
+                said.len()
+            } else {
+                engine.accumulate(&weights, &mut grads, &ds, &all, |_, _, c| c.fill(0.1)).unwrap().len()
+            };
             let norm: f64 = cpu.square_sums(&grads.iter()).unwrap().iter().sum();
             optimizer.step(&cpu, weights.iter_mut(), grads.iter(), 1e-4, 1.0);
             engine.take_back(&mut grads);
-            (stats, norm)
+            (responses, norm)
         };
         // Which thread meets the largest task first, and sizes its scratch by it, is up to the scheduler.
-        let smallest_buffer = room.rows * size_of::<f32>();
+        // Of samples the host is told up to seven numbers a token: less than a hidden state.
+        let smallest_buffer = room.rows * size_of::<f32>() * if online { config.width } else { 1 };
         let largest_of_a_step = || {
             LARGEST.store(0, Relaxed);
-            let (stats, norm) = step();
-            assert_eq!(stats.len(), 2 * groups);
+            let (responses, norm) = step();
+            assert_eq!(responses, 2 * groups);
             assert!(norm > 0.0);
             LARGEST.load(Relaxed)
         };

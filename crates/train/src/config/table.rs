@@ -94,7 +94,12 @@ const ITERATED: Need =
 const MIXTURE: Need = Need("unless `method = nash_md`", |c| c.method == Method::NashMd);
 const TARGET: Need = Need("without `target_kl`", |c| c.target_kl.is_some());
 const REPLAY: Need = Need("without `replay`", |c| c.replay > 0);
-const SCORED: Need = Need("with `method = nash_md`, which is told who wins", |c| c.method != Method::NashMd);
+const SCORED: Need = Need("with `method = nash_md` or `sppo`, which are told who wins", |c| {
+    !matches!(c.method, Method::NashMd | Method::Sppo)
+});
+const SCALED: Need = Need("with `method = nash_md`, `xpo` or `sppo`, which are told who wins", |c| {
+    !matches!(c.method, Method::NashMd | Method::Xpo | Method::Sppo)
+});
 const LANGUAGE: Need = Need("with `method = reward`", |c| c.method != Method::Reward);
 const WEIGHTING: Need = Need("with this `loss_type`", |c| c.loss_type.use_setting("use_weighting"));
 const REFERENCE: Need = Need("where no loss needs a reference", Config::compares_with_reference);
@@ -350,9 +355,10 @@ options! {
         /// Learn nothing from samples that max_completion_length cut. [default: false]
         mask_truncated_completions: bool = false, needs [ONLINE];
         /// Bring scores to a mean of 0 and a deviation of 1 over samples of the model before the first step. [default:
-        /// false, or true with a judge model:FOLDER]
-        normalize_rewards: bool = judge.as_deref().is_some_and(|name| name.starts_with("model:")),
-            needs [ONLINE, SCORED];
+        /// false, or true with a judge model:FOLDER where a method is told more than who wins]
+        normalize_rewards: bool = judge.as_deref().is_some_and(|name| name.starts_with("model:"))
+            && !matches!(method, Method::NashMd | Method::Xpo | Method::Sppo),
+            needs [ONLINE, SCALED];
         /// What grpo divides rewards by: the deviation of a group, of the batch, or none. [default: group]
         scale_rewards: ScaleRewards = ScaleRewards::Group, needs [GRPO];
         /// How often grpo and rloo learn from the samples of a step. [default: 1]

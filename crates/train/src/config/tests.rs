@@ -59,6 +59,7 @@ fn defaults_are_the_documented_ones() {
     }
     let learned = resolve("method = 'ppo'\njudge = 'model:rm'").unwrap();
     assert!(learned.normalize_rewards && !of("ppo").normalize_rewards);
+    assert!(!resolve("method = 'sppo'\njudge = 'model:rm'").unwrap().normalize_rewards);
 }
 
 #[test]

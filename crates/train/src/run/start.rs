@@ -67,8 +67,14 @@ impl Start {
         if checkpoint.state.content == content {
             return Ok(());
         }
+        let judge = self
+            .config
+            .judge
+            .as_ref()
+            .map_or(String::new(), |judge| format!(", or by another judge than {judge} is"));
         Err(Error::new(format!(
-            "{} was made with other content of {} or {}; bring the files back, or start anew in another output_dir",
+            "{} was made with other content of {} or {}{judge}; bring back what it was, or start anew in another \
+             output_dir",
             checkpoint.path.display(),
             self.config.model.display(),
             self.config.dataset.display()

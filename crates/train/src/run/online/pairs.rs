@@ -11,6 +11,7 @@ use crate::report::progress::Progress;
 use crate::run::steps::{Learner, Run, Step};
 use duel_backend::{Backend, Real};
 use duel_data::{Builder, Dataset, Labels, Options, Task, Truncation, Whole};
+use duel_judge::{Opinion, win_rates};
 use duel_loss::ResponseStats;
 use duel_model::Model;
 use duel_rollout::groups;
@@ -72,16 +73,12 @@ fn ends(values: &[Option<f64>]) -> Option<(usize, usize)> {
     (best.1 > worst.1).then_some((best.0, worst.0))
 }
 
-/// The mean win rate of each sample against all, itself too; scores win as Bradley and Terry have it.
+/// The mean win rate of each sample over all; scores win as Bradley and Terry have it.
 fn rates(judged: &Judged<'_>) -> Vec<Option<f64>> {
     let n = judged.scores.len();
-    let rate = |i: usize| {
-        judged.scores[i]?;
-        let against = |j: usize| if i == j { Some(0.5) } else { judged.verdict.wins(i, j, true).said() };
-        let wins: Vec<f64> = (0..n).filter_map(against).collect();
-        Some(wins.iter().sum::<f64>() / wins.len() as f64)
-    };
-    (0..n).map(rate).collect()
+    let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
+    let wins: Vec<Opinion> = pairs.map(|(i, j)| judged.verdict.wins(i, j, true)).collect();
+    win_rates(&wins, n).iter().map(Opinion::said).collect()
 }
 
 impl<B: Backend> Pairs<'_, B> {

@@ -1,5 +1,6 @@
 //! Policy gradients: each token of a sample by what it earned.
 
+use super::lesson::{Lesson, Loss};
 use super::report;
 use super::world::{Judged, World};
 use crate::Error;
@@ -12,10 +13,7 @@ use crate::run::steps::{Learner, Run, Step};
 use duel_backend::{Backend, Real};
 use duel_data::{Dataset, order};
 use duel_loss::Row;
-use duel_loss::policy::{
-    Clip, Controller, Estimator, Ratio, Sampled, Scale, Surrogate, ValueLoss, generalised, leave_one_out,
-    relative, whiten,
-};
+use duel_loss::policy::{Controller, Estimator, Scale, generalised, leave_one_out, relative, whiten};
 use duel_model::Model;
 use duel_random::at;
 use duel_rollout::groups;
@@ -29,33 +27,7 @@ pub struct Policy<'j, B: Backend> {
     pub world: World<'j, B>,
 }
 
-/// What a sample is learned by.
-struct Lesson {
-    /// What the policy that drew it, and the reference, say of each token.
-    said: Tokens,
-    old: Vec<f64>,
-    /// What each token earned.
-    advantages: Vec<f64>,
-    /// What a value should have been on each; empty without a critic.
-    returns: Vec<f64>,
-    /// Whether it is learned.
-    counts: bool,
-}
-
 impl<B: Backend> Policy<'_, B> {
-    fn surrogate(&self) -> Surrogate {
-        let c = &self.config;
-        let ratios = Clip { low: c.epsilon, high: c.epsilon_high.unwrap_or(c.epsilon) };
-        let by = |ratio, clip, beta| Surrogate { ratio, clip, beta };
-        match c.method {
-            Method::Rloo => by(Ratio::Response, ratios, 0.0),
-            Method::Grpo => by(Ratio::Token, ratios, c.beta),
-            Method::Ppo => by(Ratio::Token, Clip { low: c.cliprange, high: c.cliprange }, 0.0),
-            // One update a step: the policy is still the one that drew.
-            _ => by(Ratio::None, Clip::NEVER, 0.0),
-        }
-    }
-
     /// How often the samples of a step are learned, and in how many updates each time.
     fn rounds(&self) -> (usize, usize) {
         let c = &self.config;
@@ -164,55 +136,18 @@ impl<B: Backend> Policy<'_, B> {
         lessons: &[Lesson],
         metrics: &mut Metrics,
     ) -> Result<f64, Error> {
-        let c = &self.config;
         run.clear();
-        let k = lessons.len() / ds.len();
-        let of_group = |g: usize| &lessons[g * k..(g + 1) * k];
-        let counting = || mini.iter().flat_map(|&g| of_group(g as usize)).filter(|lesson| lesson.counts);
-        let tokens: usize = counting().map(|lesson| lesson.old.len()).sum();
-        let responses = mini.len() * k;
-        let share = |n: usize| match c.loss_type.0[0] {
-            "grpo" => 1.0 / (responses * n) as f64,
-            "dr_grpo" => 1.0 / (responses * c.max_completion_length) as f64,
-            "dapo" | "ppo" => 1.0 / tokens as f64,
-            _ => 1.0 / responses as f64,
-        };
-        let surrogate = self.surrogate();
-        let value_loss = ValueLoss { weight: c.vf_coef, range: c.cliprange_value };
-        let (mut loss, mut of_values) = (0.0, 0.0);
-        let objective =
-            |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
-                let mut at = 0;
-                for lesson in of_group(group) {
-                    let own = at..at + lesson.old.len();
-                    at = own.end;
-                    if !lesson.counts {
-                        continue;
-                    }
-                    let n = own.len();
-                    let policy: Vec<f64> = rows[own.clone()].iter().map(|row| row.logp).collect();
-                    let reference = if surrogate.beta > 0.0 { &lesson.said.reference[..] } else { &[] };
-                    let tokens = Sampled { policy: &policy, old: &lesson.old, reference };
-                    let said =
-                        surrogate.slopes(tokens, &lesson.advantages, share(n), &mut coefs[own.clone()]);
-                    loss += said.loss;
-                    report::learned(metrics, &said, n);
-                    for (t, at) in own.enumerate().filter(|_| !values.is_empty()) {
-                        let (value, old, g) = (values[at], lesson.said.values[t], lesson.returns[t]);
-                        let (lost, slope, clipped) = value_loss.of(value, old, g);
-                        of_values += lost * share(n);
-                        slopes[at] += slope * share(n);
-                        metrics.mean("val/clipfrac_avg", f64::from(clipped));
-                    }
-                }
-            };
+        let mut loss = Loss::new(&self.config, lessons, ds.len(), mini);
         let critic = run.critic.as_mut().map(|critic| (&critic.weight, &mut critic.gradient));
-        run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, mini, objective)?;
-        if c.method == Method::Ppo {
-            metrics.mean("loss/policy_avg", loss);
-            metrics.mean("loss/value_avg", of_values);
+        let of_group = |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
+            loss.add(group, (rows, values), (coefs, slopes), metrics);
+        };
+        run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, mini, of_group)?;
+        if self.config.method == Method::Ppo {
+            metrics.mean("loss/policy_avg", loss.policy);
+            metrics.mean("loss/value_avg", loss.value);
         }
-        Ok(loss + of_values)
+        Ok(loss.policy + loss.value)
     }
 
     /// Learns the lessons of a step; its loss is the mean over its updates. With the norm of the last gradient.

@@ -95,21 +95,23 @@ impl Sizes {
         Sizes { samples: self.samples + others, ..self }
     }
 
-    /// Room for passes over the samples of any `batch` prompts.
+    /// Room for passes over the samples of any `batch` prompts, and over as many pairs beside them as are `replayed`,
+    /// all of which may be of the longest prompt.
     pub fn room<B: Backend>(
         self,
         portions: Portions,
         prompts: &[Prompt],
-        batch: usize,
+        (batch, replayed): (usize, usize),
         budget: usize,
         vocab: usize,
     ) -> Room {
         let mut sizes: Vec<usize> = prompts.iter().map(|p| p.tokens.len()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let drawn = self.samples * self.tokens;
-        let most = sizes.iter().take(batch).map(|prompt| prompt + drawn).sum();
-        let largest = sizes.first().map_or(0, |prompt| prompt + drawn);
-        let positions = sizes.first().map_or(0, |prompt| prompt + self.tokens);
+        let longest = sizes.first().copied().unwrap_or(0);
+        let fresh: usize = sizes.iter().take(batch).map(|prompt| prompt + drawn).sum();
+        let most = fresh + replayed * (longest + 2 * self.tokens);
+        let (largest, positions) = (longest + drawn, longest + self.tokens);
         Room::for_sizes::<B>(portions, (largest, most), positions, budget, vocab)
     }
 

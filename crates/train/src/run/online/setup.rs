@@ -15,7 +15,7 @@ use crate::run::start::Start;
 use crate::run::visits::Visits;
 use duel_backend::{Backend, Element};
 use duel_data::Prompt;
-use duel_judge::Judge;
+use duel_judge::{Judge, Says};
 use duel_model::Config as ModelConfig;
 use duel_model::decode::{self, Sampling};
 use duel_rollout::Sampler;
@@ -30,6 +30,14 @@ use std::path::Path;
 /// With a method that learns from the rows of its dataset: [`train`](crate::train) is for those.
 pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -> Result<Outcome, Error> {
     assert!(config.method.is_online(), "this method has no use for a judge");
+    let contests = matches!(config.method, Method::Xpo | Method::NashMd);
+    if judge.says() == Says::Preferences && config.num_generations == 1 && !contests {
+        return Err(Error::new(format!(
+            "the judge ({}) compares samples, and `num_generations = 1` gives it none to compare; give at least 2, or a \
+             judge that scores",
+            judge.describe()
+        )));
+    }
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (start.config.clone(), start.folder.config().clone());
     let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
@@ -116,8 +124,8 @@ fn planned<B: Backend>(
     let room = |sizes: Sizes, prompts: &[Prompt], batch| {
         sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
     };
-    let learning = room(Sizes::of(config).of_step(config), prompts, visits.batch);
-    let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, visits.batch);
+    let learning = room(Sizes::of(config).of_step(config), prompts, (visits.batch, config.replay));
+    let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
     let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
     let kept = beside.reference && config.follows().is_some();

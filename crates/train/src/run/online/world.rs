@@ -8,7 +8,7 @@ use crate::run::steps::Run;
 use crate::signal;
 use duel_backend::{Backend, Real, Weight};
 use duel_data::{Prompt, Tokenizer};
-use duel_judge::{Judge, Normalization, Opinion, Verdict, verdicts};
+use duel_judge::{Judge, Normalization, Opinion, Says, Verdict, verdicts};
 use duel_model::decode::Mixture;
 use duel_model::{Frozen, Model, Weights};
 use duel_random::at;
@@ -243,7 +243,10 @@ impl<B: Backend> World<'_, B> {
             let said = run.engine.survey(&run.weights, self.reference.as_ref(), None, &ds, &groups)?;
             report::said(&mut metrics, &said);
         }
-        let named = metrics.values().into_iter().filter(|(name, _)| name != "loss");
+        // One sample alone is nothing to a judge that compares.
+        let compares = self.judge.says() == Says::Preferences;
+        let said = |name: &str| name != "loss" && !(compares && name == "reward");
+        let named = metrics.values().into_iter().filter(|(name, _)| said(name));
         Ok(named.map(|(name, value)| (format!("eval_{name}"), value)).collect())
     }
 
