@@ -7,8 +7,9 @@ use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
-use duel_train::config::{Config, Device, Method, Options};
+use duel_train::config::{Config, Device, Method, Options, Resume};
 use duel_train::{Error, Outcome, signal, train, train_online};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,12 +42,28 @@ impl Job for Training<'_> {
         let mut settings = self.0.judging.clone();
         if name.starts_with("http") {
             // What was asked once is not asked again, however the run ends.
-            let answers = self.0.output_dir.join("judge-answers.jsonl");
-            settings = settings.or("judge_cache", answers.display().to_string());
+            settings = settings.or("judge_cache", answers(self.0)?.display().to_string());
         }
         let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
         train_online(b, self.0, &mut *judge)
     }
+}
+
+/// The file of an endpoint's answers, in the folder of the run. A run that goes on in another folder takes along those
+/// that it goes on with.
+fn answers(config: &Config) -> Result<PathBuf, Error> {
+    const NAME: &str = "judge-answers.jsonl";
+    let own = config.output_dir.join(NAME);
+    let before = match &config.resume_from_checkpoint {
+        Resume::Path(checkpoint) => checkpoint.parent().map(|folder| folder.join(NAME)),
+        Resume::Off | Resume::Newest => None,
+    };
+    if let Some(before) = before.filter(|before| before.exists() && !own.exists()) {
+        let failed =
+            |e| Error::new(format!("{}: cannot be copied to {}: {e}", before.display(), own.display()));
+        fs::create_dir_all(&config.output_dir).and_then(|()| fs::copy(&before, &own)).map_err(failed)?;
+    }
+    Ok(own)
 }
 
 /// Whether nothing is said but how to learn and where to work.
