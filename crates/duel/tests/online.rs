@@ -347,6 +347,8 @@ fn prompts_and_samples_that_teach_nothing_are_refused() {
     );
     let one = run(Method::Rloo).set("num-generations", 1);
     refused(&one, &["`num_generations = 1` is too few for `method = rloo`", "at least 2"]);
+    let wild = run(Method::Ppo).set("target-kl", 1).set("kl-horizon", 3);
+    refused(&wild, &["`kl_horizon = 3` is less than the 4 samples of a step"]);
     let penalty = run(Method::Sppo).set("missing-eos-penalty", 1);
     refused(&penalty, &["`missing_eos_penalty` has no effect with `method = nash_md` or `sppo`"]);
     let scaled = run(Method::Xpo).set("normalize-rewards", true);
@@ -405,26 +407,28 @@ fn steps_that_teach_nothing_change_nothing() {
     refused(&scaled, &["rewards cannot be normalised: the deviation of these 264 is 0"]);
 }
 
+/// The first line of a program that judges.
+const GREETING: &str =
+    r#"read hello; echo '{"protocol": "duel-judge", "version": 1, "tasks": ["score"], "name": "n"}'"#;
+/// Gives the number of the question in `line` to `id`.
+const ID: &str = r#"id=${line#*\"id\":}; id=${id%%,*}"#;
+
 #[test]
 fn a_judge_that_fails_is_one_error() {
     let temp = temp("online-judges");
-    let greeting =
-        r#"read hello; echo '{"protocol": "duel-judge", "version": 1, "tasks": ["score"], "name": "n"}'"#;
     let answers = |scores: &str| {
-        format!(
-            "{greeting}\nwhile read line; do id=${{line#*\\\"id\\\":}}; id=${{id%%,*}}; echo \"{{\\\"id\\\": $id, \
-             \\\"scores\\\": {scores}}}\"; done"
-        )
+        let answer = format!(r#"{{\"id\": $id, \"scores\": {scores}}}"#);
+        format!("{GREETING}\nwhile read line; do {ID}; echo \"{answer}\"; done")
     };
     for (name, script, part) in [
         ("nan", answers("[NaN, 1]"), "no JSON, which has no NaN"),
         ("short", answers("[1]"), "which has 1 `scores` for 2 responses"),
         (
             "dead",
-            format!("{greeting}; read line; echo no memory >&2; exit 3"),
+            format!("{GREETING}; read line; echo no memory >&2; exit 3"),
             "its standard error ends: no memory",
         ),
-        ("hangs", format!("{greeting}; read line; sleep 600"), "was waited for 1 s for an answer"),
+        ("hangs", format!("{GREETING}; read line; sleep 600"), "was waited for 1 s for an answer"),
     ] {
         let path = temp.path(&format!("{name}.sh"));
         std::fs::write(&path, script).unwrap();
@@ -434,6 +438,31 @@ fn a_judge_that_fails_is_one_error() {
         refused(&run, &["the judge `sh ", part]);
         assert!(!run.out().join("model.safetensors").exists(), "{name}");
     }
+}
+
+/// What was trained before a judge left is saved, and goes on when the judge is back.
+#[test]
+fn a_judge_that_leaves_costs_no_training() {
+    let temp = temp("online-leaves");
+    // A question has the samples of a prompt: the 14th is in the fourth step.
+    let leaves = format!("n=$((n+1)); [ $n = 14 ] && [ -e '{}' ] && exit 3", temp.path("tired").display());
+    // By the length of the texts, whatever the number of the question.
+    let answer = r#"{\"id\": $id, \"scores\": [$((${#line} - ${#id})), 200]}"#;
+    let script = format!("{GREETING}\nn=0\nwhile read line; do {ID}; {leaves}\necho \"{answer}\"; done");
+    std::fs::write(temp.path("judge.sh"), script).unwrap();
+    let run = |out: &str| {
+        run(&temp, out, Method::Rloo)
+            .set("judge", format!("program:sh {}", temp.path("judge.sh").display()))
+            .set("judge-timeout", 20)
+            .set("judge-concurrency", 1)
+    };
+    let (whole, left) = (run("whole"), run("left"));
+    whole.ok();
+    std::fs::write(temp.path("tired"), "").unwrap();
+    refused(&left, &["it ended (exit status: 3)", "left/checkpoint-3 is saved"]);
+    std::fs::remove_file(temp.path("tired")).unwrap();
+    left.clone().resume().ok();
+    assert_same(&whole, &left, RESULT);
 }
 
 #[test]

@@ -2,18 +2,27 @@ use std::fmt;
 
 /// Something the user must put right: one sentence saying what is wrong, where, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    message: String,
+    /// Whether it is a judge's: what was trained before is as it was.
+    of_judge: bool,
+}
 
 impl Error {
     /// An error with this message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Error { message: message.into(), of_judge: false }
+    }
+
+    /// Whether it is of a judge, and not of what is trained.
+    pub fn is_of_judge(&self) -> bool {
+        self.of_judge
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -28,10 +37,16 @@ macro_rules! from {
         }
     )*};
 }
-from!(duel_backend::Error, duel_data::Error, duel_judge::Error, duel_model::Error, duel_rollout::Error);
+from!(duel_backend::Error, duel_data::Error, duel_model::Error, duel_rollout::Error);
+
+impl From<duel_judge::Error> for Error {
+    fn from(e: duel_judge::Error) -> Self {
+        Error { message: e.to_string(), of_judge: true }
+    }
+}
 
 impl From<Error> for duel_judge::Error {
     fn from(e: Error) -> Self {
-        duel_judge::Error::Failed(e.0)
+        duel_judge::Error::Failed(e.message)
     }
 }

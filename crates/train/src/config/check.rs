@@ -125,6 +125,13 @@ impl Config {
                 "`temperature = 0` draws the same sample again and again, and `method = {method}` compares different ones"
             ));
         }
+        let samples = self.batch_size() * n;
+        if self.target_kl.is_some() && self.kl_horizon < samples as f64 {
+            return wrong(format!(
+                "`kl_horizon = {}` is less than the {samples} samples of a step: kl_coef would overshoot its target; raise it",
+                self.kl_horizon
+            ));
+        }
         if !self.batch_size().is_multiple_of(self.num_mini_batches) {
             return wrong(format!(
                 "`num_mini_batches = {}` does not divide the {} prompts of a step",

@@ -127,10 +127,6 @@ impl<B: Backend> Learner<B> for Offline<B> {
         results.insert("reference_runtime".into(), json!(self.train.reference_runtime()));
     }
 
-    fn asks_others(&self) -> bool {
-        false
-    }
-
     fn counted(&self) -> &'static str {
         "pairs"
     }

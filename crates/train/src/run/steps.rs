@@ -45,9 +45,6 @@ pub trait Learner<B: Backend> {
     /// Adds what it has to say of its speed.
     fn results(&self, results: &mut Map<String, Value>);
 
-    /// Whether a step can fail for what others do, before anything changes.
-    fn asks_others(&self) -> bool;
-
     /// What the pace is said in.
     fn counted(&self) -> &'static str;
 
@@ -103,12 +100,10 @@ impl<B: Backend> Run<'_, B> {
         while self.state.step < total {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
-            let before = (self.state.updates, self.state.online.replay.len());
             let done = match signal::interrupted() {
                 true => None,
                 false => match learner.step(&mut self, &batch) {
-                    // A judge that dies takes nothing with it.
-                    Err(e) if learner.asks_others() && self.is_at(before) => {
+                    Err(e) if e.is_of_judge() && self.state.step > first => {
                         return Err(self.kept(e, &learner));
                     }
                     done => done?,
@@ -136,12 +131,7 @@ impl<B: Backend> Run<'_, B> {
             if learner.evaluates() && (due(step, self.plan.eval_steps) || step == total) {
                 last = match self.evaluate(&mut learner, &mut progress) {
                     Ok(last) => last,
-                    // What was trained is not lost with what could not be evaluated.
-                    Err(e) if self.saved == Some(step) || self.save(&learner).is_ok() => {
-                        let saved = self.output.checkpoints.folder(step);
-                        return Err(Error::new(format!("{e}; {} is saved", saved.display())));
-                    }
-                    Err(e) => return Err(e),
+                    Err(e) => return Err(self.kept(e, &learner)),
                 };
             }
             if self.plan.save_steps.is_some_and(|every| due(step, every)) {
@@ -158,21 +148,6 @@ impl<B: Backend> Run<'_, B> {
         }
         self.output.finish(self.engine.b, &self.engine.model, &self.weights, &self.stops, &results)?;
         Ok(Outcome::Done { last, seconds })
-    }
-
-    /// Whether nothing was learned or kept since there were so many updates and pairs.
-    fn is_at(&self, (updates, pairs): (u64, usize)) -> bool {
-        self.state.updates == updates && self.state.online.replay.len() <= pairs
-    }
-
-    /// The error of a step that changed nothing, with where the steps before it are saved.
-    fn kept(&mut self, e: Error, learner: &impl Learner<B>) -> Error {
-        let step = self.state.step;
-        if step == 0 || self.saved != Some(step) && self.save(learner).is_err() {
-            return e;
-        }
-        let saved = self.output.checkpoints.folder(step);
-        Error::new(format!("{e}; {} is saved, and --resume-from-checkpoint goes on from it", saved.display()))
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the
@@ -332,6 +307,14 @@ impl<B: Backend> Run<'_, B> {
         self.output.checkpoints.save(self.engine.b, &content)?;
         self.saved = Some(self.state.step);
         Ok(())
+    }
+
+    /// The error `e` with what was trained saved: it is not lost with what could not be judged or evaluated.
+    fn kept(mut self, e: Error, learner: &impl Learner<B>) -> Error {
+        if self.saved != Some(self.state.step) && self.save(learner).is_err() {
+            return e;
+        }
+        Error::new(format!("{e}; {} is saved", self.output.checkpoints.folder(self.state.step).display()))
     }
 
     fn interrupted(mut self, learner: &impl Learner<B>) -> Result<Outcome, Error> {

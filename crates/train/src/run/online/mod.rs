@@ -1,5 +1,6 @@
 //! Learning from what the policy draws in each step, as a judge says.
 
+mod learner;
 mod lesson;
 mod pairs;
 mod policy;

@@ -1,30 +1,25 @@
 //! Pairs that a judge makes of samples, learned as pairs of a file are.
 
-use super::report;
-use super::world::{Judged, World};
+use super::world::{Judged, Reference};
 use crate::Error;
 use crate::config::{Config, Method};
 use crate::engine::Tokens;
 use crate::objective::{Metrics, Objective, Scored};
 use crate::replay::{Past, Response, weights};
-use crate::report::progress::Progress;
-use crate::run::steps::{Learner, Run, Step};
-use duel_backend::{Backend, Real};
+use crate::run::steps::Run;
+use duel_backend::Backend;
 use duel_data::{Builder, Dataset, Labels, Options, Task, Truncation, Whole};
 use duel_judge::{Opinion, win_rates};
 use duel_loss::ResponseStats;
-use duel_model::Model;
-use duel_rollout::groups;
-use serde_json::{Map, Value};
 
 /// What learns from pairs of samples.
-pub struct Pairs<'j, B: Backend> {
+pub struct Pairs<'c, B: Backend> {
     /// How.
-    pub config: Config,
+    pub config: &'c Config,
     /// What is learned of a pair.
-    pub objective: Objective,
-    /// What it draws from, and who judges.
-    pub world: World<'j, B>,
+    pub objective: &'c Objective,
+    /// What the policy is held to.
+    pub reference: Option<&'c Reference<B>>,
 }
 
 /// A pair that is learned in a step.
@@ -82,9 +77,46 @@ fn rates(judged: &Judged<'_>) -> Vec<Option<f64>> {
 }
 
 impl<B: Backend> Pairs<'_, B> {
+    /// Learns from the samples of a step, of which `said` tells. Returns the norm of the gradient.
+    ///
+    /// # Errors
+    /// The device failed, or a gradient is no number.
+    pub fn learn(
+        &self,
+        run: &mut Run<'_, B>,
+        judged: &[Judged<'_>],
+        mut said: &[Tokens],
+        metrics: &mut Metrics,
+    ) -> Result<f64, Error> {
+        let mut pairs = Vec::new();
+        for judged in judged {
+            let (own, others) = said.split_at(judged.rollout.samples.len());
+            said = others;
+            let pair = self.pair(judged, own, run);
+            metrics.mean("tied", f64::from(pair.is_none()));
+            pairs.extend(pair);
+        }
+        let fresh = pairs.len();
+        if self.config.replay > 0 {
+            let old = self.replayed(run, metrics)?;
+            run.state.online.replay.keep(pairs.iter().map(|pair| pair.past.clone()));
+            pairs.extend(old);
+        }
+        if pairs.is_empty() {
+            eprintln!(
+                "warning: step {}: the judge told no two samples of a prompt apart; nothing was learned",
+                run.state.step + 1
+            );
+            return Ok(0.0);
+        }
+        let ds = dataset(pairs.iter().map(|pair| &pair.past))?;
+        self.gradients(run, &ds, &pairs, fresh, metrics)?;
+        run.update(metrics.loss, || pairs.iter().map(|pair| pair.past.row).collect())
+    }
+
     /// The pair of a group of samples, of which `said` tells; `None` where no two differ.
     fn pair(&self, judged: &Judged<'_>, said: &[Tokens], run: &Run<'_, B>) -> Option<Pair> {
-        let c = &self.config;
+        let c = self.config;
         let Judged { rollout, scores, .. } = judged;
         let soft = c.method == Method::Sppo;
         let worth = if soft { rates(judged) } else { scores.clone() };
@@ -126,7 +158,7 @@ impl<B: Backend> Pairs<'_, B> {
 
     /// Pairs of earlier steps, each with what the reference says of it and how much it counts now.
     fn replayed(&self, run: &mut Run<'_, B>, metrics: &mut Metrics) -> Result<Vec<Pair>, Error> {
-        let c = &self.config;
+        let c = self.config;
         let step = run.state.step;
         let drawn = run.state.online.replay.draw(c.replay, step, c.replay_max_age, c.seed);
         if drawn.is_empty() {
@@ -135,7 +167,7 @@ impl<B: Backend> Pairs<'_, B> {
         let ds = dataset(drawn.iter())?;
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let now = run.engine.score(&run.weights, &ds, &all, |_| true)?;
-        let reference = match &self.world.reference {
+        let reference = match self.reference {
             Some(reference) => run.engine.score(reference, &ds, &all, |_| true)?,
             None => Vec::new(),
         };
@@ -174,7 +206,7 @@ impl<B: Backend> Pairs<'_, B> {
         fresh: usize,
         metrics: &mut Metrics,
     ) -> Result<(), Error> {
-        let c = &self.config;
+        let c = self.config;
         run.clear();
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let totals = self.objective.totals(ds, &all);
@@ -202,84 +234,5 @@ impl<B: Backend> Pairs<'_, B> {
         run.engine.accumulate(&run.weights, &mut run.grads, ds, &all, of_group)?;
         self.objective.conclude(totals, metrics);
         Ok(())
-    }
-}
-
-impl<B: Backend> Learner<B> for Pairs<'_, B> {
-    fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error> {
-        let prompts = self.world.prompts.clone();
-        let drawn = match self.config.method {
-            Method::Xpo => self.world.contest(run, &prompts, batch)?,
-            _ => self.world.judged(run, &prompts, batch)?,
-        };
-        let Some(judged) = drawn else { return Ok(None) };
-        let samples = groups(judged.iter().map(|j| &j.rollout))?;
-        let all: Vec<u32> = (0..samples.len() as u32).collect();
-        let said = run.engine.survey(&run.weights, self.world.reference.as_ref(), None, &samples, &all)?;
-        let mut metrics = Metrics::default();
-        report::judged(&mut metrics, &judged);
-        // What the policy is compared with says nothing of it.
-        let own = if self.config.method == Method::Xpo { 2 } else { 1 };
-        report::said(&mut metrics, said.iter().step_by(own));
-        let mut rest = &said[..];
-        let mut pairs = Vec::new();
-        for judged in &judged {
-            let (own, others) = rest.split_at(judged.rollout.samples.len());
-            rest = others;
-            let pair = self.pair(judged, own, run);
-            metrics.mean("tied", f64::from(pair.is_none()));
-            pairs.extend(pair);
-        }
-        let fresh = pairs.len();
-        if self.config.replay > 0 {
-            let old = self.replayed(run, &mut metrics)?;
-            let new = pairs.iter().map(|pair| pair.past.clone());
-            run.state.online.replay.keep(new.collect::<Vec<_>>());
-            pairs.extend(old);
-        }
-        let norm = if pairs.is_empty() {
-            eprintln!(
-                "warning: step {}: the judge told no two samples of a prompt apart; nothing was learned",
-                run.state.step + 1
-            );
-            0.0
-        } else {
-            let ds = dataset(pairs.iter().map(|pair| &pair.past))?;
-            self.gradients(run, &ds, &pairs, fresh, &mut metrics)?;
-            run.update(metrics.loss, || pairs.iter().map(|pair| pair.past.row).collect())?
-        };
-        self.world.follow(run)?;
-        let of_group =
-            |g: duel_data::Group<'_>| g.responses().map(|r| (g.prompt.len() + r.len()) as u64).sum::<u64>();
-        let tokens = samples.groups().map(of_group).sum();
-        Ok(Some(Step { metrics, norm, tokens, counted: said.len() as u64 }))
-    }
-
-    fn evaluates(&self) -> bool {
-        !self.world.eval.is_empty()
-    }
-
-    fn evaluate(&mut self, run: &mut Run<'_, B>, _: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
-        self.world.evaluate(run)
-    }
-
-    fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>> {
-        self.world.reference.as_ref().and_then(|reference| reference.moved(step))
-    }
-
-    fn results(&self, results: &mut Map<String, Value>) {
-        self.world.results(results);
-    }
-
-    fn asks_others(&self) -> bool {
-        true
-    }
-
-    fn counted(&self) -> &'static str {
-        "samples"
-    }
-
-    fn shown(&self) -> &'static [&'static str] {
-        &["loss", "grad_norm", "reward", "kl", "sequence_kl", "rewards/accuracies", "rewards/margins"]
     }
 }

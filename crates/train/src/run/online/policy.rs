@@ -2,35 +2,70 @@
 
 use super::lesson::{Lesson, Loss};
 use super::report;
-use super::world::{Judged, World};
+use super::world::Judged;
 use crate::Error;
 use crate::checkpoint::Online;
 use crate::config::{Config, KlEstimator, Method, ScaleRewards};
 use crate::engine::Tokens;
 use crate::objective::Metrics;
-use crate::report::progress::Progress;
-use crate::run::steps::{Learner, Run, Step};
-use duel_backend::{Backend, Real};
+use crate::run::steps::Run;
+use duel_backend::Backend;
 use duel_data::{Dataset, order};
 use duel_loss::Row;
 use duel_loss::policy::{Controller, Estimator, Scale, generalised, leave_one_out, relative, whiten};
-use duel_model::Model;
 use duel_random::at;
-use duel_rollout::groups;
-use serde_json::{Map, Value};
 
 /// What learns from samples token by token.
-pub struct Policy<'j, B: Backend> {
+pub struct Policy<'c> {
     /// How.
-    pub config: Config,
-    /// What it draws from, and who judges.
-    pub world: World<'j, B>,
+    pub config: &'c Config,
 }
 
-impl<B: Backend> Policy<'_, B> {
+impl Policy<'_> {
+    /// Learns from the samples of a step, of which `said` tells. Returns the norm of the last gradient.
+    ///
+    /// # Errors
+    /// The device failed, or a gradient is no number.
+    pub fn learn<B: Backend>(
+        &self,
+        run: &mut Run<'_, B>,
+        ds: &Dataset,
+        judged: &[Judged<'_>],
+        said: Vec<Tokens>,
+        metrics: &mut Metrics,
+    ) -> Result<f64, Error> {
+        let mut online = run.state.online.clone();
+        let lessons = self.lessons(judged, said, &mut online);
+        if self.config.method == Method::Ppo {
+            let kl_coef = online.kl_coef.unwrap_or(self.config.kl_coef);
+            let samples =
+                judged.iter().flat_map(|j| &j.rollout.samples).zip(judged.iter().flat_map(|j| &j.scores));
+            let of_sample =
+                samples.zip(&lessons).map(|((sample, score), lesson)| (sample, *score, &lesson.said));
+            let kl = report::episodes(metrics, of_sample, kl_coef);
+            if let Some(target) = self.config.target_kl {
+                let mut controller = Controller { beta: kl_coef, target, horizon: self.config.kl_horizon };
+                controller.observe(kl, lessons.len());
+                online.kl_coef = Some(controller.beta);
+            }
+        }
+        let norm = match lessons.iter().any(|lesson| lesson.counts) {
+            true => self.update(run, ds, &lessons, metrics)?,
+            false => {
+                eprintln!(
+                    "warning: step {}: the judge said nothing of any sample that counts; nothing was learned",
+                    run.state.step + 1
+                );
+                0.0
+            }
+        };
+        run.state.online = online;
+        Ok(norm)
+    }
+
     /// How often the samples of a step are learned, and in how many updates each time.
     fn rounds(&self) -> (usize, usize) {
-        let c = &self.config;
+        let c = self.config;
         match c.method {
             Method::Ppo => (c.num_ppo_epochs, c.num_mini_batches),
             _ => (c.num_iterations, 1),
@@ -39,7 +74,7 @@ impl<B: Backend> Policy<'_, B> {
 
     /// What each sample earned, beyond what was to be expected.
     fn lessons(&self, judged: &[Judged<'_>], said: Vec<Tokens>, online: &mut Online) -> Vec<Lesson> {
-        let c = &self.config;
+        let c = self.config;
         let mut said = said.into_iter();
         let mut lessons = Vec::new();
         let mut rewards = Vec::new();
@@ -107,7 +142,7 @@ impl<B: Backend> Policy<'_, B> {
 
     /// Of PPO: turns what tokens earned into advantages over what was expected.
     fn expect(&self, lessons: &mut [Lesson]) {
-        let c = &self.config;
+        let c = self.config;
         let white = |lessons: &mut [Lesson], keep_mean: bool| {
             let counting = || lessons.iter().filter(|lesson| lesson.counts);
             let mut all: Vec<f64> = counting().flat_map(|lesson| lesson.advantages.iter().copied()).collect();
@@ -128,7 +163,7 @@ impl<B: Backend> Policy<'_, B> {
     }
 
     /// The gradients of the samples of the prompts `mini`, and their loss.
-    fn gradients(
+    fn gradients<B: Backend>(
         &self,
         run: &mut Run<'_, B>,
         ds: &Dataset,
@@ -137,7 +172,7 @@ impl<B: Backend> Policy<'_, B> {
         metrics: &mut Metrics,
     ) -> Result<f64, Error> {
         run.clear();
-        let mut loss = Loss::new(&self.config, lessons, ds.len(), mini);
+        let mut loss = Loss::new(self.config, lessons, ds.len(), mini);
         let critic = run.critic.as_mut().map(|critic| (&critic.weight, &mut critic.gradient));
         let of_group = |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
             loss.add(group, (rows, values), (coefs, slopes), metrics);
@@ -151,7 +186,7 @@ impl<B: Backend> Policy<'_, B> {
     }
 
     /// Learns the lessons of a step; its loss is the mean over its updates. With the norm of the last gradient.
-    fn learn(
+    fn update<B: Backend>(
         &self,
         run: &mut Run<'_, B>,
         ds: &Dataset,
@@ -171,90 +206,5 @@ impl<B: Backend> Policy<'_, B> {
         }
         metrics.loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         Ok(norm)
-    }
-}
-
-/// Of contests what the policy's samples are worth: the probability that each is better than the other.
-fn wins(mut contests: Vec<Judged<'_>>) -> Vec<Judged<'_>> {
-    for judged in &mut contests {
-        judged.scores = vec![judged.verdict.wins(0, 1, false).said()];
-        judged.rollout.samples.truncate(1);
-    }
-    contests
-}
-
-impl<B: Backend> Learner<B> for Policy<'_, B> {
-    fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error> {
-        let prompts = self.world.prompts.clone();
-        let drawn = match self.config.method {
-            Method::NashMd => self.world.contest(run, &prompts, batch)?.map(wins),
-            _ => self.world.judged(run, &prompts, batch)?,
-        };
-        let Some(judged) = drawn else { return Ok(None) };
-        let ds = groups(judged.iter().map(|j| &j.rollout))?;
-        let all: Vec<u32> = (0..ds.len() as u32).collect();
-        let critic = run.critic.as_ref().map(|critic| &critic.weight);
-        let said = run.engine.survey(&run.weights, self.world.reference.as_ref(), critic, &ds, &all)?;
-        let mut metrics = Metrics::default();
-        report::judged(&mut metrics, &judged);
-        report::said(&mut metrics, &said);
-        let mut online = run.state.online.clone();
-        let lessons = self.lessons(&judged, said, &mut online);
-        if self.config.method == Method::Ppo {
-            let kl_coef = online.kl_coef.unwrap_or(self.config.kl_coef);
-            let samples =
-                judged.iter().flat_map(|j| &j.rollout.samples).zip(judged.iter().flat_map(|j| &j.scores));
-            let of_sample =
-                samples.zip(&lessons).map(|((sample, score), lesson)| (sample, *score, &lesson.said));
-            let kl = report::episodes(&mut metrics, of_sample, kl_coef);
-            if let Some(target) = self.config.target_kl {
-                let mut controller = Controller { beta: kl_coef, target, horizon: self.config.kl_horizon };
-                controller.observe(kl, lessons.len());
-                online.kl_coef = Some(controller.beta);
-            }
-        }
-        let norm = match lessons.iter().any(|lesson| lesson.counts) {
-            true => self.learn(run, &ds, &lessons, &mut metrics)?,
-            false => {
-                eprintln!(
-                    "warning: step {}: the judge said nothing of any sample that counts; nothing was learned",
-                    run.state.step + 1
-                );
-                0.0
-            }
-        };
-        run.state.online = online;
-        self.world.follow(run)?;
-        let tokens =
-            |g: duel_data::Group<'_>| g.responses().map(|r| (g.prompt.len() + r.len()) as u64).sum::<u64>();
-        Ok(Some(Step { metrics, norm, tokens: ds.groups().map(tokens).sum(), counted: lessons.len() as u64 }))
-    }
-
-    fn evaluates(&self) -> bool {
-        !self.world.eval.is_empty()
-    }
-
-    fn evaluate(&mut self, run: &mut Run<'_, B>, _: &mut Progress) -> Result<Vec<(String, f64)>, Error> {
-        self.world.evaluate(run)
-    }
-
-    fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>> {
-        self.world.reference.as_ref().and_then(|reference| reference.moved(step))
-    }
-
-    fn results(&self, results: &mut Map<String, Value>) {
-        self.world.results(results);
-    }
-
-    fn asks_others(&self) -> bool {
-        true
-    }
-
-    fn counted(&self) -> &'static str {
-        "samples"
-    }
-
-    fn shown(&self) -> &'static [&'static str] {
-        &["loss", "grad_norm", "reward", "kl", "sequence_kl"]
     }
 }

@@ -6,9 +6,10 @@ use crate::objective::Metrics;
 use duel_loss::policy::{Estimator, Said};
 use duel_rollout::Sample;
 
-/// Of the samples of a step and what they are worth.
-pub fn judged(metrics: &mut Metrics, all: &[Judged<'_>]) {
+/// Of the samples of a step and what they are worth: of the first `own` of each prompt.
+pub fn judged(metrics: &mut Metrics, all: &[Judged<'_>], own: usize) {
     for Judged { rollout, scores, .. } in all {
+        let (samples, scores) = (&rollout.samples[..own], &scores[..own]);
         let said: Vec<f64> = scores.iter().flatten().copied().collect();
         said.iter().for_each(|score| metrics.mean("reward", *score));
         scores.iter().for_each(|score| metrics.mean("unjudged", f64::from(score.is_none())));
@@ -17,7 +18,7 @@ pub fn judged(metrics: &mut Metrics, all: &[Judged<'_>]) {
             metrics.mean("reward_std", deviation);
             metrics.mean("frac_reward_zero_std", f64::from(deviation == 0.0));
         }
-        rollout.samples.iter().for_each(|sample| length(metrics, sample));
+        samples.iter().for_each(|sample| length(metrics, sample));
     }
 }
 

@@ -1,7 +1,6 @@
 //! From a configuration and a judge to the first step.
 
-use super::pairs::Pairs;
-use super::policy::Policy;
+use super::learner::Online;
 use super::prompts::{self, Sizes};
 use super::world::{Reference, Spent, World};
 use crate::Error;
@@ -84,10 +83,7 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         normalize: config.normalize_rewards,
         spent: Spent::default(),
     };
-    match config.method.draws_pairs() {
-        true => run.go(Pairs { objective: Objective::of(&config), config, world }),
-        false => run.go(Policy { config, world }),
-    }
+    run.go(Online { objective: Objective::of(&config), config, world })
 }
 
 /// Whether the policy is held to a reference at all.

@@ -237,7 +237,7 @@ impl<B: Backend> World<'_, B> {
                 return Ok(Vec::new());
             };
             let Some(judged) = self.judge(drawn, run.state.online.scale)? else { return Ok(Vec::new()) };
-            report::judged(&mut metrics, &judged);
+            report::judged(&mut metrics, &judged, 1);
             let ds = groups(judged.iter().map(|j| &j.rollout))?;
             let groups: Vec<u32> = (0..ds.len() as u32).collect();
             let said = run.engine.survey(&run.weights, self.reference.as_ref(), None, &ds, &groups)?;
