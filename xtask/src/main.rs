@@ -14,6 +14,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   generate [...]  duel generate
   sample [...]    duel sample
   label [...]     duel label: judges responses
+  table [...]     duel table: the methods side by side on the built-in experiment's data
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -129,7 +130,7 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -88,8 +88,8 @@ impl Asked {
         }
     }
 
-    /// What a template writes after the token that ends a turn (ChatML: a line's end), which a model that was trained on
-    /// turns has read before it says what they are worth.
+    /// What a template writes after the token that ends a turn (ChatML: a line's end), which a model that was trained
+    /// on turns has read before it says what they are worth.
     fn after(&self, response: &Drawn<'_>, opening: &[u32], tok: &Tokenizer) -> Result<Vec<u32>, String> {
         let (Asked::Chat(..), Some(stop)) = (self, response.tokens.last()) else { return Ok(Vec::new()) };
         let whole = self.whole(response.text, tok)?;

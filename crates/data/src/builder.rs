@@ -77,8 +77,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a prompt and responses of which nothing is known, for a model that says what they are worth: one or more, all
-    /// of which are kept. They are cut as the options' task says, which for a reward leaves every response its end.
+    /// Adds a prompt and responses of which nothing is known, for a model that says what they are worth: one or more,
+    /// all of which are kept. They are cut as the options' task says, which for a reward leaves every response its end.
     ///
     /// # Errors
     /// When a response is empty.

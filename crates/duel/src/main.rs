@@ -9,6 +9,7 @@ mod judges;
 mod label;
 mod losses;
 mod sample;
+mod table;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -18,9 +19,11 @@ use generate::Generate;
 use label::Label;
 use sample::Sample;
 use std::process::ExitCode;
+use table::Table;
 use train::Train;
 
-/// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models.
+/// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models, and what learns from
+/// its own samples: PPO, RLOO, GRPO, online DPO.
 #[derive(Parser)]
 #[command(name = "duel", version)]
 struct Cli {
@@ -30,7 +33,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a model; without arguments, the controlled-sentiment experiment on data made here
+    /// Train a model; without model and dataset, the controlled-sentiment experiment on data made here, by any method
     Train(Box<Train>),
     /// Put the pairs of a preference file to a policy or a reward model, without training
     Eval(Box<Eval>),
@@ -40,6 +43,8 @@ enum Command {
     Sample(Sample),
     /// Judge responses, by words, a program, a model or the truth: scores, pairs, the best of N
     Label(Box<Label>),
+    /// Run the methods side by side on data made here, and print one table
+    Table(Table),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -58,6 +63,7 @@ fn command() -> ExitCode {
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

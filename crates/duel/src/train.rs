@@ -7,8 +7,9 @@ use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
-use duel_train::config::{Config, Device, Options};
+use duel_train::config::{Config, Device, Method, Options, Resume};
 use duel_train::{Error, Outcome, signal, train, train_online};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,12 +24,12 @@ pub struct Train {
     judging: JudgeSettings,
 }
 
-struct Experiment;
+struct Experiment(Method);
 
 impl Job for Experiment {
-    type Output = Finding;
-    fn run<B: Backend>(self, b: &B) -> Result<Finding, Error> {
-        sentiment::run(b, Path::new("runs/sentiment"), 42)
+    type Output = Option<Finding>;
+    fn run<B: Backend>(self, b: &B) -> Result<Option<Finding>, Error> {
+        sentiment::run(b, Path::new("runs/sentiment"), 42, self.0)
     }
 }
 
@@ -41,17 +42,34 @@ impl Job for Training<'_> {
         let mut settings = self.0.judging.clone();
         if name.starts_with("http") {
             // What was asked once is not asked again, however the run ends.
-            let answers = self.0.output_dir.join("judge-answers.jsonl");
-            settings = settings.or("judge_cache", answers.display().to_string());
+            settings = settings.or("judge_cache", answers(self.0)?.display().to_string());
         }
         let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
         train_online(b, self.0, &mut *judge)
     }
 }
 
-/// Whether nothing is said but where to work.
+/// The file of an endpoint's answers, in the folder of the run. A run that goes on in another folder takes along those
+/// that it goes on with.
+fn answers(config: &Config) -> Result<PathBuf, Error> {
+    const NAME: &str = "judge-answers.jsonl";
+    let own = config.output_dir.join(NAME);
+    let before = match &config.resume_from_checkpoint {
+        Resume::Path(checkpoint) => checkpoint.parent().map(|folder| folder.join(NAME)),
+        Resume::Off | Resume::Newest => None,
+    };
+    if let Some(before) = before.filter(|before| before.exists() && !own.exists()) {
+        let failed =
+            |e| Error::new(format!("{}: cannot be copied to {}: {e}", before.display(), own.display()));
+        fs::create_dir_all(&config.output_dir).and_then(|()| fs::copy(&before, &own)).map_err(failed)?;
+    }
+    Ok(own)
+}
+
+/// Whether nothing is said but how to learn and where to work.
 fn is_experiment(options: &Options) -> bool {
     let machine = Options {
+        method: options.method,
         device: options.device,
         bf16: options.bf16.clone(),
         threads: options.threads,
@@ -66,10 +84,10 @@ impl Train {
         signal::listen();
         let options = Options { judging: self.judging.0, ..self.options.0 };
         if self.config.is_none() && is_experiment(&options) {
-            let Options { device, bf16, threads, .. } = options;
+            let Options { method, device, bf16, threads, .. } = options;
             let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));
             return Chosen::of(device, bf16, threads.unwrap_or(0))?
-                .run(Experiment)
+                .run(Experiment(method.unwrap_or(Method::Dpo)))
                 .map(|_| ExitCode::SUCCESS);
         }
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();

@@ -372,6 +372,27 @@ fn a_reward_model_that_was_trained_judges() {
     assert!(said.contains("1 responses whose tokens are another tokenizer's encoded again"), "{said}");
 }
 
+/// A reward model that has learned who is better says so of rows that it has not seen.
+#[test]
+fn a_reward_model_judges_as_it_learned() {
+    let temp = Temp::with_model("label-learned");
+    let mut rng = fastrand::Rng::with_seed(5);
+    let (good, bad) = (["superb", "great", "moving"], ["dreadful", "dull", "boring"]);
+    let row = |_| {
+        let said = [rng.choice(&good), rng.choice(&bad)].map(|word| format!(" was {} .", word.unwrap()));
+        json!({"prompt": format!("the {}", rng.choice(["film", "plot"]).unwrap()), "chosen": said[0], "rejected": said[1]})
+    };
+    let rows: Vec<Value> = (0..800).map(row).collect();
+    let (learned, held_out) = rows.split_at(750);
+    write_lines(&temp.path("train.jsonl"), learned);
+    write_lines(&temp.path("in.jsonl"), held_out);
+    let run = Run::new(&temp, "judge").set("method", "reward").set("max-steps", 80);
+    run.set("per-device-train-batch-size", 16).ok();
+    let judge = format!("model:{}", temp.path("judge").display());
+    let (_, said) = Labelling::new(&temp, judge).set("device", "cpu").ok();
+    assert!(said.contains("agreement with the input's order 100.0 % of 50 pairs"), "{said}");
+}
+
 /// The model has 64 positions.
 #[test]
 fn what_is_too_long_for_a_reward_model_loses_its_prompts_start() {

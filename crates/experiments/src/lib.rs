@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod grammar;
+pub mod recipe;
 pub mod sentiment;
+pub mod table;
 pub mod truth;
+pub mod world;

@@ -436,7 +436,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             self.forward(weights, ds, micro);
             let (hidden, targets) = (&self.activations.hidden, &self.targets);
             let Output::Tokens(head) = &mut self.output else { panic!("tokens of a reward model") };
-            let mut said: Vec<Compared> = match reference {
+            let said: Vec<Compared> = match reference {
                 Some(reference) => {
                     let reference = reference.view();
                     let (heads, both) = ([*view.head(), *reference.head()], [hidden, &self.of_reference]);
@@ -447,20 +447,22 @@ impl<'b, B: Backend> Engine<'b, B> {
                     rows.iter().map(|row| Compared { row: *row, ..Compared::default() }).collect()
                 }
             };
-            let mut values = match (critic, &mut self.critic) {
+            let values = match (critic, &mut self.critic) {
                 (Some(w), Some(critic)) => critic.values(self.b, w, hidden, targets.rows())?,
                 (Some(_), None) => panic!("values without a head"),
                 (None, _) => Vec::new(),
             };
+            let mut at = 0;
             for n in targets.lengths() {
-                let own: Vec<Compared> = said.drain(..n).collect();
-                let compared = reference.map_or(&[][..], |_| &own);
+                let own = &said[at..at + n];
+                let compared = reference.map_or(&[][..], |_| own);
                 all.push(Tokens {
                     rows: own.iter().map(|c| c.row).collect(),
                     reference: compared.iter().map(|c| c.reference).collect(),
                     kl: compared.iter().map(|c| c.kl).collect(),
-                    values: values.drain(..n.min(values.len())).collect(),
+                    values: values.get(at..at + n).unwrap_or_default().to_vec(),
                 });
+                at += n;
             }
         }
         Ok(all)

@@ -13,8 +13,8 @@ use duel_judge::{
 use duel_model::{Config as ModelConfig, Folder, Frozen, Keep, Model, Output};
 use std::path::{Path, PathBuf};
 
-/// Of each answer of each case, that it can be read, or why not.
-type Readable = Vec<Vec<Result<(), String>>>;
+/// Of each answer of each case: that its tokens are scored, or why not.
+type Fits = Vec<Vec<Result<(), String>>>;
 
 /// A model with a scalar head, ours or one of transformers' sequence classification with one label.
 ///
@@ -42,8 +42,8 @@ impl<'b, B: Backend> RewardModel<'b, B> {
         })
     }
 
-    /// Reads the folder `path`. Its rewards are normalised where it has a [`Normalization::FILE`]. Work ends at the next
-    /// micro-batch after `stop` says so.
+    /// Reads the folder `path`. Its rewards are normalised where it has a [`Normalization::FILE`]. Work ends at the
+    /// next micro-batch after `stop` says so.
     ///
     /// # Errors
     /// The folder is broken, or that of a language model; or the device has no room.
@@ -84,8 +84,8 @@ impl<'b, B: Backend> RewardModel<'b, B> {
         })
     }
 
-    /// The answers as tokens, a group a case; of each answer whether it is among them, or why not.
-    fn read(&mut self, cases: &[Case]) -> Result<(Builder, Readable), Error> {
+    /// The answers as tokens, a group a case.
+    fn read(&mut self, cases: &[Case]) -> Result<(Builder, Fits), Error> {
         let most = self.model.max_positions;
         // Of a prompt that is too long the start goes, of an answer nothing.
         let (task, truncation) = (Task::Reward, Truncation::KeepEnd);

@@ -1,12 +1,15 @@
 //! Text from a model, and how far it went from its reference.
 
 use crate::Error;
-use crate::engine::{Engine, Room};
+use crate::engine::{Beside, Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
 use duel_data::{Builder, Options, Task, Truncation, Whole};
 use duel_model::decode::{self, Completion, Drawn, Request, Sampling};
 use duel_model::{Config, Keep, Weights};
+
+/// What the KL of samples is measured with.
+const COMPARED: Beside = Beside { reference: true, critic: false };
 
 /// Most sequences that are decoded at a time.
 pub const SEQUENCES: usize = 64;
@@ -42,19 +45,24 @@ pub fn kl_bytes<B: Backend>(
     let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
     let positions = longest.saturating_add(max_new_tokens).min(model.max_positions);
     let rows = (requests.len().min(SEQUENCES) * positions).min(portions.tokens).max(positions);
-    Engine::<B>::bytes(model, Room::of::<B>(portions, rows, positions, model.vocab), Keep::Nothing).total()
+    let room = Room::of::<B>(portions, rows, positions, model.vocab);
+    Engine::<B>::bytes_with(model, room, Keep::Nothing, COMPARED).total()
 }
 
-/// Mean over the samples of `ln policy(y|x) - ln reference(y|x)`: an unbiased estimate of the sequence KL of the policy
-/// from the reference, in nats.
-pub fn sequence_kl<B: Backend>(
+/// The KL of the policy from the reference over each sample, in nats: of every token's prediction exactly, over the
+/// whole vocabulary, summed over the sample's own prefixes. Its mean over samples of the policy is the KL of the
+/// distributions of texts, without bias, and varies less than that of `ln policy(y|x) - ln reference(y|x)`.
+///
+/// # Errors
+/// The device failed, or a sample is empty.
+pub fn sequence_kls<B: Backend>(
     b: &B,
     model: &Config,
     policy: &impl Weights<B>,
     reference: &impl Weights<B>,
     prompts: &[Vec<u32>],
     samples: &[Completion],
-) -> Result<f64, Error> {
+) -> Result<Vec<f64>, Error> {
     let options = Options {
         task: Task::Sft,
         whole: Whole::default(),
@@ -63,13 +71,12 @@ pub fn sequence_kl<B: Backend>(
     };
     let mut builder = Builder::new(&options);
     for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
-        builder.push(i + 1, prompt, &[&sample.tokens])?;
+        builder.push_every(i + 1, prompt, &[&sample.tokens])?;
     }
     let ds = builder.finish()?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
-    let mut engine = Engine::new(b, model, Room::plan(b, &ds, SEQUENCES, 0, model.vocab), Keep::Nothing)?;
-    let policy = engine.score(policy, &ds, &indices, |_| true)?;
-    let reference = engine.score(reference, &ds, &indices, |_| true)?;
-    let total: f64 = policy.iter().zip(&reference).map(|(p, r)| p.logp - r.logp).sum();
-    Ok(total / ds.len() as f64)
+    let room = Room::plan(b, &ds, SEQUENCES, 0, model.vocab);
+    let mut engine = Engine::with(b, model, room, Keep::Nothing, COMPARED)?;
+    let said = engine.survey(policy, Some(reference), None, &ds, &indices)?;
+    Ok(said.iter().map(|tokens| tokens.kl.iter().sum()).collect())
 }

@@ -45,6 +45,15 @@ impl Config {
         of_pairs || self.method == Method::Sppo
     }
 
+    /// Whether its samples are held to a reference at all.
+    pub fn holds_samples(&self) -> bool {
+        match self.method {
+            Method::Ppo => self.kl_coef > 0.0,
+            Method::Reinforce | Method::Rloo | Method::Grpo => self.beta > 0.0,
+            method => method.is_online(),
+        }
+    }
+
     /// Which losses go with which method.
     fn check_losses(&self) -> Result<(), Error> {
         let own = |name: &&&str| self.method.takes_loss(name);
@@ -123,12 +132,30 @@ impl Config {
                 self.kl_horizon
             ));
         }
-        if self.num_mini_batches > self.batch_size() {
+        if !self.batch_size().is_multiple_of(self.num_mini_batches) {
             return wrong(format!(
-                "`num_mini_batches = {}` is more than the {} prompts of a step",
+                "`num_mini_batches = {}` does not divide the {} prompts of a step",
                 self.num_mini_batches,
                 self.batch_size()
             ));
+        }
+        if self.target_kl.is_some() && self.kl_coef == 0.0 {
+            return wrong(
+                "`target_kl` moves `kl_coef` by a factor, and it is 0; give it a value above".into(),
+            );
+        }
+        if let Some(all) = self.max_length.filter(|all| self.max_completion_length >= *all) {
+            return wrong(format!(
+                "`max_completion_length = {}` leaves no room for a prompt in `max_length = {all}`; lower it, or raise that",
+                self.max_completion_length
+            ));
+        }
+        if self.replay > 0 && !plain {
+            return wrong(
+                "`replay` weighs pairs by how likely the policy was to draw them, and `temperature`, `top_k`, `top_p`, \
+                 `min_p` and `repetition_penalty` change that; remove them"
+                    .into(),
+            );
         }
         Ok(())
     }

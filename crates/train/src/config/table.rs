@@ -109,7 +109,7 @@ const TAILS: Need =
         !crossed && c.loss_type.known().all(|word| word.uses("ld_alpha"))
     });
 const FOLLOWED: Need =
-    Need("where no loss needs a reference", |c| c.compares_with_reference() || c.method.is_policy_gradient());
+    Need("where no loss needs a reference", |c| c.compares_with_reference() || c.holds_samples());
 const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
 const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);

@@ -309,7 +309,7 @@ fn contradictions_are_errors() {
         ("method = 'xpo'\njudge = 'truth'\nnum_generations = 2", "does not go with `method = xpo`"),
         ("method = 'ppo'\njudge = 'truth'\ntemperature = 0.7", "do not go with `method = ppo`"),
         ("method = 'online_dpo'\njudge = 'truth'\ntemperature = 0", "the same sample again and again"),
-        ("method = 'ppo'\njudge = 'truth'\nnum_mini_batches = 9", "more than the 8 prompts of a step"),
+        ("method = 'ppo'\njudge = 'truth'\nnum_mini_batches = 3", "does not divide the 8 prompts of a step"),
         ("method = 'ppo'\njudge = 'truth'\nbeta = 0.2", "`beta` has no effect with this `loss_type`"),
         (
             "method = 'ppo'\njudge = 'truth'\nreplay = 2",
@@ -317,6 +317,10 @@ fn contradictions_are_errors() {
         ),
         ("method = 'grpo'\njudge = 'truth'\nloss_type = 'sigmoid'", "grpo takes grpo, dapo, dr_grpo"),
         ("method = 'grpo'\njudge = 'truth'\nloss_type = 'bnpo'", "`loss_type = bnpo` is not supported yet"),
+        ("method = 'ppo'\njudge = 'truth'\nkl_coef = 0\ntarget_kl = 3", "`target_kl` moves `kl_coef`"),
+        ("method = 'grpo'\njudge = 'truth'\nmax_length = 512", "leaves no room for a prompt"),
+        ("method = 'grpo'\njudge = 'truth'\nsync_ref_model = true", "where no loss needs a reference"),
+        ("method = 'xpo'\njudge = 'truth'\nreplay = 2\ntemperature = 0.7", "`replay` weighs pairs"),
         ("loss_type = 'rloo'", "`loss_type = rloo` does not go with `method = dpo` but with `method = rloo`"),
         ("method = 'online_dpo'\njudge = 'truth'\nreplay_clip = 2", "without `replay`"),
         (

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::follow::Following;
 use crate::objective::{Metrics, Objective};
 use crate::report::progress::Progress;
-use crate::sample::{sample, sequence_kl};
+use crate::sample::{sample, sequence_kls};
 use crate::signal;
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
@@ -88,11 +88,11 @@ impl<B: Backend> Evaluation<B> {
             lines += &format!("{line}\n");
         }
         output.add_samples(&lines)?;
-        let kl = match (following, &self.reference_weights) {
-            (Some(moved), _) => sequence_kl(b, model, weights, &moved.weights, prompts, &drawn)?,
-            (None, Some(stays)) => sequence_kl(b, model, weights, stays, prompts, &drawn)?,
+        let kls = match (following, &self.reference_weights) {
+            (Some(moved), _) => sequence_kls(b, model, weights, &moved.weights, prompts, &drawn)?,
+            (None, Some(stays)) => sequence_kls(b, model, weights, stays, prompts, &drawn)?,
             (None, None) => return Ok(None),
         };
-        Ok(Some(kl))
+        Ok(duel_stats::mean(&kls).map(|kl| kl.value))
     }
 }
