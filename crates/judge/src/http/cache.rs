@@ -1,8 +1,8 @@
 //! Replies on disk, by a hash of what was asked: a file that only grows, a line a reply.
 //!
 //! A line is one write, which the system does not mix with that of another process. What a crash has torn is no JSON,
-//! and no reply; the next line begins anew. Where its folder is yet to be made, by a run that begins, the file comes with
-//! the first reply.
+//! and no reply; the next line begins anew. Where its folder is yet to be made, by a run that begins, the file comes
+//! with the first reply.
 
 use super::reply::Reply;
 use crate::{Error, Result};
