@@ -3,13 +3,30 @@
 use crate::dataset::{Entry, Uncut};
 use crate::encode::{Encoded, Facts};
 use crate::options::Cut;
-use crate::{Dataset, Error, Labels, Options, Report, Result, Task, Truncation};
+use crate::{Dataset, Error, Labels, Options, Report, Result, Task, Truncation, Whole};
 use std::ops::Range;
 
 /// Takes rows that are tokens already, and decides what is kept of them.
 #[derive(Debug)]
 pub struct Builder {
     data: Dataset,
+}
+
+impl Dataset {
+    /// Prompts with responses that a model drew, as they are: each with its row, from 1.
+    ///
+    /// # Errors
+    /// A response is empty, or there is no prompt.
+    pub fn of_samples<'t>(
+        rows: impl IntoIterator<Item = (usize, &'t [u32], Vec<&'t [u32]>)>,
+    ) -> Result<Self> {
+        let (task, whole, truncation) = (Task::Preference, Whole::default(), Truncation::KeepStart);
+        let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
+        for (row, prompt, responses) in rows {
+            builder.push_every(row, prompt, &responses)?;
+        }
+        builder.finish()
+    }
 }
 
 /// A group as it is kept.

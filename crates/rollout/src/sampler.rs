@@ -2,7 +2,7 @@
 
 use crate::Result;
 use duel_backend::Backend;
-use duel_data::{Builder, Dataset, Options, Prompt, Task, Tokenizer, Truncation, Whole};
+use duel_data::{Dataset, Prompt, Tokenizer};
 use duel_model::decode::{Completion, Drawn, Ended, Engine, FinishReason, Mixture, Request, Room, Sampling};
 use duel_model::{Config, Weights};
 
@@ -145,15 +145,12 @@ fn rollouts<'p>(tokenizer: &Tokenizer, asked: &[Asked<'p>], drawn: Drawn) -> Res
 /// The rollouts as groups, in order: nothing after them knows that they were drawn.
 ///
 /// # Errors
-/// There is none.
+/// There is none, or one without a token.
 pub fn groups<'r, 'p: 'r>(rollouts: impl IntoIterator<Item = &'r Rollout<'p>>) -> Result<Dataset> {
-    let (task, whole, truncation) = (Task::Preference, Whole::default(), Truncation::KeepStart);
-    let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
-    for Rollout { prompt, samples } in rollouts {
-        let tokens: Vec<&[u32]> = samples.iter().map(|s| &s.tokens[..]).collect();
-        builder.push_every(prompt.row, &prompt.tokens, &tokens)?;
-    }
-    Ok(builder.finish()?)
+    let row = |r: &'r Rollout<'p>| {
+        (r.prompt.row, &r.prompt.tokens[..], r.samples.iter().map(|s| &s.tokens[..]).collect())
+    };
+    Ok(Dataset::of_samples(rollouts.into_iter().map(row))?)
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 /// A pair that was drawn and judged, with all that it takes to learn from it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
-    /// Updates of the policy that drew it.
-    pub version: u64,
     /// The step that drew it.
     pub step: u64,
     /// The row of its prompt.
@@ -18,8 +16,6 @@ pub struct Past {
     pub chosen: Response,
     /// The other.
     pub rejected: Response,
-    /// The policy's own temperature that both were drawn at.
-    pub temperature: f64,
 }
 
 /// A response of a pair.
@@ -31,8 +27,6 @@ pub struct Response {
     pub logp: f64,
     /// What it was worth.
     pub score: f64,
-    /// Whether it was cut before its end.
-    pub truncated: bool,
 }
 
 /// The pairs, oldest first.
@@ -82,9 +76,9 @@ mod tests {
     use super::*;
 
     fn past(step: u64) -> Past {
-        let response = Response { tokens: vec![1], logp: -1.0, score: 0.0, truncated: false };
+        let response = Response { tokens: vec![1], logp: -1.0, score: 0.0 };
         let (chosen, rejected) = (response.clone(), response);
-        Past { version: step, step, row: step as usize, prompt: vec![1], chosen, rejected, temperature: 1.0 }
+        Past { step, row: step as usize, prompt: vec![1], chosen, rejected }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Text from a model, and how far it went from its reference.
 
 use crate::Error;
+use crate::config::Config as RunConfig;
 use crate::engine::{Beside, Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
-use duel_data::{Builder, Options, Task, Truncation, Whole};
+use duel_data::Dataset;
 use duel_model::decode::{self, Completion, Drawn, Request, Sampling};
 use duel_model::{Config, Keep, Weights};
 
@@ -32,6 +33,19 @@ pub fn sample<B: Backend>(
         !signal::interrupted()
     })?;
     if signal::interrupted() { Err(Error::new("stopped while sampling")) } else { Ok(drawn) }
+}
+
+/// How a run draws, up to so many tokens.
+pub fn sampling(c: &RunConfig, max_new_tokens: usize) -> Sampling {
+    Sampling {
+        max_new_tokens,
+        temperature: c.temperature,
+        top_k: c.top_k,
+        top_p: c.top_p,
+        min_p: c.min_p,
+        repetition_penalty: c.repetition_penalty,
+        seed: c.seed,
+    }
 }
 
 /// Bytes that measuring the KL of a sample of each request takes while it lasts.
@@ -63,17 +77,8 @@ pub fn sequence_kls<B: Backend>(
     prompts: &[Vec<u32>],
     samples: &[Completion],
 ) -> Result<Vec<f64>, Error> {
-    let options = Options {
-        task: Task::Sft,
-        whole: Whole::default(),
-        max_length: None,
-        truncation: Truncation::KeepStart,
-    };
-    let mut builder = Builder::new(&options);
-    for (i, (prompt, sample)) in prompts.iter().zip(samples).enumerate() {
-        builder.push_every(i + 1, prompt, &[&sample.tokens])?;
-    }
-    let ds = builder.finish()?;
+    let rows = prompts.iter().zip(samples).enumerate();
+    let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s.tokens[..]])))?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
     let room = Room::plan(b, &ds, SEQUENCES, 0, model.vocab);
     let mut engine = Engine::with(b, model, room, Keep::Nothing, COMPARED)?;

@@ -33,13 +33,25 @@ pub fn relative(rewards: &[Option<f64>], scale: Scale) -> Vec<f64> {
     rewards.iter().map(|r| r.map_or(0.0, |r| (r - mean) / by)).collect()
 }
 
-/// How many rewards there are, their mean, and their deviation with n - 1.
+/// How many rewards there are, their mean, and their deviation.
 fn moments(rewards: &[Option<f64>]) -> (usize, f64, f64) {
-    let judged = || rewards.iter().flatten();
-    let n = judged().count();
-    let mean = judged().sum::<f64>() / n.max(1) as f64;
-    let squares: f64 = judged().map(|r| (r - mean).powi(2)).sum();
-    (n, mean, (squares / n.saturating_sub(1).max(1) as f64).sqrt())
+    let judged: Vec<f64> = rewards.iter().flatten().copied().collect();
+    (judged.len(), mean(&judged), deviation(&judged))
+}
+
+fn mean(all: &[f64]) -> f64 {
+    all.iter().sum::<f64>() / all.len().max(1) as f64
+}
+
+/// With n - 1.
+fn variance(all: &[f64]) -> f64 {
+    let mean = mean(all);
+    all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len().saturating_sub(1).max(1) as f64
+}
+
+/// The deviation of numbers, with n - 1; 0 of fewer than two.
+pub fn deviation(all: &[f64]) -> f64 {
+    variance(all).sqrt()
 }
 
 /// Generalised advantage estimation (Schulman et al., 2016) over the tokens of a response: `rewards[t]` is what token
@@ -63,10 +75,8 @@ pub fn generalised(rewards: &[f64], values: &[f64], gamma: f64, lambda: f64) -> 
 
 /// Divides by the deviation of all (with n - 1), over every token of a step; to a mean of 0 unless `keep_mean`.
 pub fn whiten(all: &mut [f64], keep_mean: bool) {
-    let n = all.len() as f64;
-    let mean = all.iter().sum::<f64>() / n.max(1.0);
-    let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    let by = (variance + 1e-8).sqrt();
+    let mean = mean(all);
+    let by = (variance(all) + 1e-8).sqrt();
     let back = if keep_mean { mean } else { 0.0 };
     all.iter_mut().for_each(|x| *x = (*x - mean) / by + back);
 }

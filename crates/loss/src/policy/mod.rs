@@ -14,7 +14,7 @@ mod tests;
 mod value;
 mod word;
 
-pub use advantage::{Scale, generalised, leave_one_out, relative, whiten};
+pub use advantage::{Scale, deviation, generalised, leave_one_out, relative, whiten};
 pub use controller::Controller;
 pub use kl::Estimator;
 pub use surrogate::{Clip, Clipped, Ratio, Said, Sampled, Surrogate};

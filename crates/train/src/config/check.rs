@@ -45,6 +45,12 @@ impl Config {
         of_pairs || self.method == Method::Sppo
     }
 
+    /// Whether what is drawn is of the model's own distribution.
+    pub fn draws_as_is(&self) -> bool {
+        let filtered = self.top_k != 0 || self.top_p != 1.0 || self.min_p != 0.0;
+        self.temperature == 1.0 && !filtered && self.repetition_penalty == 1.0
+    }
+
     /// Whether its samples are held to a reference at all.
     pub fn holds_samples(&self) -> bool {
         match self.method {
@@ -109,11 +115,7 @@ impl Config {
         if self.loss_type.0.len() != 1 && self.loss_type.0.iter().any(|name| policy::word(name).is_some()) {
             return wrong("`loss_type` has a loss of samples beside another; keep one".into());
         }
-        let plain = self.temperature == 1.0
-            && self.top_k == 0
-            && self.top_p == 1.0
-            && self.min_p == 0.0
-            && self.repetition_penalty == 1.0;
+        let plain = self.draws_as_is();
         if method.is_policy_gradient() && !plain {
             return wrong(format!(
                 "`temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty` do not go with `method = {method}`: its \

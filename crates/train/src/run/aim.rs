@@ -105,15 +105,7 @@ impl Samples {
         let continued = eval.groups().filter(|g| (1..model.max_positions).contains(&g.prompt.len()));
         Samples {
             prompts: continued.take(c.num_eval_samples).map(|g| g.prompt.to_vec()).collect(),
-            how: Sampling {
-                max_new_tokens: c.max_new_tokens,
-                temperature: c.temperature,
-                top_k: c.top_k,
-                top_p: c.top_p,
-                min_p: c.min_p,
-                repetition_penalty: c.repetition_penalty,
-                seed: c.seed,
-            },
+            how: sample::sampling(c, c.max_new_tokens),
         }
     }
 }

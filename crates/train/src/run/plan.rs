@@ -79,9 +79,14 @@ impl Plan {
         let bytes = bytes.total() as f64;
         if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes > *free) {
             text += &format!(
-                "      only {:.2} GB of memory are free: lower max_length, per_device_train_batch_size or \
-                 micro_batch_tokens, or set gradient_checkpointing\n",
-                free / 1e9
+                "      only {:.2} GB of memory are free: lower {}, per_device_train_batch_size or micro_batch_tokens, or \
+                 set gradient_checkpointing\n",
+                free / 1e9,
+                if config.method.is_online() {
+                    "max_completion_length, num_generations"
+                } else {
+                    "max_length"
+                }
             );
         }
         text

@@ -25,10 +25,11 @@ pub struct Online<'j, B: Backend> {
     pub world: World<'j, B>,
 }
 
-/// Of contests what the policy's samples are worth: the probability that each is better than the other.
+/// Of contests what the policy's samples are worth: the probability that each is better than the other; scores win as
+/// Bradley and Terry have it.
 fn wins(mut contests: Vec<Judged<'_>>) -> Vec<Judged<'_>> {
     for judged in &mut contests {
-        judged.scores = vec![judged.verdict.wins(0, 1, false).said()];
+        judged.scores = vec![judged.verdict.wins(0, 1, true).said()];
         judged.rollout.samples.truncate(1);
     }
     contests
@@ -46,14 +47,18 @@ impl<B: Backend> Learner<B> for Online<'_, B> {
         let Some(judged) = drawn else { return Ok(None) };
         let ds = groups(judged.iter().map(|j| &j.rollout))?;
         let all: Vec<u32> = (0..ds.len() as u32).collect();
-        let reference = world.reference.as_ref();
+        let reference = &world.reference;
         let critic = run.critic.as_ref().map(|critic| &critic.weight);
-        let said = run.engine.survey(&run.weights, reference, critic, &ds, &all)?;
+        let said = run.engine.survey(&run.weights, Some(reference), critic, &ds, &all)?;
         let mut metrics = Metrics::default();
         // What the policy is compared with says nothing of it.
         let own = world.samples;
         report::judged(&mut metrics, &judged, own);
-        report::said(&mut metrics, said.chunks(ds.group(0).responses().len()).flat_map(|k| &k[..own]));
+        report::said(
+            &mut metrics,
+            said.chunks(ds.group(0).responses().len()).flat_map(|k| &k[..own]),
+            world.own,
+        );
         let counted = said.len() as u64;
         let norm = match config.method.draws_pairs() {
             true => {
@@ -76,7 +81,7 @@ impl<B: Backend> Learner<B> for Online<'_, B> {
     }
 
     fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>> {
-        self.world.reference.as_ref().and_then(|reference| reference.moved(step))
+        self.world.reference.moved(step)
     }
 
     fn results(&self, results: &mut Map<String, Value>) {

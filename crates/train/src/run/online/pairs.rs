@@ -8,7 +8,7 @@ use crate::objective::{Metrics, Objective, Scored};
 use crate::replay::{Past, Response, weights};
 use crate::run::steps::Run;
 use duel_backend::Backend;
-use duel_data::{Builder, Dataset, Labels, Options, Task, Truncation, Whole};
+use duel_data::{Dataset, Labels};
 use duel_judge::{Opinion, win_rates};
 use duel_loss::ResponseStats;
 
@@ -19,7 +19,7 @@ pub struct Pairs<'c, B: Backend> {
     /// What is learned of a pair.
     pub objective: &'c Objective,
     /// What the policy is held to.
-    pub reference: Option<&'c Reference<B>>,
+    pub reference: &'c Reference<B>,
 }
 
 /// A pair that is learned in a step.
@@ -29,8 +29,8 @@ struct Pair {
     reference: [f64; 2],
     /// What sppo aims at: how much likelier each wins than not.
     lead: [f64; 2],
-    /// Which of the two explored; of xpo.
-    explored: Option<usize>,
+    /// Which of the two the reference drew; of xpo.
+    drawn_by_reference: Option<usize>,
     /// How much it counts.
     weight: f64,
 }
@@ -51,12 +51,9 @@ impl Pair {
 
 /// The pairs as groups.
 fn dataset<'p>(pairs: impl Iterator<Item = &'p Past>) -> Result<Dataset, Error> {
-    let (task, whole, truncation) = (Task::Preference, Whole::default(), Truncation::KeepStart);
-    let mut builder = Builder::new(&Options { task, whole, max_length: None, truncation });
-    for Past { row, prompt, chosen, rejected, .. } in pairs {
-        builder.push_every(*row, prompt, &[&chosen.tokens, &rejected.tokens])?;
-    }
-    Ok(builder.finish()?)
+    let row =
+        |past: &'p Past| (past.row, &past.prompt[..], vec![&past.chosen.tokens[..], &past.rejected.tokens]);
+    Ok(Dataset::of_samples(pairs.map(row))?)
 }
 
 /// Places of the best and the worst of numbers, of what is judged.
@@ -93,10 +90,10 @@ impl<B: Backend> Pairs<'_, B> {
             let (own, others) = said.split_at(judged.rollout.samples.len());
             said = others;
             let pair = self.pair(judged, own, run);
-            metrics.mean("tied", f64::from(pair.is_none()));
+            let compared = judged.scores.iter().flatten().count() > 1;
+            metrics.mean("tied", f64::from(compared && pair.is_none()));
             pairs.extend(pair);
         }
-        let fresh = pairs.len();
         if self.config.replay > 0 {
             let old = self.replayed(run, metrics)?;
             run.state.online.replay.keep(pairs.iter().map(|pair| pair.past.clone()));
@@ -104,13 +101,13 @@ impl<B: Backend> Pairs<'_, B> {
         }
         if pairs.is_empty() {
             eprintln!(
-                "warning: step {}: the judge told no two samples of a prompt apart; nothing was learned",
+                "warning: step {}: no prompt has two samples that count and that the judge told apart; nothing was learned",
                 run.state.step + 1
             );
             return Ok(0.0);
         }
         let ds = dataset(pairs.iter().map(|pair| &pair.past))?;
-        self.gradients(run, &ds, &pairs, fresh, metrics)?;
+        self.gradients(run, &ds, &pairs, judged.len(), metrics)?;
         run.update(metrics.loss, || pairs.iter().map(|pair| pair.past.row).collect())
     }
 
@@ -131,7 +128,6 @@ impl<B: Backend> Pairs<'_, B> {
                 tokens: sample.tokens.clone(),
                 logp: said[i].rows.iter().map(|row| row.logp).sum(),
                 score: worth[i].unwrap_or(0.0),
-                truncated: sample.truncated,
             }
         };
         let (chosen, rejected) = (response(best), response(worst));
@@ -142,16 +138,14 @@ impl<B: Backend> Pairs<'_, B> {
         Some(Pair {
             reference: [of_reference(best), of_reference(worst)],
             lead: if soft { [chosen.score - 0.5, rejected.score - 0.5] } else { [0.0; 2] },
-            explored: (c.method == Method::Xpo).then(|| usize::from(best == 0)),
+            drawn_by_reference: (c.method == Method::Xpo).then(|| usize::from(best == 0)),
             weight: 1.0,
             past: Past {
-                version: run.state.updates,
                 step: run.state.step,
                 row: rollout.prompt.row,
                 prompt: rollout.prompt.tokens.clone(),
                 chosen,
                 rejected,
-                temperature: c.temperature,
             },
         })
     }
@@ -167,10 +161,7 @@ impl<B: Backend> Pairs<'_, B> {
         let ds = dataset(drawn.iter())?;
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let now = run.engine.score(&run.weights, &ds, &all, |_| true)?;
-        let reference = match self.reference {
-            Some(reference) => run.engine.score(reference, &ds, &all, |_| true)?,
-            None => Vec::new(),
-        };
+        let reference = run.engine.score(self.reference, &ds, &all, |_| true)?;
         let moved = |(past, now): (&Past, &[ResponseStats])| {
             (now[0].logp - past.chosen.logp) + (now[1].logp - past.rejected.logp)
         };
@@ -185,12 +176,12 @@ impl<B: Backend> Pairs<'_, B> {
             metrics.mean("replay/clipped", f64::from(ratio.exp() > c.replay_clip));
         }
         let pair = |(i, past): (usize, Past)| Pair {
-            reference: [0, 1].map(|j| reference.get(2 * i + j).map_or(0.0, |s: &ResponseStats| s.logp)),
+            reference: [0, 1].map(|j| reference[2 * i + j].logp),
             lead: match c.method {
                 Method::Sppo => [past.chosen.score - 0.5, past.rejected.score - 0.5],
                 _ => [0.0; 2],
             },
-            explored: None,
+            drawn_by_reference: None,
             weight: counts[i],
             past,
         };
@@ -203,7 +194,7 @@ impl<B: Backend> Pairs<'_, B> {
         run: &mut Run<'_, B>,
         ds: &Dataset,
         pairs: &[Pair],
-        fresh: usize,
+        prompts: usize,
         metrics: &mut Metrics,
     ) -> Result<(), Error> {
         let c = self.config;
@@ -225,8 +216,8 @@ impl<B: Backend> Pairs<'_, B> {
             }
             metrics.loss = before + pair.weight * (metrics.loss - before);
             slopes.iter_mut().for_each(|slope| *slope *= pair.weight);
-            if let Some(i) = pair.explored {
-                let share = c.alpha / fresh as f64;
+            if let Some(i) = pair.drawn_by_reference {
+                let share = c.alpha / prompts as f64;
                 metrics.loss += share * stats[i].logp;
                 slopes[i] += share;
             }

@@ -12,7 +12,9 @@ use crate::run::steps::Run;
 use duel_backend::Backend;
 use duel_data::{Dataset, order};
 use duel_loss::Row;
-use duel_loss::policy::{Controller, Estimator, Scale, generalised, leave_one_out, relative, whiten};
+use duel_loss::policy::{
+    Controller, Estimator, Scale, deviation, generalised, leave_one_out, relative, whiten,
+};
 use duel_random::at;
 
 /// What learns from samples token by token.
@@ -35,32 +37,54 @@ impl Policy<'_> {
         metrics: &mut Metrics,
     ) -> Result<f64, Error> {
         let mut online = run.state.online.clone();
+        let kl_coef = online.kl_coef.unwrap_or(self.config.kl_coef);
         let lessons = self.lessons(judged, said, &mut online);
         if self.config.method == Method::Ppo {
-            let kl_coef = online.kl_coef.unwrap_or(self.config.kl_coef);
-            let samples =
-                judged.iter().flat_map(|j| &j.rollout.samples).zip(judged.iter().flat_map(|j| &j.scores));
-            let of_sample =
-                samples.zip(&lessons).map(|((sample, score), lesson)| (sample, *score, &lesson.said));
-            let kl = report::episodes(metrics, of_sample, kl_coef);
+            let scores = judged.iter().flat_map(|j| &j.scores);
+            let samples = judged.iter().flat_map(|j| &j.rollout.samples).zip(scores).zip(&lessons);
+            let samples = samples.map(|((sample, score), lesson)| (sample, *score, &lesson.said));
+            let kl = report::episodes(metrics, samples, kl_coef, self.estimator());
             if let Some(target) = self.config.target_kl {
                 let mut controller = Controller { beta: kl_coef, target, horizon: self.config.kl_horizon };
                 controller.observe(kl, lessons.len());
                 online.kl_coef = Some(controller.beta);
             }
         }
-        let norm = match lessons.iter().any(|lesson| lesson.counts) {
-            true => self.update(run, ds, &lessons, metrics)?,
-            false => {
-                eprintln!(
-                    "warning: step {}: the judge said nothing of any sample that counts; nothing was learned",
-                    run.state.step + 1
-                );
+        let norm = match self.lesson_of_nothing(judged, &lessons) {
+            None => self.update(run, ds, &lessons, metrics)?,
+            Some(why) => {
+                eprintln!("warning: step {}: {why}; nothing was learned", run.state.step + 1);
                 0.0
             }
         };
         run.state.online = online;
         Ok(norm)
+    }
+
+    /// Why there is nothing to learn, if so: an update by a gradient of 0 would still move what has momentum.
+    fn lesson_of_nothing(&self, judged: &[Judged<'_>], lessons: &[Lesson]) -> Option<&'static str> {
+        let counting = || lessons.iter().filter(|lesson| lesson.counts);
+        let alike = |j: &Judged<'_>| {
+            j.scores.iter().flatten().min_by(|a, b| a.total_cmp(b))
+                == j.scores.iter().flatten().max_by(|a, b| a.total_cmp(b))
+        };
+        let pulled = self.config.method == Method::Grpo && self.config.beta > 0.0;
+        if counting().next().is_none() {
+            return Some("the judge said nothing of any sample that counts");
+        }
+        match self.config.method {
+            Method::Rloo | Method::Grpo if !pulled && judged.iter().all(alike) => {
+                Some("the judge gives all samples of a prompt the same score")
+            }
+            _ => None,
+        }
+    }
+
+    fn estimator(&self) -> Estimator {
+        match self.config.kl_estimator {
+            KlEstimator::K1 => Estimator::K1,
+            KlEstimator::K3 => Estimator::K3,
+        }
     }
 
     /// How often the samples of a step are learned, and in how many updates each time.
@@ -75,69 +99,73 @@ impl Policy<'_> {
     /// What each sample earned, beyond what was to be expected.
     fn lessons(&self, judged: &[Judged<'_>], said: Vec<Tokens>, online: &mut Online) -> Vec<Lesson> {
         let c = self.config;
-        let mut said = said.into_iter();
-        let mut lessons = Vec::new();
-        let mut rewards = Vec::new();
-        // Of all rewards so far; of those of the first step where there are none before.
-        let before = (online.rewards.count() > 0).then(|| online.rewards.mean());
         let all: Vec<f64> = judged.iter().flat_map(|j| j.scores.iter().flatten().copied()).collect();
         let scale = match c.scale_rewards {
             ScaleRewards::Group => Scale::Group,
-            ScaleRewards::Batch => Scale::Step(report::deviation(&all)),
+            ScaleRewards::Batch => Scale::Step(deviation(&all)),
             ScaleRewards::None => Scale::None,
         };
         let kl_coef = online.kl_coef.unwrap_or(c.kl_coef);
+        let (mut lessons, mut rewards) = (Vec::new(), Vec::new());
+        let mut said = said.into_iter();
         for Judged { rollout, scores, .. } in judged {
             let own: Vec<Tokens> = said.by_ref().take(scores.len()).collect();
-            let ratio =
-                |t: &Tokens| -> f64 { t.rows.iter().zip(&t.reference).map(|(row, f)| row.logp - f).sum() };
-            let pulled: Vec<Option<f64>> = match c.method {
-                Method::Grpo | Method::Ppo => scores.clone(),
-                _ => scores.iter().zip(&own).map(|(r, t)| r.map(|r| r - c.beta * ratio(t))).collect(),
-            };
-            let earned = match c.method {
-                Method::Rloo => leave_one_out(&pulled),
-                Method::Grpo => relative(&pulled, scale),
-                Method::NashMd => pulled.iter().map(|r| r.map_or(0.0, |r| r - 0.5)).collect(),
-                _ => pulled.iter().map(|r| r.unwrap_or(0.0)).collect(),
-            };
-            rewards.extend(pulled.iter().flatten());
-            for (((tokens, sample), score), earned) in
-                own.into_iter().zip(&rollout.samples).zip(scores).zip(earned)
-            {
-                let n = tokens.rows.len();
-                let old: Vec<f64> = tokens.rows.iter().map(|row| row.logp).collect();
+            let worth = self.worth(scores, &own);
+            rewards.extend(worth.iter().flatten());
+            let samples = own.into_iter().zip(&rollout.samples).zip(scores);
+            for (((said, sample), score), earned) in samples.zip(self.earned(&worth, scale)) {
+                let old: Vec<f64> = said.rows.iter().map(|row| row.logp).collect();
                 let advantages = match c.method {
-                    Method::Ppo => {
-                        let k = match c.kl_estimator {
-                            KlEstimator::K1 => Estimator::K1,
-                            KlEstimator::K3 => Estimator::K3,
-                        };
-                        let cost = |(l, f): (&f64, &f64)| -kl_coef * k.of(*l, *f);
-                        let mut tokens: Vec<f64> = old.iter().zip(&tokens.reference).map(cost).collect();
-                        tokens.resize(n, 0.0);
-                        if let Some(last) = tokens.last_mut() {
-                            *last += earned;
-                        }
-                        tokens
-                    }
-                    _ => vec![earned; n],
+                    Method::Ppo => self.priced(&old, &said.reference, earned, kl_coef),
+                    _ => vec![earned; old.len()],
                 };
                 let masked = c.mask_truncated_completions && sample.truncated;
                 let counts = !masked && score.is_some();
-                lessons.push(Lesson { said: tokens, old, advantages, returns: Vec::new(), counts });
+                lessons.push(Lesson { said, old, advantages, returns: Vec::new(), counts });
             }
         }
-        if c.method == Method::Reinforce {
-            let baseline = before.unwrap_or(rewards.iter().sum::<f64>() / rewards.len().max(1) as f64);
-            let of_counting = lessons.iter_mut().filter(|lesson| lesson.counts);
-            of_counting.for_each(|lesson| lesson.advantages.iter_mut().for_each(|a| *a -= baseline));
-        }
+        // Of all rewards before; of those of this step where there are none.
+        let of_step = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
+        let baseline = if online.rewards.count() > 0 { online.rewards.mean() } else { of_step };
         online.rewards.add(&rewards);
-        if c.method == Method::Ppo {
-            self.expect(&mut lessons);
+        match c.method {
+            Method::Reinforce => {
+                let counting = lessons.iter_mut().filter(|lesson| lesson.counts);
+                counting.flat_map(|lesson| &mut lesson.advantages).for_each(|a| *a -= baseline);
+            }
+            Method::Ppo => self.expect(&mut lessons),
+            _ => {}
         }
         lessons
+    }
+
+    /// What the samples of a prompt are worth; where the pull to the reference is part of that, less its price.
+    fn worth(&self, scores: &[Option<f64>], said: &[Tokens]) -> Vec<Option<f64>> {
+        let ratio = |t: &Tokens| t.rows.iter().zip(&t.reference).map(|(row, f)| row.logp - f).sum::<f64>();
+        match self.config.method {
+            Method::Grpo | Method::Ppo => scores.to_vec(),
+            _ => scores.iter().zip(said).map(|(r, t)| r.map(|r| r - self.config.beta * ratio(t))).collect(),
+        }
+    }
+
+    /// What they earned beyond the others of their prompt.
+    fn earned(&self, worth: &[Option<f64>], scale: Scale) -> Vec<f64> {
+        let above = |expected: f64| worth.iter().map(|r| r.map_or(0.0, |r| r - expected)).collect();
+        match self.config.method {
+            Method::Rloo => leave_one_out(worth),
+            Method::Grpo => relative(worth, scale),
+            Method::NashMd => above(0.5),
+            _ => above(0.0),
+        }
+    }
+
+    /// Of PPO: the reward of each token, which is what it costs, and at the end what the sample is worth.
+    fn priced(&self, old: &[f64], reference: &[f64], worth: f64, kl_coef: f64) -> Vec<f64> {
+        let estimator = self.estimator();
+        let cost = |(l, f): (&f64, &f64)| -kl_coef * estimator.of(*l, *f);
+        let mut rewards: Vec<f64> = old.iter().zip(reference).map(cost).collect();
+        rewards.iter_mut().last().into_iter().for_each(|last| *last += worth);
+        rewards
     }
 
     /// Of PPO: turns what tokens earned into advantages over what was expected.

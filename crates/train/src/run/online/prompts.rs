@@ -25,6 +25,12 @@ pub fn read(
 ) -> Result<Vec<Prompt>, Error> {
     let file = Prompts { path, tokenizer };
     let longest = longest_prompt(config, model);
+    if longest == 0 {
+        return Err(Error::new(format!(
+            "`max_completion_length = {}` leaves no room for a prompt: the model has {} positions; lower it",
+            config.max_completion_length, model.max_positions
+        )));
+    }
     let (mut kept, mut dropped) = (Vec::new(), 0);
     file.each(|prompt| {
         let request = Request { prompt: &prompt.tokens, samples: 1, id: prompt.row as u64 };

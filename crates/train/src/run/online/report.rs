@@ -3,7 +3,7 @@
 use super::world::Judged;
 use crate::engine::Tokens;
 use crate::objective::Metrics;
-use duel_loss::policy::{Estimator, Said};
+use duel_loss::policy::{Estimator, Said, deviation};
 use duel_rollout::Sample;
 
 /// Of the samples of a step and what they are worth: of the first `own` of each prompt.
@@ -33,12 +33,13 @@ fn length(metrics: &mut Metrics, sample: &Sample) {
     }
 }
 
-/// Of what policy and reference say of the samples: KL a token, exact and by its estimates, and of whole samples.
-pub fn said<'a>(metrics: &mut Metrics, all: impl IntoIterator<Item = &'a Tokens>) {
+/// Of what policy and reference say of the samples; where these are the policy's `own`, the KL a token, exact and by
+/// its estimates, and of whole samples.
+pub fn said<'a>(metrics: &mut Metrics, all: impl IntoIterator<Item = &'a Tokens>, own: bool) {
     for Tokens { rows, reference, kl, .. } in all {
         let n = rows.len() as f64;
         metrics.sum("entropy", rows.iter().map(|row| row.entropy).sum(), n);
-        if reference.is_empty() {
+        if !own {
             continue;
         }
         let by = |estimator: Estimator| {
@@ -49,13 +50,6 @@ pub fn said<'a>(metrics: &mut Metrics, all: impl IntoIterator<Item = &'a Tokens>
         metrics.sum("kl_k3", by(Estimator::K3), n);
         metrics.mean("sequence_kl", kl.iter().sum());
     }
-}
-
-/// The deviation of numbers, with n - 1.
-pub fn deviation(of: &[f64]) -> f64 {
-    let n = of.len() as f64;
-    let mean = of.iter().sum::<f64>() / n.max(1.0);
-    (of.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt()
 }
 
 /// Of a sample of `n` tokens, once it was learned.
@@ -69,21 +63,23 @@ pub fn learned(metrics: &mut Metrics, said: &Said, n: usize) {
 }
 
 /// Of PPO's samples: their scores, and what they are worth when the KL from the reference has its price. Returns the
-/// mean KL of a sample, summed over its tokens as the reward has it.
+/// mean of the summed log-ratios of a sample.
 pub fn episodes<'a>(
     metrics: &mut Metrics,
     all: impl Iterator<Item = (&'a Sample, Option<f64>, &'a Tokens)>,
     kl_coef: f64,
+    estimator: Estimator,
 ) -> f64 {
     let (mut sum, mut n) = (0.0, 0.0);
     for (sample, score, Tokens { rows, reference, .. }) in all {
-        let kl: f64 = rows.iter().zip(reference).map(|(row, f)| row.logp - f).sum();
+        let by = |e: Estimator| rows.iter().zip(reference).map(|(row, f)| e.of(row.logp, *f)).sum::<f64>();
+        let (kl, price) = (by(Estimator::K1), kl_coef * by(estimator));
         metrics.mean("objective/kl", kl);
-        metrics.mean("objective/non_score_reward", -kl_coef * kl);
+        metrics.mean("objective/non_score_reward", -price);
         metrics.mean("objective/entropy", rows.iter().map(|row| -row.logp).sum());
         if let Some(score) = score {
             metrics.mean("objective/scores", score);
-            metrics.mean("objective/rlhf_reward", score - kl_coef * kl);
+            metrics.mean("objective/rlhf_reward", score - price);
         }
         metrics.mean("val/num_eos_tokens", f64::from(!sample.truncated));
         (sum, n) = (sum + kl, n + 1.0);

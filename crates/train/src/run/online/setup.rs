@@ -12,11 +12,12 @@ use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::start::Start;
 use crate::run::visits::Visits;
+use crate::sample::sampling;
 use duel_backend::{Backend, Element};
 use duel_data::Prompt;
 use duel_judge::{Judge, Says};
 use duel_model::Config as ModelConfig;
-use duel_model::decode::{self, Sampling};
+use duel_model::decode;
 use duel_rollout::Sampler;
 use std::path::Path;
 
@@ -37,12 +38,23 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
             judge.describe()
         )));
     }
+    let idle = [
+        ("normalize_rewards", config.normalize_rewards),
+        ("missing_eos_penalty", config.missing_eos_penalty.is_some()),
+    ];
+    let idle = idle.iter().find(|(_, said)| *said && judge.says() == Says::Preferences);
+    if let Some((key, _)) = idle {
+        return Err(Error::new(format!(
+            "`{key}` has no effect on what the judge ({}) says, which compares samples and gives no scores; remove it",
+            judge.describe()
+        )));
+    }
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (start.config.clone(), start.folder.config().clone());
     let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
     let prompts = read(&config.dataset)?;
     let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
-    let beside = Beside { reference: has_reference(&config), critic: config.method == Method::Ppo };
+    let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let (plan, text) = planned(b, &start, &prompts, &eval, beside);
     let content = format!(
         "{}-{:?}-{:032x}-{}",
@@ -51,17 +63,28 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         prompts::hash(&prompts),
         judge.identity()
     );
+    if !config.draws_as_is() {
+        eprintln!(
+            "note: samples are not drawn from the policy as it is, so that its KL is not measured by them"
+        );
+    }
+    if config.method == Method::Sppo && plan.visits.total < config.ref_model_sync_steps {
+        eprintln!(
+            "note: the reference stays: ref_model_sync_steps = {} is more than the run has steps, and a round of sppo is so \
+             many",
+            config.ref_model_sync_steps
+        );
+    }
     start.announce(&(text + &format!("judge {}\n", judge.describe())), &content)?;
     let weights = duel_model::load(b, &start.folder)?;
-    let reference = match (beside.reference, config.follows()) {
-        (false, _) => None,
-        (true, Some(rule)) => Some(Reference::Follows(start.following(b, rule)?)),
-        (true, None) => Some(Reference::Stays(duel_model::load_frozen(b, &start.folder)?)),
+    let reference = match config.follows() {
+        Some(rule) => Reference::Follows(start.following(b, rule)?),
+        None => Reference::Stays(duel_model::load_frozen(b, &start.folder)?),
     };
     let engine = Engine::with(b, &model, plan.room, plan.keep, beside)?;
     let sizes = Sizes::of(&config);
     let room = sizes.cache(prompts.iter().chain(&eval));
-    let how = sampling(&config);
+    let how = sampling(&config, config.max_completion_length);
     let sampler = match config.method {
         Method::NashMd => Sampler::mixing(b, &model, room, how)?,
         _ => Sampler::new(b, &model, room, how)?,
@@ -81,30 +104,10 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         mixture: (config.method == Method::NashMd).then_some(config.mixture_coef),
         penalty: config.missing_eos_penalty.unwrap_or(0.0),
         normalize: config.normalize_rewards,
+        own: config.draws_as_is(),
         spent: Spent::default(),
     };
     run.go(Online { objective: Objective::of(&config), config, world })
-}
-
-/// Whether the policy is held to a reference at all.
-fn has_reference(c: &Config) -> bool {
-    match c.method {
-        Method::Ppo => c.kl_coef > 0.0,
-        Method::Reinforce | Method::Rloo | Method::Grpo => c.beta > 0.0,
-        _ => true,
-    }
-}
-
-fn sampling(c: &Config) -> Sampling {
-    Sampling {
-        max_new_tokens: c.max_completion_length,
-        temperature: c.temperature,
-        top_k: c.top_k,
-        top_p: c.top_p,
-        min_p: c.min_p,
-        repetition_penalty: c.repetition_penalty,
-        seed: c.seed,
-    }
 }
 
 /// The plan, and its text.
@@ -124,11 +127,8 @@ fn planned<B: Backend>(
     let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
     let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
-    let kept = beside.reference && config.follows().is_some();
     let manifest = &start.manifest;
-    let frozen = size_of::<B::Real>() * manifest.parameters();
-    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, kept)
-        .and("the reference's weights", if beside.reference && !kept { frozen } else { 0 })
+    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, true)
         .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
         .and("samples", sampler.bytes());
     let mut rows = format!("train {}: {} prompts\n", config.dataset.display(), prompts.len());

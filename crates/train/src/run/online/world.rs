@@ -7,7 +7,7 @@ use crate::objective::Metrics;
 use crate::run::steps::Run;
 use crate::signal;
 use duel_backend::{Backend, Real, Weight};
-use duel_data::{Prompt, Tokenizer};
+use duel_data::{Prompt, Tokenizer, order};
 use duel_judge::{Judge, Normalization, Opinion, Says, Verdict, verdicts};
 use duel_model::decode::Mixture;
 use duel_model::{Frozen, Model, Weights};
@@ -29,8 +29,8 @@ pub struct World<'j, B: Backend> {
     pub sampler: Sampler<B>,
     /// Says what samples are worth.
     pub judge: &'j mut dyn Judge,
-    /// What the policy is held to, if anything.
-    pub reference: Option<Reference<B>>,
+    /// What the policy is held to, or compared with.
+    pub reference: Reference<B>,
     /// Samples of each prompt.
     pub samples: usize,
     /// The reference's share in what the policy's samples are compared with; `None`: it is the reference itself.
@@ -39,6 +39,8 @@ pub struct World<'j, B: Backend> {
     pub penalty: f64,
     /// Whether scores are brought to a mean of 0 and a deviation of 1.
     pub normalize: bool,
+    /// Whether samples are of the policy as it is.
+    pub own: bool,
     /// Time in what the judge says, and in drawing.
     pub spent: Spent,
 }
@@ -123,15 +125,14 @@ impl<B: Backend> World<'_, B> {
         let begun = Instant::now();
         let go_on = |_| !signal::interrupted();
         let (b, tokenizer) = (run.engine.b, &self.tokenizer);
-        let drawn = match (role, &self.reference) {
-            (Role::Opponent, Some(reference)) => match self.mixture {
-                Some(coef) => {
-                    let mixture = Mixture { reference, coef };
-                    self.sampler.draw_mixed(b, &run.weights, mixture, tokenizer, &asked, samples, go_on)?
-                }
-                None => self.sampler.draw(b, reference, tokenizer, &asked, samples, go_on)?,
-            },
-            _ => self.sampler.draw(b, &run.weights, tokenizer, &asked, samples, go_on)?,
+        let (sampler, reference) = (&mut self.sampler, &self.reference);
+        let drawn = match (role, self.mixture) {
+            (Role::Opponent, Some(coef)) => {
+                let mixture = Mixture { reference, coef };
+                sampler.draw_mixed(b, &run.weights, mixture, tokenizer, &asked, samples, go_on)?
+            }
+            (Role::Opponent, None) => sampler.draw(b, reference, tokenizer, &asked, samples, go_on)?,
+            _ => sampler.draw(b, &run.weights, tokenizer, &asked, samples, go_on)?,
         };
         self.spent.sampling += begun.elapsed().as_secs_f64();
         Ok(drawn)
@@ -174,8 +175,10 @@ impl<B: Backend> World<'_, B> {
     ) -> Result<Option<Vec<Judged<'p>>>, Error> {
         if self.normalize && run.state.online.scale.is_none() {
             let n = prompts.len().min(SCALING);
-            let first: Vec<u32> = (0..n as u32).collect();
-            let Some(drawn) = self.draw(run, prompts, &first, Role::Scale, SCALING.div_ceil(n))? else {
+            // Of all the file: its beginning may be of one kind.
+            let mut some = order(prompts.len(), at(&[Role::Scale as u64]), 0, true);
+            some.truncate(n);
+            let Some(drawn) = self.draw(run, prompts, &some, Role::Scale, SCALING.div_ceil(n))? else {
                 return Ok(None);
             };
             let Some(judged) = self.judge(drawn, None)? else { return Ok(None) };
@@ -216,7 +219,7 @@ impl<B: Backend> World<'_, B> {
     /// The device failed.
     pub fn follow(&mut self, run: &Run<'_, B>) -> Result<(), Error> {
         match &mut self.reference {
-            Some(Reference::Follows(following)) if following.moves_after(run.state.step + 1) => {
+            Reference::Follows(following) if following.moves_after(run.state.step + 1) => {
                 following.follow(run.engine.b, &run.weights)
             }
             _ => Ok(()),
@@ -240,8 +243,8 @@ impl<B: Backend> World<'_, B> {
             report::judged(&mut metrics, &judged, 1);
             let ds = groups(judged.iter().map(|j| &j.rollout))?;
             let groups: Vec<u32> = (0..ds.len() as u32).collect();
-            let said = run.engine.survey(&run.weights, self.reference.as_ref(), None, &ds, &groups)?;
-            report::said(&mut metrics, &said);
+            let said = run.engine.survey(&run.weights, Some(&self.reference), None, &ds, &groups)?;
+            report::said(&mut metrics, &said, self.own);
         }
         // One sample alone is nothing to a judge that compares.
         let compares = self.judge.says() == Says::Preferences;
