@@ -42,7 +42,7 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
     let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
     let prompts = read(&config.dataset)?;
     let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
-    let beside = Beside { reference: has_reference(&config), critic: config.method == Method::Ppo };
+    let beside = Beside { reference: config.holds_samples(), critic: config.method == Method::Ppo };
     let (plan, text) = planned(b, &start, &prompts, &eval, beside);
     let content = format!(
         "{}-{:?}-{:032x}-{}",
@@ -84,15 +84,6 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         spent: Spent::default(),
     };
     run.go(Online { objective: Objective::of(&config), config, world })
-}
-
-/// Whether the policy is held to a reference at all.
-fn has_reference(c: &Config) -> bool {
-    match c.method {
-        Method::Ppo => c.kl_coef > 0.0,
-        Method::Reinforce | Method::Rloo | Method::Grpo => c.beta > 0.0,
-        _ => true,
-    }
 }
 
 fn sampling(c: &Config) -> Sampling {
