@@ -167,6 +167,8 @@ fn every_method_earns_more() {
             .set("eval-steps", 1);
         let run = match method {
             Method::Reinforce | Method::Ppo => run.set("num-generations", 4),
+            // It has one sample a prompt, and what it may earn is less than 1/2.
+            Method::NashMd => run.set("per-device-train-batch-size", 12),
             _ => run,
         };
         run.ok();
@@ -382,13 +384,13 @@ fn steps_that_teach_nothing_change_nothing() {
         assert!(equal.file("model.safetensors") == before, "{method}: the weights have moved");
         match method.draws_pairs() {
             true => {
-                assert!(
-                    said.contains("warning: step 4: the judge told no two samples of a prompt apart"),
-                    "{said}"
-                );
+                assert!(said.contains("warning: step 4: no prompt has two samples that count"), "{said}");
                 assert_eq!(equal.metric("tied"), [1.0; 4], "{method}");
             }
-            false => assert_eq!(equal.metric("frac_reward_zero_std"), [1.0; 4], "{method}"),
+            false => {
+                assert!(said.contains("warning: step 4: the judge gives all samples of a prompt"), "{said}");
+                assert_eq!(equal.metric("frac_reward_zero_std"), [1.0; 4], "{method}");
+            }
         }
         assert_eq!(equal.metric("reward"), [0.0; 4], "{method}");
     }

@@ -96,14 +96,12 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<(), Error> {
     for (name, method) in online {
         bench.run(name, |world, folder| recipe::run(world, None, method, folder, None, |o| o))?;
     }
-    let held = |o: Options| o;
-    let free = |o: Options| Options { kl_coef: Some(0.0), ..o };
-    let learned: [(&str, fn(Options) -> Options); 2] =
-        [("PPO, learned reward", held), ("PPO, learned reward, no KL", free)];
-    for (name, change) in learned {
+    let names = ["PPO, learned reward", "PPO, learned reward, no KL"];
+    for (name, kl_coef) in names.into_iter().zip([None, Some(0.0)]) {
         let mut judge = open()?;
         bench.run(name, |world, folder| {
             let judge: Named<'_> = (called.clone(), &mut judge);
+            let change = |o: Options| Options { kl_coef: kl_coef.or(o.kl_coef), ..o };
             recipe::run(world, None, Method::Ppo, folder, Some(judge), change)
         })?;
     }

@@ -179,8 +179,8 @@ fn a_step_allocates_no_buffer() {
             (responses, norm)
         };
         // Which thread meets the largest task first, and sizes its scratch by it, is up to the scheduler.
-        // Of samples the host is told up to seven numbers a token: less than a hidden state.
-        let smallest_buffer = room.rows * size_of::<f32>() * if online { config.width } else { 1 };
+        // Of samples the host is told seven numbers a token.
+        let smallest_buffer = room.rows * if online { 8 * size_of::<f64>() } else { size_of::<f32>() };
         let largest_of_a_step = || {
             LARGEST.store(0, Relaxed);
             let (responses, norm) = step();
