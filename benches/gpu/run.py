@@ -188,6 +188,9 @@ class Run:
             zipfile.ZipFile(wheel).extractall(site)
         path = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.python_env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        # Compiling PyTorch's and transformers' sources, where no byte code lies beside them, takes half a minute: once.
+        self.python_env["PYTHONPYCACHEPREFIX"] = str(scratch / "bytecode")
+        self.python_env.pop("PYTHONDONTWRITEBYTECODE", None)
         self.binary_env = dict(os.environ)
 
     def write(self):
