@@ -59,9 +59,13 @@ impl Kind {
     }
 
     /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
-    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), and how exact its GELU is in float is not documented.
+    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), how exact its GELU is in float is not documented, and without a split it
+    /// adds floats one by one, which over the rows of tokens is less exact than our sums in blocks.
     fn is_for_library(&self) -> bool {
         use sys::cublasLtEpilogue_t as Code;
+        if self.dtype == Dtype::F32 && self.product == Product::WeightGradient {
+            return false;
+        }
         let plain = [Code::CUBLASLT_EPILOGUE_DEFAULT, Code::CUBLASLT_EPILOGUE_BIAS].contains(&self.epilogue);
         let [_, columns, _] = self.product.shape(self.dims(TYPICAL_ROWS));
         plain || (self.dtype == Dtype::Bf16 && columns % 8 == 0)
