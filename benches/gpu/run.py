@@ -48,7 +48,7 @@ SANITIZED = {
     "racecheck": ("rmsnorm", "sumsq", "attention_rows"),
 }
 QUICK_SANITIZED = 2
-QUICK_MODELS = "Llama-3.2-1B,GPT-2 124M"
+QUICK_MODELS = "Llama-3.2-1B,GPT-2-124M"
 
 PACKAGES = ("torch", "triton", "transformers", "accelerate", "datasets", "trl", "liger_kernel")
 # Models, samples and outputs of a run take about this much room.
