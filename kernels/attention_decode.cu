@@ -7,8 +7,8 @@
 // o[rows, heads head_dim].
 //
 // Grid: attention_cached is one-dimensional, row * heads + head, and in bf16 with heads of 64 and 128, where the query
-// heads of a group share a block, (row * kv_heads + kv_head) * strips + strip, a strip being 16 of them; kv_store as its
-// kernel says. Bound by memory: the cache rows once a block.
+// heads of a group share a block, (row * kv_heads + kv_head) * strips + strip, a strip being 16 of them; kv_store as
+// its kernel says. Bound by memory: the cache rows once a block.
 #include "attention.cuh"
 
 // ---- what a row sees -----------------------------------------------------------------------------------------------
@@ -161,8 +161,8 @@ DEVICE uint4 load_16_if(bool there, const bf16 *at PLACE) {
 // The words of 16 bytes.
 DEVICE unsigned word_of(const uint4 &x, unsigned i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
 
-// Up to 16 query heads of a group over a cache. The warps take the keys in turn, each with a softmax of its own, and are
-// joined in order at the end.
+// Up to 16 query heads of a group over a cache. The warps take the keys in turn, each with a softmax of its own, and
+// are joined in order at the end.
 template <unsigned HD, unsigned BYTES> DEVICE void attention_cached_mma(const AttentionCachedParams &p) {
     constexpr unsigned STEP = 2048 / HD; // 16 loads of 16 bytes a lane
     constexpr unsigned HEADS = ATTENTION_CACHED_HEADS;
@@ -193,7 +193,8 @@ template <unsigned HD, unsigned BYTES> DEVICE void attention_cached_mma(const At
     unsigned q[HD / 16][4];
 #pragma unroll
     for (unsigned c = 0; c < HD / 32; c++) {
-        const bf16 *from = static_cast<const bf16 *>(p.qkv) + row * static_cast<size_t>(at.width) + at.q + 32 * c + 8 * t;
+        const unsigned column = at.q + 32 * c + 8 * t;
+        const bf16 *from = static_cast<const bf16 *>(p.qkv) + row * static_cast<size_t>(at.width) + column;
         const uint4 low = load_16_if(g < heads, from + g * HD);
         const uint4 high = load_16_if(g + 8 < heads, from + (g + 8) * HD);
 #pragma unroll

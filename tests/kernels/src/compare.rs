@@ -10,8 +10,8 @@ use duel_tests::Random;
 /// naive implementation may happen to be exact where another order of the same operations is not.
 const FLOOR: f64 = 3.0;
 
-/// Products that a tensor core adds to a sum at a time. What `f32` has no room for is cut off then, which PTX leaves open
-/// and hardware does: up to a unit of the last place each time, where a rounding is half of one.
+/// Products that a tensor core adds to a sum at a time. What `f32` has no room for is cut off then, which PTX leaves
+/// open and hardware does: up to a unit of the last place each time, where a rounding is half of one.
 const PRODUCTS_AT_A_TIME: usize = 16;
 
 /// Elements that follow every output, which an operation must not touch.
@@ -175,10 +175,10 @@ fn run<R: Float, B: Backend>(b: &B, operation: &impl Operation) -> Vec<Output> {
 /// Checks an operation on every device: the first one's results by the precision rule, those of the others to be the
 /// same bits.
 ///
-/// The rule: in each output, the largest error against `Cpu<f64>` on the same inputs, relative to the largest number of
-/// the row that it is in, is at most twice that of `Cpu<R>`, plus one rounding to the type of the output and
-/// three roundings of `f32`; a sum that tensor cores may have made, one unit of `f32` more for every 16 products that it
-/// has. A number that is too large for that type must come out as the infinity that it rounds to.
+/// The rule: in each output, the largest error against `Cpu<f64>` on the same inputs, relative to the largest
+/// number of the row that it is in, is at most twice that of `Cpu<R>`, plus one rounding to the type of the output
+/// and three roundings of `f32`; a sum that tensor cores may have made, one unit of `f32` more for every 16
+/// products that it has. A number that is too large for that type must come out as the infinity that it rounds to.
 ///
 /// # Panics
 /// When it does not hold, with the worst element.

@@ -152,8 +152,8 @@ fn kept(sum: f64, of: Type) -> f32 {
     if cut { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
 }
 
-/// Products of numbers of a type, of one column of the result over a part of the inner dimension: `a` is `[m, k]` column
-/// after column.
+/// Products of numbers of a type, of one column of the result over a part of the inner dimension: `a` is `[m, k]`
+/// column after column.
 fn column(out: &mut [f32], a: &[f32], b: &[f32], of: Type, inner: Range<usize>, block: usize) {
     let m = out.len();
     let mut sum = vec![0.0f64; m];

@@ -158,7 +158,7 @@ fn whole_steps(results: &Value) -> String {
         let ours = step(results, model.model, STEPPERS[0]);
         for who in STEPPERS {
             let row = step(results, model.model, who);
-            // TRL as it comes computes the reference within the step: ours is held against it with its share of the pass.
+            // TRL as it comes computes the reference within the step: ours counts with its share of the pass.
             let reference = match who {
                 "TRL default" => ours["reference_seconds_per_step"].as_f64(),
                 _ => Some(0.0),

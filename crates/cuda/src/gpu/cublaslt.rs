@@ -58,9 +58,9 @@ impl Kind {
         Kind { product: p.product, n, k, stride, dtype: p.dtype, bias, residual, epilogue }
     }
 
-    /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
-    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), how exact its GELU is in float is not documented, and without a split it
-    /// adds floats one by one, which over the rows of tokens is less exact than our sums in blocks.
+    /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS
+    /// documentation, `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), how exact its GELU is in float is not documented, and
+    /// without a split it adds floats one by one, which over the rows of tokens is less exact than our sums in blocks.
     fn is_for_library(&self) -> bool {
         use sys::cublasLtEpilogue_t as Code;
         if self.dtype == Dtype::F32 && self.product == Product::WeightGradient {

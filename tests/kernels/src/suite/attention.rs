@@ -213,8 +213,8 @@ impl Operation for Cached {
 /// `kv_store` and `attention_cached`.
 pub fn attention_cached(devices: &impl Devices) {
     // One row, a key for each team and one more, more than all warps take at once, runs that overlap, a prefix that
-    // neighbours share and one that others have too, a row without one, a row with nothing else; widths with and without
-    // 16-byte rows; groups of a query head, of several and of more than a block has.
+    // neighbours share and one that others have too, a row without one, a row with nothing else; widths with and
+    // without 16-byte rows; groups of a query head, of several and of more than a block has.
     for (heads, kv_heads, head_dim, scale) in [
         (1, 1, 8, 2.0),
         (3, 1, 64, 2.0),
