@@ -55,10 +55,6 @@ DEVICE void load_left(unsigned (&a)[4], const unsigned char *tile, unsigned row,
     ldmatrix_x4(a, tile + tile_offset<HD>(row + lane % 16, k / 8 + lane / 16) HERE);
 }
 
-DEVICE void multiply_add(float *d, const unsigned (&a)[4], unsigned b0, unsigned b1 PLACE) {
-    mma_m16n8k16_bf16(reinterpret_cast<float(&)[4]>(*d), a, b0, b1 HERE);
-}
-
 // s[16 STRIPS, N2 * 2] = rows `row`.. of tile `left` times the rows of tile `right`, transposed.
 template <unsigned HD, unsigned STRIPS, unsigned N2>
 DEVICE void row_products(float (&s)[STRIPS][N2], const unsigned char *left, unsigned row,

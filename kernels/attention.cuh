@@ -152,6 +152,11 @@ template <unsigned N> DEVICE void left_operand(unsigned (&a)[4], const float (&x
     }
 }
 
+// d[16, 8] += a[16, 16] b[16, 8], of which d is four of a thread's accumulators.
+DEVICE void multiply_add(float *d, const unsigned (&a)[4], unsigned b0, unsigned b1 PLACE) {
+    mma_m16n8k16_bf16(reinterpret_cast<float(&)[4]>(*d), a, b0, b1 HERE);
+}
+
 // ---- tiles in shared memory ----------------------------------------------------------------------------------------
 
 // Says that the kernel uses shared memory up to `end`: the emulation fails where a launch has less.

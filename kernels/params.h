@@ -87,6 +87,10 @@ enum Geometry {
 
     ATTENTION_CACHED_THREADS = 128,
     ATTENTION_CACHED_TEAMS = ATTENTION_CACHED_THREADS / ATTENTION_TEAM,
+    /* On mma: query heads of a group that a block has, and what its warps know of them. */
+    ATTENTION_CACHED_HEADS = 16,
+    ATTENTION_CACHED_HD64_BYTES = ATTENTION_CACHED_THREADS / 32 * ATTENTION_CACHED_HEADS * (2 + 64) * 4,
+    ATTENTION_CACHED_HD128_BYTES = ATTENTION_CACHED_THREADS / 32 * ATTENTION_CACHED_HEADS * (2 + 128) * 4,
 
     /* In bf16 on mma, for heads of up to 64 and 128. */
     MMA_THREADS = 128,

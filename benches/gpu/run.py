@@ -48,7 +48,7 @@ SANITIZED = {
     "racecheck": ("rmsnorm", "sumsq", "attention_rows"),
 }
 QUICK_SANITIZED = 2
-QUICK_MODELS = "Llama-3.2-1B,GPT-2 124M"
+QUICK_MODELS = "Llama-3.2-1B,GPT-2-124M"
 
 PACKAGES = ("torch", "triton", "transformers", "accelerate", "datasets", "trl", "liger_kernel")
 # Models, samples and outputs of a run take about this much room.
@@ -188,6 +188,9 @@ class Run:
             zipfile.ZipFile(wheel).extractall(site)
         path = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.python_env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        # Compiling PyTorch's and transformers' sources, where no byte code lies beside them, takes half a minute: once.
+        self.python_env["PYTHONPYCACHEPREFIX"] = str(scratch / "bytecode")
+        self.python_env.pop("PYTHONDONTWRITEBYTECODE", None)
         self.binary_env = dict(os.environ)
 
     def write(self):

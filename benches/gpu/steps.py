@@ -52,7 +52,7 @@ MODELS = {
             "original_max_position_embeddings": 8192,
         },
     },
-    "GPT-2 124M": {
+    "GPT-2-124M": {
         "model_type": "gpt2",
         "n_embd": 768,
         "n_layer": 12,
@@ -85,8 +85,8 @@ MODELS = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
 }
-RACED = ("Llama-3.2-1B", "GPT-2 124M", "Qwen2.5-0.5B")
-PRETRAINED = "GPT-2 124M"
+RACED = ("Llama-3.2-1B", "GPT-2-124M", "Qwen2.5-0.5B")
+PRETRAINED = "GPT-2-124M"
 CURVE = "tiny"
 # Rounding in float32 moves a loss of ln 2 by 1e-7 a step; a wrong kernel moves it by far more than this.
 CURVE_TOLERANCE = 1e-4

@@ -53,6 +53,9 @@ const WIDE: &[&str] = &["LDG.E.128", "STG.E.128"];
 /// A product on tensor cores that copies its operands ahead.
 const TENSOR: &[&str] = &["HMMA.16816.F32.BF16", "LDSM", "LDGSTS.E", "STG.E.128"];
 
+/// A product on tensor cores whose operands come straight from memory.
+const CACHED: &[&str] = &["HMMA.16816.F32.BF16", "LDG.E.128"];
+
 /// wgmma on tiles that TMA brings, under mbarriers and with registers moved between warpgroups.
 const HOPPER: &[&str] = &["HGMMA.64x", "UTMALDG.2D", "SYNCS", "USETMAXREG", "STG.E.128"];
 
@@ -127,6 +130,14 @@ pub const KERNELS: &[Kernel] = &[
         .hot()
         .shared(cached_bytes(128))
         .instructions(&["LDG.E.128"]),
+    Kernel::new("attention_cached_bf16_hd64", "attention_decode.cu", ATTENTION_CACHED_THREADS)
+        .hot()
+        .shared(ATTENTION_CACHED_HD64_BYTES)
+        .instructions(CACHED),
+    Kernel::new("attention_cached_bf16_hd128", "attention_decode.cu", ATTENTION_CACHED_THREADS)
+        .hot()
+        .shared(ATTENTION_CACHED_HD128_BYTES)
+        .instructions(CACHED),
     Kernel::new("kv_store_bf16", "attention_decode.cu", ROW_THREADS).instructions(WIDE),
     Kernel::new("attention_bf16_hd64_sm90", "attention_sm90.cu", ATTENTION_SM90_HD64_THREADS)
         .sm90a()

@@ -1,6 +1,7 @@
 //! Attention over a cache of keys and values.
 
 use crate::grid::narrow;
+use crate::variants::{grouped, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Decode, Heads};
 use duel_kernels::{cached_bytes, sys};
@@ -65,10 +66,19 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
             cache_rows: narrow(cache_rows),
             scale: dims.scale() as f32,
         };
-        let grid = Grid::linear(rows * dims.heads, sys::ATTENTION_CACHED_THREADS)
-            .with_shared(cached_bytes(narrow(dims.head_dim)));
+        let (kernel, grid) = match grouped(R::DTYPE, dims.head_dim) {
+            Some(kernel) => {
+                let strips = (dims.heads / dims.kv_heads).div_ceil(sys::ATTENTION_CACHED_HEADS as usize);
+                let (threads, shared) = launch_of(kernel);
+                (kernel, Grid::linear(rows * dims.kv_heads * strips, threads).with_shared(shared))
+            }
+            None => {
+                let grid = Grid::linear(rows * dims.heads, sys::ATTENTION_CACHED_THREADS);
+                (kernel!(R, "attention_cached"), grid.with_shared(cached_bytes(narrow(dims.head_dim))))
+            }
+        };
         // SAFETY: the kernel takes AttentionCachedParams; `write` and `read` checked the buffers, the kernel checks
         // that the runs are of the caches.
-        unsafe { self.launch(kernel!(R, "attention_cached"), grid, &params) };
+        unsafe { self.launch(kernel, grid, &params) };
     }
 }

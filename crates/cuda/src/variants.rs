@@ -67,6 +67,25 @@ pub(crate) struct Linear {
     pub persistent: bool,
 }
 
+/// A kernel for queries over a cache, whose block has the query heads of a group, `ATTENTION_CACHED_HEADS` at a time.
+#[derive(Debug, PartialEq, Eq)]
+struct Grouped {
+    dtype: Dtype,
+    head_dim: usize,
+    kernel: &'static str,
+}
+
+/// Every such kernel. All run on compute capability 8.0; other widths have a kernel of a query head a block.
+const GROUPED: &[Grouped] = &[
+    Grouped { dtype: Dtype::Bf16, head_dim: 64, kernel: "attention_cached_bf16_hd64" },
+    Grouped { dtype: Dtype::Bf16, head_dim: 128, kernel: "attention_cached_bf16_hd128" },
+];
+
+/// The kernel that has all query heads of a group over a cache in a block, if there is one.
+pub(crate) fn grouped(dtype: Dtype, head_dim: usize) -> Option<&'static str> {
+    GROUPED.iter().find(|g| (g.dtype, g.head_dim) == (dtype, head_dim)).map(|g| g.kernel)
+}
+
 /// Every attention; the first that fits is taken.
 const ATTENTION: &[Attention] = &[
     Attention {

@@ -1,7 +1,7 @@
 //! One operation, on a device and on the CPU backend in the same and in double precision, compared by the precision
 //! rule.
 
-use duel_backend::{Acc, Backend, Element, Float, Index, Real};
+use duel_backend::{Acc, Backend, Dtype, Element, Float, Index, Real};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal, Driver};
 use duel_tests::Random;
@@ -9,6 +9,10 @@ use duel_tests::Random;
 /// Roundings in `f32` that a result may always be off by, besides its own rounding to the type it is stored in: the
 /// naive implementation may happen to be exact where another order of the same operations is not.
 const FLOOR: f64 = 3.0;
+
+/// Products that a tensor core adds to a sum at a time. What `f32` has no room for is cut off then, which PTX leaves
+/// open and hardware does: up to a unit of the last place each time, where a rounding is half of one.
+const PRODUCTS_AT_A_TIME: usize = 16;
 
 /// Elements that follow every output, which an operation must not touch.
 const SLACK: usize = 64;
@@ -43,6 +47,8 @@ struct Output {
     epsilon: f64,
     /// Rounds to that type.
     round: fn(f64) -> f64,
+    /// How often a tensor core may have cut a sum off.
+    cuts: usize,
 }
 
 /// Inputs for an operation and a place for its outputs.
@@ -50,12 +56,19 @@ pub struct Bench {
     random: Random,
     /// Rounds to the type under test, so that every backend is given the same numbers.
     round: fn(f64) -> f64,
+    /// Whether tensor cores multiply that type.
+    tensor_cores: bool,
     outputs: Vec<Output>,
 }
 
 impl Bench {
     pub(crate) fn new<R: Float>() -> Self {
-        Bench { random: Random(1), round: |x| R::from_f64(x).to_f64(), outputs: Vec::new() }
+        Bench {
+            random: Random(1),
+            round: |x| R::from_f64(x).to_f64(),
+            tensor_cores: R::DTYPE == Dtype::Bf16,
+            outputs: Vec::new(),
+        }
     }
 
     /// `n` numbers, uniform in `-scale..scale`, as weights or activations.
@@ -101,12 +114,25 @@ impl Bench {
         let mut slack = vec![T::default(); SLACK];
         b.download(&mut slack, buf, n).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(slack.iter().all(|x| x.to_f64().is_nan()), "{name}: written past its end");
-        self.push::<B, T>(b, name, buf, n, row);
+        self.push::<B, T>(b, name, buf, n, row, 0);
     }
 
     /// Hands in a buffer that the operation changed in place.
     pub fn changed<B: Backend, T: Float>(&mut self, b: &B, name: &'static str, buf: &B::Buf<T>, row: usize) {
-        self.push::<B, T>(b, name, buf, b.len(buf), row);
+        self.push::<B, T>(b, name, buf, b.len(buf), row, 0);
+    }
+
+    /// Hands in a buffer to each of whose elements the operation added a sum of `depth` products.
+    pub fn summed<B: Backend, T: Float>(
+        &mut self,
+        b: &B,
+        name: &'static str,
+        buf: &B::Buf<T>,
+        row: usize,
+        depth: usize,
+    ) {
+        let cuts = if self.tensor_cores { depth.div_ceil(PRODUCTS_AT_A_TIME) } else { 0 };
+        self.push::<B, T>(b, name, buf, b.len(buf), row, cuts);
     }
 
     fn push<B: Backend, T: Float>(
@@ -116,6 +142,7 @@ impl Bench {
         buf: &B::Buf<T>,
         n: usize,
         row: usize,
+        cuts: usize,
     ) {
         let mut host = vec![T::default(); n];
         b.download(&mut host, buf, 0).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -126,6 +153,7 @@ impl Bench {
             row: row.max(1),
             epsilon: T::EPSILON,
             round: |x| T::from_f64(x).to_f64(),
+            cuts,
         });
     }
 }
@@ -147,9 +175,10 @@ fn run<R: Float, B: Backend>(b: &B, operation: &impl Operation) -> Vec<Output> {
 /// Checks an operation on every device: the first one's results by the precision rule, those of the others to be the
 /// same bits.
 ///
-/// The rule: in each output, the largest error against `Cpu<f64>` on the same inputs, relative to the largest number of
-/// the row that it is in, is at most twice that of `Cpu<R>`, plus one rounding to the type of the output and
-/// three roundings of `f32`. A number that is too large for that type must come out as the infinity that it rounds to.
+/// The rule: in each output, the largest error against `Cpu<f64>` on the same inputs, relative to the largest
+/// number of the row that it is in, is at most twice that of `Cpu<R>`, plus one rounding to the type of the output
+/// and three roundings of `f32`; a sum that tensor cores may have made, one unit of `f32` more for every 16
+/// products that it has. A number that is too large for that type must come out as the infinity that it rounds to.
 ///
 /// # Panics
 /// When it does not hold, with the worst element.
@@ -219,7 +248,8 @@ fn check_output(context: &str, got: &Output, reference: &Output, naive: &Output)
     assert_eq!(got.values.len(), reference.values.len(), "{context}: {}", got.name);
     // Where the naive implementation fails altogether, it excuses nothing.
     let excused = errors(&naive.values, reference, got).filter(|e| e.is_finite()).fold(0.0, f64::max);
-    let bound = 2.0 * excused + 0.5 * got.epsilon + FLOOR * 0.5 * f64::from(f32::EPSILON);
+    let of_sums = (FLOOR * 0.5 + got.cuts as f64) * f64::from(f32::EPSILON);
+    let bound = 2.0 * excused + 0.5 * got.epsilon + of_sums;
     let worst = errors(&got.values, reference, got).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     let Some((at, error)) = worst else { return };
     assert!(

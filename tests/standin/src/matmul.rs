@@ -145,20 +145,28 @@ fn gelu(x: f32) -> (f32, f32) {
     (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
 }
 
-/// Products of one column of the result over a part of the inner dimension: `a` is `[m, k]` column after column.
-fn column(out: &mut [f32], a: &[f32], b: &[f32], inner: Range<usize>, block: usize) {
+/// What is kept of a sum in `f32`: tensor cores cut off the rest, others round.
+fn kept(sum: f64, of: Type) -> f32 {
+    let nearest = sum as f32;
+    let cut = of == Type::Bf16 && nearest.is_finite() && f64::from(nearest).abs() > sum.abs();
+    if cut { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
+}
+
+/// Products of numbers of a type, of one column of the result over a part of the inner dimension: `a` is `[m, k]`
+/// column after column.
+fn column(out: &mut [f32], a: &[f32], b: &[f32], of: Type, inner: Range<usize>, block: usize) {
     let m = out.len();
-    let mut sum = vec![0.0; m];
+    let mut sum = vec![0.0f64; m];
     for start in inner.clone().step_by(block) {
         sum.fill(0.0);
         for k in start..inner.end.min(start + block) {
             let x = b[k];
             for (sum, a) in sum.iter_mut().zip(&a[k * m..(k + 1) * m]) {
-                *sum += a * x;
+                *sum += f64::from(*a) * f64::from(x);
             }
         }
         for (out, sum) in out.iter_mut().zip(&sum) {
-            *out += sum;
+            *out = kept(f64::from(*out) + sum, of);
         }
     }
 }
@@ -181,6 +189,16 @@ impl Matmul {
         all
     }
 
+    /// What each part sums of an inner dimension. A split that was made for more than there is sums all of it in each
+    /// part, as cuBLAS 13.1 does on an H100: an algorithm is for what it was chosen for.
+    fn parts_of(&self, k: usize) -> Vec<Range<usize>> {
+        if k < self.order.parts {
+            return vec![0..k; self.order.parts];
+        }
+        let part = k.div_ceil(self.order.parts).next_multiple_of(16);
+        (0..k).step_by(part).map(|start| start..k.min(start + part)).collect()
+    }
+
     /// # Safety
     /// All of [`Matmul::ranges`] are there, and nobody else uses them.
     pub(crate) unsafe fn run(&self) {
@@ -192,14 +210,14 @@ impl Matmul {
             // SAFETY: the caller's promise. What is there is lost, as it would be.
             unsafe { (self.workspace.0 as *mut u8).write_bytes(0xff, self.workspace.1) };
         }
-        let part = k.div_ceil(self.order.parts).next_multiple_of(16);
+        let parts = self.parts_of(k);
         let mut product = vec![0.0f32; m * n];
         let work = |j: usize, out: &mut [f32]| {
             let b = &b[j * k..(j + 1) * k];
             let mut sum = vec![0.0; m];
-            for (i, start) in (0..k).step_by(part).enumerate() {
+            for (i, part) in parts.iter().enumerate() {
                 sum.fill(0.0);
-                column(&mut sum, &a, b, start..k.min(start + part), self.order.block);
+                column(&mut sum, &a, b, self.a.kind, part.clone(), self.order.block);
                 let rounds = self.order.reduction == Reduction::OutputType;
                 for (out, &sum) in out.iter_mut().zip(&sum) {
                     let sum = if rounds { self.d.kind.round(sum) } else { sum };

@@ -74,7 +74,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::SumSq(_) => of(0.85, "waits for the host"),
         Verb::Zero(_) | Verb::Copy(_) => of(1.0, "the driver's own"),
         Verb::KvStore { .. } => of(0.80, "parts of rows"),
-        Verb::AttentionCached { .. } => of(0.60, "cached rows again for every query head, from L2"),
+        Verb::AttentionCached { .. } => of(0.75, "cached rows once, 16 bytes a lane"),
     }
 }
 

@@ -35,6 +35,7 @@ fn is_shown(case: &Case) -> bool {
         Verb::RmsNorm(d) | Verb::RmsNormBw(d) => d.width == 2048,
         Verb::LayerNorm(_) | Verb::LayerNormBw(_) => true,
         Verb::Rope { .. } | Verb::SwiGlu { .. } | Verb::SwiGluBw { .. } => true,
+        Verb::AttentionCached { cached, .. } => cached.prefix == 0,
         Verb::Gelu { .. } | Verb::EmbedBw { .. } | Verb::AdamW(_) => true,
         _ => false,
     }

@@ -3,8 +3,9 @@
 //! Which of its algorithms makes a product is asked once for each kind of product, at [`TYPICAL_ROWS`] rows, and then
 //! kept for every number of rows. An algorithm of the library is a tile of the result and one order of its sum along
 //! the depth; asked anew at each size, the library would give few rows another one than many, and a row's result would
-//! depend on the rows beside it. For the same reason the depth is never split where a row of the result is a row of
-//! tokens.
+//! depend on the rows beside it. For the same reason the depth is never split. Nor is it where the depth is the rows of
+//! tokens: an algorithm that splits is right at the depth that it was chosen at alone. On an H100 with cuBLAS 13.1 a
+//! split in three added the product of two rows three times, and `cublasLtMatmulAlgoCheck` had nothing against it.
 
 use crate::library::{Epilogue, LibraryProduct, Product};
 use cudarc::cublaslt::result::{self, CublasError};
@@ -17,7 +18,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 /// Rows of tokens that an algorithm is chosen at: a large micro-batch.
-const TYPICAL_ROWS: usize = 4096;
+const TYPICAL_ROWS: usize = 8192;
 /// Rows of tokens that it must take too, for it to be the one of every number of rows.
 const OTHER_ROWS: [usize; 4] = [1, 17, 256, 32768];
 /// Room that an algorithm may use, in bytes: what NVIDIA recommends for Hopper (cuBLAS documentation,
@@ -57,10 +58,14 @@ impl Kind {
         Kind { product: p.product, n, k, stride, dtype: p.dtype, bias, residual, epilogue }
     }
 
-    /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS documentation,
-    /// `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), and how exact its GELU is in float is not documented.
+    /// Whether the library may be asked at all: it wants rows of what goes with a GELU in eights (cuBLAS
+    /// documentation, `CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD`), how exact its GELU is in float is not documented, and
+    /// without a split it adds floats one by one, which over the rows of tokens is less exact than our sums in blocks.
     fn is_for_library(&self) -> bool {
         use sys::cublasLtEpilogue_t as Code;
+        if self.dtype == Dtype::F32 && self.product == Product::WeightGradient {
+            return false;
+        }
         let plain = [Code::CUBLASLT_EPILOGUE_DEFAULT, Code::CUBLASLT_EPILOGUE_BIAS].contains(&self.epilogue);
         let [_, columns, _] = self.product.shape(self.dims(TYPICAL_ROWS));
         plain || (self.dtype == Dtype::Bf16 && columns % 8 == 0)
@@ -68,11 +73,6 @@ impl Kind {
 
     fn dims(&self, m: usize) -> Gemm {
         Gemm { m, n: self.n, k: self.k, stride: self.stride }
-    }
-
-    /// Whether the depth may be split: where it is the tokens that are summed over.
-    fn may_split(&self) -> bool {
-        self.product == Product::WeightGradient
     }
 }
 
@@ -173,7 +173,7 @@ impl CublasLt {
     /// The library's best algorithm for a kind of product.
     fn choose(&self, kind: Kind) -> Result<Option<sys::cublasLtMatmulAlgo_t>, CublasError> {
         let call = Call::new(kind, TYPICAL_ROWS, &kind.example())?;
-        let preference = Preference::new(kind)?;
+        let preference = Preference::new()?;
         let mut found = [std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit(); CANDIDATES];
         let mut count = 0;
         // SAFETY: all descriptors are alive, and there is room for as many results as are asked for.
@@ -199,7 +199,7 @@ impl CublasLt {
             // SAFETY: the library has filled so many results.
             let candidate = unsafe { candidate.assume_init() };
             let usable = candidate.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS
-                && (kind.may_split() || splits(&candidate.algo)? <= 1);
+                && splits(&candidate.algo)? <= 1;
             if usable && self.takes_all(kind, &candidate.algo)? {
                 return Ok(Some(candidate.algo));
             }
@@ -387,16 +387,12 @@ impl Drop for Layout {
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new(kind: Kind) -> Result<Self, CublasError> {
+    fn new() -> Result<Self, CublasError> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         use sys::cublasLtReductionScheme_t as Scheme;
         let preference = Preference(result::create_matmul_pref()?);
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE)?;
-        // Parts of a depth are summed in order, in f32.
-        let scheme = match kind.may_split() {
-            true => Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
-            false => Scheme::CUBLASLT_REDUCTION_SCHEME_NONE,
-        };
+        let scheme = Scheme::CUBLASLT_REDUCTION_SCHEME_NONE;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &(scheme as u32))?;
         for alignment in [
             Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,

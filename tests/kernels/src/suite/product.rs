@@ -40,7 +40,7 @@ impl Operation for AllProducts {
         b.gemm_dw(&mut dw, &dy, &x, dims);
         bench.done(b, "y", &y, stride);
         bench.done(b, "dx", &dx, k);
-        bench.changed(b, "dw", &dw, k);
+        bench.summed(b, "dw", &dw, k, m);
     }
 }
 
