@@ -237,6 +237,24 @@ fn the_first_algorithm_splits_a_small_product_and_shows_it() {
 }
 
 #[test]
+fn a_split_is_right_at_its_own_depth_alone() {
+    on_the_stand_in("a_split_is_right_at_its_own_depth_alone", &[], || {
+        let deep = Product::new([64, 64, 512], [false; 2], [CUDA_R_32F; 2]);
+        let found = deep.algorithms(1 << 20).expect("a plain product")[0];
+        let parts = config(&found.algo, Config::CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+        assert!(parts > 1);
+        let shallow = Product::new([64, 64, 1], [false; 2], [CUDA_R_32F; 2]);
+        let (a, b) = (numbers(64, 1), numbers(64, 2));
+        let [on_a, on_b] = [&a, &b].map(|x| shallow.stream.clone_htod(x).expect("room for a test"));
+        let d = shallow.stream.alloc_zeros::<f32>(64 * 64).expect("room for a test");
+        shallow.run(&found, [1.0, 0.0], &on_a, &on_b, &d).expect("a plain product");
+        let got = shallow.stream.clone_dtoh(&d).expect("nothing went wrong");
+        let right = plain([64, 64, 1], [false; 2], &a, &b);
+        assert_close(&got, right.iter().map(|x| f64::from(parts) * x), 1e-6);
+    });
+}
+
+#[test]
 fn epilogues_are_right() {
     on_the_stand_in("epilogues_are_right", &[], || {
         let shape = [16, 8, 32];
