@@ -18,6 +18,7 @@ use duel_data::Prompt;
 use duel_judge::{Judge, Says};
 use duel_model::Config as ModelConfig;
 use duel_model::decode;
+use duel_optim::Optimizer;
 use duel_rollout::Sampler;
 use std::path::Path;
 
@@ -128,7 +129,11 @@ fn planned<B: Backend>(
     let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
     let manifest = &start.manifest;
+    // Its weight, its gradient, its moments and its master.
+    let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());
+    let value_head = model.width * (size_of::<B::Real>() + sums * size_of::<B::Acc>());
     let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, true)
+        .and("the value head", if beside.critic { value_head } else { 0 })
         .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
         .and("samples", sampler.bytes());
     let mut rows = format!("train {}: {} prompts\n", config.dataset.display(), prompts.len());
