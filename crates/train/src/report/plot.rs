@@ -17,8 +17,11 @@ struct Panel {
     share: bool,
 }
 
-const PANELS: [Panel; 7] = [
+const PANELS: [Panel; 10] = [
     Panel { title: "loss", metrics: &[("loss", "")], share: false },
+    Panel { title: "reward of samples", metrics: &[("reward", "")], share: false },
+    Panel { title: "KL to the reference, nats a sample", metrics: &[("sequence_kl", "")], share: false },
+    Panel { title: "tokens a sample", metrics: &[("completions/mean_length", "")], share: false },
     Panel {
         title: "rewards",
         metrics: &[
@@ -68,8 +71,8 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the records of a run ([`super::metrics::read`]) to the file at `path`. Panels: loss, rewards, reward accuracy,
-/// KL, token accuracy; the first four that have data.
+/// Draws the records of a run ([`super::metrics::read`]) to the file at `path`. Panels: loss; reward, KL and length of
+/// samples; rewards, reward accuracy, KL, token accuracy; the first four that have data.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -264,6 +267,12 @@ mod tests {
         }
         assert!(!words.contains(&"token accuracy") && !words.contains(&"eval chosen"));
         assert!(svg.contains("width=\"1040\" height=\"680\""));
+
+        let own = json!({"step": 1, "loss": 2.0, "reward": 0.5, "sequence_kl": 1.0, "completions/mean_length": 9.0, "kl": 0.1});
+        let svg = draw(&[record(own)]).unwrap();
+        for word in ["loss", "reward of samples", "KL to the reference, nats a sample", "tokens a sample"] {
+            assert!(texts(&svg).contains(&word), "{word}");
+        }
 
         let sft = [record(json!({"step": 1, "loss": 2.0, "mean_token_accuracy": 0.3}))];
         let svg = draw(&sft).unwrap();
