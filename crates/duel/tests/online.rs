@@ -6,16 +6,16 @@ mod common;
 mod server;
 
 use common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
-use duel_backend::{Backend, Float, Real};
+use duel_backend::{Backend, Float};
 use duel_cpu::{Cpu, Isa};
 use duel_data::{Prompt, Prompts, Tokenizer};
 use duel_experiments::grammar;
 use duel_model::decode::{self, Sampling};
-use duel_model::{Folder, Keep, Model};
+use duel_model::{Folder, Keep};
 use duel_rollout::{Asked, Sampler, groups};
 use duel_train::checkpoint;
 use duel_train::config::Method;
-use duel_train::engine::{Engine, Room};
+use duel_train::engine::{Beside, Engine, Room};
 use serde_json::json;
 use server::{Act, Request, Server};
 use std::collections::HashSet;
@@ -531,8 +531,9 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
         let ds = groups(&drawn).unwrap();
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let room = Room::plan(b, &ds, ds.len(), 0, model.vocab);
-        let mut engine = Engine::new(b, model, room, Keep::Nothing).unwrap();
-        let said = engine.survey(&weights, None::<&Model<Real<B>>>, None, &ds, &all).unwrap();
+        let beside = Beside { reference: true, critic: false };
+        let mut engine = Engine::with(b, model, room, Keep::Nothing, beside).unwrap();
+        let said = engine.survey(&weights, &weights, None, &ds, &all).unwrap();
         let samples: Vec<_> = drawn.iter().flat_map(|rollout| &rollout.samples).collect();
         assert_eq!(said.len(), samples.len());
         // As tests/tests/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the product of

@@ -6,13 +6,13 @@ use duel_backend::Backend;
 use duel_judge::{Judge, Scale};
 use duel_train::Error;
 use duel_train::config::{Maybe, Method, Options};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The settings of `method` on the files of a world; `preferences` for methods that learn from a file.
-pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: PathBuf) -> Options {
+pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: &Path) -> Options {
     let shared = Options { method: Some(method), logging_steps: Some(20), ..Options::default() };
     let Some(Preferences { ranked, pairs, eval, eval_pairs }) = preferences else {
-        return online(method, Options { dataset: Some(prompts), ..shared });
+        return online(method, Options { dataset: Some(prompts.into()), ..shared });
     };
     // A reward model learns most of what is far apart.
     let of_pairs = matches!(method, Method::Kto | Method::Reward);
@@ -89,9 +89,9 @@ pub fn run<B: Backend>(
         return Ok((world.sft.clone(), Vec::new()));
     }
     if !method.is_online() {
-        return world.train(name, change(recipe(method, preferences, world.prompts()?)), None);
+        return world.train(name, change(recipe(method, preferences, &world.prompts)), None);
     }
-    let options = change(recipe(method, None, world.prompts()?));
+    let options = change(recipe(method, None, &world.prompts));
     let mut truth = Truth(Scale::LogOdds);
     let (called, judge) = judge.unwrap_or_else(|| ("truth".into(), &mut truth));
     world.train(name, Options { judge: Some(Maybe(Some(called))), ..options }, Some(judge))

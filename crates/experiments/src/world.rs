@@ -32,6 +32,8 @@ pub struct World<'b, B: Backend> {
     model: ModelConfig,
     /// Folder of the model that has learned the reviews.
     pub sft: PathBuf,
+    /// File of the prefixes, for methods that draw for themselves.
+    pub prompts: PathBuf,
     before: Model<Real<B>>,
     prefixes: Vec<String>,
     held_out: Vec<String>,
@@ -91,6 +93,8 @@ impl<'b, B: Backend> World<'b, B> {
         };
         finished(train(b, &resolved(options, dir, &sft, seed)?)?)?;
         let folder = Folder::open(&sft)?;
+        let prefixes: Vec<String> = (0..PREFIXES).map(|_| grammar::sample_prefix(&mut rng)).collect();
+        let prompts: Vec<Value> = prefixes.iter().map(|prefix| json!({"prompt": prefix})).collect();
         Ok(World {
             b,
             dir: dir.to_path_buf(),
@@ -99,18 +103,10 @@ impl<'b, B: Backend> World<'b, B> {
             model: folder.config().clone(),
             before: duel_model::load(b, &folder)?,
             sft,
-            prefixes: (0..PREFIXES).map(|_| grammar::sample_prefix(&mut rng)).collect(),
+            prompts: write_rows(dir, "prompts.jsonl", &prompts)?,
+            prefixes,
             held_out: (0..HELD_OUT).map(|_| grammar::sample_prefix(&mut rng)).collect(),
         })
-    }
-
-    /// The file of the prefixes, for methods that draw for themselves.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn prompts(&self) -> Result<PathBuf, Error> {
-        let rows: Vec<Value> = self.prefixes.iter().map(|prefix| json!({"prompt": prefix})).collect();
-        write_rows(&self.dir, "prompts.jsonl", &rows)
     }
 
     /// Samples of the model for every prefix, ranked by the ground truth.
@@ -122,9 +118,8 @@ impl<'b, B: Backend> World<'b, B> {
         let drawn = self.draw(&self.before, &self.prefixes, COMPLETIONS)?;
         let (mut ranked, mut pairs) = (Vec::new(), Vec::new());
         for (prefix, texts) in self.prefixes.iter().zip(drawn.texts.chunks(COMPLETIONS)) {
-            let worth = |text: &String| grammar::reward(&format!("{prefix} {text}"));
             let said = texts.iter().filter(|text| !text.is_empty());
-            let mut all: Vec<(f64, &String)> = said.map(|text| (worth(text), text)).collect();
+            let mut all: Vec<(f64, &String)> = said.map(|text| (reward(prefix, text), text)).collect();
             all.sort_by(|a, b| b.0.total_cmp(&a.0));
             // Equal rewards say nothing about which is preferred.
             all.dedup_by(|a, b| a.0 == b.0);
@@ -185,8 +180,7 @@ impl<'b, B: Backend> World<'b, B> {
     pub fn best_of(&self, n: usize) -> Result<Vec<f64>, Error> {
         let drawn = self.draw(&self.before, &self.held_out, n)?;
         let best = |(prefix, texts): (&String, &[String])| {
-            let rewards = texts.iter().map(|text| grammar::reward(&format!("{prefix} {text}")));
-            rewards.fold(0.0, f64::max)
+            texts.iter().map(|text| reward(prefix, text)).fold(0.0, f64::max)
         };
         Ok(self.held_out.iter().zip(drawn.texts.chunks(n)).map(best).collect())
     }
@@ -197,8 +191,7 @@ impl<'b, B: Backend> World<'b, B> {
     }
 
     fn rewards(&self, texts: &[String]) -> Vec<f64> {
-        let reward = |(prefix, text): (&String, &String)| grammar::reward(&format!("{prefix} {text}"));
-        self.held_out.iter().zip(texts).map(reward).collect()
+        self.held_out.iter().zip(texts).map(|(prefix, text)| reward(prefix, text)).collect()
     }
 
     fn draw(&self, weights: &Model<Real<B>>, prefixes: &[String], each: usize) -> Result<Drawn, Error> {
@@ -218,6 +211,11 @@ impl<'b, B: Backend> World<'b, B> {
         let texts = samples.iter().map(text).collect::<Result<_, _>>()?;
         Ok(Drawn { prompts, samples, texts })
     }
+}
+
+/// What a review is worth that begins and goes on so.
+fn reward(prefix: &str, text: &str) -> f64 {
+    grammar::reward(&format!("{prefix} {text}"))
 }
 
 /// A model folder with fresh weights and the grammar's tokenizer.

@@ -78,10 +78,10 @@ impl<B: Backend> Sampler<B> {
         samples: usize,
         watch: impl FnMut(usize) -> bool,
     ) -> Result<Option<Vec<Rollout<'p>>>> {
-        let (requests, stops) = (requests(asked, samples), tokenizer.stops());
-        let (engine, how) = (&mut self.engine, &self.how);
-        let drawn = whole(watch, |watch| engine.run(b, weights, &requests, how, stops, watch))?;
-        drawn.map(|drawn| rollouts(tokenizer, asked, drawn)).transpose()
+        let Sampler { engine, how } = self;
+        rollouts(tokenizer, asked, samples, watch, |requests, watch| {
+            engine.run(b, weights, requests, how, tokenizer.stops(), watch)
+        })
     }
 
     /// [`Sampler::draw`] of the mixture of two models.
@@ -101,32 +101,31 @@ impl<B: Backend> Sampler<B> {
         samples: usize,
         watch: impl FnMut(usize) -> bool,
     ) -> Result<Option<Vec<Rollout<'p>>>> {
-        let (requests, stops) = (requests(asked, samples), tokenizer.stops());
-        let (engine, how) = (&mut self.engine, &self.how);
-        let drawn =
-            whole(watch, |watch| engine.run_mixed(b, weights, mixture, &requests, how, stops, watch))?;
-        drawn.map(|drawn| rollouts(tokenizer, asked, drawn)).transpose()
+        let Sampler { engine, how } = self;
+        rollouts(tokenizer, asked, samples, watch, |requests, watch| {
+            engine.run_mixed(b, weights, mixture, requests, how, tokenizer.stops(), watch)
+        })
     }
 }
 
-fn requests<'a>(asked: &'a [Asked<'_>], samples: usize) -> Vec<Request<'a>> {
-    asked.iter().map(|a| Request { prompt: &a.prompt.tokens, samples, id: a.id }).collect()
-}
-
-/// What `run` draws, unless `watch` stopped it.
-fn whole(
+/// What `run` draws of the prompts, so many samples each, unless `watch` stopped it.
+fn rollouts<'p>(
+    tokenizer: &Tokenizer,
+    asked: &[Asked<'p>],
+    samples: usize,
     mut watch: impl FnMut(usize) -> bool,
-    run: impl FnOnce(&mut dyn FnMut(&[Ended]) -> bool) -> duel_model::Result<Drawn>,
-) -> Result<Option<Drawn>> {
+    run: impl FnOnce(&[Request<'_>], &mut dyn FnMut(&[Ended]) -> bool) -> duel_model::Result<Drawn>,
+) -> Result<Option<Vec<Rollout<'p>>>> {
+    let request = |a: &Asked<'p>| Request { prompt: &a.prompt.tokens, samples, id: a.id };
+    let requests: Vec<Request<'_>> = asked.iter().map(request).collect();
     let mut whole = true;
-    let drawn = run(&mut |ended| {
+    let drawn = run(&requests, &mut |ended| {
         whole &= watch(ended.len());
         whole
     })?;
-    Ok(whole.then_some(drawn))
-}
-
-fn rollouts<'p>(tokenizer: &Tokenizer, asked: &[Asked<'p>], drawn: Drawn) -> Result<Vec<Rollout<'p>>> {
+    if !whole {
+        return Ok(None);
+    }
     let rollout = |(a, completions): (&Asked<'p>, Vec<Completion>)| {
         let sample = |c: Completion| {
             Ok(Sample {
@@ -139,7 +138,7 @@ fn rollouts<'p>(tokenizer: &Tokenizer, asked: &[Asked<'p>], drawn: Drawn) -> Res
         let samples = completions.into_iter().map(sample).collect::<Result<_>>()?;
         Ok(Rollout { prompt: a.prompt, samples })
     };
-    asked.iter().zip(drawn.completions).map(rollout).collect()
+    asked.iter().zip(drawn.completions).map(rollout).collect::<Result<_>>().map(Some)
 }
 
 /// The rollouts as groups, in order: nothing after them knows that they were drawn.

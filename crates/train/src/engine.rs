@@ -4,7 +4,7 @@ use crate::Error;
 use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, Group, pack};
-use duel_loss::{Compared, Head, Known, ResponseStats, Row, ScalarHead, Targets};
+use duel_loss::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
 use duel_model::{
     Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
 };
@@ -146,9 +146,9 @@ pub struct Beside {
 pub struct Tokens {
     /// By the policy.
     pub rows: Vec<Row>,
-    /// The reference's log-probability; empty where there is none.
+    /// The reference's log-probability.
     pub reference: Vec<f64>,
-    /// The KL of the policy from the reference, over all tokens that could have come; empty where there is none.
+    /// The KL of the policy from the reference, over all tokens that could have come.
     pub kl: Vec<f64>,
     /// What the critic expects from here on; empty where there is none.
     pub values: Vec<f64>,
@@ -416,37 +416,25 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// The device failed.
     ///
     /// # Panics
-    /// With a critic's weights and no head for them.
+    /// On an engine that was made without a reference, or with a critic's weights and no head for them.
     pub fn survey(
         &mut self,
         weights: &impl Weights<B>,
-        reference: Option<&impl Weights<B>>,
+        reference: &impl Weights<B>,
         critic: Option<&Real<B>>,
         ds: &Dataset,
         indices: &[u32],
     ) -> Result<Vec<Tokens>, Error> {
         let mut all = Vec::new();
-        let view = weights.view();
+        let heads = [*weights.view().head(), *reference.view().head()];
         for micro in self.scored_together(ds, indices) {
-            if let Some(reference) = reference {
-                self.forward(reference, ds, micro);
-                let len = self.layout.rows * self.model.width;
-                self.b.copy(&mut self.of_reference, &self.activations.hidden, len);
-            }
+            self.forward(reference, ds, micro);
+            let len = self.layout.rows * self.model.width;
+            self.b.copy(&mut self.of_reference, &self.activations.hidden, len);
             self.forward(weights, ds, micro);
             let (hidden, targets) = (&self.activations.hidden, &self.targets);
             let Output::Tokens(head) = &mut self.output else { panic!("tokens of a reward model") };
-            let said: Vec<Compared> = match reference {
-                Some(reference) => {
-                    let reference = reference.view();
-                    let (heads, both) = ([*view.head(), *reference.head()], [hidden, &self.of_reference]);
-                    head.compare(self.b, heads, both, targets)?.to_vec()
-                }
-                None => {
-                    let rows = head.score(self.b, *view.head(), hidden, targets)?;
-                    rows.iter().map(|row| Compared { row: *row, ..Compared::default() }).collect()
-                }
-            };
+            let said = head.compare(self.b, heads, [hidden, &self.of_reference], targets)?;
             let values = match (critic, &mut self.critic) {
                 (Some(w), Some(critic)) => critic.values(self.b, w, hidden, targets.rows())?,
                 (Some(_), None) => panic!("values without a head"),
@@ -455,11 +443,10 @@ impl<'b, B: Backend> Engine<'b, B> {
             let mut at = 0;
             for n in targets.lengths() {
                 let own = &said[at..at + n];
-                let compared = reference.map_or(&[][..], |_| own);
                 all.push(Tokens {
                     rows: own.iter().map(|c| c.row).collect(),
-                    reference: compared.iter().map(|c| c.reference).collect(),
-                    kl: compared.iter().map(|c| c.kl).collect(),
+                    reference: own.iter().map(|c| c.reference).collect(),
+                    kl: own.iter().map(|c| c.kl).collect(),
                     values: values.get(at..at + n).unwrap_or_default().to_vec(),
                 });
                 at += n;

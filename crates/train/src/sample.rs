@@ -82,6 +82,6 @@ pub fn sequence_kls<B: Backend>(
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
     let room = Room::plan(b, &ds, SEQUENCES, 0, model.vocab);
     let mut engine = Engine::with(b, model, room, Keep::Nothing, COMPARED)?;
-    let said = engine.survey(policy, Some(reference), None, &ds, &indices)?;
+    let said = engine.survey(policy, reference, None, &ds, &indices)?;
     Ok(said.iter().map(|tokens| tokens.kl.iter().sum()).collect())
 }

@@ -162,7 +162,7 @@ fn a_step_allocates_no_buffer() {
             }
             let responses = if online {
                 let values = Some(&critic.weight);
-                let said = engine.survey(&weights, Some(&reference), values, &ds, &all).unwrap();
+                let said = engine.survey(&weights, &reference, values, &ds, &all).unwrap();
                 let critic = Some((&critic.weight, &mut critic.gradient));
                 let of = |_, _: &[Row], _: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
                     coefs.fill(0.1);

@@ -184,7 +184,7 @@ mod tests {
             critic.weight.iter_mut().for_each(|x| *x = 0.5 * random());
         }
         let values = critic.as_ref().map(|critic| &critic.weight);
-        let said = engine.survey(&drew, Some(&reference), values, &ds, &all).unwrap();
+        let said = engine.survey(&drew, &reference, values, &ds, &all).unwrap();
         let lesson = |(i, said): (usize, Tokens)| {
             let n = said.rows.len();
             let one = random();

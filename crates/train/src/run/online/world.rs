@@ -243,7 +243,7 @@ impl<B: Backend> World<'_, B> {
             report::judged(&mut metrics, &judged, 1);
             let ds = groups(judged.iter().map(|j| &j.rollout))?;
             let groups: Vec<u32> = (0..ds.len() as u32).collect();
-            let said = run.engine.survey(&run.weights, Some(&self.reference), None, &ds, &groups)?;
+            let said = run.engine.survey(&run.weights, &self.reference, None, &ds, &groups)?;
             report::said(&mut metrics, &said, self.own);
         }
         // One sample alone is nothing to a judge that compares.
