@@ -1,0 +1,5 @@
+//! Policies against each other.
+
+pub mod bandit;
+pub mod game;
+pub mod mixture;
