@@ -11,6 +11,7 @@ mod losses;
 mod sample;
 mod table;
 mod train;
+mod writers;
 
 use clap::{Parser, Subcommand};
 use duel_train::Error;
