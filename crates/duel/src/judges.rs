@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub fn makers<B: Backend>(b: &B) -> Vec<Maker<'_>> {
     let mut all = built_in();
     all.push(Truth::maker());
-    all.push(Cycle::maker());
     all.push(RewardModel::maker(b));
+    all.push(Cycle::maker());
     all
 }
 

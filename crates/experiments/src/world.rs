@@ -187,6 +187,28 @@ impl<'b, B: Backend> World<'b, B> {
         Ok(self.held_out.iter().zip(drawn.texts.chunks(n)).map(best).collect())
     }
 
+    /// What the model in `folder` writes to prefixes, so many samples each.
+    ///
+    /// # Errors
+    /// The folder is none of this world's models, or Ctrl-C.
+    pub fn written(&self, folder: &Path, prefixes: &[String], each: usize) -> Result<Vec<String>, Error> {
+        let weights = duel_model::load(self.b, &Folder::open(folder)?)?;
+        Ok(self.draw(&weights, prefixes, each)?.texts)
+    }
+
+    /// Writes rows of training into a file of this name, beside its models.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn rows(&self, name: &str, rows: &[Value]) -> Result<PathBuf, Error> {
+        write_rows(&self.dir, name, rows)
+    }
+
+    /// The prefixes that methods learn from.
+    pub fn prefixes(&self) -> &[String] {
+        &self.prefixes
+    }
+
     /// The held-out prefixes.
     pub fn held_out(&self) -> &[String] {
         &self.held_out

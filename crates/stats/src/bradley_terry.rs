@@ -1,6 +1,6 @@
 //! One number for each entrant, and how badly one number does.
 
-use crate::{Contests, chi_square_tail};
+use crate::{Wins, chi_square_tail};
 
 /// A step of the fit that changes no strength by more than this ends it.
 const STEP: f64 = 1e-12;
@@ -27,17 +27,14 @@ pub struct Misfit {
 }
 
 impl BradleyTerry {
-    /// The fit, each prompt one contest of a pair, won to the share that it says: several samples of a prompt are not
-    /// independent, and a share varies less than a single win, so that a misfit is never overstated. `None` where no
-    /// strengths are likeliest: some entrants never lose to the others (Ford, 1957), or nothing is said of a pair; or
-    /// where it was not found. By minorisation (Hunter, 2004, equation 3).
-    pub fn of(contests: &Contests) -> Option<Self> {
-        let n = contests.entrants();
-        let wins = contests.wins()?;
+    /// The fit to rates of wins, each of `number` contests of its pair. `None` where no strengths are likeliest, since
+    /// some entrants never lose to the others (Ford, 1957), or where it was not found. By minorisation (Hunter, 2004,
+    /// equation 3).
+    pub fn of(wins: &Wins, number: impl Fn(usize, usize) -> f64) -> Option<Self> {
+        let n = wins.entrants();
         if !connected(n, |i, j| wins.rate(i, j) > 0.0) {
             return None;
         }
-        let number = |i: usize, j: usize| contests.known(i, j) as f64;
         let others = |i: usize| (0..n).filter(move |&j| j != i);
         let known: Vec<Vec<f64>> =
             (0..n).map(|i| (0..n).map(|j| if i == j { 0.0 } else { number(i, j) }).collect()).collect();
@@ -71,21 +68,21 @@ impl BradleyTerry {
         self.strengths.iter().map(|s| 1500.0 + 400.0 * s / std::f64::consts::LN_10).collect()
     }
 
-    /// What it cannot say of the contests that it was fitted to; `None` where nothing is said of some pair.
-    pub fn misfit(&self, contests: &Contests) -> Option<Misfit> {
-        let n = contests.entrants();
-        let wins = contests.wins()?;
+    /// What it cannot say of the contests that it was fitted to. Where each is a prompt, won to the share that its
+    /// samples say, it is never overstated: a share varies less than a single win.
+    pub fn misfit(&self, wins: &Wins, number: impl Fn(usize, usize) -> f64) -> Misfit {
+        let n = wins.entrants();
         // x ln x is 0 at 0.
         let part = |p: f64, fitted: f64| if p > 0.0 { p * (p / fitted).ln() } else { 0.0 };
         let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
         let of = |(i, j): (usize, usize)| {
             let (p, fitted) = (wins.rate(i, j), self.rate(i, j));
-            2.0 * contests.known(i, j) as f64 * (part(p, fitted) + part(1.0 - p, 1.0 - fitted))
+            2.0 * number(i, j) * (part(p, fitted) + part(1.0 - p, 1.0 - fitted))
         };
         let deviance = pairs.map(of).sum::<f64>().max(0.0);
         let degrees = (n - 1) * n.saturating_sub(2) / 2;
         let tail = if degrees == 0 { 1.0 } else { chi_square_tail(deviance, degrees) };
-        Some(Misfit { deviance, degrees, tail })
+        Misfit { deviance, degrees, tail }
     }
 }
 
@@ -106,25 +103,16 @@ fn connected(n: usize, edge: impl Fn(usize, usize) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Share;
-
-    fn contests(n: usize, prompts: usize, rate: impl Fn(usize, usize) -> f64) -> Contests {
-        let mut all = Contests::new(n, prompts);
-        for prompt in 0..prompts {
-            for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
-                *all.share(prompt, i, j) = Share { sum: 2.0 * rate(i, j), n: 2.0 };
-            }
-        }
-        all
-    }
 
     #[test]
     fn strengths_that_are_there_are_found() {
         let truth = [0.7, -0.2, 0.1, -0.6f64];
-        let all = contests(4, 10, |i, j| 1.0 / (1.0 + (truth[j] - truth[i]).exp()));
-        let fit = BradleyTerry::of(&all).unwrap();
+        let wins = Wins::of(4, |i, j| 1.0 / (1.0 + (truth[j] - truth[i]).exp()));
+        // However often each pair met.
+        let number = |i: usize, j: usize| (1 + i * j) as f64;
+        let fit = BradleyTerry::of(&wins, number).unwrap();
         assert!(fit.strengths.iter().zip(truth).all(|(got, want)| (got - want).abs() < 1e-9), "{fit:?}");
-        let misfit = fit.misfit(&all).unwrap();
+        let misfit = fit.misfit(&wins, number);
         assert!(misfit.deviance < 1e-9 && misfit.degrees == 3 && misfit.tail > 0.999, "{misfit:?}");
         assert!((fit.elo()[0] - fit.elo()[3] - 400.0 * 1.3 / std::f64::consts::LN_10).abs() < 1e-6);
     }
@@ -133,19 +121,19 @@ mod tests {
     #[test]
     fn a_cycle_is_a_misfit() {
         let p = [[0.5, 0.9, 0.3], [0.1, 0.5, 0.6], [0.7, 0.4, 0.5]];
-        let all = contests(3, 100, |i, j| p[i][j]);
-        let fit = BradleyTerry::of(&all).unwrap();
+        let wins = Wins::of(3, |i, j| p[i][j]);
+        let fit = BradleyTerry::of(&wins, |_, _| 100.0).unwrap();
         for (i, won) in [1.2, 0.7, 1.1].into_iter().enumerate() {
             let fitted: f64 = (0..3).filter(|&j| j != i).map(|j| fit.rate(i, j)).sum();
             assert!((fitted - won).abs() < 1e-9, "{i}: {fitted}");
         }
-        let misfit = fit.misfit(&all).unwrap();
+        let misfit = fit.misfit(&wins, |_, _| 100.0);
         assert!(misfit.degrees == 1 && misfit.tail < 1e-12, "{misfit:?}");
     }
 
     #[test]
     fn who_never_loses_has_no_strength() {
-        assert_eq!(BradleyTerry::of(&contests(3, 5, |i, _| if i == 0 { 1.0 } else { 0.5 })), None);
-        assert_eq!(BradleyTerry::of(&Contests::new(2, 4)), None);
+        let wins = Wins::of(3, |i, _| if i == 0 { 1.0 } else { 0.5 });
+        assert_eq!(BradleyTerry::of(&wins, |_, _| 5.0), None);
     }
 }
