@@ -132,7 +132,9 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "tournament" | "cycle" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "tournament" | "cycle" | "losses" => {
+            duel(&name)
+        }
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -23,8 +23,8 @@ pub struct Sample {
     /// Folder of the model
     #[arg(long, required_unless_present = "mixture", conflicts_with = "mixture")]
     model: Option<PathBuf>,
-    /// File of a mixture in the place of a model, as duel tournament leaves it (tournament.json): each sample is drawn by
-    /// one of its policies, which the line names
+    /// File of a mixture in the place of a model, as duel tournament leaves it (tournament.json): each sample is drawn
+    /// by one of its policies, which the line names
     #[arg(long, value_name = "FILE")]
     mixture: Option<PathBuf>,
     /// File of prompts (.jsonl, .json): {prompt} as a text or messages; of rows of training the prompts are taken

@@ -1,5 +1,5 @@
-//! `duel sample` and `duel tournament`, which draw of prompts: what they write, that they go on where they were stopped,
-//! and what they refuse.
+//! `duel sample` and `duel tournament`, which draw of prompts: what they write, that they go on where they were
+//! stopped, and what they refuse.
 
 mod common;
 

@@ -13,15 +13,16 @@ const WORDS: [&[&str]; 3] = [
     &["camera", "costumes", "effects", "music", "scenes", "songs"],
 ];
 
-/// How often a kind beats another. Among three the first is ahead for Borda, .60 before .55 and .35, and played least by
-/// the von Neumann winner, (1/7, 2/7, 4/7).
+/// How often a kind beats another. Among three the first is ahead for Borda, .60 before .55 and .35, and played least
+/// by the von Neumann winner, (1/7, 2/7, 4/7).
 const RATES: [[f64; 4]; 4] =
     [[0.5, 0.9, 0.3, 0.9], [0.1, 0.5, 0.6, 0.9], [0.7, 0.4, 0.5, 0.9], [0.1, 0.1, 0.1, 0.5]];
 
 /// Of three kinds that beat each other in a cycle: how often.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cycle {
-    /// Whether the kinds change places with the kind of the prompt: in a prompt of the second, it has the first's place.
+    /// Whether the kinds change places with the kind of the prompt: in a prompt of the second, that has the first's
+    /// place.
     pub by_prompt: bool,
 }
 

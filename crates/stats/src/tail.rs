@@ -9,12 +9,11 @@
 pub fn chi_square_tail(x: f64, degrees: usize) -> f64 {
     assert!(degrees > 0, "a chi-square number has a degree of freedom");
     let x = x.max(0.0) / 2.0;
-    let (mut a, mut tail) = match degrees % 2 {
-        0 => (1.0, (-x).exp()),
-        _ => (0.5, erfc(x.sqrt())),
+    // The term of a is x^a exp(-x) / Gamma(a + 1), and Gamma(3/2) is sqrt(pi)/2.
+    let (mut a, mut tail, mut term) = match degrees.is_multiple_of(2) {
+        true => (1.0, (-x).exp(), x * (-x).exp()),
+        false => (0.5, erfc(x.sqrt()), 2.0 * (x / std::f64::consts::PI).sqrt() * (-x).exp()),
     };
-    // x^a exp(-x) / Gamma(a + 1); Gamma(3/2) is sqrt(pi)/2.
-    let mut term = if degrees % 2 == 0 { x } else { 2.0 * (x / std::f64::consts::PI).sqrt() } * (-x).exp();
     while 2.0 * a < degrees as f64 {
         tail += term;
         a += 1.0;

@@ -37,8 +37,8 @@ struct Regret {
 }
 
 impl Intransitive {
-    /// Runs it: `cycle.json`, `.csv`, `.svg` and `.md` of the learners, `duels.csv` and `.svg` of the duels with contexts,
-    /// and a tournament of all policies of the first seed in its folder. Returns the tables.
+    /// Runs it: `cycle.json`, `.csv`, `.svg` and `.md` of the learners, `duels.csv` and `.svg` of the duels with
+    /// contexts, and a tournament of all policies of the first seed in its folder. Returns the tables.
     ///
     /// # Errors
     /// The folder cannot be written, or holds what was begun with other settings; or Ctrl-C.

@@ -24,6 +24,8 @@ use std::sync::Arc;
 const LOOKED_AT: usize = 4;
 /// Samples of each prefix that are labelled, in pairs.
 const LABELLED: usize = 4;
+/// Samples of a kind that a policy of that kind learns.
+const LEARNED: usize = 2048;
 /// Pairs that nothing is learned from.
 const EVAL: usize = 256;
 
@@ -31,7 +33,7 @@ const EVAL: usize = 256;
 pub const LEARNERS: [(&str, Method); 3] =
     [("reward model, RLOO", Method::Rloo), ("Nash-MD", Method::NashMd), ("SPPO", Method::Sppo)];
 
-/// How long.
+/// How long a method learns, and how often it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Length {
     /// Steps of each method.
@@ -203,7 +205,7 @@ fn specialist<B: Backend>(world: &World<'_, B>, texts: &[String], kind: usize) -
         let own = texts.iter().filter(|text| cycle::kind(text) == kind);
         own.map(|text| json!({"prompt": prefix, "completion": format!(" {text}")})).collect::<Vec<_>>()
     };
-    let rows: Vec<Value> = all.flat_map(own).collect();
+    let rows: Vec<Value> = all.flat_map(own).take(LEARNED).collect();
     let options = Options {
         method: Some(Method::Sft),
         dataset: Some(world.rows(&format!("only-{name}.jsonl"), &rows)?),
