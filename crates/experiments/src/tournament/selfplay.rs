@@ -25,7 +25,7 @@ const LOOKED_AT: usize = 4;
 /// Samples of each prefix that are labelled, in pairs.
 const LABELLED: usize = 4;
 /// Samples of a kind that a policy of that kind learns.
-const LEARNED: usize = 2048;
+const LEARNED: usize = 1024;
 /// Pairs that nothing is learned from.
 const EVAL: usize = 256;
 
@@ -63,17 +63,15 @@ pub struct Played {
 /// How a method is run here: as in the world of the grammar, but that a pull to the reference is no more than keeps
 /// texts whole. Preferences are of a kind alone, and half a nat tells the kinds apart.
 fn options(method: Method, length: Length, prompts: &Path) -> Options {
-    let beta = match method {
-        Method::Rloo => 0.05,
-        Method::NashMd => 0.02,
-        _ => 0.5,
-    };
+    let beta = if method == Method::Sppo { 0.3 } else { 0.05 };
     Options {
         beta: Some(beta),
         max_steps: Some(length.steps as i64),
         save_steps: Some(length.every),
         save_total_limit: Some(Maybe(None)),
+        // A round of self-play is short, so that there are many; who plays a mixture plays mostly itself.
         ref_model_sync_steps: (method == Method::Sppo).then_some(10),
+        mixture_coef: (method == Method::NashMd).then_some(0.125),
         ..recipe(method, None, prompts)
     }
 }
@@ -90,7 +88,10 @@ pub fn play<B: Backend>(
     length: Length,
 ) -> Result<Played, Error> {
     let world = World::make(b, dir, seed)?;
-    let texts = world.written(&world.sft, world.prefixes(), LABELLED)?;
+    let texts = study.point(&format!("seed {seed} samples"), || {
+        Ok(json!(world.written(&world.sft, world.prefixes(), LABELLED)?))
+    })?;
+    let texts: Vec<String> = serde_json::from_value(texts).map_err(damaged)?;
     let labelled = labelled(&world, &texts, seed)?;
     eprintln!("\nreward model, of labels that the cycle draws");
     let once =
@@ -103,9 +104,6 @@ pub fn play<B: Backend>(
         world.written(&world.sft, world.held_out(), LOOKED_AT)
     })?;
     let mut entrants = vec![Entrant { name: "sft".into(), folder: world.sft.clone() }];
-    for (kind, name) in KINDS.iter().enumerate().take(3) {
-        entrants.push(Entrant { name: format!("only {name}"), folder: specialist(&world, &texts, kind)? });
-    }
     let mut courses = Vec::new();
     for (name, method) in LEARNERS {
         eprintln!("\n{name}");
@@ -132,6 +130,9 @@ pub fn play<B: Backend>(
         }
         entrants.push(Entrant { name: name.to_lowercase().replace(", ", " "), folder: trained });
         courses.push(Course { looks });
+    }
+    for (kind, name) in KINDS.iter().enumerate().take(3) {
+        entrants.push(Entrant { name: format!("only {name}"), folder: specialist(&world, &texts, kind)? });
     }
     let prompts: Vec<Value> = world.held_out().iter().map(|prefix| json!({"prompt": prefix})).collect();
     let prompts = world.rows("held-out.jsonl", &prompts)?;
@@ -171,7 +172,12 @@ fn look(
         };
         Ok(write()?.chunks(LOOKED_AT).map(count).collect())
     })?;
-    serde_json::from_value(found).map_err(|e| Error::new(format!("the point `{key}` is damaged: {e}")))
+    serde_json::from_value(found).map_err(damaged)
+}
+
+/// What is in a study is not what was put there.
+fn damaged(e: serde_json::Error) -> Error {
+    Error::new(format!("a point of points.jsonl is damaged ({e}); remove the file"))
 }
 
 /// Pairs of samples of the same prefix, labelled as the cycle's probabilities draw.
@@ -210,9 +216,9 @@ fn specialist<B: Backend>(world: &World<'_, B>, texts: &[String], kind: usize) -
         method: Some(Method::Sft),
         dataset: Some(world.rows(&format!("only-{name}.jsonl"), &rows)?),
         learning_rate: Some(1e-3),
-        num_train_epochs: Some(2.0),
+        num_train_epochs: Some(1.0),
         per_device_train_batch_size: Some(32),
-        warmup_steps: Some(10),
+        warmup_steps: Some(5),
         ..Options::default()
     };
     Ok(world.train(&format!("only-{name}"), options, None)?.0)
