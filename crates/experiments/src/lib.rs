@@ -3,6 +3,7 @@
 pub mod grammar;
 pub mod recipe;
 pub mod sentiment;
+pub mod study;
 pub mod table;
 pub mod truth;
 pub mod world;

@@ -2,15 +2,19 @@
 //! preferences among its own samples by the ground truth.
 
 use crate::grammar;
+use crate::study::{Mark, Stage};
 use duel_backend::{Backend, Real};
 use duel_data::Tokenizer;
 use duel_judge::Judge;
 use duel_model::decode::{Completion, Engine, Request, Room, Sampling};
 use duel_model::{Config as ModelConfig, Folder, Model};
-use duel_train::config::{Config, Maybe, Method, Options, Scheduler};
+use duel_train::config::{Config, Maybe, Method, Options, Resume, Scheduler};
+use duel_train::content::digest;
+use duel_train::reference::ModelId;
+use duel_train::report::metrics::{self, Record};
 use duel_train::report::progress::Progress;
 use duel_train::sample::{SEQUENCES, sample, sequence_kls};
-use duel_train::{Error, Outcome, train, train_online};
+use duel_train::{Error, Outcome, checkpoint, train, train_online};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +72,8 @@ struct Drawn {
 }
 
 impl<'b, B: Backend> World<'b, B> {
-    /// Makes it in `dir`: a model from scratch, trained on reviews.
+    /// Makes it in `dir`: a model from scratch, trained on reviews. What was made there before of the same is read, and
+    /// what was begun is gone on with.
     ///
     /// # Errors
     /// The folder cannot be written, or Ctrl-C.
@@ -91,7 +96,7 @@ impl<'b, B: Backend> World<'b, B> {
             lr_scheduler_type: Some(Scheduler::Cosine),
             ..Options::default()
         };
-        finished(train(b, &resolved(options, dir, &sft, seed)?)?)?;
+        run(b, resolved(options, dir, &sft, seed)?, None)?;
         let folder = Folder::open(&sft)?;
         let prefixes: Vec<String> = (0..PREFIXES).map(|_| grammar::sample_prefix(&mut rng)).collect();
         let prompts: Vec<Value> = prefixes.iter().map(|prefix| json!({"prompt": prefix})).collect();
@@ -139,8 +144,8 @@ impl<'b, B: Backend> World<'b, B> {
         })
     }
 
-    /// Trains the model by `options` into the folder `name`, with a judge where the method learns from its own samples.
-    /// Returns the folder and the last metrics.
+    /// Trains the model by `options` into the folder `name`, with a judge where the method learns from its own samples;
+    /// goes on from what an earlier command left there of the same. Returns the folder and the last metrics.
     ///
     /// # Errors
     /// The folder cannot be written, the judge failed, or Ctrl-C.
@@ -153,10 +158,7 @@ impl<'b, B: Backend> World<'b, B> {
         let output = self.dir.join(name);
         let options = Options { model: Some(self.sft.clone()), ..options };
         let config = resolved(options, &self.dir, &output, self.seed)?;
-        let last = finished(match judge {
-            Some(judge) => train_online(self.b, &config, judge)?,
-            None => train(self.b, &config)?,
-        })?;
+        let last = run(self.b, config, judge)?;
         Ok((output, last))
     }
 
@@ -253,21 +255,57 @@ fn write_rows(dir: &Path, name: &str, rows: &[serde_json::Value]) -> Result<Path
 fn resolved(options: Options, dir: &Path, output_dir: &Path, seed: u64) -> Result<Config, Error> {
     Options {
         output_dir: Some(output_dir.into()),
-        overwrite_output_dir: Some(true),
         max_length: Some(Maybe(Some(64))),
-        save_steps: Some(0),
+        save_steps: options.save_steps.or(Some(0)),
         cache_dir: Some(dir.join("cache")),
-        seed: Some(seed),
+        seed: options.seed.or(Some(seed)),
         ..options
     }
     .resolve()
 }
 
-fn finished(outcome: Outcome) -> Result<Vec<(String, f64)>, Error> {
-    match outcome {
-        Outcome::Done { last, .. } => Ok(last),
-        Outcome::Interrupted { .. } => {
-            Err(Error::new("stopped; run the same command to do the experiment again"))
+/// Does the run that `config` asks for, or what is left of it, and returns its last metrics.
+fn run<B: Backend>(
+    b: &B,
+    config: Config,
+    judge: Option<&mut dyn Judge>,
+) -> Result<Vec<(String, f64)>, Error> {
+    let output = &config.output_dir;
+    let files = [Some(&config.dataset), config.eval_dataset.as_ref()];
+    let files = files.into_iter().flatten().map(|file| digest(file)).collect::<Result<Vec<_>, _>>()?;
+    let judged = judge.as_ref().map_or(String::new(), |judge| judge.identity());
+    let model = ModelId::of(&config.model)?.digest();
+    let of = [model, files.join(" "), judged, b.identity(), config.to_toml()?].join("\n");
+    let mark = Mark::of(output.join("made.json"), of);
+    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", output.display()));
+    if mark.stage() == Stage::Nothing {
+        if output.exists() {
+            fs::remove_dir_all(output).map_err(failed)?;
         }
+        fs::create_dir_all(output).map_err(failed)?;
+        mark.begin()?;
     }
+    if mark.stage() == Stage::Begun {
+        let whole = !checkpoint::list(output).is_empty();
+        let resume_from_checkpoint = if whole { Resume::Newest } else { Resume::Off };
+        // Without a checkpoint, what was written belongs to steps that are made again.
+        let config = Config { resume_from_checkpoint, overwrite_output_dir: !whole, ..config.clone() };
+        let outcome = match judge {
+            Some(judge) => train_online(b, &config, judge)?,
+            None => train(b, &config)?,
+        };
+        if let Outcome::Interrupted { .. } = outcome {
+            return Err(Error::new("stopped; the same command goes on from here"));
+        }
+        mark.finish()?;
+    }
+    Ok(last(&metrics::read(&output.join("metrics.jsonl"))?))
+}
+
+/// What the last evaluation found, or the last logged step where there is none.
+fn last(records: &[Record]) -> Vec<(String, f64)> {
+    let evaluates = |record: &&Record| record.keys().any(|name| name.starts_with("eval_"));
+    let record = records.iter().rev().find(evaluates).or(records.last());
+    let numbers = record.into_iter().flatten().filter_map(|(name, v)| Some((name.clone(), v.as_f64()?)));
+    numbers.collect()
 }

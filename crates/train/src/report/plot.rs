@@ -1,11 +1,9 @@
-//! Curves of a run as one SVG: up to four panels over the steps, training in strong colours, evaluation dotted.
+//! Curves of a run as one SVG: up to four panels over the steps, training as lines, evaluation dotted.
 
 use super::metrics::{Record, step_of};
 use crate::Error;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use duel_plot::{Axis, Chart, Point, Series, Style, svg};
 use std::fmt::Display;
-use std::ops::Range;
 use std::path::Path;
 
 /// One panel: its title and what may be in it. A panel without data is left out.
@@ -13,7 +11,7 @@ struct Panel {
     title: &'static str,
     /// Metric and its name in the legend; the evaluation's metric has `eval_` in front.
     metrics: &'static [(&'static str, &'static str)],
-    /// The values are shares: the axis shows at most 0 to 1.
+    /// The values are shares: the axis shows 0 to 1.
     share: bool,
 }
 
@@ -47,30 +45,6 @@ const PANELS: [Panel; 10] = [
 ];
 const MOST_PANELS: usize = 4;
 
-/// Colours of the metrics of a panel, told apart by the colour-blind too, each with the one of its evaluation.
-const COLORS: [[RGBColor; 2]; 3] = [
-    [RGBColor(31, 119, 180), RGBColor(214, 90, 20)],
-    [RGBColor(190, 60, 120), RGBColor(120, 80, 30)],
-    [RGBColor(40, 140, 70), RGBColor(110, 60, 170)],
-];
-const INK: RGBColor = RGBColor(50, 50, 50);
-const GRID: RGBColor = RGBColor(228, 228, 228);
-const PANEL_SIZE: (u32, u32) = (520, 340);
-/// Height of the title and of a row of the legend below it.
-const TITLE_HEIGHT: i32 = 34;
-const LEGEND_ROW: i32 = 20;
-/// Plotters draws text at 1/1.24 of the size it is given.
-const TEXT: f64 = 13.0 * 1.24;
-const TITLE: f64 = 16.0 * 1.24;
-
-/// A curve of a panel: its points in order of their steps, without those where the metric is null.
-struct Curve {
-    label: String,
-    color: RGBColor,
-    eval: bool,
-    points: Vec<(f64, f64)>,
-}
-
 /// Draws the records of a run ([`super::metrics::read`]) to the file at `path`. Panels: loss; reward, KL and length of
 /// samples; rewards, reward accuracy, KL, token accuracy; the first four that have data.
 ///
@@ -82,140 +56,44 @@ pub fn write_svg(path: &Path, records: &[Record]) -> Result<(), Error> {
     std::fs::write(path, svg).map_err(|e| failed(&e))
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Drawn<T> = Result<T, Box<dyn std::error::Error>>;
-
-fn draw(records: &[Record]) -> Drawn<String> {
-    let with_data =
-        |panel: &'static Panel| Some((panel, curves(panel, records))).filter(|(_, c)| !c.is_empty());
-    let panels: Vec<_> = PANELS.iter().filter_map(with_data).take(MOST_PANELS).collect();
-    let columns = panels.len().clamp(1, 2);
-    let rows = panels.len().div_ceil(2).max(1);
-    let size = (PANEL_SIZE.0 * columns as u32, PANEL_SIZE.1 * rows as u32);
-    let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    root.fill(&WHITE)?;
-    if panels.is_empty() {
-        let middle = (size.0 as i32 / 2, size.1 as i32 / 2);
-        root.draw(&Text::new("nothing logged yet", middle, text(TITLE, HPos::Center)))?;
+fn draw(records: &[Record]) -> Result<String, duel_plot::Error> {
+    let mut charts: Vec<Chart> = PANELS.iter().filter_map(|panel| chart(panel, records)).collect();
+    charts.truncate(MOST_PANELS);
+    if charts.is_empty() {
+        charts.push(Chart { title: "nothing logged yet".into(), ..Chart::default() });
     }
-    for (area, (panel, curves)) in root.split_evenly((rows, columns)).iter().zip(&panels) {
-        draw_panel(area, panel, curves)?;
-    }
-    root.present()?;
-    drop(root);
-    Ok(svg)
+    svg(&charts)
 }
 
-/// The curves that have points, those of training first.
-fn curves(panel: &Panel, records: &[Record]) -> Vec<Curve> {
-    let of =
-        |eval: bool| panel.metrics.iter().zip(COLORS).map(move |(metric, colors)| (metric, colors, eval));
-    let curve = |(&(name, short), colors, eval): (&(&str, &str), [RGBColor; 2], bool)| {
-        let key = if eval { format!("eval_{name}") } else { name.to_string() };
-        let point = |record: &Record| Some((step_of(record)? as f64, record.get(&key)?.as_f64()?));
-        let mut points: Vec<_> = records.iter().filter_map(point).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let label = match (short, eval) {
-            ("", false) => "training".to_string(),
-            ("", true) => "evaluation".to_string(),
-            (short, false) => short.to_string(),
-            (short, true) => format!("eval {short}"),
-        };
-        Curve { label, color: colors[usize::from(eval)], eval, points }
+/// The curves that have points, those of training first; `None` where there are none.
+fn chart(panel: &Panel, records: &[Record]) -> Option<Chart> {
+    let all =
+        panel.metrics.iter().map(|metric| (metric, false)).chain(panel.metrics.iter().map(|m| (m, true)));
+    let series: Vec<Series> =
+        all.map(|(metric, eval)| curve(metric, eval, records)).filter(|s| !s.points.is_empty()).collect();
+    let share = |value: f64| (0.0..=1.0).contains(&value);
+    let shares = panel.share && series.iter().flat_map(|s| &s.points).all(|point| share(point.y));
+    (!series.is_empty()).then(|| Chart {
+        title: panel.title.into(),
+        x: Axis { label: "step".into(), ..Axis::default() },
+        y: Axis { range: shares.then_some((0.0, 1.0)), ..Axis::default() },
+        series,
+    })
+}
+
+/// A metric in order of its steps, without those where it is null.
+fn curve((name, short): &(&str, &str), eval: bool, records: &[Record]) -> Series {
+    let key = if eval { format!("eval_{name}") } else { name.to_string() };
+    let point = |record: &Record| Some(Point::new(step_of(record)? as f64, record.get(&key)?.as_f64()?));
+    let mut points: Vec<Point> = records.iter().filter_map(point).collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let label = match (*short, eval) {
+        ("", false) => "training".to_string(),
+        ("", true) => "evaluation".to_string(),
+        (short, false) => short.to_string(),
+        (short, true) => format!("eval {short}"),
     };
-    of(false).chain(of(true)).map(curve).filter(|curve| !curve.points.is_empty()).collect()
-}
-
-fn text(size: f64, horizontal: HPos) -> TextStyle<'static> {
-    TextStyle::from(("sans-serif", size).into_font()).color(&INK).pos(Pos::new(horizontal, VPos::Center))
-}
-
-fn draw_panel(area: &Area, panel: &Panel, curves: &[Curve]) -> Drawn<()> {
-    // Many curves do not fit into one row: then evaluation gets its own.
-    let (training, evaluation) = curves.split_at(curves.partition_point(|curve| !curve.eval));
-    let legend = if curves.len() > 3 { vec![training, evaluation] } else { vec![curves] };
-    let (head, body) = area.split_vertically(TITLE_HEIGHT + LEGEND_ROW * legend.len() as i32);
-    head.draw(&Text::new(panel.title, (PANEL_SIZE.0 as i32 / 2, 20), text(TITLE, HPos::Center)))?;
-    for (row, curves) in legend.into_iter().enumerate() {
-        draw_legend(&head, TITLE_HEIGHT + LEGEND_ROW / 2 + LEGEND_ROW * row as i32, curves)?;
-    }
-
-    let points = || curves.iter().flat_map(|curve| &curve.points);
-    let x = axis(points().map(|p| p.0), None);
-    let y = axis(points().map(|p| p.1), panel.share.then_some(0.0..1.0));
-    let (x_span, y_span) = (x.end - x.start, y.end - y.start);
-    let mut chart = ChartBuilder::on(&body)
-        .margin(6)
-        .margin_right(24)
-        .x_label_area_size(44)
-        .y_label_area_size(68)
-        .build_cartesian_2d(x, y)?;
-    chart
-        .configure_mesh()
-        .x_labels(6)
-        .y_labels(6)
-        .max_light_lines(0)
-        .bold_line_style(GRID)
-        .axis_style(INK)
-        .label_style(text(TEXT, HPos::Center))
-        .x_desc("step")
-        .axis_desc_style(text(TEXT, HPos::Center))
-        // A step is a whole number, also where the axis is so short that ticks fall between two.
-        .x_label_formatter(&|step| if step.fract() == 0.0 { tick(*step, x_span) } else { String::new() })
-        .y_label_formatter(&|value| tick(*value, y_span))
-        .draw()?;
-    for curve in curves {
-        let line = curve.points.iter().copied();
-        chart.draw_series(LineSeries::new(line.clone(), curve.color.stroke_width(2)))?;
-        // A single point makes no line.
-        if curve.eval || curve.points.len() == 1 {
-            chart.draw_series(line.map(|point| Circle::new(point, 4, curve.color.filled())))?;
-        }
-    }
-    Ok(())
-}
-
-/// One row of line samples and names, centred; plotters cannot measure text, so widths are estimates on the safe side.
-fn draw_legend(head: &Area, y: i32, curves: &[Curve]) -> Drawn<()> {
-    const SAMPLE: i32 = 18;
-    const GAP: i32 = 6;
-    const LETTER: i32 = 8;
-    let width = |curve: &Curve| SAMPLE + 3 * GAP + LETTER * curve.label.len() as i32;
-    let mut x = (PANEL_SIZE.0 as i32 - curves.iter().map(width).sum::<i32>()) / 2 + GAP;
-    for curve in curves {
-        head.draw(&PathElement::new([(x, y), (x + SAMPLE, y)], curve.color.stroke_width(2)))?;
-        if curve.eval {
-            head.draw(&Circle::new((x + SAMPLE / 2, y), 4, curve.color.filled()))?;
-        }
-        head.draw(&Text::new(curve.label.as_str(), (x + SAMPLE + GAP, y), text(TEXT, HPos::Left)))?;
-        x += width(curve);
-    }
-    Ok(())
-}
-
-/// An axis that holds all values with a little air, and never an empty range; `within` cuts the air off.
-fn axis(values: impl Iterator<Item = f64>, within: Option<Range<f64>>) -> Range<f64> {
-    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-    // Values that differ in rounding only are one value: no tick fits between them.
-    let differ = high - low > 1e-6 * low.abs().max(high.abs());
-    let air = if differ { 0.05 * (high - low) } else { 0.5 * low.abs().max(1.0) };
-    let within =
-        within.filter(|w| w.start <= low && high <= w.end).unwrap_or(f64::NEG_INFINITY..f64::INFINITY);
-    (low - air).max(within.start)..(high + air).min(within.end)
-}
-
-/// A tick's value with the digits that tell it from its neighbours on an axis of this span.
-fn tick(value: f64, span: f64) -> String {
-    let value = if value.abs() < 1e-9 * span { 0.0 } else { value };
-    let largest = value.abs().max(span);
-    if !(1e-3..1e6).contains(&largest) {
-        return if value == 0.0 { "0".into() } else { format!("{value:.1e}") };
-    }
-    // Ticks are a tenth of the span apart or more, at multiples of 1, 2 or 5 and, rarely, 2.5.
-    let digits = (2.0 - span.log10().floor()).clamp(0.0, 8.0) as usize;
-    let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
+    Series { label, style: if eval { Style::LinePoints } else { Style::Line }, points }
 }
 
 #[cfg(test)]
@@ -301,29 +179,6 @@ mod tests {
             let svg = draw(&records).unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             assert_eq!(svg.contains("<circle"), losses.len() == 1);
-        }
-    }
-
-    #[test]
-    fn axes_hold_the_data() {
-        assert_eq!(axis([2.0].into_iter(), None), 1.0..3.0);
-        assert_eq!(axis([0.0, 1.0].into_iter(), Some(0.0..1.0)), 0.0..1.0);
-        assert_eq!(axis([0.0, 10.0].into_iter(), Some(0.0..1.0)), -0.5..10.5);
-    }
-
-    #[test]
-    fn ticks_tell_neighbours_apart() {
-        for (value, span, shown) in [
-            (0.73219, 0.05, "0.7322"),
-            (0.5, 1.0, "0.5"),
-            (0.30000000000000004, 0.7, "0.3"),
-            (1e-17, 0.7, "0"),
-            (200.0, 1000.0, "200"),
-            (2e-6, 1e-5, "2.0e-6"),
-            (3e7, 1e8, "3.0e7"),
-            (-0.25, 1.0, "-0.25"),
-        ] {
-            assert_eq!(tick(value, span), shown);
         }
     }
 
