@@ -1,8 +1,8 @@
 //! Memory of large buffers, in huge pages.
 //!
-//! A processor looks up where a page lies before it reads it, and stops asking for what comes next at a page's end. With
-//! pages of 4 KB memory then gives less than half of what it has (on virtual machines above all, where a look-up is
-//! two). Linux makes huge pages of 2 MB where a program asks for them.
+//! A processor looks up where a page lies before it reads it, and stops asking for what comes next at a page's end.
+//! With pages of 4 KB memory then gives less than half of what it has (on virtual machines above all, where a look-up
+//! is two). Linux makes huge pages of 2 MB where a program asks for them.
 
 use std::collections::TryReserveError;
 
