@@ -3,6 +3,7 @@
 mod arguments;
 mod drawing;
 mod eval;
+mod frontier;
 mod generate;
 mod journal;
 mod judges;
@@ -15,6 +16,7 @@ mod train;
 use clap::{Parser, Subcommand};
 use duel_train::Error;
 use eval::Eval;
+use frontier::Frontier;
 use generate::Generate;
 use label::Label;
 use sample::Sample;
@@ -45,6 +47,8 @@ enum Command {
     Label(Box<Label>),
     /// Run the methods side by side on data made here, and print one table
     Table(Table),
+    /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
+    Frontier(Box<Frontier>),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -64,6 +68,7 @@ fn command() -> ExitCode {
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

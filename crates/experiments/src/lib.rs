@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+pub mod frontier;
 pub mod grammar;
 pub mod recipe;
+mod runs;
+pub mod scene;
 pub mod sentiment;
 pub mod study;
 pub mod table;
