@@ -18,7 +18,8 @@ replaces the pre-tokenizer of some folders by its own, and duel follows tokenize
 objects, as text or messages, or ShareGPT conversations. TRL's seconds are those of its steps alone, duel's those of its
 whole training loop. Ratios are of the best round of each; every round is kept in the JSON file.
 
-`--isa avx2` holds both to AVX2 on a machine that has more; the JSON file says what each then ran on.
+`--isa avx2` holds both to AVX2 on a machine that has more; the JSON file says what each then ran on. With `--bf16` both
+multiply in bfloat16 and keep weights to be updated in float32: TRL under autocast, as its `bf16` says.
 """
 
 import argparse
@@ -62,6 +63,7 @@ def options():
     p.add_argument("--settings", choices=[*KINDS, "both"], default="both", help="which race (default: %(default)s)")
     p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
     p.add_argument("--isa", choices=ISAS, help="the instruction set of both (default: each takes its best)")
+    p.add_argument("--bf16", action="store_true", help="both in bfloat16, with masters in float32")
     p.add_argument("--duel", default=ROOT / "target/release/duel", help="binary (default: %(default)s)")
     p.add_argument("--json", help="where the results go, for example benches/results/race-NAME.json")
     p.add_argument("--trl-worker", help=argparse.SUPPRESS)
@@ -73,11 +75,15 @@ def settings(a):
     return {key: getattr(a, key) for key in ("batch_size", "max_length", "learning_rate", "beta")}
 
 
+def bf16(a):
+    return ["--bf16"] if a.bf16 else []
+
+
 def run_trl(a, work, model, rows, kind):
     out = work / f"trl-{kind}.json"
     command = [sys.executable, __file__, "--trl-worker", str(out), "--model", str(model), "--rows", str(rows)]
     command += ["--settings", kind, "--batch-size", str(a.batch_size), "--max-length", str(a.max_length)]
-    command += ["--learning-rate", str(a.learning_rate), "--beta", str(a.beta)]
+    command += ["--learning-rate", str(a.learning_rate), "--beta", str(a.beta), *bf16(a)]
     peak = timed(command, work / f"trl-{kind}.log")
     return {"who": f"TRL {kind}", "peak_bytes": peak, **json.loads(out.read_text())}
 
@@ -88,7 +94,7 @@ def run_duel(a, work, model, rows, kind):
         for file in cache.glob("*"):
             file.unlink()
     log = work / f"duel-{kind}.log"
-    peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a)), log)
+    peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a), *bf16(a)), log)
     end, records = duel_results(out)
     if kind == "tuned" and end["reference_runtime"] > 0:
         sys.exit("error: the tuned race found no cached reference log-probabilities")
@@ -116,7 +122,7 @@ def trl_worker(a):
         a.trl_worker + ".out",
         settings(a),
         tuned=a.settings == "tuned",
-        bf16=False,
+        bf16=a.bf16,
         use_cpu=True,
     )
     result["seconds"] = sum(result.pop("step_seconds"))
@@ -161,6 +167,7 @@ def write(a, results, ratios):
         "machine": machine(),
         "versions": versions("torch", "transformers", "trl"),
         "isa": a.isa,
+        "bf16": a.bf16,
         "rows": Path(a.rows).name,
         "settings": {"count": a.count, **settings(a)},
         "ratios": ratios,

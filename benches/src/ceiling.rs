@@ -11,9 +11,14 @@ use std::time::{Duration, Instant};
 pub struct Line([f32; 16]);
 
 impl Line {
-    /// `count` lines of reproducible numbers.
+    /// `count` lines of reproducible numbers, in pages as large as those of the backend's buffers.
+    ///
+    /// # Panics
+    /// When there is no memory for them.
     pub fn values(count: usize, seed: u64) -> Vec<Line> {
-        values(16 * count, seed).as_chunks().0.iter().map(|numbers| Line(*numbers)).collect()
+        let mut lines = duel_cpu::reserved(count).expect("memory for a buffer");
+        lines.extend(values(16 * count, seed).as_chunks().0.iter().map(|numbers| Line(*numbers)));
+        lines
     }
 }
 

@@ -15,6 +15,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   sample [...]    duel sample
   label [...]     duel label: judges responses
   table [...]     duel table: the methods side by side on the built-in experiment's data
+  frontier [...]  duel frontier: reward against KL of every method
   tournament [...]  duel tournament: policies against each other
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
   losses          duel losses: the table of them
@@ -132,9 +133,8 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "tournament" | "cycle" | "losses" => {
-            duel(&name)
-        }
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "tournament"
+        | "cycle" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -8,6 +8,7 @@ mod gather;
 mod gemm;
 mod logprob;
 mod norm;
+mod pages;
 mod preference;
 mod prefetch;
 mod product;
@@ -25,6 +26,7 @@ mod workers;
 
 use duel_backend::{Backend, Dtype};
 use gemm::HasKernel;
+pub use pages::reserved;
 pub use real::{Real, Scalar};
 pub use simd::{Isa, instruction_set};
 use std::marker::PhantomData;

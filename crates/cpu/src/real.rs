@@ -1,6 +1,7 @@
 //! The number types the kernels are written over.
 
 use crate::attention::HasLoops;
+use crate::pages::grow;
 use duel_backend::Float;
 use half::bf16;
 use std::cell::{Cell, RefCell};
@@ -308,9 +309,7 @@ pub fn max<S: Scalar>(x: &[S]) -> S {
 /// Parts of these sizes of a scratch buffer, which grows where they need it; what they hold is undefined.
 pub fn take<'a, S: Scalar>(scratch: &'a mut Vec<S>, sizes: &[usize]) -> Vec<&'a mut [S]> {
     let total = sizes.iter().sum();
-    if scratch.len() < total {
-        scratch.resize(total, S::ZERO);
-    }
+    grow(scratch, total, S::ZERO);
     let mut rest = &mut scratch[..total];
     sizes
         .iter()

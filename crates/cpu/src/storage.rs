@@ -1,6 +1,7 @@
 //! Buffers in the host's memory.
 
 use crate::Cpu;
+use crate::pages::{join, reserved};
 use crate::real::Real;
 use crate::stream::{self, LARGE};
 use duel_backend::{Element, Error, Memory, Result, Storage};
@@ -23,10 +24,10 @@ impl<R: Real> Storage for Cpu<R> {
     }
 
     fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
-        let mut buf = Vec::new();
-        buf.try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+        let mut buf =
+            reserved(len).map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
         self.fill(&mut buf, len);
+        join(&buf);
         Ok(buf)
     }
 

@@ -4,6 +4,7 @@ mod arguments;
 mod cycle;
 mod drawing;
 mod eval;
+mod frontier;
 mod generate;
 mod journal;
 mod judges;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 use cycle::CycleWorld;
 use duel_train::Error;
 use eval::Eval;
+use frontier::Frontier;
 use generate::Generate;
 use label::Label;
 use sample::Sample;
@@ -54,6 +56,8 @@ enum Command {
     Tournament(Box<Play>),
     /// Run a world of preferences in a cycle: a reward model's policy, self-play, and duels with contexts
     Cycle(CycleWorld),
+    /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
+    Frontier(Box<Frontier>),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -75,6 +79,7 @@ fn command() -> ExitCode {
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Tournament(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Cycle(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

@@ -724,3 +724,88 @@ fn what_is_wrong_is_one_error_before_a_question_is_asked() {
     let nan = error(row, &format!("program:sh '{}'", temp.path("nan.sh").display()), &[]);
     assert!(nan.contains("is wrong in its line 2, which is no JSON, which has no NaN"), "{nan}");
 }
+
+/// The paper's experiments from their raw rows to a trained model, by the configurations that are shipped, which say
+/// everything but where files are, how many steps there are and how long a row may be.
+#[test]
+fn the_papers_experiments_run_from_end_to_end() {
+    let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/paper");
+    let temp = Temp::with_model("label-paper");
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut review = || grammar::sample_review(&mut rng);
+    let learn = |config: &str, name: &str, from: &str, rows: &Path| {
+        let run = Run::new(&temp, &format!("{name}-{config}"));
+        let run =
+            run.set("model", temp.path(from).display()).set("dataset", rows.display()).set("max-steps", 1);
+        let run = run.set("max-length", 64).set("per-device-train-batch-size", 2);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        let sft = ["train".to_owned(), "--method=sft".to_owned()];
+        match name {
+            "sft" => command.args(sft),
+            _ => command.arg("train").arg(paper.join(format!("{config}.toml"))),
+        };
+        // What the configuration says of rates and of the optimizer stays.
+        command.args(run.args().iter().skip(1).filter(|arg| !arg.starts_with("--learning-rate=")));
+        let ended = Ended::of(command.output().unwrap());
+        assert_eq!(ended.code, Some(0), "{config}, {name}:\n{}", ended.stderr);
+        assert!(run.out().join("model.safetensors").is_file(), "{config}, {name}");
+        run.out().strip_prefix(temp.path("")).unwrap().to_str().unwrap().to_owned()
+    };
+
+    // Reviews; samples of what has learned them, every pair of each prompt's in the order of a classifier.
+    let texts = temp.path("imdb.jsonl");
+    write_lines(&texts, (0..8).map(|_| json!({"text": review()})));
+    let sft = learn("sentiment", "sft", "model", &texts);
+    write_lines(&temp.path("prefixes.jsonl"), PROMPTS.map(|prompt| json!({"prompt": prompt})));
+    let mut sample = Command::new(env!("CARGO_BIN_EXE_duel"));
+    sample.arg("sample").args(["--num-generations=4", "--max-new-tokens=8"]);
+    sample.arg(format!("--model={}", temp.path(&sft).display()));
+    sample.arg(format!("--dataset={}", temp.path("prefixes.jsonl").display()));
+    let ended =
+        Ended::of(sample.arg(format!("--output={}", temp.path("in.jsonl").display())).output().unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let pairs = Labelling::new(&temp, "truth").set("format", "pairs").set("pairs", "all");
+    assert!(pairs.ok().0.len() > 2, "more than the best and the worst of each");
+    learn("sentiment", "dpo", &sft, &pairs.output);
+
+    // Posts with a summary, and two summaries of which one was chosen.
+    let (rows, chosen) = (temp.path("tldr.jsonl"), temp.path("tldr-pairs.jsonl"));
+    let post = |text: &str| format!("{text} TL;DR:");
+    write_lines(
+        &rows,
+        (0..4).map(|_| json!({"prompt": post(&review()), "completion": format!(" {}", review())})),
+    );
+    let row =
+        |_| json!({"prompt": post(&review()), "chosen": format!(" {}", review()), "rejected": " the film ."});
+    write_lines(&chosen, (0..4).map(row));
+    let sft = learn("summary", "sft", "model", &rows);
+    learn("summary", "dpo", &sft, &chosen);
+
+    // Dialogues, of which the last answer differs.
+    let dialogues = temp.path("hh.jsonl");
+    let row = |_| {
+        let before = format!(
+            "\n\nHuman: {}\n\nAssistant: {}\n\nHuman: {}\n\nAssistant:",
+            "is it good ?", "it is .", "why ?"
+        );
+        json!({"chosen": format!("{before} {}", review()), "rejected": format!("{before} the film .")})
+    };
+    write_lines(&dialogues, (0..4).map(row));
+    let sft = learn("dialogue", "sft", "model", &dialogues);
+    learn("dialogue", "dpo", &sft, &dialogues);
+
+    // The rubrics are what a judge is asked.
+    let asked = Server::start(|_, request| {
+        let text = request.text();
+        assert!(text.contains("[Summary A]") || text.contains("[Dialogue so far]"), "{text}");
+        Act::Say("Verdict: A".into())
+    });
+    for rubric in ["summary.txt", "dialogue.txt"] {
+        let run =
+            Labelling::new(&temp, &asked.url).set("judge-model", "m").to(&temp, &format!("{rubric}.jsonl"));
+        let (rows, said) = run.set("judge-rubric", paper.join(rubric).display()).ok();
+        // The first of a pair wins in both orders: a tie.
+        let ties = |row: &Value| row["scores"].as_array().unwrap().iter().all(|score| score == 0.5);
+        assert!(rows.len() == 2 && rows.iter().all(ties), "{rows:?}\n{said}");
+    }
+}

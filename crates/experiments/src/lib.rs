@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 pub mod cycle;
+pub mod frontier;
 pub mod grammar;
 pub mod recipe;
+mod runs;
+pub mod scene;
 pub mod sentiment;
 pub mod study;
 pub mod table;

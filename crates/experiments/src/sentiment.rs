@@ -1,8 +1,8 @@
 //! The paper's controlled-sentiment experiment in small, on data that the project makes itself: SFT from scratch on
 //! reviews of a grammar, then one method with the grammar's ground truth, and what it did.
 
-use crate::recipe;
 use crate::world::World;
+use crate::{grammar, recipe};
 use duel_backend::Backend;
 use duel_stats::{Estimate, mean};
 use duel_train::Error;
@@ -21,6 +21,10 @@ pub struct Finding {
     pub reward_after: f64,
     /// Mean sequence KL of the trained model from the SFT model, in nats.
     pub kl: f64,
+    /// Share of the SFT model's samples that are reviews of the grammar, prefix and all.
+    pub grammatical_before: f64,
+    /// The same after the method.
+    pub grammatical_after: f64,
 }
 
 /// Runs the experiment with `method` in `dir` and prints what it found; of a reward model there is no finding.
@@ -64,7 +68,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
     for (i, prefix) in world.held_out().iter().enumerate().take(SHOWN) {
         println!("\n{prefix} …");
         for (name, measured) in [("sft", &old), (&*name, &new)] {
-            println!("  {name:>10}  {:.2}  {}", measured.rewards[i], measured.texts[i]);
+            println!("  {name:>10}  {:.2}  {}", measured.rewards[i], measured.texts[i].trim_start());
         }
     }
     let value = |of: &[f64]| mean(of).map_or(f64::NAN, |Estimate { value, .. }| value);
@@ -72,17 +76,29 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
         reward_before: value(&old.rewards),
         reward_after: value(&new.rewards),
         kl: value(&new.kls),
+        grammatical_before: grammatical(world.held_out(), &old.texts),
+        grammatical_after: grammatical(world.held_out(), &new.texts),
     };
     println!(
         "\nmean ground-truth reward  {:.3} before, {:.3} after (1 is certainly positive)\n\
          KL from the reference     {:.2} nats a sequence\n\
+         reviews of the grammar    {:.1} % before, {:.1} % after\n\
          {}\n\
          everything is in          {}",
         finding.reward_before,
         finding.reward_after,
         finding.kl,
+        100.0 * finding.grammatical_before,
+        100.0 * finding.grammatical_after,
         wall(started),
         dir.display()
     );
     Ok(Some(finding))
+}
+
+/// The share of texts that are reviews of the grammar, behind their prefixes.
+fn grammatical(prefixes: &[String], texts: &[String]) -> f64 {
+    let whole = prefixes.iter().zip(texts).map(|(prefix, text)| format!("{prefix}{text}"));
+    let all = whole.clone().count().max(1);
+    whole.filter(|review| grammar::grammatical(review)).count() as f64 / all as f64
 }

@@ -138,7 +138,7 @@ impl<'b, B: Backend> Scored<'b, B> {
 fn scores(judge: &mut dyn Judge, prefixes: &[String], texts: &[String]) -> Result<Vec<f64>, Error> {
     let case = |(prefix, text): (&String, &String)| Case {
         prompt: Prompt::Text(prefix.clone()),
-        answers: vec![Answer::new(format!(" {text}"))],
+        answers: vec![Answer::new(text)],
     };
     let cases: Vec<Case> = prefixes.iter().zip(texts).map(case).collect();
     let said = judge.scores(&cases)?;

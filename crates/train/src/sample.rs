@@ -6,7 +6,7 @@ use crate::engine::{Beside, Engine, Room};
 use crate::signal;
 use duel_backend::{Backend, Portions};
 use duel_data::Dataset;
-use duel_model::decode::{self, Completion, Drawn, Request, Sampling};
+use duel_model::decode::{self, Drawn, Request, Sampling};
 use duel_model::{Config, Keep, Weights};
 
 /// What the KL of samples is measured with.
@@ -63,25 +63,22 @@ pub fn kl_bytes<B: Backend>(
     Engine::<B>::bytes_with(model, room, Keep::Nothing, COMPARED).total()
 }
 
-/// The KL of the policy from the reference over each sample, in nats: of every token's prediction exactly, over the
-/// whole vocabulary, summed over the sample's own prefixes. Its mean over samples of the policy is the KL of the
-/// distributions of texts, without bias, and varies less than that of `ln policy(y|x) - ln reference(y|x)`.
+/// The KL of the policy from the reference over each response of `ds`, in nats: of every token's prediction exactly,
+/// over the whole vocabulary, summed over the response's own prefixes. Its mean over samples of the policy is the KL of
+/// the distributions of texts, without bias, and varies less than that of `ln policy(y|x) - ln reference(y|x)`.
 ///
 /// # Errors
-/// The device failed, or a sample is empty.
+/// The device failed.
 pub fn sequence_kls<B: Backend>(
     b: &B,
     model: &Config,
     policy: &impl Weights<B>,
     reference: &impl Weights<B>,
-    prompts: &[Vec<u32>],
-    samples: &[Completion],
+    ds: &Dataset,
 ) -> Result<Vec<f64>, Error> {
-    let rows = prompts.iter().zip(samples).enumerate();
-    let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s.tokens[..]])))?;
     let indices: Vec<u32> = (0..ds.len() as u32).collect();
-    let room = Room::plan(b, &ds, SEQUENCES, 0, model.vocab);
+    let room = Room::plan(b, ds, SEQUENCES, 0, model.vocab);
     let mut engine = Engine::with(b, model, room, Keep::Nothing, COMPARED)?;
-    let said = engine.survey(policy, reference, None, &ds, &indices)?;
+    let said = engine.survey(policy, reference, None, ds, &indices)?;
     Ok(said.iter().map(|tokens| tokens.kl.iter().sum()).collect())
 }

@@ -2,6 +2,7 @@
 
 use super::kernel::{SQUARE, Transpose, Turn};
 use super::operand::Operand;
+use crate::pages::grow;
 use crate::prefetch::prefetch;
 use crate::real::{Lift, Scalar};
 use half::bf16;
@@ -12,9 +13,7 @@ use std::any::TypeId;
 pub fn room<S: Scalar>(buf: &mut Vec<S>, len: usize) -> &mut [S] {
     let line = 64 / size_of::<S>();
     let len = len + SQUARE + line;
-    if buf.len() < len {
-        buf.resize(len, S::ZERO);
-    }
+    grow(buf, len, S::ZERO);
     let start = buf.as_ptr().align_offset(64).min(line);
     &mut buf[start..]
 }

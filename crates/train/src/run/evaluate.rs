@@ -11,7 +11,7 @@ use crate::report::progress::Progress;
 use crate::sample::{sample, sequence_kls};
 use crate::signal;
 use duel_backend::{Backend, Real};
-use duel_data::Tokenizer;
+use duel_data::{Dataset, Tokenizer};
 use duel_loss::Totals;
 use duel_model::{Frozen, Model, decode};
 use serde_json::json;
@@ -88,9 +88,11 @@ impl<B: Backend> Evaluation<B> {
             lines += &format!("{line}\n");
         }
         output.add_samples(&lines)?;
+        let rows = prompts.iter().zip(&drawn).enumerate();
+        let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s.tokens[..]])))?;
         let kls = match (following, &self.reference_weights) {
-            (Some(moved), _) => sequence_kls(b, model, weights, &moved.weights, prompts, &drawn)?,
-            (None, Some(stays)) => sequence_kls(b, model, weights, stays, prompts, &drawn)?,
+            (Some(moved), _) => sequence_kls(b, model, weights, &moved.weights, &ds)?,
+            (None, Some(stays)) => sequence_kls(b, model, weights, stays, &ds)?,
             (None, None) => return Ok(None),
         };
         Ok(duel_stats::mean(&kls).map(|kl| kl.value))

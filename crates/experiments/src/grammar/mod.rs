@@ -6,7 +6,10 @@
 //! intensifiers scale ("very", "slightly"), and of two contrasted clauses the one that carries the point weighs more
 //! ("dull , but moving"). Word counts alone do not give it away, and repeating a word gains nothing.
 
+mod parse;
+
 use fastrand::Rng;
+pub use parse::grammatical;
 use serde_json::json;
 use std::collections::BTreeMap;
 

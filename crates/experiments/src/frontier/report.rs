@@ -1,0 +1,314 @@
+//! What a study of the frontier found: a picture, a table for people, and the numbers.
+
+use super::exact::{Exact, TRUSTED, estimate_from, estimate_json, kl_at};
+use super::sweep::{Run, methods};
+use duel_plot::{Axis, Chart, Point, Series, Style, svg};
+use duel_stats::Estimate;
+use duel_train::Error;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+
+/// KLs within which the best reward is looked for, in nats.
+const WITHIN: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+/// Rewards at which KLs are compared: so far from that of the model before to the most that the optimum is known at.
+const AT: [f64; 4] = [0.2, 0.4, 0.6, 0.8];
+
+/// A model that was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    /// Its method.
+    pub method: &'static str,
+    /// What was special.
+    pub setting: String,
+    /// Its seed.
+    pub seed: u64,
+    /// After so many steps.
+    pub step: u64,
+    /// What its samples are worth.
+    pub reward: Estimate,
+    /// How far it is from the model before, in nats.
+    pub kl: Estimate,
+}
+
+impl Measurement {
+    /// Of a run, as a study has it.
+    pub fn of(run: &Run, step: u64, found: &Value) -> Option<Self> {
+        let (reward, kl) = (estimate_from(&found["reward"])?, estimate_from(&found["kl"])?);
+        Some(Measurement {
+            method: run.method,
+            setting: run.setting.clone(),
+            seed: run.seed,
+            step,
+            reward,
+            kl,
+        })
+    }
+}
+
+/// All that was found.
+pub struct Report {
+    /// What it was computed on.
+    pub machine: String,
+    /// Of the study.
+    pub settings: Value,
+    /// Who said what samples are worth.
+    pub judge: String,
+    /// The reward of the model before.
+    pub before: Option<Estimate>,
+    /// The optimum.
+    pub optimum: Vec<Exact>,
+    /// The best of n.
+    pub best_of: Vec<Exact>,
+    /// Samples a prompt that the two are from.
+    pub samples: usize,
+    /// Everything that was measured.
+    pub points: Vec<Measurement>,
+}
+
+impl Report {
+    /// Writes `frontier.svg`, `.csv`, `.json` and `.md` into `dir` and prints the last.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        let picture = svg(&self.charts()).map_err(|e| Error::new(e.to_string()))?;
+        let text = self.text();
+        let files = [
+            ("frontier.svg", picture),
+            ("frontier.csv", self.csv()),
+            ("frontier.json", format!("{:#}\n", self.json())),
+            ("frontier.md", text.clone()),
+        ];
+        for (name, content) in files {
+            duel_model::write_synced(&dir.join(name), content.as_bytes())?;
+        }
+        println!("\n{text}\nfrontier.svg, .csv, .json and .md are in {}", dir.display());
+        Ok(())
+    }
+
+    /// The points of a method, of all seeds together: the mean of values, and of bounds.
+    fn joined(&self, method: &str) -> Vec<Measurement> {
+        let mut all: Vec<Measurement> = Vec::new();
+        for point in self.points.iter().filter(|p| p.method == method) {
+            let alike =
+                |p: &&Measurement| p.method == method && p.setting == point.setting && p.step == point.step;
+            if all.iter().any(|p| alike(&p)) {
+                continue;
+            }
+            let group: Vec<&Measurement> = self.points.iter().filter(alike).collect();
+            all.push(Measurement {
+                reward: together(group.iter().map(|p| p.reward)),
+                kl: together(group.iter().map(|p| p.kl)),
+                ..point.clone()
+            });
+        }
+        all
+    }
+
+    /// Those points of a method that have more reward than any with less KL.
+    fn best(&self, method: &str) -> Vec<Measurement> {
+        let mut all = self.joined(method);
+        all.sort_by(|a, b| a.kl.value.total_cmp(&b.kl.value));
+        let mut most = f64::NEG_INFINITY;
+        all.retain(|p| {
+            let better = p.reward.value > most;
+            most = most.max(p.reward.value);
+            better
+        });
+        all
+    }
+
+    fn charts(&self) -> Vec<Chart> {
+        let point = |kl: Estimate, reward: Estimate| Point {
+            x_interval: kl.interval,
+            y_interval: reward.interval,
+            ..Point::new(kl.value, reward.value)
+        };
+        let curve = |label: &str, style, curve: &[Exact]| Series {
+            label: label.into(),
+            style,
+            points: curve.iter().map(|e| Point::new(e.kl.value, e.reward.value)).collect(),
+        };
+        let curves = || {
+            vec![
+                curve("optimum", Style::Dashed, &self.optimum),
+                curve("best of n", Style::LinePoints, &self.best_of),
+            ]
+        };
+        // What drifts far away without a gain would leave no room for the rest.
+        let mut kls: Vec<f64> = self.points.iter().map(|p| p.kl.value).collect();
+        kls.sort_by(f64::total_cmp);
+        let far = kls.get(kls.len() * 17 / 20).copied().unwrap_or(1.0);
+        let of = |title: &str, style: Style, points: &dyn Fn(&str) -> Vec<Point>| {
+            let series = methods().map(|m| Series { label: m.into(), style, points: points(m) });
+            Chart {
+                title: title.into(),
+                x: Axis {
+                    label: "KL to the reference, nats a sample".into(),
+                    range: Some((0.0, 1.15 * far.max(0.1))),
+                    ..Axis::default()
+                },
+                y: Axis { label: format!("reward: {}", self.judge), ..Axis::default() },
+                series: curves().into_iter().chain(series).collect(),
+            }
+        };
+        vec![
+            of("the best of each method", Style::LinePoints, &|method| {
+                self.best(method).iter().map(|p| point(p.kl, p.reward)).collect()
+            }),
+            of("every setting, along training", Style::Points, &|method| {
+                self.joined(method).iter().map(|p| Point::new(p.kl.value, p.reward.value)).collect()
+            }),
+        ]
+    }
+
+    fn csv(&self) -> String {
+        let mut text = String::from(
+            "method,setting,seed,step,reward,reward_low,reward_high,kl,kl_low,kl_high,from_optimum\n",
+        );
+        let shown = |e: &Estimate| {
+            let (low, high) = e.interval.map_or((None, None), |(low, high)| (Some(low), Some(high)));
+            [Some(e.value), low, high].map(|n| n.map_or(String::new(), |n| n.to_string())).join(",")
+        };
+        let mut line = |names: [&str; 4], reward: &Estimate, kl: &Estimate| {
+            let from = kl_at(&self.optimum, reward.value).map(|at| (kl.value - at).to_string());
+            let quoted = names.map(|n| if n.contains(',') { format!("\"{n}\"") } else { n.to_owned() });
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{},{},{},{}",
+                quoted.join(","),
+                shown(reward),
+                shown(kl),
+                from.unwrap_or_default()
+            );
+        };
+        for (name, parameter, curve) in
+            [("optimum", "beta", &self.optimum), ("best of n", "n", &self.best_of)]
+        {
+            for e in curve {
+                line([name, &format!("{parameter} {}", e.parameter), "", ""], &e.reward, &e.kl);
+            }
+        }
+        for p in &self.points {
+            line([p.method, &p.setting, &p.seed.to_string(), &p.step.to_string()], &p.reward, &p.kl);
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let point = |p: &Measurement| {
+            json!({
+                "method": p.method, "setting": p.setting, "seed": p.seed, "step": p.step,
+                "reward": estimate_json(&p.reward), "kl": estimate_json(&p.kl),
+                "from_optimum": kl_at(&self.optimum, p.reward.value).map(|at| p.kl.value - at),
+            })
+        };
+        json!({
+            "machine": self.machine, "settings": self.settings, "judge": self.judge,
+            "before": self.before.as_ref().map(estimate_json), "samples": self.samples,
+            "optimum": self.optimum.iter().map(Exact::json).collect::<Vec<_>>(),
+            "best_of": self.best_of.iter().map(Exact::json).collect::<Vec<_>>(),
+            "points": self.points.iter().map(point).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let places = |curve: &[Exact]| curve.iter().map(|e| (e.kl.value, e.reward.value)).collect::<Vec<_>>();
+        let optimum = places(&self.optimum);
+        let before = self.before.map_or(f64::NAN, |e| e.value);
+        let most = optimum.last().map_or(before, |e| e.1);
+        let of = |method: &str| {
+            let best = self.best(method);
+            best.iter().map(|p| (p.kl.value, p.reward.value)).collect::<Vec<_>>()
+        };
+        let learned: Vec<(&str, Vec<(f64, f64)>)> = methods().map(|m| (m, of(m))).collect();
+        let mut rows = vec![("optimum", optimum.clone()), ("best of n", places(&self.best_of))];
+        rows.extend(learned.iter().cloned());
+
+        let mut text = String::from("The best reward of a point within so many nats of the reference:\n\n");
+        let heads: Vec<String> = WITHIN.iter().map(|kl| format!("{kl} nats")).collect();
+        table(&mut text, &heads, &rows, |curve| {
+            WITHIN.map(|kl| reward_within(curve, kl).map(|r| format!("{r:.3}"))).to_vec()
+        });
+        let levels = AT.map(|share| before + share * (most - before));
+        let heads: Vec<String> = levels.iter().map(|r| format!("reward {r:.3}")).collect();
+        text += "\nNats to a reward, and how many of them more than the optimum needs:\n\n";
+        table(&mut text, &heads, &rows, |curve| {
+            let shown = |r: f64| {
+                let [kl, least] = [kl_to(curve, before, r)?, kl_to(&optimum, before, r)?];
+                Some(format!("{kl:.2} ({:+.2})", kl - least))
+            };
+            levels.map(shown).to_vec()
+        });
+        let dpo = learned.iter().find(|(name, _)| *name == "DPO").map(|(_, curve)| curve.as_slice());
+        let mut below = Vec::new();
+        for kl in WITHIN {
+            let own = dpo.and_then(|curve| reward_within(curve, kl)).unwrap_or(f64::NEG_INFINITY);
+            let others = learned.iter().filter(|(name, _)| *name != "DPO");
+            let best = others.filter_map(|(name, curve)| Some((name, reward_within(curve, kl)?)));
+            if let Some((name, r)) = best.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, r)| *r > own) {
+                below.push(format!("{name} is {:+.3} above it within {kl} nats", r - own));
+            }
+        }
+        let found = match below.is_empty() {
+            true => "DPO is at or above every other learned method within each of these KLs.".to_owned(),
+            false => format!("DPO is not above all: {}.", below.join(", ")),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "\n{found}\n\nReward: {}; before {before:.3}. The optimum is an estimate, from {} samples a prompt of the \
+             reference by their weights, as far as these are worth {TRUSTED} samples a prompt on average; the best of n is \
+             exact for the same samples. Points are means over {} held-out seeds of training; intervals, in \
+             frontier.csv, are over prompts.\n{}.",
+            self.judge,
+            self.samples,
+            self.settings["seeds"].as_array().map_or(0, Vec::len),
+            self.machine
+        );
+        text
+    }
+}
+
+/// Several estimates of the same prompts as one: means of values, and of bounds.
+fn together(all: impl Iterator<Item = Estimate> + Clone) -> Estimate {
+    let n = all.clone().count().max(1) as f64;
+    let mean = |of: fn((f64, f64)) -> f64| all.clone().map(|e| e.interval.map(of)).sum::<Option<f64>>();
+    let bounds = mean(|(low, _)| low).zip(mean(|(_, high)| high));
+    Estimate {
+        value: all.clone().map(|e| e.value).sum::<f64>() / n,
+        interval: bounds.map(|(low, high)| (low / n, high / n)),
+    }
+}
+
+type Places = [(f64, f64)];
+
+/// A table of methods, a line each.
+fn table(
+    text: &mut String,
+    heads: &[String],
+    rows: &[(&str, Vec<(f64, f64)>)],
+    cells: impl Fn(&Places) -> Vec<Option<String>>,
+) {
+    *text += &format!("| method | {} |\n|---{}|\n", heads.join(" | "), "|---".repeat(heads.len()));
+    for (name, curve) in rows {
+        let cells: Vec<String> = cells(curve).into_iter().map(Option::unwrap_or_default).collect();
+        *text += &format!("| {name} | {} |\n", cells.join(" | "));
+    }
+}
+
+/// The most reward of places with at most this KL.
+fn reward_within(curve: &Places, kl: f64) -> Option<f64> {
+    curve.iter().filter(|place| place.0 <= kl).map(|place| place.1).max_by(f64::total_cmp)
+}
+
+/// The KL at which rising places reach a reward, from `before` at 0 on, with straight lines between them.
+fn kl_to(curve: &Places, before: f64, reward: f64) -> Option<f64> {
+    let rising: Vec<(f64, f64)> =
+        std::iter::once((0.0, before)).chain(curve.iter().copied().filter(|p| p.1 > before)).collect();
+    let reaches = |ends: &&[(f64, f64)]| ends[0].1 <= reward && reward <= ends[1].1;
+    let [a, b] = rising.windows(2).find(reaches)? else { return None };
+    Some(a.0 + (reward - a.1) / (b.1 - a.1) * (b.0 - a.0))
+}

@@ -1,0 +1,183 @@
+//! What an experiment is made with, whoever made it: a model, prompts, and what its samples are worth.
+
+use crate::runs;
+use duel_backend::{Backend, Real};
+use duel_data::{Prompt, Prompts, Tokenizer};
+use duel_judge::{Judge, Opinion};
+use duel_model::decode::{Room, Sampling};
+use duel_model::{Config, Folder, Model};
+use duel_rollout::{Asked, Rollout, Sampler, case, groups};
+use duel_train::config::{Maybe, Options};
+use duel_train::report::progress::Progress;
+use duel_train::sample::{SEQUENCES, sequence_kls};
+use duel_train::{Error, signal};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A model and prompts for it.
+pub struct Scene<'b, B: Backend> {
+    b: &'b B,
+    dir: PathBuf,
+    seed: u64,
+    /// Folder of the model that everything begins with, and is compared with.
+    pub model: PathBuf,
+    /// File of the prompts that are learned from.
+    pub prompts: PathBuf,
+    tokenizer: Tokenizer,
+    config: Config,
+    /// Its weights.
+    pub before: Model<Real<B>>,
+    /// Prompts that are learned from.
+    pub learned: Vec<Prompt>,
+    /// Prompts that are not.
+    pub held_out: Vec<Prompt>,
+    /// Longest sample in tokens.
+    pub new_tokens: usize,
+}
+
+/// Samples to the held-out prompts, in their order, each prompt's together.
+pub struct Measured {
+    /// What was written, behind the prompt.
+    pub texts: Vec<String>,
+    /// What each is worth.
+    pub rewards: Vec<f64>,
+    /// KL from the model before, exact at each prefix of the sample, in nats.
+    pub kls: Vec<f64>,
+}
+
+/// Files of prompts.
+pub struct PromptFiles<'p> {
+    /// Those that are learned from.
+    pub learned: &'p Path,
+    /// Those that are not.
+    pub held_out: &'p Path,
+}
+
+impl<'b, B: Backend> Scene<'b, B> {
+    /// Opens the model in `model` and the files of prompts; runs are made in `dir`. Samples have up to `new_tokens`.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or there is no room for the model.
+    pub fn open(
+        b: &'b B,
+        dir: &Path,
+        seed: u64,
+        model: &Path,
+        prompts: PromptFiles<'_>,
+        new_tokens: usize,
+    ) -> Result<Self, Error> {
+        let folder = Folder::open(model)?.language_model()?;
+        let tokenizer = Tokenizer::from_dir(model)?;
+        let read = |path: &Path| {
+            let mut all = Vec::new();
+            Prompts { path, tokenizer: &tokenizer }.each(|prompt| {
+                all.push(prompt);
+                Ok(())
+            })?;
+            Ok::<_, Error>(all)
+        };
+        let (learned, held_out) = (read(prompts.learned)?, read(prompts.held_out)?);
+        Ok(Scene {
+            b,
+            dir: dir.to_path_buf(),
+            seed,
+            model: model.to_path_buf(),
+            prompts: prompts.learned.to_path_buf(),
+            config: folder.config().clone(),
+            before: duel_model::load(b, &folder)?,
+            tokenizer,
+            learned,
+            held_out,
+            new_tokens,
+        })
+    }
+
+    /// So many samples of each prompt, of the model with these weights. What is drawn follows from `seed`.
+    ///
+    /// # Errors
+    /// There is no room, or Ctrl-C.
+    pub fn draw<'p>(
+        &self,
+        weights: &Model<Real<B>>,
+        prompts: &'p [Prompt],
+        each: usize,
+        seed: u64,
+    ) -> Result<Vec<Rollout<'p>>, Error> {
+        let sizes = prompts.iter().map(|prompt| (prompt.tokens.len(), each));
+        let how = Sampling { max_new_tokens: self.new_tokens, seed, ..Sampling::default() };
+        let room = Room::for_sizes(sizes, SEQUENCES, how.max_new_tokens);
+        let mut sampler = Sampler::new(self.b, &self.config, room, how)?;
+        let mut progress = Progress::new("sampling", "samples", 0, (prompts.len() * each) as u64);
+        let asked: Vec<Asked<'p>> =
+            prompts.iter().zip(0..).map(|(prompt, id)| Asked { prompt, id }).collect();
+        let drawn = sampler.draw(self.b, weights, &self.tokenizer, &asked, each, |ended| {
+            progress.advance(ended as u64);
+            !signal::interrupted()
+        })?;
+        drawn.ok_or_else(|| Error::new("stopped while sampling"))
+    }
+
+    /// What the model in `folder` writes to the held-out prompts, so many samples each, and what `judge` says of it.
+    ///
+    /// # Errors
+    /// The folder is no model of the scene's shape, the judge failed, or Ctrl-C.
+    pub fn measure(&self, folder: &Path, each: usize, judge: &mut dyn Judge) -> Result<Measured, Error> {
+        let after = duel_model::load(self.b, &Folder::open(folder)?)?;
+        let drawn = self.draw(&after, &self.held_out, each, self.seed)?;
+        let kls = sequence_kls(self.b, &self.config, &after, &self.before, &groups(&drawn)?)?;
+        let rewards = scores(judge, &drawn)?.concat();
+        let texts = drawn.into_iter().flat_map(|rollout| rollout.samples).map(|sample| sample.text);
+        Ok(Measured { texts: texts.collect(), rewards, kls })
+    }
+
+    /// Trains the model by `options` into the folder `name`, with a judge where the method learns from its own samples;
+    /// goes on from what an earlier command left there of the same. Returns the folder and the last metrics.
+    ///
+    /// # Errors
+    /// The folder cannot be written, the judge failed, or Ctrl-C.
+    pub fn train(
+        &self,
+        name: &str,
+        options: Options,
+        judge: Option<&mut dyn Judge>,
+    ) -> Result<(PathBuf, Vec<(String, f64)>), Error> {
+        let output = self.dir.join(name);
+        let longest = self.learned.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+        let limit = options.max_length.clone().unwrap_or(Maybe(Some(longest + self.new_tokens + 1)));
+        let options = Options { model: Some(self.model.clone()), max_length: Some(limit), ..options };
+        let config = settled(options, &self.dir, &output, self.seed).resolve()?;
+        let last = runs::run(self.b, config, judge)?;
+        Ok((output, last))
+    }
+}
+
+/// What `judge` says of samples, prompt by prompt.
+///
+/// # Errors
+/// The judge failed, or does not judge one of them.
+pub fn scores(judge: &mut dyn Judge, drawn: &[Rollout<'_>]) -> Result<Vec<Vec<f64>>, Error> {
+    let cases = drawn.iter().map(case).collect::<Result<Vec<_>, _>>()?;
+    let score = |opinion: Opinion| match opinion {
+        Opinion::Said(score) => Ok(score),
+        Opinion::Unjudged(why) => Err(Error::new(format!("the judge does not judge a sample: {why}"))),
+    };
+    judge.scores(&cases)?.into_iter().map(|of| of.into_iter().map(score).collect()).collect()
+}
+
+/// A run of an experiment in `dir`: its folder, and what is not said otherwise.
+pub(crate) fn settled(options: Options, dir: &Path, output_dir: &Path, seed: u64) -> Options {
+    Options {
+        output_dir: Some(output_dir.into()),
+        save_steps: options.save_steps.or(Some(0)),
+        cache_dir: Some(dir.join("cache")),
+        seed: options.seed.or(Some(seed)),
+        ..options
+    }
+}
+
+/// Writes a file of rows, and names it.
+pub(crate) fn write_rows(path: PathBuf, rows: &[Value]) -> Result<PathBuf, Error> {
+    let text: String = rows.iter().map(|r| format!("{r}\n")).collect();
+    duel_model::write_synced(&path, text.as_bytes())?;
+    Ok(path)
+}
