@@ -38,7 +38,8 @@ struct Regret {
 
 impl Intransitive {
     /// Runs it: `cycle.json`, `.csv`, `.svg` and `.md` of the learners, `duels.csv` and `.svg` of the duels with
-    /// contexts, and a tournament of all policies of the first seed in its folder. Returns the tables.
+    /// contexts, and two tournaments of the first seed's policies: `tournament` of those that did not play themselves,
+    /// `tournament-all`. Returns the tables.
     ///
     /// # Errors
     /// The folder cannot be written, or holds what was begun with other settings; or Ctrl-C.
@@ -55,12 +56,16 @@ impl Intransitive {
         let mut study = Study::open(&self.dir, &settings)?;
         let regrets = self.duels(&mut study)?;
         let mut runs = Vec::new();
-        let mut tournament = String::new();
+        let mut tournaments = String::new();
         for seed in self.seed..self.seed + self.seeds {
             let dir = self.dir.join(format!("seed-{seed}"));
             let played = play(b, &mut study, &dir, seed, length)?;
             if runs.is_empty() {
-                tournament = played.tournament(b, &self.dir.join("tournament"), seed)?;
+                for (all, folder) in [(false, "tournament"), (true, "tournament-all")] {
+                    let who = if all { "All policies" } else { "Policies that did not play themselves" };
+                    let tables = played.tournament(b, &self.dir.join(folder), seed, all)?;
+                    tournaments += &format!("{who} of the first seed:\n\n{tables}\n");
+                }
             }
             runs.push(played);
         }
@@ -84,7 +89,7 @@ impl Intransitive {
             })).collect::<Value>(),
             "duels_exponent": exponent(&regrets),
         });
-        let text = self.text(&runs, &courses, &regrets, &tournament);
+        let text = self.text(&runs, &courses, &regrets, &tournaments);
         let svg = |charts: &[Chart]| duel_plot::svg(charts).map_err(|e| Error::new(e.to_string()));
         let files = [
             ("cycle.json", format!("{all:#}\n")),
@@ -103,7 +108,7 @@ impl Intransitive {
     /// Regrets of runs that last twice as long each: EXP4.P knows how long it lasts.
     fn duels(&self, study: &mut Study) -> Result<Vec<Regret>, Error> {
         let games = Games::of(&mut Cycle { by_prompt: true }, &cases())?;
-        let last = if self.quick { 15 } else { 18 };
+        let last = if self.quick { 17 } else { 20 };
         let of = |study: &mut Study, play: Play, rounds: usize| {
             let one = |seed: u64| {
                 let found = study.point(&format!("duels {play:?} {rounds} seed {seed}"), || {
@@ -137,7 +142,7 @@ impl Intransitive {
         runs: &[Played],
         courses: &[(String, bool, Vec<Estimate>)],
         regrets: &[Regret],
-        tournament: &str,
+        tournaments: &str,
     ) -> String {
         let mut text =
             format!("| learner | exploitability, last | average | {} |\n|---|---|---|", KINDS.join(" | "));
@@ -170,9 +175,9 @@ impl Intransitive {
         let accuracy: Vec<String> = runs.iter().map(|run| format!("{:.1} %", 100.0 * run.accuracy)).collect();
         let _ = writeln!(
             text,
-            "\nExploitability is what the best kind has, in 2 P - 1; in brackets intervals of 95 % over prompts, {} seeds.\n\
-             The reward model is right on {} of held-out pairs.\n\nAll policies of the first seed:\n\n{tournament}",
-            runs.len(),
+            "\nExploitability is what the best kind has, in 2 P - 1; in brackets intervals of 95 % over prompts. Seeds: {}.\n\
+             The reward model is right on {} of held-out pairs.\n\n{tournaments}",
+            (self.seed..self.seed + self.seeds).map(|seed| seed.to_string()).collect::<Vec<_>>().join(", "),
             accuracy.join(", ")
         );
         text += "| rounds | regret, sparring | a round | regret, uniform play |\n|---|---|---|---|\n";

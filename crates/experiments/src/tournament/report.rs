@@ -106,7 +106,8 @@ impl Tournament {
             let elo = s.elo.as_ref().map_or(String::new(), |elo| shown(&elo[i], 0));
             let _ = writeln!(
                 text,
-                "| {name} | {elo} | {:.3} | {} | {:.3} | {} | {:.0} % | {} | {} |",
+                "| {} {name} | {elo} | {:.3} | {} | {:.3} | {} | {:.0} % | {} | {} |",
+                i + 1,
                 s.borda[i],
                 s.copeland[i],
                 s.winner.mixture[i],
@@ -148,8 +149,6 @@ impl Tournament {
     }
 
     fn charts(&self, s: &Standing) -> [Chart; 2] {
-        let numbered: Vec<String> =
-            self.entrants.iter().enumerate().map(|(i, e)| format!("{} {}", i + 1, e.name)).collect();
         let place = |(i, e): (usize, &Estimate)| Point {
             x: (i + 1) as f64,
             y: e.value,
@@ -159,7 +158,10 @@ impl Tournament {
         let points = |of: &[Estimate]| of.iter().enumerate().map(place).collect::<Vec<_>>();
         let far = self.entrants.len() as f64 + 0.5;
         let level = |y: f64| [0.5, far].map(|x| Point { x, y, x_interval: None, y_interval: None }).to_vec();
-        let x = Axis { label: numbered.join(", "), log: false, range: Some((0.5, far)) };
+        // All names would not fit; the table has them by their numbers.
+        let ends = [self.entrants.first(), self.entrants.last()].map(|e| e.map_or("", |e| &*e.name));
+        let label = format!("policy, from 1 ({}) to {} ({})", ends[0], self.entrants.len(), ends[1]);
+        let x = Axis { label, log: false, range: Some((0.5, far)) };
         let series = |label: &str, style, points| Series { label: label.into(), style, points };
         [
             Chart {

@@ -29,7 +29,7 @@ const LOOKED_AT: usize = 4;
 /// Samples of each prefix that are labelled, in pairs.
 const LABELLED: usize = 4;
 /// Samples of a kind that a policy of that kind learns.
-const LEARNED: usize = 1024;
+const LEARNED: usize = 2048;
 /// Pairs that nothing is learned from.
 const EVAL: usize = 256;
 
@@ -60,6 +60,8 @@ pub struct Played {
     pub accuracy: f64,
     /// Who can play a tournament: a policy for each kind, the model before, and what was learned.
     pub entrants: Vec<Entrant>,
+    /// Names of those that learned by playing themselves.
+    pub self_players: Vec<String>,
     /// The held-out prompts.
     pub prompts: PathBuf,
 }
@@ -108,7 +110,7 @@ pub fn play<B: Backend>(
 
     let before = look(b, study, scene, &format!("seed {seed} before"), &world.sft, seed)?;
     let mut entrants = vec![Entrant { name: "sft".into(), folder: world.sft.clone() }];
-    let mut courses = Vec::new();
+    let (mut courses, mut self_players) = (Vec::new(), Vec::new());
     for (name, method) in LEARNERS {
         eprintln!("\n{name}");
         let mut cycle = Cycle::default();
@@ -130,25 +132,31 @@ pub fn play<B: Backend>(
         for (_, path) in checkpoint::list(&trained) {
             fs::remove_dir_all(&path).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
         }
-        entrants.push(Entrant { name: name.to_lowercase().replace(", ", " "), folder: trained });
+        let name = name.to_lowercase().replace(", ", " ");
+        if method != Method::Rloo {
+            self_players.push(name.clone());
+        }
+        entrants.push(Entrant { name, folder: trained });
         courses.push(Course { looks });
     }
     for (kind, name) in KINDS.iter().enumerate().take(3) {
         entrants
             .push(Entrant { name: format!("only {name}"), folder: specialist(&world, dir, &texts, kind)? });
     }
-    Ok(Played { courses, accuracy, entrants, prompts: dir.join("prompts-held-out.jsonl") })
+    Ok(Played { courses, accuracy, entrants, self_players, prompts: dir.join("prompts-held-out.jsonl") })
 }
 
 impl Played {
-    /// The tournament of all policies of the world, by its judge, in the folder `dir`; returns its tables.
+    /// The tournament of policies of the world, by its judge, in the folder `dir`: of all, or of those that did not learn
+    /// by playing themselves. Returns its tables.
     ///
     /// # Errors
     /// The folder cannot be written, or Ctrl-C.
-    pub fn tournament<B: Backend>(&self, b: &B, dir: &Path, seed: u64) -> Result<String, Error> {
+    pub fn tournament<B: Backend>(&self, b: &B, dir: &Path, seed: u64, all: bool) -> Result<String, Error> {
+        let plays = |entrant: &&Entrant| all || !self.self_players.contains(&entrant.name);
         let how = Sampling { max_new_tokens: NEW_TOKENS, seed, ..Sampling::default() };
         let tournament = Tournament {
-            entrants: self.entrants.clone(),
+            entrants: self.entrants.iter().filter(plays).cloned().collect(),
             dataset: self.prompts.clone(),
             samples: LOOKED_AT,
             how,
@@ -236,7 +244,7 @@ fn specialist<B: Backend>(
         method: Some(Method::Sft),
         dataset: Some(write_rows(dir.join(format!("only-{name}.jsonl")), &rows)?),
         learning_rate: Some(1e-3),
-        num_train_epochs: Some(1.0),
+        num_train_epochs: Some(2.0),
         per_device_train_batch_size: Some(32),
         warmup_steps: Some(5),
         ..Options::default()
