@@ -16,6 +16,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   label [...]     duel label: judges responses
   table [...]     duel table: the methods side by side on the built-in experiment's data
   frontier [...]  duel frontier: reward against KL of every method
+  tournament [...]  duel tournament: policies against each other
+  cycle [...]     duel cycle: preferences without an order, reward models and self-play
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -131,7 +133,8 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "tournament"
+        | "cycle" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -3,6 +3,7 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use duel_backend::Backend;
+use duel_experiments::cycle::Cycle;
 use duel_experiments::truth::Truth;
 use duel_judge::{KEYS, Maker, Settings, Stop, built_in};
 use duel_train::reward::RewardModel;
@@ -14,6 +15,7 @@ pub fn makers<B: Backend>(b: &B) -> Vec<Maker<'_>> {
     let mut all = built_in();
     all.push(Truth::maker());
     all.push(RewardModel::maker(b));
+    all.push(Cycle::maker());
     all
 }
 

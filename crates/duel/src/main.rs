@@ -1,6 +1,7 @@
 //! The `duel` command.
 
 mod arguments;
+mod cycle;
 mod drawing;
 mod eval;
 mod frontier;
@@ -11,9 +12,12 @@ mod label;
 mod losses;
 mod sample;
 mod table;
+mod tournament;
 mod train;
+mod writers;
 
 use clap::{Parser, Subcommand};
+use cycle::CycleWorld;
 use duel_train::Error;
 use eval::Eval;
 use frontier::Frontier;
@@ -22,6 +26,7 @@ use label::Label;
 use sample::Sample;
 use std::process::ExitCode;
 use table::Table;
+use tournament::Play;
 use train::Train;
 
 /// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models, and what learns from
@@ -49,6 +54,10 @@ enum Command {
     Table(Table),
     /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
     Frontier(Box<Frontier>),
+    /// Let policies play against each other: win matrix, Elo, and the mixture that nobody beats
+    Tournament(Box<Play>),
+    /// Run a world of preferences in a cycle: a reward model's policy, self-play, and duels with contexts
+    Cycle(CycleWorld),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -69,6 +78,8 @@ fn command() -> ExitCode {
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Tournament(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Cycle(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

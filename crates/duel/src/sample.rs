@@ -2,14 +2,14 @@
 
 use crate::drawing::Drawing;
 use crate::journal::{Counted, Journal};
+use crate::writers::{Writer, Writers};
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
-use duel_data::{Prompt, Prompts, Tokenizer};
+use duel_data::{Prompt, Prompts};
 use duel_model::Folder;
 use duel_model::decode::{Completion, Ended, FinishReason, Request, Room, Sampling};
 use duel_random::mix;
-use duel_train::reference::ModelId;
 use duel_train::report::progress::Progress;
 use duel_train::sample::SEQUENCES;
 use duel_train::{Error, signal};
@@ -21,8 +21,12 @@ use std::time::Instant;
 #[derive(Args)]
 pub struct Sample {
     /// Folder of the model
-    #[arg(long)]
-    model: PathBuf,
+    #[arg(long, required_unless_present = "mixture", conflicts_with = "mixture")]
+    model: Option<PathBuf>,
+    /// File of a mixture in the place of a model, as duel tournament leaves it (tournament.json): each sample is drawn
+    /// by one of its policies, which the line names
+    #[arg(long, value_name = "FILE")]
+    mixture: Option<PathBuf>,
     /// File of prompts (.jsonl, .json): {prompt} as a text or messages; of rows of training the prompts are taken
     #[arg(long)]
     dataset: PathBuf,
@@ -50,14 +54,16 @@ impl Sample {
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
         let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
-        let folder = Folder::open(&self.model)?.language_model()?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let tokenizer = Tokenizer::from_dir(&self.model)?;
-        let file = Prompts { path: &self.dataset, tokenizer: &tokenizer };
-        let survey = Survey::of(&file, &folder)?;
+        let writers = match (&self.model, &self.mixture) {
+            (Some(folder), _) => Writers::model(folder)?,
+            (None, Some(file)) => Writers::mixture(file)?,
+            (None, None) => return Err(Error::new("give --model FOLDER or --mixture FILE")),
+        };
+        let file = Prompts { path: &self.dataset, tokenizer: &writers.all[0].tokenizer };
+        let survey = Survey::of(&file, &writers)?;
         let machine = &self.machine;
         let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
-        let work = Work { said: self, folder: &folder, file, survey: &survey, how };
+        let work = Work { said: self, writers: &writers, file, survey: &survey, how };
         let done = chosen.run(work)?;
         if done.prompts < survey.prompts {
             let goes_on = match &self.output {
@@ -83,8 +89,23 @@ struct Survey {
 }
 
 impl Survey {
-    /// Reads the file through: what cannot be gone on from is known before anything is drawn.
-    fn of(file: &Prompts<'_>, folder: &Folder) -> Result<Self, Error> {
+    /// Reads the file through for every writer: what cannot be gone on from is known before anything is drawn.
+    fn of(file: &Prompts<'_>, writers: &Writers) -> Result<Self, Error> {
+        let of =
+            |writer: &Writer| Survey::by(&Prompts { tokenizer: &writer.tokenizer, ..*file }, &writer.folder);
+        let mut all = writers.all.iter().map(of).collect::<Result<Vec<_>, Error>>()?;
+        match all.iter().position(|survey| survey.hash != all[0].hash) {
+            None => Ok(all.swap_remove(0)),
+            Some(other) => Err(Error::new(format!(
+                "{}: {} and {} make other tokens of its prompts; a mixture is of policies with one tokenizer",
+                file.path.display(),
+                writers.name(0).unwrap_or_default(),
+                writers.name(other).unwrap_or_default()
+            ))),
+        }
+    }
+
+    fn by(file: &Prompts<'_>, folder: &Folder) -> Result<Self, Error> {
         let mut survey = Survey::default();
         file.each(|prompt| {
             let request = Request { prompt: &prompt.tokens, samples: 1, id: survey.prompts as u64 };
@@ -116,7 +137,7 @@ impl Survey {
 
 struct Work<'a> {
     said: &'a Sample,
-    folder: &'a Folder,
+    writers: &'a Writers,
     file: Prompts<'a>,
     survey: &'a Survey,
     how: Sampling,
@@ -129,12 +150,16 @@ const FILLS: usize = 16;
 impl Job for Work<'_> {
     type Output = Done;
     fn run<B: Backend>(self, b: &B) -> Result<Done, Error> {
-        let Work { said, folder, file, survey, how } = &self;
+        let Work { said, writers, file, survey, how } = &self;
         let samples = said.num_generations as usize;
         let mut journal = Journal::<Drawn>::open(said.output.as_deref(), "sample", &self.identity(b)?)?;
         let sizes = survey.lengths.iter().map(|&len| (len, samples));
         let room = Room::for_sizes(sizes, SEQUENCES, how.max_new_tokens);
-        let (weights, mut engine) = said.drawing.engine(b, folder, room)?;
+        let mut desks = Vec::new();
+        for (i, writer) in writers.all.iter().enumerate() {
+            let (weights, engine) = said.drawing.engine(b, &writer.folder, room)?;
+            desks.push((weights, engine, writers.sampling(i, *how), writer.tokenizer.stops()));
+        }
         let (before, mut drawn) = (journal.done, journal.before);
         let (begun, drawn_before) = (Instant::now(), drawn.tokens);
         let mut progress = Progress::new("sampling", "prompts", before, survey.prompts as u64);
@@ -146,24 +171,29 @@ impl Job for Work<'_> {
                     break;
                 }
                 let first = journal.done;
-                let requests = portion.iter().zip(first..);
-                let requests: Vec<_> =
-                    requests.map(|(p, id)| Request { prompt: &p.tokens, samples, id }).collect();
                 let mut waiting = Waiting::of(&portion, samples);
                 let mut failed = None;
-                engine.run(b, &weights, &requests, how, file.tokenizer.stops(), |ended| {
-                    waiting.put(ended);
-                    while let Some((prompt, completions)) = waiting.next() {
-                        drawn.add(&completions);
-                        let line = line(file.tokenizer, prompt, &completions);
-                        failed = line.and_then(|line| journal.add(1, &format!("{line}\n"), &drawn)).err();
-                        if failed.is_some() {
-                            return false;
+                for (i, (weights, engine, how, stops)) in desks.iter_mut().enumerate() {
+                    let own = Own::of(&portion, first, samples, |id, sample| {
+                        writers.of(self.how.seed, id, sample) == i
+                    });
+                    engine.run(b, weights, &own.requests, how, stops, |ended| {
+                        ended.iter().for_each(|e| waiting.put(own.samples[e.request][e.sample], i, e));
+                        while let Some((prompt, completions)) = waiting.next() {
+                            drawn.add(&completions);
+                            let line = line(writers, prompt, &completions);
+                            failed = line.and_then(|line| journal.add(1, &format!("{line}\n"), &drawn)).err();
+                            if failed.is_some() {
+                                return false;
+                            }
+                            progress.advance(1);
                         }
-                        progress.advance(1);
+                        !signal::interrupted()
+                    })?;
+                    if failed.is_some() || signal::interrupted() {
+                        break;
                     }
-                    !signal::interrupted()
-                })?;
+                }
                 if let Some(e) = failed {
                     return Err(e);
                 }
@@ -181,7 +211,7 @@ impl Work<'_> {
         let how = &self.how;
         let all = [
             ("command", json!("sample")),
-            ("model", json!(ModelId::of(&self.said.model)?.digest())),
+            ("model", self.writers.identity()?),
             ("device", json!(b.identity())),
             ("prompts", json!(format!("{:016x}", self.survey.hash))),
             ("load_in_8bit", json!(self.said.drawing.load_in_8bit)),
@@ -198,10 +228,35 @@ impl Work<'_> {
     }
 }
 
+/// The samples of some prompts that one writer draws.
+struct Own<'a> {
+    requests: Vec<Request<'a>>,
+    /// Of each request: which prompt of the portion, and which of its samples.
+    samples: Vec<Vec<(usize, usize)>>,
+}
+
+impl<'a> Own<'a> {
+    /// Of prompts that are numbered from `first` on, those of which `is_own` says so.
+    fn of(portion: &'a [Prompt], first: u64, samples: usize, is_own: impl Fn(u64, usize) -> bool) -> Self {
+        let mut own = Own { requests: Vec::new(), samples: Vec::new() };
+        for ((at, prompt), id) in portion.iter().enumerate().zip(first..) {
+            let places: Vec<_> = (0..samples).filter(|&s| is_own(id, s)).map(|s| (at, s)).collect();
+            if !places.is_empty() {
+                own.requests.push(Request { prompt: &prompt.tokens, samples: places.len(), id });
+                own.samples.push(places);
+            }
+        }
+        own
+    }
+}
+
+/// A completion and who wrote it.
+type Written = (usize, Completion);
+
 /// Completions of some prompts, until all of a prompt and of those before it have ended.
 struct Waiting<'a> {
     prompts: &'a [Prompt],
-    completions: Vec<Vec<Option<Completion>>>,
+    completions: Vec<Vec<Option<Written>>>,
     next: usize,
 }
 
@@ -210,13 +265,11 @@ impl<'a> Waiting<'a> {
         Waiting { prompts, completions: vec![vec![None; samples]; prompts.len()], next: 0 }
     }
 
-    fn put(&mut self, ended: &[Ended]) {
-        for e in ended {
-            self.completions[e.request][e.sample] = Some(e.completion.clone());
-        }
+    fn put(&mut self, (prompt, sample): (usize, usize), writer: usize, ended: &Ended) {
+        self.completions[prompt][sample] = Some((writer, ended.completion.clone()));
     }
 
-    fn next(&mut self) -> Option<(&'a Prompt, Vec<Completion>)> {
+    fn next(&mut self) -> Option<(&'a Prompt, Vec<Written>)> {
         let completions =
             self.completions.get_mut(self.next).filter(|all| all.iter().all(Option::is_some))?;
         let prompt = &self.prompts[self.next];
@@ -226,14 +279,19 @@ impl<'a> Waiting<'a> {
 }
 
 /// A prompt as its row says it, and what it was continued with.
-fn line(tokenizer: &Tokenizer, prompt: &Prompt, completions: &[Completion]) -> Result<Value, Error> {
-    let completion = |c: &Completion| {
-        let text = prompt.continuation(tokenizer, &c.tokens)?;
+fn line(writers: &Writers, prompt: &Prompt, completions: &[Written]) -> Result<Value, Error> {
+    let completion = |(writer, c): &Written| {
+        let text = prompt.continuation(&writers.all[*writer].tokenizer, &c.tokens)?;
         let finish_reason = match c.finish_reason {
             FinishReason::Stop => "stop",
             FinishReason::Length | FinishReason::Abort => "length",
         };
-        Ok(json!({"text": text, "tokens": c.tokens, "logps": c.logps, "finish_reason": finish_reason}))
+        let mut said =
+            json!({"text": text, "tokens": c.tokens, "logps": c.logps, "finish_reason": finish_reason});
+        if let Some(name) = writers.name(*writer) {
+            said["policy"] = json!(name);
+        }
+        Ok(said)
     };
     let completions: Vec<Value> = completions.iter().map(completion).collect::<Result<_, Error>>()?;
     let mut line = prompt.columns.clone();
@@ -251,10 +309,11 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn add(&mut self, completions: &[Completion]) {
+    fn add(&mut self, completions: &[Written]) {
+        let all = || completions.iter().map(|(_, completion)| completion);
         self.completions += completions.len() as u64;
-        self.tokens += completions.iter().map(|c| c.tokens.len() as u64).sum::<u64>();
-        self.cut += completions.iter().filter(|c| c.finish_reason == FinishReason::Length).count() as u64;
+        self.tokens += all().map(|c| c.tokens.len() as u64).sum::<u64>();
+        self.cut += all().filter(|c| c.finish_reason == FinishReason::Length).count() as u64;
     }
 }
 

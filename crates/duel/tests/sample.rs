@@ -1,8 +1,9 @@
-//! `duel sample`: what it writes, that it goes on where it was stopped, and what it refuses.
+//! `duel sample` and `duel tournament`, which draw of prompts: what they write, that they go on where they were
+//! stopped, and what they refuse.
 
 mod common;
 
-use common::{Ended, Temp, interrupt, pairs, write_lines};
+use common::{Ended, Temp, interrupt, pairs, tiny_config, write_lines, write_model};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -181,4 +182,161 @@ fn what_cannot_be_gone_on_from_is_said_before_anything_is_drawn() {
         &["--num-generations has no effect at temperature 0"],
     );
     refused(&[good], &["--output", "/nowhere/out.jsonl"], &["/nowhere/out.jsonl"]);
+}
+
+/// Three policies that differ, `model`, `second` and `third`, and prompts.
+fn with_policies(name: &str, prompts: usize) -> Temp {
+    let temp = with_prompts(name, prompts);
+    for (name, layers) in [("second", 1), ("third", 3)] {
+        let mut config = tiny_config();
+        config["num_hidden_layers"] = json!(layers);
+        write_model(&temp.path(name), config);
+    }
+    temp
+}
+
+#[test]
+fn a_mixture_writes_by_its_policies() {
+    let temp = with_policies("mixture", 40);
+    let file = temp.path("tournament.json");
+    let write = |weights: [f64; 2]| {
+        let part = |(name, weight): (&str, f64)| json!({"name": name, "model": name, "weight": weight});
+        let parts: Vec<Value> = ["model", "second"].into_iter().zip(weights).map(part).collect();
+        fs::write(&file, json!({"mixture": parts}).to_string()).unwrap();
+    };
+    let sample = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        command.args(["sample", "--device", "cpu", "--max-new-tokens", "9", "--mixture"]).arg(&file);
+        command.arg("--dataset").arg(temp.path("prompts.jsonl")).args(args).output().unwrap()
+    };
+    write([0.25, 0.75]);
+    let out = temp.path("out.jsonl");
+    let (lines, _) = good(sample(&[]));
+    good(sample(&["--threads", "2", "--output", out.to_str().unwrap()]));
+    let again: Vec<Value> =
+        fs::read_to_string(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, again);
+    // Of 160 samples a quarter, give or take four deviations of 5.5.
+    let of = |line: &Value| line["completions"].as_array().unwrap().clone();
+    let own = lines.iter().flat_map(of).filter(|c| c["policy"] == "model").count();
+    assert!((18..=62).contains(&own), "{own} of 160");
+    assert!(lines.iter().flat_map(of).all(|c| c["policy"] == "model" || c["policy"] == "second"));
+    // Its journal cut to the first lines, as a kill leaves it.
+    let journal = temp.path("out.jsonl.journal");
+    let kept: String = fs::read_to_string(&journal).unwrap().split_inclusive('\n').take(12).collect();
+    fs::write(&journal, kept + "{\"rows\": 12, \"by").unwrap();
+    let whole = fs::read(&out).unwrap();
+    good(sample(&["--output", out.to_str().unwrap()]));
+    assert!(fs::read(&out).unwrap() == whole);
+    let refused = |args: &[&str], part: &str| {
+        let ended = Ended::of(sample(args));
+        assert!(ended.error().contains(part), "{}", ended.stderr);
+    };
+    write([0.5, 0.5]);
+    refused(&["--output", out.to_str().unwrap()], "was begun with another model");
+    fs::remove_dir_all(temp.path("second")).unwrap();
+    refused(&[], "second");
+}
+
+/// `duel tournament` of policies by a judge, in the folder `out`.
+fn tournament(temp: &Temp, policies: &[&str], judge: &str, out: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+    command.args([
+        "tournament",
+        "--device",
+        "cpu",
+        "--max-new-tokens",
+        "9",
+        "--num-generations",
+        "2",
+        "--judge",
+    ]);
+    command.arg(judge).arg("--dataset").arg(temp.path("prompts.jsonl"));
+    for policy in policies {
+        let (name, folder) = policy.split_once('=').unwrap_or((policy, policy));
+        command.arg(format!("--policy={name}={}", temp.path(folder).display()));
+    }
+    command.arg("--output-dir").arg(temp.path(out)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+const POLICIES: [&str; 3] = ["model", "second", "third"];
+
+#[test]
+fn a_tournament_that_was_killed_ends_in_the_same_bytes() {
+    let temp = with_policies("tournament", 40);
+    let play = |out: &str| tournament(&temp, &POLICIES, "truth", out);
+    let printed = String::from_utf8(play("whole").output().unwrap().stdout).unwrap();
+    assert!(printed.contains("| model |") && printed.contains("von Neumann winner"), "{printed}");
+    let read = |out: &str, name: &str| fs::read(temp.path(out).join(name)).unwrap();
+    let json: Value = serde_json::from_slice(&read("whole", "tournament.json")).unwrap();
+    let beats = |i: usize| json["mixture_beats"][i]["value"].as_f64().unwrap();
+    assert!((0..3).all(|i| beats(i) > 0.5 - 1e-9), "{json}");
+    let weights: Vec<f64> =
+        json["mixture"].as_array().unwrap().iter().map(|p| p["weight"].as_f64().unwrap()).collect();
+    assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    assert_eq!(json["comparisons"], 3 * 4 * 40);
+    let files = ["tournament.json", "tournament.csv", "tournament.svg", "tournament.md"];
+    let same = |out: &str| {
+        // Folders beside its own are named by their paths, which are the same.
+        assert!(files.iter().all(|file| read(out, file) == read("whole", file)), "{out}");
+    };
+    // What a kill leaves: some points, and a torn one.
+    let points = read("whole", "points.jsonl");
+    for (n, keep) in [points.len() / 7, points.len() * 2 / 3].into_iter().enumerate() {
+        let out = format!("killed-{n}");
+        fs::create_dir(temp.path(&out)).unwrap();
+        fs::write(temp.path(&out).join("points.jsonl"), &points[..keep]).unwrap();
+        assert!(play(&out).args(["--threads", "2"]).status().unwrap().success());
+        same(&out);
+        assert!(read(&out, "points.jsonl") == points);
+    }
+    let mut child = play("signal").spawn().unwrap();
+    wait_for(&temp.path("signal").join("points.jsonl"), points.len() as u64 / 3, &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(play("signal").status().unwrap().success());
+    same("signal");
+    let ended = Ended::of(play("whole").args(["--seed", "7"]).output().unwrap());
+    assert!(ended.error().contains("was begun with another seed (42, now 7)"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_tournament_says_what_is_wrong_with_it() {
+    let temp = with_policies("contestants", 20);
+    let error = |policies: &[&str], judge: &str| {
+        Ended::of(tournament(&temp, policies, judge, "out").output().unwrap()).error().to_owned()
+    };
+    assert!(error(&["model"], "truth").contains("two policies at least, and one is given"));
+    assert!(error(&["a=model", "a=second"], "truth").contains("two policies are called a: "));
+    fs::create_dir(temp.path("empty")).unwrap();
+    assert!(error(&["model", "empty"], "truth").contains("empty"));
+    // One that leaves after what it said of 16 prompts, three pairs of two samples each: it is not asked of them again.
+    let judge = |name: &str, body: &str| {
+        let greeting = r#"echo '{"protocol": "duel-judge", "version": 1, "tasks": ["compare"]}'"#;
+        let asked = temp.path("asked").display().to_string();
+        let id = r#"id=$(echo "$line" | sed 's/.*"id": *\([0-9]*\).*/\1/')"#;
+        let script = format!(
+            "read hello; {greeting}; n=0\nwhile read -r line; do {id}; n=$((n + 1)); echo x >> '{asked}'; {body}; done"
+        );
+        fs::write(temp.path(name), script).unwrap();
+        format!("program:sh '{}'", temp.path(name).display())
+    };
+    let says = r#"echo "{\"id\": $id, \"preference\": 0.75}""#;
+    let dies = judge("judge.sh", &format!("if [ $n -gt 96 ]; then exit 1; fi; {says}"));
+    let died = error(&POLICIES, &dies);
+    assert!(died.contains("left before an answer"), "{died}");
+    let lives = judge("judge.sh", says);
+    fs::remove_file(temp.path("asked")).unwrap();
+    let good = tournament(&temp, &POLICIES, &lives, "out").output().unwrap();
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert_eq!(fs::read_to_string(temp.path("asked")).unwrap().lines().count(), 4 * 3 * 2);
+    // The first of each pair wins at .75: the first policy beats everyone, and is the mixture.
+    let json: Value =
+        serde_json::from_slice(&fs::read(temp.path("out").join("tournament.json")).unwrap()).unwrap();
+    assert_eq!((&json["condorcet"], &json["mixture"][0]["weight"]), (&json!("model"), &json!(1.0)));
+    let silent = judge("silent.sh", r#"echo "{\"id\": $id, \"error\": \"no opinion\"}""#);
+    fs::remove_dir_all(temp.path("out")).unwrap();
+    let said = error(&POLICIES, &silent);
+    assert!(said.contains("compared model and second on 0 of 20 prompts only (no opinion"), "{said}");
 }

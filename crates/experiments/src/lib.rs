@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod cycle;
 pub mod frontier;
 pub mod grammar;
 pub mod recipe;
@@ -8,5 +9,6 @@ pub mod scene;
 pub mod sentiment;
 pub mod study;
 pub mod table;
+pub mod tournament;
 pub mod truth;
 pub mod world;

@@ -80,11 +80,12 @@ impl AddAssign for Tally {
     }
 }
 
-/// The scores of a judge that only compares: mean win rates over all pairs of a case, see [`win_rates`].
-pub(crate) fn scores_by_comparing(
-    judge: &mut (impl Judge + ?Sized),
-    cases: &[Case],
-) -> Result<Vec<Vec<Opinion>>> {
+/// The scores of a judge that only compares: its [`Judge::scores`], mean win rates over all pairs of a case, see
+/// [`win_rates`].
+///
+/// # Errors
+/// As [`Judge::compare`].
+pub fn scores_by_comparing(judge: &mut (impl Judge + ?Sized), cases: &[Case]) -> Result<Vec<Vec<Opinion>>> {
     let pairs: Vec<Pair<'_>> = cases.iter().flat_map(Case::pairs).collect();
     let wins = judge.compare(&pairs)?;
     let mut rest = &wins[..];

@@ -17,7 +17,7 @@ pub use case::{Answer, Case, Pair, Prompt, Turn};
 pub use error::{Error, Result, Stop};
 #[cfg(feature = "http")]
 pub use http::{Http, Reviser, Revision};
-pub use judge::{Judge, Says, Tally, compare_by_scoring};
+pub use judge::{Judge, Says, Tally, compare_by_scoring, scores_by_comparing};
 pub use lexicon::Lexicon;
 pub use name::{Maker, built_in, open};
 pub use normalization::Normalization;

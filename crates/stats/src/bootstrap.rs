@@ -22,6 +22,11 @@ impl Share {
         self.sum += value;
         self.n += 1.0;
     }
+
+    /// Drawn so often.
+    pub(crate) fn times(self, k: u32) -> Self {
+        Share { sum: self.sum * f64::from(k), n: self.n * f64::from(k) }
+    }
 }
 
 /// Percentile intervals, of draws that depend on the seed alone. With few clusters they are too narrow, by about
@@ -52,38 +57,43 @@ impl Bootstrap {
     pub fn means(&self, columns: &[&[Share]]) -> Vec<Option<Estimate>> {
         let n = columns.first().map_or(0, |column| column.len());
         assert!(columns.iter().all(|column| column.len() == n), "columns of different lengths");
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let drawn = self.draws(threads, n, columns);
+        let drawn = self.replicates(n, |counts| means(columns, counts));
         let of = |i: usize| drawn.iter().filter_map(|means| means[i]).collect();
         columns.iter().enumerate().map(|(i, column)| estimate(column, of(i))).collect()
     }
 
-    /// The means of every replicate. Each depends on its number alone: which thread makes it does not matter.
-    fn draws(&self, threads: usize, n: usize, columns: &[&[Share]]) -> Vec<Vec<Option<f64>>> {
+    /// What `of` says of every replicate, in order: it hears how often each of `n` clusters is drawn.
+    pub fn replicates<T: Send>(&self, n: usize, of: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        self.draws(threads, n, &of)
+    }
+
+    /// Each depends on its number alone: which thread makes it does not matter.
+    fn draws<T: Send>(&self, threads: usize, n: usize, of: &(impl Fn(&[u32]) -> T + Sync)) -> Vec<T> {
         let share = self.replicates.div_ceil(threads).max(1);
         let draws =
-            |first: usize| (first..self.replicates.min(first + share)).map(|r| self.draw(r, n, columns));
+            |first: usize| (first..self.replicates.min(first + share)).map(|r| of(&self.counts(r, n)));
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.replicates)
                 .step_by(share)
                 .map(|first| scope.spawn(move || draws(first).collect::<Vec<_>>()))
                 .collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("sums do not panic")).collect()
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("a statistic does not panic"))
+                .collect()
         })
     }
 
-    /// The means of one replicate, of `n` clusters drawn from `n`.
-    fn draw(&self, replicate: usize, n: usize, columns: &[&[Share]]) -> Vec<Option<f64>> {
+    /// How often each of `n` clusters is drawn in a replicate, of `n` draws.
+    fn counts(&self, replicate: usize, n: usize) -> Vec<u32> {
         let mut random = SplitMix::new(at(&[self.seed, replicate as u64]));
-        // How often each is drawn: its columns are then read in order.
         let mut counts = vec![0u32; n];
         for _ in 0..n {
             // The high half of a product: a number below n without a division, biased by less than n / 2^64.
             counts[((u128::from(random.number()) * n as u128) >> 64) as usize] += 1;
         }
-        let times = |share: Share, k: u32| Share { sum: share.sum * f64::from(k), n: share.n * f64::from(k) };
-        let mean = |column: &&[Share]| ratio(column.iter().zip(&counts).map(|(share, k)| times(*share, *k)));
-        columns.iter().map(mean).collect()
+        counts
     }
 
     /// As [`Bootstrap::means`], of columns of yes (1) and no (0). An interval is Wilson's where no cluster has two
@@ -115,18 +125,28 @@ impl Bootstrap {
     }
 }
 
+/// The means of columns whose clusters are drawn so often.
+fn means(columns: &[&[Share]], counts: &[u32]) -> Vec<Option<f64>> {
+    let mean = |column: &&[Share]| ratio(column.iter().zip(counts).map(|(share, k)| share.times(*k)));
+    columns.iter().map(mean).collect()
+}
+
 /// Summed values over their summed number.
-fn ratio(shares: impl Iterator<Item = Share>) -> Option<f64> {
+pub(crate) fn ratio(shares: impl Iterator<Item = Share>) -> Option<f64> {
     let all = shares.fold(Share::default(), |all, s| Share { sum: all.sum + s.sum, n: all.n + s.n });
     (all.n > 0.0).then(|| all.sum / all.n)
 }
 
-fn estimate(column: &[Share], mut drawn: Vec<f64>) -> Option<Estimate> {
+fn estimate(column: &[Share], drawn: Vec<f64>) -> Option<Estimate> {
     let value = ratio(column.iter().copied())?;
-    drawn.sort_unstable_by(f64::total_cmp);
     let known = column.iter().filter(|share| share.n > 0.0).count() > 1;
-    let interval = known.then(|| (quantile(&drawn, 0.025), quantile(&drawn, 0.975)));
-    Some(Estimate { value, interval })
+    Some(Estimate { value, interval: known.then(|| interval(drawn)).flatten() })
+}
+
+/// The percentile interval of 95 % of what replicates say; `None` of none.
+pub fn interval(mut drawn: Vec<f64>) -> Option<(f64, f64)> {
+    drawn.sort_unstable_by(f64::total_cmp);
+    (!drawn.is_empty()).then(|| (quantile(&drawn, 0.025), quantile(&drawn, 0.975)))
 }
 
 /// Between the two numbers around the place `q (n - 1)`, from 0, of sorted ones.
@@ -191,7 +211,7 @@ mod tests {
         assert_eq!(alone[0], Bootstrap::new(7).means(&[&b, &a])[1], "columns beside it change nothing");
         assert_ne!(alone, other);
         let bootstrap = Bootstrap::new(7).with_replicates(101);
-        let of = |threads| bootstrap.draws(threads, 50, &[&a, &b]);
+        let of = |threads| bootstrap.draws(threads, 50, &|counts: &[u32]| means(&[&a, &b], counts));
         assert_eq!(of(1).len(), 101);
         assert!([2, 3, 50, 200].into_iter().all(|threads| of(threads) == of(1)));
     }

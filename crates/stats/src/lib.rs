@@ -1,13 +1,19 @@
 #![doc = include_str!("../README.md")]
 
 mod bootstrap;
+mod bradley_terry;
 mod estimate;
 mod kendall;
 mod reliability;
 mod samples;
+mod tail;
+mod wins;
 
-pub use bootstrap::{Bootstrap, REPLICATES, Share};
+pub use bootstrap::{Bootstrap, REPLICATES, Share, interval};
+pub use bradley_terry::{BradleyTerry, Misfit};
 pub use estimate::{Estimate, Z, mean, wilson};
 pub use kendall::kendall;
 pub use reliability::{BINS, Bin, Reliability};
 pub use samples::{best_of_n, effective_size};
+pub use tail::chi_square_tail;
+pub use wins::{Contests, Wins};

@@ -25,7 +25,7 @@ pub struct Label {
     /// {prompt, chosen, rejected}
     #[arg(long, value_name = "FILE")]
     dataset: PathBuf,
-    /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth or model:FOLDER
+    /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER or cycle
     #[arg(long, value_name = "NAME")]
     judge: String,
     /// What is written; each is what `duel train` reads

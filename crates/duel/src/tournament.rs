@@ -1,0 +1,94 @@
+//! `duel tournament`: policies against each other, by what a judge says of their samples.
+
+use crate::drawing::Drawing;
+use crate::judges::{self, JudgeSettings};
+use clap::Args;
+use duel::device::{Chosen, Job, Machine};
+use duel_backend::Backend;
+use duel_experiments::tournament::Tournament;
+use duel_experiments::tournament::entrant::{self, Entrant};
+use duel_judge::open;
+use duel_model::decode::Sampling;
+use duel_train::{Error, signal};
+use std::path::PathBuf;
+
+/// Its arguments.
+#[derive(Args)]
+pub struct Play {
+    /// A policy: its folder, or NAME=FOLDER; two at least
+    #[arg(long, required = true, value_name = "FOLDER")]
+    policy: Vec<String>,
+    /// File of prompts (.jsonl, .json), as duel sample reads them
+    #[arg(long, value_name = "FILE")]
+    dataset: PathBuf,
+    /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER or cycle
+    #[arg(long, value_name = "NAME")]
+    judge: String,
+    /// Folder of what is found; the same command goes on with it where it was stopped
+    #[arg(long, default_value = "runs/tournament")]
+    output_dir: PathBuf,
+    /// Samples of each prompt and policy
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    num_generations: u32,
+    /// Sampling temperature; 0: always the likeliest token
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    #[command(flatten)]
+    drawing: Drawing,
+    #[command(flatten)]
+    settings: JudgeSettings,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+struct Work<'a> {
+    said: &'a Play,
+    entrants: Vec<Entrant>,
+    how: Sampling,
+}
+
+impl Job for Work<'_> {
+    type Output = String;
+    fn run<B: Backend>(self, b: &B) -> Result<String, Error> {
+        let Work { said, entrants, how } = self;
+        let mut settings = said.settings.0.clone();
+        if said.judge.starts_with("http") {
+            // What was asked once is not asked again, however the command ends.
+            settings = settings.or("judge_cache", said.output_dir.join("answers").display().to_string());
+            std::fs::create_dir_all(&said.output_dir)
+                .map_err(|e| Error::new(format!("{}: {e}", said.output_dir.display())))?;
+        }
+        let mut judge = open(&said.judge, &settings, &judges::makers(b), &judges::stop())?;
+        let tournament = Tournament {
+            entrants,
+            dataset: said.dataset.clone(),
+            samples: said.num_generations as usize,
+            how,
+            load_in_8bit: said.drawing.load_in_8bit,
+            output_dir: said.output_dir.clone(),
+        };
+        tournament.play(b, judge.as_mut())
+    }
+}
+
+impl Play {
+    /// Plays it, and prints who stands where.
+    ///
+    /// # Errors
+    /// What the user must put right, what the judge came to grief over; or that it was stopped, and how to go on.
+    pub fn run(&self) -> Result<(), Error> {
+        signal::listen();
+        let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
+        let entrants: Vec<Entrant> = self.policy.iter().map(|said| Entrant::named(said)).collect();
+        entrant::check(&entrants)?;
+        let Machine { device, bf16, threads } = &self.machine;
+        let chosen = Chosen::of(*device, bf16.0, (*threads).into())?;
+        let text = chosen.run(Work { said: self, entrants, how })?;
+        println!(
+            "\n{text}\nall of it is in {}; `duel sample --mixture {}` draws from the mixture",
+            self.output_dir.display(),
+            self.output_dir.join("tournament.json").display()
+        );
+        Ok(())
+    }
+}
