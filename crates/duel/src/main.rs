@@ -52,12 +52,12 @@ enum Command {
     Label(Box<Label>),
     /// Run the methods side by side on data made here, and print one table
     Table(Table),
-    /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
-    Frontier(Box<Frontier>),
     /// Let policies play against each other: win matrix, Elo, and the mixture that nobody beats
     Tournament(Box<Play>),
     /// Run a world of preferences in a cycle: a reward model's policy, self-play, and duels with contexts
     Cycle(CycleWorld),
+    /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
+    Frontier(Box<Frontier>),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -77,9 +77,9 @@ fn command() -> ExitCode {
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
-            Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Tournament(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Cycle(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

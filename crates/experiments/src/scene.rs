@@ -130,16 +130,6 @@ impl<'b, B: Backend> Scene<'b, B> {
         Ok(Measured { texts: texts.collect(), rewards, kls })
     }
 
-    /// What the model in `folder` writes behind prompts, so many samples each, each prompt's together.
-    ///
-    /// # Errors
-    /// The folder is no model of the scene's shape, or Ctrl-C.
-    pub fn written(&self, folder: &Path, prompts: &[Prompt], each: usize) -> Result<Vec<String>, Error> {
-        let weights = duel_model::load(self.b, &Folder::open(folder)?)?;
-        let drawn = self.draw(&weights, prompts, each, self.seed)?;
-        Ok(drawn.into_iter().flat_map(|rollout| rollout.samples).map(|sample| sample.text).collect())
-    }
-
     /// Trains the model by `options` into the folder `name`, with a judge where the method learns from its own samples;
     /// goes on from what an earlier command left there of the same. Returns the folder and the last metrics.
     ///

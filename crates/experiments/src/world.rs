@@ -11,7 +11,7 @@ use duel_judge::{Judge, Scale};
 use duel_model::{Config, Model};
 use duel_train::Error;
 use duel_train::config::{Maybe, Method, Options, Scheduler};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,6 @@ pub struct World<'b, B: Backend> {
     pub prompts: PathBuf,
     dir: PathBuf,
     seed: u64,
-    learned: Vec<String>,
     held_out: Vec<String>,
 }
 
@@ -92,7 +91,6 @@ impl<'b, B: Backend> World<'b, B> {
             prompts,
             dir: dir.to_path_buf(),
             seed,
-            learned,
             held_out,
         })
     }
@@ -163,19 +161,6 @@ impl<'b, B: Backend> World<'b, B> {
         let drawn = scene.draw(&scene.before, &scene.held_out, n, self.seed)?;
         let rewards = scores(&mut Truth(Scale::Probability), &drawn)?;
         Ok(rewards.into_iter().map(|of| of.into_iter().fold(0.0, f64::max)).collect())
-    }
-
-    /// Writes rows of training into a file of this name, beside its models.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn rows(&self, name: &str, rows: &[Value]) -> Result<PathBuf, Error> {
-        write_rows(self.dir.join(name), rows)
-    }
-
-    /// The prefixes that methods learn from.
-    pub fn prefixes(&self) -> &[String] {
-        &self.learned
     }
 
     /// The held-out prefixes.

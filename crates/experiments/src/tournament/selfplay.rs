@@ -5,12 +5,16 @@ use super::Tournament;
 use super::entrant::Entrant;
 use crate::cycle::{self, Cycle, KINDS};
 use crate::recipe::{Named, recipe};
+use crate::scene::{Scene, write_rows};
 use crate::study::Study;
 use crate::world::{NEW_TOKENS, Preferences, World};
 use duel_backend::Backend;
-use duel_judge::{Case, Judge, Opinion};
+use duel_data::Prompt;
+use duel_judge::{Answer, Case, Judge, Opinion};
+use duel_model::Folder;
 use duel_model::decode::Sampling;
 use duel_random::{at, fraction};
+use duel_rollout::{Rollout, prompt as prompt_of};
 use duel_stats::Bootstrap;
 use duel_train::config::{Maybe, Method, Options};
 use duel_train::reward::RewardModel;
@@ -88,11 +92,13 @@ pub fn play<B: Backend>(
     length: Length,
 ) -> Result<Played, Error> {
     let world = World::make(b, dir, seed)?;
+    let scene = &world.scene;
     let texts = study.point(&format!("seed {seed} samples"), || {
-        Ok(json!(world.scene.written(&world.sft, &world.scene.learned, LABELLED)?))
+        let drawn = scene.draw(&scene.before, &scene.learned, LABELLED, seed)?;
+        Ok(drawn.iter().flat_map(|of| &of.samples).map(|sample| json!(sample.text)).collect())
     })?;
     let texts: Vec<String> = serde_json::from_value(texts).map_err(damaged)?;
-    let labelled = labelled(&world, &texts, seed)?;
+    let labelled = labelled(scene, dir, &texts, seed)?;
     eprintln!("\nreward model, of labels that the cycle draws");
     let once =
         Options { num_train_epochs: Some(1.0), ..recipe(Method::Reward, Some(&labelled), &world.prompts) };
@@ -100,9 +106,7 @@ pub fn play<B: Backend>(
     let accuracy = last.iter().find(|(name, _)| name == "eval_accuracy").map_or(f64::NAN, |(_, a)| *a);
     let mut learned = RewardModel::open(b, &folder, Arc::new(signal::interrupted))?;
 
-    let before = look(study, &format!("seed {seed} before"), || {
-        world.scene.written(&world.sft, &world.scene.held_out, LOOKED_AT)
-    })?;
+    let before = look(b, study, scene, &format!("seed {seed} before"), &world.sft, seed)?;
     let mut entrants = vec![Entrant { name: "sft".into(), folder: world.sft.clone() }];
     let mut courses = Vec::new();
     for (name, method) in LEARNERS {
@@ -120,9 +124,7 @@ pub fn play<B: Backend>(
                 true => trained.clone(),
                 false => trained.join(format!("checkpoint-{step}")),
             };
-            looks.push(look(study, &format!("seed {seed} {name} {step}"), || {
-                world.scene.written(&folder, &world.scene.held_out, LOOKED_AT)
-            })?);
+            looks.push(look(b, study, scene, &format!("seed {seed} {name} {step}"), &folder, seed)?);
         }
         // All were looked at, and the last model stays.
         for (_, path) in checkpoint::list(&trained) {
@@ -132,11 +134,10 @@ pub fn play<B: Backend>(
         courses.push(Course { looks });
     }
     for (kind, name) in KINDS.iter().enumerate().take(3) {
-        entrants.push(Entrant { name: format!("only {name}"), folder: specialist(&world, &texts, kind)? });
+        entrants
+            .push(Entrant { name: format!("only {name}"), folder: specialist(&world, dir, &texts, kind)? });
     }
-    let prompts: Vec<Value> = world.held_out().iter().map(|prefix| json!({"prompt": prefix})).collect();
-    let prompts = world.rows("held-out.jsonl", &prompts)?;
-    Ok(Played { courses, accuracy, entrants, prompts })
+    Ok(Played { courses, accuracy, entrants, prompts: dir.join("prompts-held-out.jsonl") })
 }
 
 impl Played {
@@ -158,19 +159,24 @@ impl Played {
     }
 }
 
-/// How many of the samples of each prompt are of each kind.
-fn look(
+/// How many of the samples of each held-out prompt are of each kind, of the model in `folder`.
+fn look<B: Backend>(
+    b: &B,
     study: &mut Study,
+    scene: &Scene<'_, B>,
     key: &str,
-    write: impl FnOnce() -> Result<Vec<String>, Error>,
+    folder: &Path,
+    seed: u64,
 ) -> Result<Vec<[u32; KINDS.len()]>, Error> {
     let found = study.point(key, || {
-        let count = |texts: &[String]| {
+        let weights = duel_model::load(b, &Folder::open(folder)?)?;
+        let drawn = scene.draw(&weights, &scene.held_out, LOOKED_AT, seed)?;
+        let count = |of: &Rollout<'_>| {
             let mut kinds = [0u32; KINDS.len()];
-            texts.iter().for_each(|text| kinds[cycle::kind(text)] += 1);
+            of.samples.iter().for_each(|sample| kinds[cycle::kind(&sample.text)] += 1);
             json!(kinds)
         };
-        Ok(write()?.chunks(LOOKED_AT).map(count).collect())
+        Ok(drawn.iter().map(count).collect())
     })?;
     serde_json::from_value(found).map_err(damaged)
 }
@@ -180,41 +186,55 @@ fn damaged(e: serde_json::Error) -> Error {
     Error::new(format!("a point of points.jsonl is damaged ({e}); remove the file"))
 }
 
-/// Pairs of samples of the same prefix, labelled as the cycle's probabilities draw.
-fn labelled<B: Backend>(world: &World<'_, B>, texts: &[String], seed: u64) -> Result<Preferences, Error> {
+/// Pairs of samples of the same prompt, labelled as the cycle's probabilities draw.
+fn labelled<B: Backend>(
+    scene: &Scene<'_, B>,
+    dir: &Path,
+    texts: &[String],
+    seed: u64,
+) -> Result<Preferences, Error> {
     let mut rows = Vec::new();
-    for (prompt, (prefix, texts)) in world.prefixes().iter().zip(texts.chunks(LABELLED)).enumerate() {
-        for (number, pair) in texts.chunks(2).enumerate() {
-            if pair[0] == pair[1] || pair.iter().any(String::is_empty) {
-                continue;
-            }
-            let case = Case::new(prefix.clone(), pair.to_vec());
-            let asked: Vec<_> = case.pairs().collect();
-            let Opinion::Said(first) = Cycle::default().compare(&asked)?[0] else { continue };
-            let drawn = fraction(at(&[seed, prompt as u64, number as u64]));
-            let (chosen, rejected) = if drawn < first { (0, 1) } else { (1, 0) };
-            let [chosen, rejected]: [&String; 2] = [chosen, rejected].map(|i: usize| &pair[i]);
-            rows.push(json!({"prompt": prefix, "chosen": chosen, "rejected": rejected}));
+    for (number, (pair, prompt)) in texts.chunks(2).zip(twice(&scene.learned)).enumerate() {
+        if pair[0] == pair[1] || pair.iter().any(String::is_empty) {
+            continue;
         }
+        let case =
+            Case { prompt: prompt_of(&prompt.turns()?), answers: pair.iter().map(Answer::new).collect() };
+        let asked: Vec<_> = case.pairs().collect();
+        let Opinion::Said(first) = Cycle::default().compare(&asked)?[0] else { continue };
+        let (chosen, rejected) = match fraction(at(&[seed, number as u64])) < first {
+            true => (&pair[0], &pair[1]),
+            false => (&pair[1], &pair[0]),
+        };
+        rows.push(json!({"prompt": prompt.columns["prompt"], "chosen": chosen, "rejected": rejected}));
     }
     let eval = rows.split_off(rows.len().saturating_sub(EVAL));
-    let (pairs, eval_pairs) = (world.rows("cycle.jsonl", &rows)?, world.rows("cycle-eval.jsonl", &eval)?);
+    let (pairs, eval_pairs) =
+        (write_rows(dir.join("cycle.jsonl"), &rows)?, write_rows(dir.join("cycle-eval.jsonl"), &eval)?);
     Ok(Preferences { ranked: pairs.clone(), pairs, eval: eval_pairs.clone(), eval_pairs })
 }
 
+/// Every prompt as often as it has pairs.
+fn twice(prompts: &[Prompt]) -> impl Iterator<Item = &Prompt> {
+    prompts.iter().flat_map(|prompt| [prompt; LABELLED / 2])
+}
+
 /// A model that has learned those of its own samples that are of one kind.
-fn specialist<B: Backend>(world: &World<'_, B>, texts: &[String], kind: usize) -> Result<PathBuf, Error> {
+fn specialist<B: Backend>(
+    world: &World<'_, B>,
+    dir: &Path,
+    texts: &[String],
+    kind: usize,
+) -> Result<PathBuf, Error> {
     let name = KINDS[kind];
     eprintln!("\nonly {name}");
-    let all = world.prefixes().iter().zip(texts.chunks(LABELLED));
-    let own = |(prefix, texts): (&String, &[String])| {
-        let own = texts.iter().filter(|text| cycle::kind(text) == kind);
-        own.map(|text| json!({"prompt": prefix, "completion": text})).collect::<Vec<_>>()
-    };
-    let rows: Vec<Value> = all.flat_map(own).take(LEARNED).collect();
+    let prompts = world.scene.learned.iter().flat_map(|prompt| [prompt; LABELLED]);
+    let own = prompts.zip(texts).filter(|(_, text)| cycle::kind(text) == kind).take(LEARNED);
+    let rows: Vec<Value> =
+        own.map(|(prompt, text)| json!({"prompt": prompt.columns["prompt"], "completion": text})).collect();
     let options = Options {
         method: Some(Method::Sft),
-        dataset: Some(world.rows(&format!("only-{name}.jsonl"), &rows)?),
+        dataset: Some(write_rows(dir.join(format!("only-{name}.jsonl")), &rows)?),
         learning_rate: Some(1e-3),
         num_train_epochs: Some(1.0),
         per_device_train_batch_size: Some(32),
