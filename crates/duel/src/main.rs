@@ -10,6 +10,7 @@ mod label;
 mod losses;
 mod sample;
 mod table;
+mod theorem;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +21,7 @@ use label::Label;
 use sample::Sample;
 use std::process::ExitCode;
 use table::Table;
+use theorem::Theorem;
 use train::Train;
 
 /// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models, and what learns from
@@ -45,6 +47,8 @@ enum Command {
     Label(Box<Label>),
     /// Run the methods side by side on data made here, and print one table
     Table(Table),
+    /// Check what the paper proves, on a language small enough to count: optimum, rate, implied reward, best of n
+    Theorem(Theorem),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -64,6 +68,7 @@ fn command() -> ExitCode {
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

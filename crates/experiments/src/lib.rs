@@ -5,5 +5,6 @@ pub mod recipe;
 pub mod sentiment;
 pub mod study;
 pub mod table;
+pub mod theorem;
 pub mod truth;
 pub mod world;
