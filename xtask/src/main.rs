@@ -16,6 +16,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   label [...]     duel label: judges responses
   table [...]     duel table: the methods side by side on the built-in experiment's data
   theorem [...]   duel theorem: what the paper proves, on a language small enough to count
+  report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -131,7 +132,9 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "theorem" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "theorem" | "report" | "losses" => {
+            duel(&name)
+        }
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

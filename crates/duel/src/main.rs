@@ -8,6 +8,7 @@ mod journal;
 mod judges;
 mod label;
 mod losses;
+mod report;
 mod sample;
 mod table;
 mod theorem;
@@ -18,6 +19,7 @@ use duel_train::Error;
 use eval::Eval;
 use generate::Generate;
 use label::Label;
+use report::Report;
 use sample::Sample;
 use std::process::ExitCode;
 use table::Table;
@@ -49,6 +51,8 @@ enum Command {
     Table(Table),
     /// Check what the paper proves, on a language small enough to count: optimum, rate, implied reward, best of n
     Theorem(Theorem),
+    /// Put what runs and studies left on one page: curves, settings, samples, pictures
+    Report(Report),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -69,6 +73,7 @@ fn command() -> ExitCode {
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

@@ -26,8 +26,8 @@ pub struct Answer {
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Judge {
-    /// Draws the best by `exp(reward)`, then the best of the rest: Bradley and Terry's model of two, Plackett and Luce's
-    /// of more.
+    /// Draws the best by `exp(reward)`, then the best of the rest: Bradley and Terry's model of two, Plackett and
+    /// Luce's of more.
     Draws,
     /// The same, and then turns this share of the orders of two around.
     Errs(f64),

@@ -1,10 +1,10 @@
 //! How the policy nears the optimum as the data grows.
 
 use super::answers::{Judge, Question, drawn};
+use super::counted::{Counted, ending, loss, number};
 use super::law::{Table, kl};
 use super::prediction::Prediction;
 use super::tabular::most_likely;
-use super::{Counted, ending, json_of, loss, number};
 use crate::study::Study;
 use duel_backend::Backend;
 use duel_loss::Settings;
@@ -126,7 +126,7 @@ impl Growth<'_> {
         let aim = &of.aim;
         of.learner.learn(&answers, &loss, ending(steps), |now| {
             if now.step == steps {
-                let mut entry = json_of(&aim.distance(now.policy));
+                let mut entry = aim.distance(now.policy).json();
                 entry.insert("gradient".into(), json!(now.gradient));
                 entry.insert("behind".into(), json!(best.as_ref().map(|best| kl(now.policy, best))));
                 found = Value::Object(entry);

@@ -1,15 +1,18 @@
 //! What labels other than Bradley and Terry's do, and what losses make of them.
 
 use super::answers::{Answer, Judge, endless, smoothed};
+use super::counted::{BETA, Counted, loss};
 use super::law::{Aim, Table};
 use super::tabular::{least_squares, most_likely};
-use super::{BETA, Counted, RATE, json_of, loss};
 use crate::study::Study;
 use duel_backend::Backend;
 use duel_loss::Settings;
 use duel_optim::{Schedule, ScheduleKind};
 use duel_train::Error;
 use serde_json::{Value, json};
+
+/// The rate of a training that does not end. A larger one throws the policy about once its gradients are small.
+const LONG_RATE: f64 = 2e-3;
 
 /// A loss, and labels for it.
 pub(super) struct Case {
@@ -67,16 +70,16 @@ impl Case {
         let answers = endless(&of.pairs(), &of.aim.reward, self.judge);
         let aim = Aim::new(of.aim.reference.clone(), of.aim.reward.clone(), self.beta);
         let optimum = self.optimum(&answers, of.language.prompts(), of.language.responses());
-        let optimum = optimum.map(|ratios| json_of(&aim.distance(&of.policy(&ratios))));
+        let optimum = optimum.map(|ratios| aim.distance(&of.policy(&ratios)).json());
         let settings = Settings { beta: self.beta, label_smoothing: self.smoothing, ..Settings::default() };
-        let schedule = Schedule { kind: ScheduleKind::Constant, peak: RATE, warmup: 10, total: steps };
+        let schedule = Schedule { kind: ScheduleKind::Constant, peak: LONG_RATE, warmup: 10, total: steps };
         let mut seen = Vec::new();
         let mut next = 1;
         of.learner.learn(&answers, &loss(self.loss, settings), schedule, |now| {
             if now.step == 0 || now.step >= next || now.step == steps {
                 // As far apart as the eye needs on an axis of ratios.
                 next = (now.step + 1).max(now.step * 5 / 4);
-                let mut entry = json_of(&aim.distance(now.policy));
+                let mut entry = aim.distance(now.policy).json();
                 entry.insert("step".into(), json!(now.step));
                 entry.insert("best".into(), json!(chance_of_best(now.policy, &aim.reward)));
                 seen.push(Value::Object(entry));

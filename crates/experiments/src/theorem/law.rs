@@ -1,5 +1,7 @@
 //! Distributions over the language, and how far they lie apart.
 
+use serde_json::{Map, Value, json};
+
 /// A number for every response to every prompt: rewards, or log-probabilities.
 pub type Table = Vec<Vec<f64>>;
 
@@ -26,8 +28,12 @@ fn mean(a: &Table, b: &Table, of: impl Fn(&[f64], &[f64]) -> f64) -> f64 {
 
 /// `KL(p || q)` in nats, the mean over the prompts.
 pub fn kl(p: &Table, q: &Table) -> f64 {
-    // By terms none of which is negative, so that little is lost where the two are nearly the same.
-    let term = |(p, q): (&f64, &f64)| p.exp() * ((q - p).exp_m1() - (q - p));
+    // By terms none of which is negative, so that little is lost where the two are nearly the same; where q is much
+    // larger its own power is, which does not leave the range of f64.
+    let term = |(p, q): (&f64, &f64)| match q - p {
+        d if d > 1.0 => q.exp() - p.exp() * (1.0 + d),
+        d => p.exp() * (d.exp_m1() - d),
+    };
     mean(p, q, |p, q| p.iter().zip(q).map(term).sum())
 }
 
@@ -75,6 +81,22 @@ pub struct Distance {
     pub reward: f64,
     /// How far the implied reward is from the true one, at worst, up to a number a prompt.
     pub deviation: f64,
+}
+
+impl Distance {
+    /// Every number by its name.
+    pub fn json(&self) -> Map<String, Value> {
+        let entries = [
+            ("kl", self.kl),
+            ("reverse", self.reverse),
+            ("variation", self.variation),
+            ("gap", self.gap),
+            ("drift", self.drift),
+            ("reward", self.reward),
+            ("deviation", self.deviation),
+        ];
+        entries.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+    }
 }
 
 /// What a policy is measured by.
@@ -140,6 +162,13 @@ mod tests {
         }
         let at = aim.distance(&aim.optimum);
         assert!(at.deviation < 1e-14 && at.kl == 0.0 && at.variation == 0.0, "{at:?}");
+    }
+
+    #[test]
+    fn what_is_hardly_said_at_all_has_a_kl() {
+        let (p, q) = (vec![vec![0.0, -2000.0]], vec![vec![0.5f64.ln(); 2]]);
+        assert_eq!(kl(&p, &q), 2f64.ln());
+        assert!((kl(&q, &p) - (1000.0 - 2f64.ln())).abs() < 1e-12);
     }
 
     /// Terms that cannot be negative keep the digits of a small KL: half the variance of the log-ratio.

@@ -1,10 +1,10 @@
 //! What was found, as tables and pictures.
 
 use super::best_of::{best_of, bound};
+use super::counted::number;
 use super::growth::{Fit, Grown, Row};
-use super::labels::{CASES, SURE};
+use super::labels::{CASES, Case, SURE};
 use super::law::{Aim, Table};
-use super::{json_of, number};
 use duel_plot::{Axis, Chart, Point, Series, Style, svg};
 use duel_stats::mean;
 use duel_train::Error;
@@ -133,7 +133,7 @@ impl Report<'_> {
 
     fn driven(&self) -> Chart {
         let cases = CASES.iter().zip(&self.cases).filter(|(case, _)| case.labels == SURE);
-        let line = |(case, found): (&super::labels::Case, &Value)| {
+        let line = |(case, found): (&Case, &Value)| {
             let seen = found["seen"].as_array().into_iter().flatten();
             series(case.name, Style::Line, seen.map(|at| (number(at, "step"), number(at, "reverse"))))
         };
@@ -218,7 +218,7 @@ impl Report<'_> {
         });
         json!({
             "machine": machine, "seed": seed, "beta": self.aim.beta,
-            "optimum": json_of(&self.aim.distance(&self.aim.optimum)), "endless": self.trace,
+            "optimum": self.aim.distance(&self.aim.optimum).json(), "endless": self.trace,
             "growth": self.growths.iter().map(growth).collect::<Vec<_>>(), "labels": cases.collect::<Vec<_>>(),
             "best_of": draws,
         })

@@ -1,5 +1,6 @@
 //! The theorem, as the command studies it, in half a minute.
 
+use super::counted::number;
 use super::growth::Growth;
 use super::labels::{CASES, SURE};
 use super::*;
