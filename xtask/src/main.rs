@@ -18,6 +18,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   frontier [...]  duel frontier: reward against KL of every method
   tournament [...]  duel tournament: policies against each other
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
+  theorem [...]   duel theorem: what the paper proves, on a language small enough to count
+  report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
@@ -133,8 +135,8 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "tournament"
-        | "cycle" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
+        | "tournament" | "cycle" | "report" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -16,8 +16,19 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStrin
     let mut args = args.into_iter().peekable();
     let program = args.next();
     // Other commands have flags of their own by names that a run does not take.
-    let others =
-        ["eval", "generate", "sample", "label", "table", "frontier", "tournament", "cycle", "losses"];
+    let others = [
+        "eval",
+        "generate",
+        "sample",
+        "label",
+        "table",
+        "frontier",
+        "theorem",
+        "tournament",
+        "cycle",
+        "report",
+        "losses",
+    ];
     let of_run = args.peek().is_none_or(|command| !others.iter().any(|other| command == other));
     let mut normalize = |arg: OsString| {
         flags_ended |= arg == "--";

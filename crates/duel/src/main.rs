@@ -10,8 +10,10 @@ mod journal;
 mod judges;
 mod label;
 mod losses;
+mod report;
 mod sample;
 mod table;
+mod theorem;
 mod tournament;
 mod train;
 mod writers;
@@ -23,9 +25,11 @@ use eval::Eval;
 use frontier::Frontier;
 use generate::Generate;
 use label::Label;
+use report::Report;
 use sample::Sample;
 use std::process::ExitCode;
 use table::Table;
+use theorem::Theorem;
 use tournament::Play;
 use train::Train;
 
@@ -58,6 +62,10 @@ enum Command {
     Cycle(CycleWorld),
     /// Reward against KL of every method, beside the curves that none is above, on data made here or a user's
     Frontier(Box<Frontier>),
+    /// Check what the paper proves, on a language small enough to count: optimum, rate, implied reward, best of n
+    Theorem(Theorem),
+    /// Put what runs and studies left on one page: curves, settings, samples, pictures
+    Report(Report),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
 }
@@ -80,6 +88,8 @@ fn command() -> ExitCode {
             Command::Tournament(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Cycle(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

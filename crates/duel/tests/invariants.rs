@@ -8,7 +8,7 @@ use duel_train::checkpoint;
 use duel_train::report::metrics;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,40 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     }
     assert_eq!(whole.checkpoints(), disturbed.checkpoints(), "{log:?}");
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
+}
+
+/// Wherever `duel theorem` is killed, it goes on with the points that it has, and ends in the same bytes.
+#[test]
+fn a_study_killed_at_any_moment_ends_as_if_undisturbed() {
+    let temp = Temp::new("theorem");
+    let study = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        command.args(["theorem", "--quick", "--seeds=1", "--steps=12", "--device=cpu", "--threads=1"]);
+        command.arg("--output-dir").arg(temp.path(out)).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let points = |out: &str| fs::read(temp.path(out).join("points.jsonl")).unwrap_or_default();
+    let lines = |out: &str| points(out).iter().filter(|byte| **byte == b'\n').count();
+    let finish = |out: &str| {
+        let ended = Ended::of(study(out).output().unwrap());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    };
+    finish("whole");
+    let mut killed = 0;
+    for wanted in [3, 8, 14] {
+        let mut child = study("disturbed").spawn().unwrap();
+        while lines("disturbed") < wanted && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        killed += usize::from(child.wait().unwrap().code().is_none());
+    }
+    assert!(killed > 0, "nothing was killed");
+    finish("disturbed");
+    for name in ["points.jsonl", "theorem.md", "theorem.svg", "theorem.csv", "theorem.json"] {
+        let of = |out: &str| fs::read(temp.path(out).join(name)).unwrap();
+        assert!(of("whole") == of("disturbed"), "{name} differs");
+    }
 }
 
 /// A process that was killed between its last checkpoint and the removal of one too many leaves that to the next.

@@ -9,6 +9,7 @@ pub mod scene;
 pub mod sentiment;
 pub mod study;
 pub mod table;
+pub mod theorem;
 pub mod tournament;
 pub mod truth;
 pub mod world;

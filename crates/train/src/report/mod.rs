@@ -1,5 +1,6 @@
 //! What a run writes and says of itself.
 
 pub mod metrics;
+pub mod page;
 pub mod plot;
 pub mod progress;

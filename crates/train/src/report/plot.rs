@@ -57,11 +57,42 @@ pub fn write_svg(path: &Path, records: &[Record]) -> Result<(), Error> {
 }
 
 fn draw(records: &[Record]) -> Result<String, duel_plot::Error> {
+    draw_all(records, MOST_PANELS)
+}
+
+/// The first `most` panels that have data.
+fn draw_all(records: &[Record], most: usize) -> Result<String, duel_plot::Error> {
     let mut charts: Vec<Chart> = PANELS.iter().filter_map(|panel| chart(panel, records)).collect();
-    charts.truncate(MOST_PANELS);
+    charts.truncate(most);
     if charts.is_empty() {
         charts.push(Chart { title: "nothing logged yet".into(), ..Chart::default() });
     }
+    svg(&charts)
+}
+
+/// The curves of several runs, over each other: an image of a chart for each metric that any of them has.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn compared(runs: &[(&str, &[Record])]) -> Result<String, duel_plot::Error> {
+    if let [(_, alone)] = runs {
+        return draw_all(alone, usize::MAX);
+    }
+    let metrics = PANELS.iter().flat_map(|panel| panel.metrics.iter().map(move |metric| (panel, metric)));
+    let chart = |(panel, metric): (&Panel, &(&str, &str))| {
+        let of = |eval: bool| {
+            runs.iter().map(move |(name, records)| {
+                let label = if eval { format!("{name}, evaluation") } else { (*name).to_owned() };
+                Series { label, ..curve(metric, eval, records) }
+            })
+        };
+        let title = match metric.1 {
+            "" => panel.title.to_owned(),
+            short => format!("{}: {short}", panel.title),
+        };
+        framed(panel, title, of(false).chain(of(true)).collect())
+    };
+    let charts: Vec<Chart> = metrics.filter_map(chart).collect();
     svg(&charts)
 }
 
@@ -69,12 +100,16 @@ fn draw(records: &[Record]) -> Result<String, duel_plot::Error> {
 fn chart(panel: &Panel, records: &[Record]) -> Option<Chart> {
     let all =
         panel.metrics.iter().map(|metric| (metric, false)).chain(panel.metrics.iter().map(|m| (m, true)));
-    let series: Vec<Series> =
-        all.map(|(metric, eval)| curve(metric, eval, records)).filter(|s| !s.points.is_empty()).collect();
+    framed(panel, panel.title.into(), all.map(|(metric, eval)| curve(metric, eval, records)).collect())
+}
+
+/// A chart of the curves that have points; `None` where none has.
+fn framed(panel: &Panel, title: String, mut series: Vec<Series>) -> Option<Chart> {
+    series.retain(|s| !s.points.is_empty());
     let share = |value: f64| (0.0..=1.0).contains(&value);
     let shares = panel.share && series.iter().flat_map(|s| &s.points).all(|point| share(point.y));
     (!series.is_empty()).then(|| Chart {
-        title: panel.title.into(),
+        title,
         x: Axis { label: "step".into(), ..Axis::default() },
         y: Axis { range: shares.then_some((0.0, 1.0)), ..Axis::default() },
         series,
