@@ -76,7 +76,7 @@ impl Report<'_> {
     fn charts(&self) -> Vec<Chart> {
         vec![
             self.training(),
-            self.growth("KL(policy || optimum)", "nats", |row| kls(row), |grown, n| grown.prediction.kl / n),
+            self.growth("KL(policy || optimum)", "nats", kls, |grown, n| grown.prediction.kl / n),
             self.growth(
                 "largest error of the implied reward",
                 "reward",

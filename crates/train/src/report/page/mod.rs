@@ -210,7 +210,7 @@ mod tests {
         let dir = folder.0.join("theorem");
         fs::create_dir_all(&dir).unwrap();
         let path = folder.0.join("report.html");
-        let error = write(&path, &[dir.clone()]).unwrap_err().to_string();
+        let error = write(&path, std::slice::from_ref(&dir)).unwrap_err().to_string();
         assert!(error.contains("theorem") && error.contains("holds neither a run nor a study"), "{error}");
         fs::write(
             dir.join("theorem.svg"),
@@ -229,7 +229,7 @@ mod tests {
         let folder = Folder::new("damage");
         let dir = folder.run("run", 0.1, "x");
         fs::write(dir.join("samples.jsonl"), "{\"step\": 1}\n").unwrap();
-        let error = write(&folder.0.join("r.html"), &[dir.clone()]).unwrap_err().to_string();
+        let error = write(&folder.0.join("r.html"), std::slice::from_ref(&dir)).unwrap_err().to_string();
         assert!(error.contains("samples.jsonl, line 1") && error.contains("prompt"), "{error}");
         fs::write(dir.join("duel.toml"), "beta = = 1").unwrap();
         let error = write(&folder.0.join("r.html"), &[dir]).unwrap_err().to_string();
