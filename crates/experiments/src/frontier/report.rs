@@ -312,3 +312,78 @@ fn kl_to(curve: &Places, before: f64, reward: f64) -> Option<f64> {
     let [a, b] = rising.windows(2).find(reaches)? else { return None };
     Some(a.0 + (reward - a.1) / (b.1 - a.1) * (b.0 - a.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(value: f64) -> Estimate {
+        Estimate { value, interval: Some((value - 0.1, value + 0.1)) }
+    }
+
+    fn point(method: &'static str, seed: u64, step: u64, kl: f64, reward: f64) -> Measurement {
+        let setting = "beta 0.1".to_owned();
+        Measurement { method, setting, seed, step, reward: known(reward), kl: known(kl) }
+    }
+
+    /// The optimum's reward is the root of its KL; DPO needs twice that KL, with two seeds around it, and IPO, that is
+    /// better near the reference, loses reward further on.
+    fn report() -> Report {
+        let exact =
+            |kl: f64| Exact { parameter: 1.0 / kl, reward: known(kl.sqrt()), kl: known(kl), effective: 20.0 };
+        let mut points = Vec::new();
+        for (step, kl) in [(10, 0.5), (20, 2.0)] {
+            points.push(point("DPO", 1, step, kl, (kl / 2.0).sqrt() - 0.01));
+            points.push(point("DPO", 2, step, kl, (kl / 2.0).sqrt() + 0.01));
+        }
+        points.push(point("IPO", 1, 10, 0.5, 0.6));
+        points.push(point("IPO", 1, 20, 3.0, 0.4));
+        Report {
+            machine: "a machine".into(),
+            settings: json!({"seeds": [1, 2]}),
+            judge: "a judge".into(),
+            before: Some(known(0.0)),
+            optimum: [0.01, 0.25, 0.5, 1.0, 2.0].map(exact).to_vec(),
+            best_of: vec![exact(0.01), exact(0.25)],
+            samples: 64,
+            points,
+        }
+    }
+
+    #[test]
+    fn seeds_are_joined_and_what_gains_nothing_is_left_out() {
+        let report = report();
+        let dpo = report.best("DPO");
+        assert_eq!(dpo.iter().map(|p| p.kl.value).collect::<Vec<_>>(), [0.5, 2.0]);
+        assert!((dpo[1].reward.value - 1.0).abs() < 1e-12);
+        let (low, high) = dpo[1].reward.interval.unwrap();
+        assert!((low - 0.9).abs() < 1e-12 && (high - 1.1).abs() < 1e-12);
+        assert_eq!((report.joined("IPO").len(), report.best("IPO").len()), (2, 1));
+    }
+
+    #[test]
+    fn the_table_says_who_is_above_whom() {
+        let text = report().text();
+        // Within 2 nats the optimum has sqrt 2, DPO 1; IPO has 0.6 within half a nat, DPO 0.5.
+        assert!(text.contains("| optimum | 0.707 | 1.000 | 1.414 | 1.414 | 1.414 |"), "{text}");
+        assert!(text.contains("| DPO | 0.500 | 0.500 | 1.000 | 1.000 | 1.000 |"), "{text}");
+        assert!(text.contains("IPO is +0.100 above it within 0.5 nats"), "{text}");
+        assert!(!text.contains("within 2 nats,") && !text.contains("within 2 nats."), "{text}");
+        // 0.6 of the way to sqrt 2 is 0.849: between the optimum's 0.5 and 1 nats, and DPO's 0.5 and 2.
+        let least = 0.5 + 0.5 * (0.6 * 2f64.sqrt() - 0.5f64.sqrt()) / (1.0 - 0.5f64.sqrt());
+        let own = 0.5 + 1.5 * (0.6 * 2f64.sqrt() - 0.5) / 0.5;
+        assert!(text.contains(&format!("{own:.2} ({:+.2})", own - least)), "{text}");
+    }
+
+    #[test]
+    fn every_point_is_a_line_and_has_its_distance() {
+        let report = report();
+        let csv = report.csv();
+        assert_eq!(csv.lines().count(), 1 + 5 + 2 + 6);
+        let columns = |line: &str| line.split(',').count();
+        assert!(csv.lines().all(|line| columns(line) == columns(csv.lines().next().unwrap())), "{csv}");
+        assert_eq!(report.json()["points"].as_array().unwrap().len(), 6);
+        let picture = svg(&report.charts()).unwrap();
+        assert!(picture.contains("best of n") && picture.contains("IPO") && !picture.contains("NaN"));
+    }
+}
