@@ -22,8 +22,8 @@ pub struct Frontier {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Seeds of training, with commas: every run is made with each [default: 1,2,3; 1 with --quick]
-    #[arg(long, value_delimiter = ',')]
-    seeds: Vec<u64>,
+    #[arg(long, value_parser = seeds)]
+    seeds: Option<Seeds>,
     /// Folder of a model, instead of the built-in world
     #[arg(long, requires_all = ["dataset", "eval_dataset", "judge"])]
     model: Option<PathBuf>,
@@ -49,13 +49,31 @@ pub struct Frontier {
     machine: Machine,
 }
 
+/// Seeds of training, each once.
+#[derive(Clone)]
+struct Seeds(Vec<u64>);
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let mut all = Vec::new();
+    for said in text.split(',').map(str::trim) {
+        let seed = said
+            .parse()
+            .map_err(|_| format!("`{said}` is no seed: give numbers from 0 on with commas, as 1,2,3"))?;
+        if all.contains(&seed) {
+            return Err(format!("{seed} is there twice, which would count a run twice; name each seed once"));
+        }
+        all.push(seed);
+    }
+    Ok(Seeds(all))
+}
+
 impl Job for &Frontier {
     type Output = ();
     fn run<B: Backend>(self, b: &B) -> Result<(), Error> {
-        let seeds = match &self.seeds[..] {
-            [] if self.quick => vec![1],
-            [] => vec![1, 2, 3],
-            said => said.to_vec(),
+        let seeds = match &self.seeds {
+            Some(Seeds(said)) => said.clone(),
+            None if self.quick => vec![1],
+            None => vec![1, 2, 3],
         };
         let (dir, rate) = (self.output_dir.clone(), self.learning_rate_factor);
         let ask = Ask { dir, seed: self.seed, seeds, quick: self.quick, rate };
@@ -63,7 +81,14 @@ impl Job for &Frontier {
         let (Some(model), Some(dataset), Some(eval_dataset), Some(name)) = given else {
             return frontier::built_in(b, &ask);
         };
-        let mut judge = open(name, &self.judging.0, &judges::makers(b), &judges::stop())?;
+        let mut settings = self.judging.0.clone();
+        if name.starts_with("http") {
+            // What was asked once is not asked again, however the command ends.
+            settings = settings.or("judge_cache", self.output_dir.join("answers").display().to_string());
+            std::fs::create_dir_all(&self.output_dir)
+                .map_err(|e| Error::new(format!("{}: {e}", self.output_dir.display())))?;
+        }
+        let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
         let given = Given {
             model: model.clone(),
             dataset: dataset.clone(),
@@ -94,5 +119,21 @@ impl Frontier {
         }
         let Machine { device, bf16, threads } = &self.machine;
         Chosen::of(*device, bf16.0, (*threads).into())?.run(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_numbers_each_once() {
+        assert_eq!(seeds("3, 1 ,2").unwrap().0, [3, 1, 2]);
+        for (text, what) in
+            [("", "`` is no seed"), ("1,,2", "`` is no seed"), ("1, 01", "1 is there twice"), ("-1", "`-1`")]
+        {
+            let error = seeds(text).err().unwrap();
+            assert!(error.contains(what), "{text}: {error}");
+        }
     }
 }

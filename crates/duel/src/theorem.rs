@@ -20,7 +20,7 @@ pub struct Theorem {
     #[arg(long)]
     quick: bool,
     /// Transformers that are trained for each number of labels
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// Steps of every training
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]

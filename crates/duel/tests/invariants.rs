@@ -120,6 +120,7 @@ fn busy(temp: &Temp, out: &str) -> Run {
         .set("logging-steps", 2)
         .set("eval-dataset", temp.path("eval.jsonl").display())
         .set("eval-steps", 4)
+        .set("eval-on-start", true)
         .set("generate-during-eval", true)
         .set("num-eval-samples", 2)
         .set("max-new-tokens", 4)
@@ -294,11 +295,12 @@ fn supervised_training_learns_and_its_model_loads() {
         .set("max-steps", 40)
         .set("learning-rate", 1e-2)
         .set("eval-dataset", temp.path("train.jsonl").display())
-        .set("eval-steps", 20);
+        .set("eval-steps", 20)
+        .set("eval-on-start", true);
     run.ok();
     let (loss, eval) = (run.metric("loss"), run.metric("eval_loss"));
     assert!(loss[39] < 0.6 * loss[0], "{loss:?}");
-    assert!(eval.len() == 2 && eval[1] < eval[0] && eval[1] < 0.6 * loss[0], "{eval:?}");
+    assert!(eval.len() == 3 && eval.is_sorted_by(|a, b| a > b) && eval[2] < 0.6 * loss[0], "{eval:?}");
     assert!(run.metric("mean_token_accuracy")[39] > run.metric("mean_token_accuracy")[0]);
 
     let folder = duel_model::Folder::open(&run.out()).unwrap();

@@ -238,7 +238,8 @@ fn judged(temp: &Temp, out: &str, method: Method, server: &Server) -> Run {
         .set("save-steps", 3)
         .set("logging-steps", 2)
         .set("eval-dataset", temp.path("looked.jsonl").display())
-        .set("eval-steps", 5);
+        .set("eval-steps", 5)
+        .set("eval-on-start", true);
     match method {
         Method::Ppo => run.set("target-kl", 0.01).set("kl-horizon", 50).set("judge-ask", "score"),
         _ => run.set("replay", 3).set("sync-ref-model", true).set("ref-model-sync-steps", 4),

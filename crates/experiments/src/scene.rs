@@ -120,14 +120,24 @@ impl<'b, B: Backend> Scene<'b, B> {
     /// What the model in `folder` writes to the held-out prompts, so many samples each, and what `judge` says of it.
     ///
     /// # Errors
-    /// The folder is no model of the scene's shape, the judge failed, or Ctrl-C.
+    /// The folder is no model of the scene's shape, the judge failed or does not judge a sample, or Ctrl-C.
     pub fn measure(&self, folder: &Path, each: usize, judge: &mut dyn Judge) -> Result<Measured, Error> {
-        let after = duel_model::load(self.b, &Folder::open(folder)?)?;
-        let drawn = self.draw(&after, &self.held_out, each, self.seed)?;
-        let kls = sequence_kls(self.b, &self.config, &after, &self.before, &groups(&drawn)?)?;
+        let (drawn, kls) = self.answers(folder, each)?;
         let rewards = scores(judge, &drawn)?.concat();
         let texts = drawn.into_iter().flat_map(|rollout| rollout.samples).map(|sample| sample.text);
         Ok(Measured { texts: texts.collect(), rewards, kls })
+    }
+
+    /// What the model in `folder` writes to the held-out prompts, so many samples each, and the KL of each of them, in
+    /// order, as [`Measured::kls`].
+    ///
+    /// # Errors
+    /// The folder is no model of the scene's shape, there is no room, or Ctrl-C.
+    pub fn answers(&self, folder: &Path, each: usize) -> Result<(Vec<Rollout<'_>>, Vec<f64>), Error> {
+        let after = duel_model::load(self.b, &Folder::open(folder)?)?;
+        let drawn = self.draw(&after, &self.held_out, each, self.seed)?;
+        let kls = sequence_kls(self.b, &self.config, &after, &self.before, &groups(&drawn)?)?;
+        Ok((drawn, kls))
     }
 
     /// Trains the model by `options` into the folder `name`, with a judge where the method learns from its own samples;
@@ -151,17 +161,36 @@ impl<'b, B: Backend> Scene<'b, B> {
     }
 }
 
-/// What `judge` says of samples, prompt by prompt.
+/// What `judge` says of samples, prompt by prompt, where it says something of every one.
 ///
 /// # Errors
 /// The judge failed, or does not judge one of them.
 pub fn scores(judge: &mut dyn Judge, drawn: &[Rollout<'_>]) -> Result<Vec<Vec<f64>>, Error> {
-    let cases = drawn.iter().map(case).collect::<Result<Vec<_>, _>>()?;
     let score = |opinion: Opinion| match opinion {
         Opinion::Said(score) => Ok(score),
         Opinion::Unjudged(why) => Err(Error::new(format!("the judge does not judge a sample: {why}"))),
     };
-    judge.scores(&cases)?.into_iter().map(|of| of.into_iter().map(score).collect()).collect()
+    opinions(judge, drawn)?.into_iter().map(|of| of.into_iter().map(score).collect()).collect()
+}
+
+/// What `judge` says of samples, prompt by prompt; `None` of those that it does not judge.
+///
+/// # Errors
+/// The judge failed, or judges none of them.
+pub fn judged(judge: &mut dyn Judge, drawn: &[Rollout<'_>]) -> Result<Vec<Vec<Option<f64>>>, Error> {
+    let opinions = opinions(judge, drawn)?;
+    let all = opinions.concat();
+    if let (Some(Opinion::Unjudged(why)), None) = (all.first(), all.iter().find_map(Opinion::said)) {
+        let (who, n) = (judge.describe(), all.len());
+        return Err(Error::new(format!(
+            "{who} judges none of {n} samples ({why}); name a judge that does, or mend what it is asked"
+        )));
+    }
+    Ok(opinions.iter().map(|of| of.iter().map(Opinion::said).collect()).collect())
+}
+
+fn opinions(judge: &mut dyn Judge, drawn: &[Rollout<'_>]) -> Result<Vec<Vec<Opinion>>, Error> {
+    Ok(judge.scores(&drawn.iter().map(case).collect::<Result<Vec<_>, _>>()?)?)
 }
 
 /// A run of an experiment in `dir`: its folder, and what is not said otherwise.

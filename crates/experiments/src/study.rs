@@ -23,7 +23,8 @@ impl Study {
     /// Opens what was found in the folder `dir`, which is made where there is none. A torn last line is cut off.
     ///
     /// # Errors
-    /// It was begun with other settings, which are named; another process works in it; or it cannot be used.
+    /// It was begun with other settings, which are named; a line is no point; another process works in it; or it cannot
+    /// be used.
     pub fn open(dir: &Path, settings: &Map<String, Value>) -> Result<Self, Error> {
         let path = dir.join(POINTS);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
@@ -41,17 +42,21 @@ impl Study {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         let (mut begun, mut points, mut whole) = (false, BTreeMap::new(), 0);
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(Value::Object(said)) =
-                serde_json::from_slice(line).ok().filter(|_| line.ends_with(b"\n"))
-            else {
-                break;
+        // The first line of a study that was killed while it wrote that is a part of an object, too.
+        let own = text.first().is_none_or(|byte| *byte == b'{');
+        let lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| !own || line.ends_with(b"\n"));
+        for (number, line) in (1..).zip(lines) {
+            let damaged = || {
+                Error::new(format!(
+                    "{}, line {number}: no point of a study; if the file is another program's, name another folder, and \
+                     if it is damaged, remove this line and all after it",
+                    path.display()
+                ))
             };
+            let Ok(Value::Object(said)) = serde_json::from_slice(line) else { return Err(damaged()) };
             if begun {
-                let (Some(key), Some(found)) = (said.get("key").and_then(Value::as_str), said.get("found"))
-                else {
-                    break;
-                };
+                let point = said.get("key").and_then(Value::as_str).zip(said.get("found"));
+                let (key, found) = point.ok_or_else(damaged)?;
                 points.insert(key.to_owned(), found.clone());
             } else {
                 same(&said, settings).map_err(|what| Error::new(format!("{} {what}", dir.display())))?;
@@ -59,7 +64,7 @@ impl Study {
             }
             whole += line.len() as u64;
         }
-        // What follows is a line that was not finished, or damage: it is found again.
+        // What follows is a line that was not finished: it is found again.
         file.set_len(whole).and_then(|()| file.seek(SeekFrom::Start(whole))).map_err(failed)?;
         let mut study = Study { path, file, points };
         if !begun {
@@ -221,6 +226,25 @@ mod tests {
         assert!(error.contains("another seed (1, now 2)"), "{error}");
         let error = Study::open(&dir, &Map::new()).unwrap_err().to_string();
         assert!(error.contains("another seed (1, now nothing)"), "{error}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn nothing_that_is_not_understood_is_lost() {
+        let dir = folder("foreign");
+        drop(Study::open(&dir, &settings(1)).unwrap());
+        let own = String::from_utf8(bytes(&dir)).unwrap();
+        for (text, line) in [("mine", 1), ("mine\n{}\n", 1), ("[1]\n", 1)] {
+            fs::write(dir.join(POINTS), text).unwrap();
+            let error = Study::open(&dir, &settings(1)).unwrap_err().to_string();
+            assert!(error.contains(&format!("points.jsonl, line {line}: no point")), "{error}");
+            assert_eq!(bytes(&dir), text.as_bytes());
+        }
+        let torn = format!("{own}{{\"key\": \"a\"}}\n{{\"key\": \"b\", \"found\": 1}}\n");
+        fs::write(dir.join(POINTS), &torn).unwrap();
+        let error = Study::open(&dir, &settings(1)).unwrap_err().to_string();
+        assert!(error.contains("points.jsonl, line 2: no point"), "{error}");
+        assert_eq!(bytes(&dir), torn.as_bytes());
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -4,8 +4,10 @@ use duel_stats::{Bootstrap, Estimate, Share, best_of_n, effective_size};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
-/// Samples a prompt that an estimate of the optimum has to be worth, on average: below, its mass lies on a few of them,
-/// and its KL would be said to be too small.
+/// Samples a prompt that an estimate of the optimum has to be worth, by the harmonic mean over prompts: below, its mass
+/// lies on a few of them, and its KL would be said to be too small. `ln Z` of a prompt with N samples that are worth
+/// `ESS` is too small by about `(1/ESS - 1/N)/2` (the delta method), so that the mean bias over prompts is that of the
+/// mean of `1/ESS`: at 8 about 1/16 nat. An average of `ESS` would be carried by prompts where the optimum is easy.
 pub const TRUSTED: f64 = 8.0;
 /// Temperatures of the optimum, each less by the root of 2: from one at which it is nearly the reference.
 const TEMPERATURES: i32 = 40;
@@ -23,7 +25,7 @@ pub struct Exact {
     pub reward: Estimate,
     /// KL to the model before, in nats.
     pub kl: Estimate,
-    /// How many samples a prompt the estimate is worth, on average.
+    /// How many samples a prompt the estimate is worth, by the harmonic mean.
     pub effective: f64,
 }
 
@@ -34,16 +36,18 @@ struct Found {
     effective: f64,
 }
 
-/// The optimum `ref exp(r / beta) / Z` at falling `beta`, by weights of the reference's own samples: of a prompt's N
-/// with `w ∝ exp(r / beta)` of sum 1, the reward is `sum w r`, and the KL `E r / beta - ln Z = sum w ln(N w)`. Ends
-/// where the samples are worth fewer than [`TRUSTED`].
-pub fn optimum(rewards: &[Vec<f64>], seed: u64) -> Vec<Exact> {
-    let all = || rewards.iter().flatten();
+/// The optimum `ref exp(s / beta) / Z` at falling `beta`, by weights of the reference's own samples, `aimed` being what
+/// methods are told of them, `s`, and `rewards` what is measured: of a prompt's N with `w ∝ exp(s / beta)` of sum 1, the
+/// reward is `sum w r`, and the KL `E s / beta - ln Z = sum w ln(N w)`. Where the two are alike no policy has more reward
+/// at its KL. Ends where the samples are worth fewer than [`TRUSTED`].
+pub fn optimum(aimed: &[Vec<f64>], rewards: &[Vec<f64>], seed: u64) -> Vec<Exact> {
+    let all = || aimed.iter().flatten();
     let n = all().count().max(1) as f64;
     let mean = all().sum::<f64>() / n;
     let spread = (all().map(|r| (r - mean).powi(2)).sum::<f64>() / n).sqrt();
     let temperatures = (0..TEMPERATURES).map(|i| HOTTEST * spread * 0.5_f64.powf(f64::from(i) / 2.0));
-    let at = |beta: f64| place(beta, rewards.iter().map(|of| tilted(of, beta)).collect(), seed);
+    let of = |beta: f64| aimed.iter().zip(rewards).map(move |(s, r)| tilted(s, r, beta)).collect();
+    let at = |beta: f64| place(beta, of(beta), seed);
     temperatures.filter(|beta| *beta > 0.0).map_while(at).take_while(|e| e.effective >= TRUSTED).collect()
 }
 
@@ -60,13 +64,13 @@ fn place(parameter: f64, found: Vec<Found>, seed: u64) -> Option<Exact> {
     };
     let (reward, kl) = (column(|f| f.reward), column(|f| f.kl));
     let means = Bootstrap::new(seed).means(&[&reward, &kl]);
-    let effective = found.iter().map(|f| f.effective).sum::<f64>() / found.len().max(1) as f64;
+    let effective = found.len() as f64 / found.iter().map(|f| 1.0 / f.effective).sum::<f64>();
     Some(Exact { parameter, reward: means[0]?, kl: means[1]?, effective })
 }
 
-fn tilted(rewards: &[f64], beta: f64) -> Found {
-    let most = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = rewards.iter().map(|r| ((r - most) / beta).exp()).collect();
+fn tilted(aimed: &[f64], rewards: &[f64], beta: f64) -> Found {
+    let most = aimed.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = aimed.iter().map(|s| ((s - most) / beta).exp()).collect();
     let (n, sum) = (rewards.len() as f64, weights.iter().sum::<f64>());
     let shares = || weights.iter().map(|w| w / sum);
     // Of a weight that is 0 in f64, w ln w is too.
@@ -148,7 +152,7 @@ mod tests {
     /// The optimum over two rewards in closed form: `Z = 3/4 + 1/4 exp(1/beta)`.
     #[test]
     fn the_optimum_of_a_coin_is_known() {
-        let curve = optimum(&coin(), 1);
+        let curve = optimum(&coin(), &coin(), 1);
         assert!(curve.len() > 5, "{}", curve.len());
         // Below, the closed form leaves the range of f64.
         for place in curve.into_iter().filter(|place| place.parameter > 0.01) {
@@ -187,12 +191,39 @@ mod tests {
         }
     }
 
+    /// One prompt of many whose best is a single sample ends the curve no earlier than its share of the bias says.
+    #[test]
+    fn the_worst_known_prompts_decide_where_the_curve_ends() {
+        let rare = |n: usize| -> Vec<f64> { (0..64).map(|i| f64::from(u8::from(i < n))).collect() };
+        let cold =
+            |rewards: &[Vec<f64>]| place(0.01, rewards.iter().map(|r| tilted(r, r, 0.01)).collect(), 1);
+        // Weights of the others are below exp(-100).
+        let effective = cold(&[rare(1), rare(32), rare(32)]).unwrap().effective;
+        assert!((effective - 3.0 / (1.0 + 2.0 / 32.0)).abs() < 1e-9, "{effective}, and not 65 / 3");
+    }
+
+    /// What is told is twice the reward and a number: the same policies, at other temperatures.
+    #[test]
+    fn what_is_aimed_at_may_be_another_scale() {
+        let rewards: Vec<Vec<f64>> = vec![(0..64).map(|i| f64::from(i % 7)).collect()];
+        let told: Vec<Vec<f64>> = vec![rewards[0].iter().map(|r| 2.0 * r + 3.0).collect()];
+        let (own, aimed) = (optimum(&rewards, &rewards, 1), optimum(&told, &rewards, 1));
+        assert_eq!(own.len(), aimed.len());
+        for (a, b) in own.iter().zip(&aimed) {
+            // Sums of 64 numbers of up to 17, and weights of exponents that are rounded alike.
+            assert!((a.reward.value - b.reward.value).abs() < 1e-10, "{a:?} {b:?}");
+            assert!(
+                (a.kl.value - b.kl.value).abs() < 1e-10 && (2.0 * a.parameter - b.parameter).abs() < 1e-10
+            );
+        }
+    }
+
     /// No distribution of these rewards has more reward at the KL of the best of n than the optimum.
     #[test]
     fn the_optimum_is_above_the_best_of_n() {
         let mut random = SplitMix::new(9);
         let rewards: Vec<Vec<f64>> = vec![(0..512).map(|_| fraction(random.number())).collect()];
-        let (optimum, best) = (optimum(&rewards, 1), best_of(&rewards, 1));
+        let (optimum, best) = (optimum(&rewards, &rewards, 1), best_of(&rewards, 1));
         // Rewards are those of n samples without putting back, KLs of n with: of n much fewer than 512 they are of one
         // distribution but for steps of 1/512, which are worth less KL than 1/512 over the temperature there, 1/10.
         for place in best[1..].iter().filter(|place| place.parameter <= 8.0) {

@@ -1,6 +1,6 @@
 //! Preferences among samples of the model before, which every method that learns from a file learns from.
 
-use crate::scene::{Scene, scores, write_rows};
+use crate::scene::{Scene, judged, write_rows};
 use crate::world::Preferences;
 use duel_backend::Backend;
 use duel_judge::Judge;
@@ -13,6 +13,35 @@ use std::path::{Path, PathBuf};
 const SAMPLES: usize = 4;
 /// Pairs that nothing is learned from.
 const EVAL: usize = 128;
+/// Pairs without which no method learns anything worth measuring.
+const FEWEST: usize = 20;
+
+/// Pairs that nothing can be learned from, and why.
+#[derive(Default)]
+struct LeftOut {
+    /// One of the two did not come to its end.
+    cut: usize,
+    /// One of the two is empty, which is no response.
+    empty: usize,
+    /// The judge did not say what one of the two is worth.
+    unjudged: usize,
+    /// Equal rewards say nothing about which is better.
+    equal: usize,
+}
+
+impl LeftOut {
+    /// In words, with the limit of tokens that cuts; empty where nothing was left out.
+    fn describe(&self, new_tokens: usize) -> String {
+        let reasons = [
+            (self.cut, format!("cut at the limit of {new_tokens} tokens")),
+            (self.empty, "with an empty response".to_owned()),
+            (self.unjudged, "that the judge does not judge".to_owned()),
+            (self.equal, "of equal rewards".to_owned()),
+        ];
+        let some = reasons.into_iter().filter(|(n, _)| *n > 0);
+        some.map(|(n, why)| format!("{n} {why}")).collect::<Vec<_>>().join(", ")
+    }
+}
 
 /// Files of the same pairs.
 pub struct Labels {
@@ -52,7 +81,7 @@ impl Labels {
     /// Draws the samples and writes the files; returns what there is to say of them.
     ///
     /// # Errors
-    /// The judge failed, a file cannot be written, or Ctrl-C.
+    /// There are too few pairs to learn from, the judge failed, a file cannot be written, or Ctrl-C.
     pub fn write<B: Backend>(
         &self,
         scene: &Scene<'_, B>,
@@ -60,17 +89,28 @@ impl Labels {
         seed: u64,
     ) -> Result<Value, Error> {
         let drawn = scene.draw(&scene.before, &scene.learned, SAMPLES, seed)?;
-        let rewards = scores(judge, &drawn)?;
+        let rewards = judged(judge, &drawn)?;
         let [mut by_draw, mut sure, mut chosen] = [const { Vec::new() }; 3];
-        let mut flipped = 0;
+        let (mut flipped, mut left_out) = (0, LeftOut::default());
         for (i, (rollout, rewards)) in drawn.iter().zip(&rewards).enumerate() {
             let prompt = &rollout.prompt.columns["prompt"];
-            for (j, (texts, r)) in rollout.samples.chunks_exact(2).zip(rewards.chunks_exact(2)).enumerate() {
-                let [a, b] = [&texts[0].text, &texts[1].text];
-                // Equal rewards say nothing about which is better, and an empty response is none.
-                if r[0] == r[1] || a.is_empty() || b.is_empty() {
-                    continue;
-                }
+            for (j, (two, r)) in rollout.samples.chunks_exact(2).zip(rewards.chunks_exact(2)).enumerate() {
+                let rewards = match *r {
+                    // What was cut would be learned as if it ended there.
+                    _ if two.iter().any(|sample| sample.truncated) => Err(&mut left_out.cut),
+                    _ if two.iter().any(|sample| sample.text.is_empty()) => Err(&mut left_out.empty),
+                    [Some(a), Some(b)] if a == b => Err(&mut left_out.equal),
+                    [Some(a), Some(b)] => Ok([a, b]),
+                    _ => Err(&mut left_out.unjudged),
+                };
+                let r = match rewards {
+                    Ok(r) => r,
+                    Err(count) => {
+                        *count += 1;
+                        continue;
+                    }
+                };
+                let [a, b] = [&two[0].text, &two[1].text];
                 let pair = |first: bool| {
                     let (chosen, rejected) = if first { (a, b) } else { (b, a) };
                     json!({"prompt": prompt, "chosen": chosen, "rejected": rejected})
@@ -83,6 +123,19 @@ impl Labels {
                 sure.push(pair(r[0] > r[1]));
             }
         }
+        let why = left_out.describe(scene.new_tokens);
+        if by_draw.len() < FEWEST {
+            let why = if why.is_empty() { "there are few prompts" } else { &why };
+            return Err(Error::new(format!(
+                "{} of {} pairs of samples can be learned from, too few ({why}); name more prompts, allow longer samples \
+                 (--max-completion-length), or name a judge that tells them apart",
+                by_draw.len(),
+                drawn.len() * SAMPLES / 2
+            )));
+        }
+        if !why.is_empty() {
+            eprintln!("pairs left out: {why}");
+        }
         let all = by_draw.len();
         let eval = by_draw.split_off(all - EVAL.min(all / 10));
         sure.truncate(by_draw.len());
@@ -92,6 +145,8 @@ impl Labels {
         for (path, rows) in written {
             write_rows(path.clone(), rows)?;
         }
-        Ok(json!({"pairs": by_draw.len(), "share_flipped": flipped as f64 / all.max(1) as f64}))
+        Ok(json!({
+            "pairs": by_draw.len(), "share_flipped": flipped as f64 / all as f64, "left_out": why,
+        }))
     }
 }

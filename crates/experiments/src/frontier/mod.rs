@@ -5,14 +5,16 @@ mod exact;
 mod labels;
 mod report;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use crate::recipe::recipe;
-use crate::scene::{PromptFiles, Scene, scores};
+use crate::scene::{PromptFiles, Scene, judged};
 use crate::study::Study;
 use crate::truth::Truth;
 use crate::world::World;
 use duel_backend::Backend;
-use duel_judge::{Judge, Scale};
+use duel_judge::{Judge, Says, Scale};
 use duel_stats::{Bootstrap, Share};
 use duel_train::config::{Maybe, Method, Options};
 use duel_train::content::digest;
@@ -21,7 +23,7 @@ use duel_train::reward::RewardModel;
 use duel_train::{Error, signal};
 use exact::{Exact, estimate_json};
 use labels::Labels;
-use report::{Measurement, Report};
+use report::{Curves, Measurement, Report};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,25 +88,44 @@ pub fn built_in<B: Backend>(b: &B, ask: &Ask) -> Result<(), Error> {
     let world = World::make(b, &ask.dir, ask.seed)?;
     let (mut teacher, mut gauge) = (Truth(Scale::LogOdds), Truth(Scale::Probability));
     let judges = Judges { name: "truth".into(), teacher: &mut teacher, gauge: Some(&mut gauge) };
-    Bench { b, ask, scene: &world.scene, study: &mut study, judges }.run()
+    Bench { b, ask, scene: &world.scene, study: &mut study, judges, size: Size::of(ask.quick) }.run()
 }
 
 /// The study of a user's model: labels, rewards and what is measured are all the judge's scores.
 ///
 /// # Errors
-/// As [`built_in`]; or what is given cannot be read, or the judge failed.
+/// As [`built_in`]; or what is given cannot be read, the judge compares, or it failed.
 pub fn of<B: Backend>(b: &B, ask: &Ask, given: Given<'_>) -> Result<(), Error> {
+    sized(b, ask, given, Size::of(ask.quick))
+}
+
+fn sized<B: Backend>(b: &B, ask: &Ask, given: Given<'_>, size: Size) -> Result<(), Error> {
+    if given.judge.says() == Says::Preferences {
+        return Err(Error::new(format!(
+            "{} compares two samples, but here each has a reward of its own; say --judge-ask score, or name a judge that \
+             scores",
+            given.judge.describe()
+        )));
+    }
+    let (learned, held_out) = (digest(&given.dataset)?, digest(&given.eval_dataset)?);
+    if learned == held_out {
+        return Err(Error::new(format!(
+            "{} and {} are the same prompts: what is measured would be what was learned; name others as --eval-dataset",
+            given.dataset.display(),
+            given.eval_dataset.display()
+        )));
+    }
     let mut settings = Map::new();
     settings.insert("model".into(), ModelId::of(&given.model)?.digest().into());
-    settings.insert("dataset".into(), digest(&given.dataset)?.into());
-    settings.insert("eval_dataset".into(), digest(&given.eval_dataset)?.into());
+    settings.insert("dataset".into(), learned.into());
+    settings.insert("eval_dataset".into(), held_out.into());
     settings.insert("max_completion_length".into(), given.new_tokens.into());
     settings.insert("judge".into(), given.judge.identity().into());
     let mut study = open(b, ask, settings)?;
     let prompts = PromptFiles { learned: &given.dataset, held_out: &given.eval_dataset };
     let scene = Scene::open(b, &ask.dir, ask.seed, &given.model, prompts, given.new_tokens)?;
     let judges = Judges { name: given.name, teacher: given.judge, gauge: None };
-    Bench { b, ask, scene: &scene, study: &mut study, judges }.run()
+    Bench { b, ask, scene: &scene, study: &mut study, judges, size }.run()
 }
 
 fn open<B: Backend>(b: &B, ask: &Ask, more: Map<String, Value>) -> Result<Study, Error> {
@@ -126,35 +147,43 @@ struct Bench<'s, 'b, 'j, B: Backend> {
     scene: &'s Scene<'b, B>,
     study: &'s mut Study,
     judges: Judges<'j>,
+    size: Size,
 }
 
 impl<B: Backend> Bench<'_, '_, '_, B> {
     fn run(mut self) -> Result<(), Error> {
-        let size = if self.ask.quick { Size::QUICK } else { Size::WHOLE };
         let labels = Labels::of(&self.ask.dir);
-        let (scene, seed) = (self.scene, self.ask.seed);
+        let (scene, seed, size) = (self.scene, self.ask.seed, self.size);
         eprintln!("\nlabels of the model's own samples");
         let labelled = self.study.point("labels", || labels.write(scene, self.judges.teacher, seed))?;
         eprintln!("\n{} samples of each held-out prompt, for the exact curves", size.exact);
-        let exact = self.study.point("exact", || curves(scene, self.judges.gauge(), size.exact, seed))?;
-        let before = self.measure("SFT", &scene.model.clone(), size)?;
-        let asked = Asked { prompts: &scene.prompts, new_tokens: scene.new_tokens };
+        let exact = self.study.point("exact", || curves(scene, &mut self.judges, size.exact, seed))?;
+        let before = self.measure("SFT", &scene.model.clone())?;
+        // Who knows the truth measures what the methods are only told of.
+        let truth = self.judges.gauge.is_some();
+        let asked = Asked { prompts: &scene.prompts, new_tokens: scene.new_tokens, truth };
         let runs = sweep::runs(size, &labels, &asked, &self.ask.seeds, self.ask.rate)?;
+        let mut unjudged = count(&exact) + count(&before);
         let mut points = Vec::new();
         for (i, run) in runs.iter().enumerate() {
-            self.train(&format!("{} of {}", i + 1, runs.len()), run, &labels, size)?;
+            self.train(&format!("{} of {}", i + 1, runs.len()), run, &labels)?;
             for &step in &run.steps {
-                let found = self.study.point(&run.key(step), || Err(Error::new("it was measured")))?;
-                points.extend(Measurement::of(run, step, &found));
+                let key = run.key(step);
+                let found = self.study.point(&key, || Err(Error::new("it was measured")))?;
+                unjudged += count(&found);
+                points.push(Measurement::of(run, step, &found).ok_or_else(|| damaged(&self.ask.dir, &key))?);
             }
         }
+        let settings = json!({
+            "seed": seed, "seeds": self.ask.seeds, "quick": self.ask.quick, "labels": labelled, "unjudged": unjudged,
+        });
         let report = Report {
             machine: self.b.describe(),
-            settings: json!({"seed": seed, "seeds": self.ask.seeds, "quick": self.ask.quick, "labels": labelled}),
+            settings,
             judge: self.judges.gauge().describe(),
+            methods: sweep::methods(asked.truth).collect(),
             before: exact::estimate_from(&before["reward"]),
-            optimum: list(&exact["optimum"]),
-            best_of: list(&exact["best_of"]),
+            curves: read(&exact).ok_or_else(|| damaged(&self.ask.dir, "exact"))?,
             samples: size.exact,
             points,
         };
@@ -162,13 +191,13 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
     }
 
     /// Makes a run and measures it, where that was not done; what it leaves is then of no use.
-    fn train(&mut self, which: &str, run: &Run, labels: &Labels, size: Size) -> Result<(), Error> {
+    fn train(&mut self, which: &str, run: &Run, labels: &Labels) -> Result<(), Error> {
         let scene = self.scene;
         if !run.steps.iter().all(|step| self.study.has(&run.key(*step))) {
             eprintln!("\n{which}: {}", run.folder());
             let folder = match run.judged {
                 Judged::Not => scene.train(&run.folder(), run.options.clone(), None)?.0,
-                Judged::Truth => {
+                Judged::Teacher => {
                     let judge = Some(Maybe(Some(self.judges.name.clone())));
                     let options = Options { judge, ..run.options.clone() };
                     scene.train(&run.folder(), options, Some(self.judges.teacher))?.0
@@ -182,7 +211,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
                 }
             };
             for &step in &run.steps {
-                self.measure(&run.key(step), &folder.join(format!("checkpoint-{step}")), size)?;
+                self.measure(&run.key(step), &folder.join(format!("checkpoint-{step}")))?;
             }
         }
         let left = self.ask.dir.join(run.folder());
@@ -199,45 +228,86 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
         Ok(self.scene.train("reward", options, None)?.0)
     }
 
-    /// Mean reward and KL of the model in `folder`, with intervals over prompts.
-    fn measure(&mut self, key: &str, folder: &Path, size: Size) -> Result<Value, Error> {
-        let (scene, gauge) = (self.scene, self.judges.gauge());
+    /// Mean reward and KL of the model in `folder`, with intervals over prompts, and those of every prompt.
+    fn measure(&mut self, key: &str, folder: &Path) -> Result<Value, Error> {
+        let (scene, gauge, each) = (self.scene, self.judges.gauge(), self.size.each);
         let found = self.study.point(key, || {
-            let measured = scene.measure(folder, size.each, gauge)?;
-            let column = |values: &[f64]| -> Vec<Share> {
-                let share = |of: &[f64]| Share { sum: of.iter().sum(), n: of.len() as f64 };
-                values.chunks(size.each).map(share).collect()
+            let (drawn, kls) = scene.answers(folder, each)?;
+            let rewards = judged(gauge, &drawn)?.concat();
+            // A sample that is not judged is no sample: its KL is not counted either.
+            let kls: Vec<_> = kls.iter().zip(&rewards).map(|(kl, reward)| reward.map(|_| *kl)).collect();
+            let unjudged = rewards.iter().filter(|reward| reward.is_none()).count();
+            let column = |values: &[Option<f64>]| -> Vec<Share> {
+                let share = |of: &[Option<f64>]| {
+                    let mut share = Share::default();
+                    of.iter().flatten().for_each(|value| share.add(*value));
+                    share
+                };
+                values.chunks(each).map(share).collect()
             };
-            let means =
-                Bootstrap::new(self.ask.seed).means(&[&column(&measured.rewards), &column(&measured.kls)]);
+            let columns = [column(&rewards), column(&kls)];
+            let means = Bootstrap::new(self.ask.seed).means(&[&columns[0], &columns[1]]);
             let [reward, kl] = [means[0], means[1]].map(|e| e.as_ref().map(estimate_json));
-            Ok(json!({"reward": reward, "kl": kl}))
+            let [rewards, kls] = columns.map(|of| of.iter().map(rounded).collect::<Vec<_>>());
+            Ok(json!({"reward": reward, "kl": kl, "rewards": rewards, "kls": kls, "unjudged": unjudged}))
         })?;
         eprintln!("{key}: reward {:.3} at {:.2} nats", number(&found["reward"]), number(&found["kl"]));
         Ok(found)
     }
 }
 
+/// The mean of a prompt's samples, to a millionth, which is far below what is shown; `None` where none was judged.
+fn rounded(share: &Share) -> Option<f64> {
+    (share.n > 0.0).then(|| (share.sum / share.n * 1e6).round() / 1e6)
+}
+
+/// How many samples of a point were not judged.
+fn count(found: &Value) -> u64 {
+    found["unjudged"].as_u64().unwrap_or(0)
+}
+
+fn damaged(dir: &Path, key: &str) -> Error {
+    Error::new(format!("{}: the point {key} of points.jsonl is damaged; name another folder", dir.display()))
+}
+
 fn number(estimate: &Value) -> f64 {
     estimate["value"].as_f64().unwrap_or(f64::NAN)
 }
 
-fn list(found: &Value) -> Vec<Exact> {
-    found.as_array().into_iter().flatten().filter_map(Exact::from_json).collect()
+/// The curves of a study's point; `None` where it is damaged.
+fn read(found: &Value) -> Option<Curves> {
+    let list = |found: &Value| found.as_array()?.iter().map(Exact::from_json).collect::<Option<Vec<_>>>();
+    let aimed = &found["aimed"];
+    Some(Curves {
+        optimum: list(&found["optimum"])?,
+        aimed: if aimed.is_null() { None } else { Some(list(aimed)?) },
+        best_of: list(&found["best_of"])?,
+    })
 }
 
 /// The curves, from samples of the model before.
 fn curves<B: Backend>(
     scene: &Scene<'_, B>,
-    judge: &mut dyn Judge,
+    judges: &mut Judges<'_>,
     each: usize,
     seed: u64,
 ) -> Result<Value, Error> {
     // Other numbers than those that models are measured with.
     let drawn = scene.draw(&scene.before, &scene.held_out, each, seed.wrapping_add(1))?;
-    let rewards = scores(judge, &drawn)?;
-    let json = |curve: Vec<Exact>| curve.iter().map(Exact::json).collect::<Vec<_>>();
+    let told = judged(judges.teacher, &drawn)?;
+    let measured = judges.gauge.as_mut().map(|gauge| judged(&mut **gauge, &drawn)).transpose()?;
+    let both = |(told, measured): (&Vec<Option<f64>>, &Vec<Option<f64>>)| -> (Vec<f64>, Vec<f64>) {
+        told.iter().zip(measured).filter_map(|(told, measured)| (*told).zip(*measured)).unzip()
+    };
+    let known: Vec<_> = told.iter().zip(measured.as_ref().unwrap_or(&told)).map(both).collect();
+    let unjudged = drawn.len() * each - known.iter().map(|(told, _)| told.len()).sum::<usize>();
+    // Of few samples a prompt's curves are known badly, and the best of n is of no more than the fewest.
+    let (told, rewards): (Vec<_>, Vec<_>) =
+        known.into_iter().filter(|(told, _)| 2 * told.len() > each).unzip();
+    let aimed = measured.is_some().then(|| exact::optimum(&told, &rewards, seed));
+    let json = |curve: &[Exact]| curve.iter().map(Exact::json).collect::<Vec<_>>();
     Ok(json!({
-        "optimum": json(exact::optimum(&rewards, seed)), "best_of": json(exact::best_of(&rewards, seed)),
+        "optimum": json(&exact::optimum(&rewards, &rewards, seed)), "aimed": aimed.as_deref().map(json),
+        "best_of": json(&exact::best_of(&rewards, seed)), "unjudged": unjudged,
     }))
 }

@@ -12,6 +12,8 @@ pub struct Asked<'p> {
     pub prompts: &'p Path,
     /// Longest sample in tokens.
     pub new_tokens: usize,
+    /// Whether who draws the labels and judges samples is the truth, and no judge of the user's.
+    pub truth: bool,
 }
 
 /// How much is run.
@@ -34,6 +36,14 @@ impl Size {
     pub const QUICK: Size = Size { offline: 60, online: 40, points: 2, each: 1, exact: 64, quick: true };
     /// About 20 minutes a seed.
     pub const WHOLE: Size = Size { offline: 180, online: 80, points: 4, each: 2, exact: 256, quick: false };
+    /// Seconds, for a test.
+    #[cfg(test)]
+    pub const TINY: Size = Size { offline: 2, online: 2, points: 1, each: 1, exact: 16, quick: true };
+
+    /// The one or the other.
+    pub fn of(quick: bool) -> Self {
+        if quick { Size::QUICK } else { Size::WHOLE }
+    }
 }
 
 /// Who judges samples of a method that draws.
@@ -41,8 +51,8 @@ impl Size {
 pub enum Judged {
     /// Nobody: it learns from a file.
     Not,
-    /// The truth.
-    Truth,
+    /// Who the labels are by.
+    Teacher,
     /// A reward model that learned from the labels.
     Learned,
 }
@@ -92,6 +102,7 @@ enum Pull {
 
 /// A method, and what is swept of it, quickly and wholly.
 struct Row {
+    /// Its name where the truth judges.
     method: &'static str,
     of: Method,
     loss: Option<&'static str>,
@@ -115,7 +126,7 @@ const FILE: Row = Row {
 const PPO: Row = Row {
     method: "PPO, the truth",
     of: Method::Ppo,
-    judged: Judged::Truth,
+    judged: Judged::Teacher,
     pull: Pull::Target,
     quick: &[1.0, 4.0],
     whole: &[0.5, 1.0, 2.0, 4.0],
@@ -131,7 +142,7 @@ const ROWS: [Row; 9] = [
     Row {
         method: "RLOO",
         of: Method::Rloo,
-        judged: Judged::Truth,
+        judged: Judged::Teacher,
         quick: &[0.4, 1.0],
         whole: &[0.2, 0.4, 0.7, 1.0, 2.0],
         ..FILE
@@ -147,9 +158,19 @@ const ROWS: [Row; 9] = [
     Row { method: "Preferred-FT", of: Method::Sft, pull: Pull::None, quick: &[1.0], whole: &[1.0], ..FILE },
 ];
 
-/// Names of the methods, in the order of the picture.
-pub fn methods() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|row| row.method)
+impl Row {
+    /// The method's name in the picture.
+    fn name(&self, truth: bool) -> &'static str {
+        match (self.of, self.judged) {
+            (Method::Ppo, Judged::Teacher) if !truth => "PPO, the judge",
+            _ => self.method,
+        }
+    }
+}
+
+/// Names of the methods, in the order of the picture, where the truth judges or a judge of the user's.
+pub fn methods(truth: bool) -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(move |row| row.name(truth))
 }
 
 /// Every run, of every seed. Learning rates are those of the recipes, times `rate`.
@@ -225,7 +246,7 @@ fn run(
         options.ipo_reduction = Some(IpoReduction::Sum);
     }
     let steps = (1..=size.points).map(|i| i * every).collect();
-    Ok(Run { method: row.method, setting, seed, judged: row.judged, options, steps })
+    Ok(Run { method: row.name(prompts.truth), setting, seed, judged: row.judged, options, steps })
 }
 
 #[cfg(test)]
@@ -237,11 +258,13 @@ mod tests {
     #[test]
     fn every_run_is_one() {
         let labels = Labels::of(Path::new("study"));
-        let asked = Asked { prompts: Path::new("prompts.jsonl"), new_tokens: 40 };
+        let asked = Asked { prompts: Path::new("prompts.jsonl"), new_tokens: 40, truth: false };
         for size in [Size::QUICK, Size::WHOLE] {
             let all = runs(size, &labels, &asked, &[1, 2], 1.0).unwrap();
             let folders: BTreeSet<String> = all.iter().map(Run::folder).collect();
             assert_eq!(folders.len(), all.len());
+            assert!(all.iter().all(|run| methods(false).any(|name| name == run.method)));
+            assert!(all.iter().all(|run| run.method != "PPO, the truth"), "a judge is no truth");
             for run in all {
                 let judge = (run.judged != Judged::Not).then(|| Maybe(Some("truth".to_owned())));
                 let options = Options { model: Some("sft".into()), judge, ..run.options.clone() };

@@ -446,6 +446,8 @@ options! {
         logging_steps: u64 = 10, in Range("at least 1", |&n| n >= 1), may change;
         /// Steps between evaluations; 0: only at the end. [default: 0]
         eval_steps: u64 = 0, needs [EVALUATION], may change;
+        /// Evaluate before the first step as well, with samples where they are drawn. [default: false]
+        eval_on_start: bool = false, needs [EVALUATION], may change;
         /// Write checkpoints: steps, or no, which leaves the trained model alone. [default: steps]
         save_strategy: SaveStrategy = SaveStrategy::Steps, may change;
         /// Steps between checkpoints; 0: only at the end. [default: 500]

@@ -26,6 +26,8 @@ pub struct Plan {
     pub logging_steps: u64,
     /// Steps between evaluations; 0: only at the end.
     pub eval_steps: u64,
+    /// Whether there is one before the first step.
+    pub eval_on_start: bool,
     /// Steps between checkpoints, 0: only at the end; `None`: only when interrupted.
     pub save_steps: Option<u64>,
 }
@@ -46,6 +48,7 @@ impl Plan {
             max_grad_norm: config.max_grad_norm,
             logging_steps: config.logging_steps,
             eval_steps: config.eval_steps,
+            eval_on_start: config.eval_on_start,
             save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
         }
     }

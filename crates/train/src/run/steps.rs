@@ -97,6 +97,9 @@ impl<B: Backend> Run<'_, B> {
         let mut order = EpochOrder::default();
         let mut samples = 0;
         let mut seconds_of_steps = Vec::new();
+        if first == 0 && self.plan.eval_on_start {
+            self.evaluate(&mut learner, &mut progress)?;
+        }
         while self.state.step < total {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();

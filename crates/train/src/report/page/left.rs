@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Studies that leave a picture and tables, by the names of their files.
-const STUDIES: [&str; 4] = ["frontier", "theorem", "tournament", "table"];
+const STUDIES: [&str; 6] = ["frontier", "theorem", "tournament", "cycle", "duels", "table"];
 
 /// Reports that a user keeps beside a run, as `duel eval` prints them.
 const REPORTS: [&str; 2] = ["eval.txt", "eval.json"];
@@ -23,7 +23,7 @@ pub struct Sample {
 
 /// What a command left.
 pub struct Left {
-    /// The folder's name.
+    /// What its columns are headed with: the folder's name, and as much of its path as tells it from the others.
     pub name: String,
     /// Metrics in the order of their steps; none of what is no run.
     pub records: Vec<Record>,
@@ -36,18 +36,26 @@ pub struct Left {
 }
 
 impl Left {
-    /// Reads the folder `dir`.
+    /// Reads the folder `dir`, which is called `name`.
     ///
     /// # Errors
-    /// It holds neither a run nor a study, or a file in it is damaged.
-    pub fn read(dir: &Path) -> Result<Self, Error> {
+    /// There is none, it holds neither a run nor a study, or a file in it is damaged.
+    pub fn read(dir: &Path, name: String) -> Result<Self, Error> {
+        if !dir.is_dir() {
+            let what = if dir.exists() {
+                "is a file; name the folder that it is in"
+            } else {
+                "there is no such folder"
+            };
+            return Err(Error::new(format!("{}: {what}", dir.display())));
+        }
         let of = |names: &[String]| -> Result<Vec<(String, String)>, Error> {
             let file = |name: &String| Ok(text(&dir.join(name))?.map(|content| (name.clone(), content)));
             names.iter().filter_map(|name| file(name).transpose()).collect()
         };
         let named = |ending: &str| STUDIES.map(|study| format!("{study}.{ending}"));
         let left = Left {
-            name: named_by(dir),
+            name,
             records: metrics::read(&dir.join("metrics.jsonl"))?,
             settings: settings(&dir.join("duel.toml"))?,
             samples: samples(&dir.join("samples.jsonl"))?,
@@ -71,17 +79,30 @@ impl Left {
         all.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
     }
 
-    /// The first and the last step with samples.
-    pub fn sampled(&self) -> (u64, u64) {
+    /// The first and the last step with samples, or the only one.
+    pub fn sampled(&self) -> impl Iterator<Item = u64> + use<> {
         let steps = || self.samples.iter().map(|sample| sample.step);
-        (steps().min().unwrap_or(0), steps().max().unwrap_or(0))
+        let (first, last) = (steps().min(), steps().max());
+        first.into_iter().chain(last.filter(|_| first != last))
     }
 }
 
-/// What a folder is called, `.` by where it is.
-fn named_by(dir: &Path) -> String {
-    let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
-    whole.file_name().map_or_else(|| whole.display().to_string(), |name| name.to_string_lossy().into_owned())
+/// What folders are called: their names, with as much of the paths before them as tells each from the others.
+pub fn names(dirs: &[PathBuf]) -> Vec<String> {
+    let whole: Vec<PathBuf> =
+        dirs.iter().map(|dir| fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())).collect();
+    let end = |path: &PathBuf, parts: usize| -> PathBuf {
+        let all: Vec<_> = path.components().collect();
+        all[all.len().saturating_sub(parts)..].iter().collect()
+    };
+    let longest = whole.iter().map(|path| path.components().count()).max().unwrap_or(0);
+    let name = |path: &PathBuf| {
+        let same =
+            |parts: &usize| whole.iter().filter(|other| end(other, *parts) == end(path, *parts)).count() == 1;
+        let parts = (1..longest).find(same).unwrap_or(1);
+        end(path, parts).display().to_string()
+    };
+    whole.iter().map(name).collect()
 }
 
 /// A file's text; `None` where there is no file.

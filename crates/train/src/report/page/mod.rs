@@ -15,13 +15,14 @@ const STYLE: &str = include_str!("page.css");
 /// Prompts of which samples are shown.
 const PROMPTS: usize = 12;
 
-/// Writes the page of the folders `runs` to `path`: curves, settings, last metrics, samples before and after, and the
-/// pictures and tables of studies.
+/// Writes the page of the folders `runs` to `path`: curves, settings, last metrics, samples of the first evaluation and of the
+/// last, and the pictures and tables of studies.
 ///
 /// # Errors
 /// A folder holds neither a run nor a study, what it holds is damaged, or the page cannot be written.
 pub fn write(path: &Path, runs: &[PathBuf]) -> Result<(), Error> {
-    let left = runs.iter().map(|dir| Left::read(dir)).collect::<Result<Vec<_>, _>>()?;
+    let named = runs.iter().zip(left::names(runs));
+    let left = named.map(|(dir, name)| Left::read(dir, name)).collect::<Result<Vec<_>, _>>()?;
     duel_model::write_synced(path, page(&left)?.as_bytes())?;
     Ok(())
 }
@@ -120,13 +121,11 @@ fn samples(runs: &[&Left]) -> String {
     }
     let mut head = vec!["prompt".to_owned()];
     for run in &drew {
-        let (first, last) = run.sampled();
-        head.extend([first, last].map(|step| format!("{}, step {step}", run.name)));
+        head.extend(run.sampled().map(|step| format!("{}, step {step}", run.name)));
     }
     let row = |prompt: &&String| {
         let said = drew.iter().flat_map(|run| {
-            let (first, last) = run.sampled();
-            [first, last].map(|step| {
+            run.sampled().map(|step| {
                 let at = run.samples.iter().find(|s| s.prompt == **prompt && s.step == step);
                 Cell::Text(at.map_or(String::new(), |s| s.completion.clone()))
             })
@@ -138,7 +137,7 @@ fn samples(runs: &[&Left]) -> String {
     if more > 0 {
         content += &format!("<p>{more} more prompts are in samples.jsonl.</p>");
     }
-    section("Samples, before and after", &content)
+    section("Samples, at the first evaluation and at the last", &content)
 }
 
 #[cfg(test)]
