@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 /// Seeds of the duels with contexts, which are cheap.
 const DUELS: u64 = 10;
+/// Powers of 2 that these have rounds.
+const LENGTHS: std::ops::RangeInclusive<u32> = 9..=20;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -62,9 +64,9 @@ impl Intransitive {
             let played = play(b, &mut study, &dir, seed, length)?;
             if runs.is_empty() {
                 for (all, folder) in [(false, "tournament"), (true, "tournament-all")] {
-                    let who = if all { "All policies" } else { "Policies that did not play themselves" };
+                    let who = if all { "All policies" } else { "Those that did not learn by self-play" };
                     let tables = played.tournament(b, &self.dir.join(folder), seed, all)?;
-                    tournaments += &format!("{who} of the first seed:\n\n{tables}\n");
+                    tournaments += &format!("{who}, of the first seed:\n\n{tables}\n");
                 }
             }
             runs.push(played);
@@ -108,7 +110,6 @@ impl Intransitive {
     /// Regrets of runs that last twice as long each: EXP4.P knows how long it lasts.
     fn duels(&self, study: &mut Study) -> Result<Vec<Regret>, Error> {
         let games = Games::of(&mut Cycle { by_prompt: true }, &cases())?;
-        let last = if self.quick { 17 } else { 20 };
         let of = |study: &mut Study, play: Play, rounds: usize| {
             let one = |seed: u64| {
                 let found = study.point(&format!("duels {play:?} {rounds} seed {seed}"), || {
@@ -124,7 +125,7 @@ impl Intransitive {
             let [sparring, uniform] = [Play::Sparring, Play::Uniform].map(|play| of(study, play, rounds));
             Ok(Regret { rounds, sparring: sparring?, uniform: uniform? })
         };
-        (9..=last).map(horizon).collect()
+        LENGTHS.map(horizon).collect()
     }
 
     /// Of every learner: its last policy, and of those that play themselves the mixture of all so far.
@@ -180,15 +181,16 @@ impl Intransitive {
             (self.seed..self.seed + self.seeds).map(|seed| seed.to_string()).collect::<Vec<_>>().join(", "),
             accuracy.join(", ")
         );
-        text += "| rounds | regret, sparring | a round | regret, uniform play |\n|---|---|---|---|\n";
+        text += "| rounds T | regret, sparring | over sqrt T | regret, uniform play | over sqrt T |\n|---|---|---|---|---|\n";
         for r in regrets {
-            let round = r.sparring.value / r.rounds as f64;
+            let [own, other] = [&r.sparring, &r.uniform].map(|e| e.value / (r.rounds as f64).sqrt());
             let (sparring, uniform) = (shown(&r.sparring, 0), shown(&r.uniform, 0));
-            let _ = writeln!(text, "| {} | {sparring} | {round:.4} | {uniform} |", r.rounds);
+            let _ = writeln!(text, "| {} | {sparring} | {own:.1} | {uniform} | {other:.1} |", r.rounds);
         }
         let _ = writeln!(
             text,
-            "\nDuels in three contexts, {DUELS} seeds: sparring's regret grows with the rounds to the power of {:.2}.",
+            "\nDuels in three contexts, {DUELS} seeds: over the longer half sparring's regret grows with the rounds to the \
+             power of {:.2}.",
             exponent(regrets)
         );
         text
