@@ -33,8 +33,8 @@ pub struct Frontier {
     /// File of prompts that are measured on
     #[arg(long, requires = "model")]
     eval_dataset: Option<PathBuf>,
-    /// Who says what samples are worth: lexicon:FILE, program:COMMAND, http:URL, truth or model:FOLDER; labels are drawn
-    /// by the sigmoid of differences of its scores
+    /// Who says what samples are worth: lexicon:FILE, program:COMMAND, http:URL, truth or model:FOLDER; labels are
+    /// drawn by the sigmoid of differences of its scores
     #[arg(long, requires = "model")]
     judge: Option<String>,
     /// Longest sample in tokens [default: 64]
