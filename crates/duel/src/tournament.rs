@@ -79,7 +79,7 @@ impl Play {
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
         let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
-        let entrants: Vec<Entrant> = self.policy.iter().map(|said| Entrant::named(said)).collect();
+        let entrants = self.policy.iter().map(|said| Entrant::named(said)).collect::<Result<Vec<_>, _>>()?;
         entrant::check(&entrants)?;
         let Machine { device, bf16, threads } = &self.machine;
         let chosen = Chosen::of(*device, bf16.0, (*threads).into())?;

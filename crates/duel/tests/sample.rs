@@ -270,8 +270,10 @@ fn a_tournament_that_was_killed_ends_in_the_same_bytes() {
     assert!(printed.contains("| model |") && printed.contains("von Neumann winner"), "{printed}");
     let read = |out: &str, name: &str| fs::read(temp.path(out).join(name)).unwrap();
     let json: Value = serde_json::from_slice(&read("whole", "tournament.json")).unwrap();
-    let beats = |i: usize| json["mixture_beats"][i]["value"].as_f64().unwrap();
+    let beats = |i: usize| json["mixture_beats_in_sample"][i].as_f64().unwrap();
     assert!((0..3).all(|i| beats(i) > 0.5 - 1e-9), "{json}");
+    let held_out = |i: usize| &json["mixture_beats"][i];
+    assert!((0..3).all(|i| held_out(i)["interval"][0].as_f64() < held_out(i)["value"].as_f64()), "{json}");
     let weights: Vec<f64> =
         json["mixture"].as_array().unwrap().iter().map(|p| p["weight"].as_f64().unwrap()).collect();
     assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
@@ -299,6 +301,9 @@ fn a_tournament_that_was_killed_ends_in_the_same_bytes() {
     same("signal");
     let ended = Ended::of(play("whole").args(["--seed", "7"]).output().unwrap());
     assert!(ended.error().contains("was begun with another seed (42, now 7)"), "{}", ended.stderr);
+    let fewer = Ended::of(tournament(&temp, &POLICIES[..2], "truth", "whole").output().unwrap());
+    let said = r#"another set_of_policies ("model, second, third", now "model, second")"#;
+    assert!(fewer.error().contains(said), "{}", fewer.stderr);
 }
 
 #[test]
@@ -308,6 +313,7 @@ fn a_tournament_says_what_is_wrong_with_it() {
         Ended::of(tournament(&temp, policies, judge, "out").output().unwrap()).error().to_owned()
     };
     assert!(error(&["model"], "truth").contains("two policies at least, and one is given"));
+    assert!(error(&["model", "=second"], "truth").contains("has an empty name"));
     assert!(error(&["a=model", "a=second"], "truth").contains("two policies are called a: "));
     fs::create_dir(temp.path("empty")).unwrap();
     assert!(error(&["model", "empty"], "truth").contains("empty"));

@@ -10,7 +10,7 @@ mod tail;
 mod wins;
 
 pub use bootstrap::{Bootstrap, REPLICATES, Share, interval};
-pub use bradley_terry::{BradleyTerry, Misfit};
+pub use bradley_terry::{BradleyTerry, Misfit, NoFit};
 pub use estimate::{Estimate, Z, mean, wilson};
 pub use kendall::kendall;
 pub use reliability::{BINS, Bin, Reliability};

@@ -1,7 +1,7 @@
 //! Who wins how often: contests of several entrants on the same prompts, and what an order of them can be made of.
 
 use crate::bootstrap::ratio;
-use crate::{Bootstrap, Estimate, Share};
+use crate::{Bootstrap, Estimate, Share, Z};
 
 /// Contests of `n` entrants: of every pair, what each prompt adds to the wins of its first.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +39,11 @@ impl Contests {
         &mut self.pairs[place(i, j, self.entrants)][prompt]
     }
 
-    /// Prompts that say anything of the pair (`i`, `j`).
+    /// Prompts that say anything of the pair (`i`, `j`); of an entrant and itself, none.
     pub fn known(&self, i: usize, j: usize) -> usize {
+        if i == j {
+            return 0;
+        }
         let column = &self.pairs[place(i.min(j), i.max(j), self.entrants)];
         column.iter().filter(|share| share.n > 0.0).count()
     }
@@ -57,6 +60,37 @@ impl Contests {
         };
         let rates: Vec<f64> = self.pairs.iter().map(mean).collect::<Option<_>>()?;
         Some(Wins::of(self.entrants, |i, j| rates[place(i, j, self.entrants)]))
+    }
+
+    /// How often a mixture that was not made of these prompts beats `j` on those that `counts`, with the normal
+    /// interval over prompts: a prompt adds `sum_i p_i (w_ij - P_ij n_ij) / N_ij` to the rate `sum_i p_i P_ij`, of its
+    /// `w` wins among `n` contests and all `N` of the pair. `None` where fewer than two prompts say anything of a pair
+    /// that is played.
+    pub fn beaten(&self, mixture: &[f64], j: usize, counts: impl Fn(usize) -> bool) -> Option<Estimate> {
+        let prompts: Vec<usize> = (0..self.prompts).filter(|&prompt| counts(prompt)).collect();
+        let mut value = 0.0;
+        let mut added = vec![0.0; prompts.len()];
+        for (i, &weight) in mixture.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+            if i == j {
+                value += 0.5 * weight;
+                continue;
+            }
+            let column = &self.pairs[place(i.min(j), i.max(j), self.entrants)];
+            if prompts.iter().filter(|&&prompt| column[prompt].n > 0.0).count() < 2 {
+                return None;
+            }
+            let known: f64 = prompts.iter().map(|&prompt| column[prompt].n).sum();
+            let rate = ratio(prompts.iter().map(|&prompt| column[prompt]))?;
+            // The column is of the wins of the first of the pair.
+            let (won, sign) = if i < j { (rate, 1.0) } else { (1.0 - rate, -1.0) };
+            value += weight * won;
+            for (added, &prompt) in added.iter_mut().zip(&prompts) {
+                *added += sign * weight * (column[prompt].sum - rate * column[prompt].n) / known;
+            }
+        }
+        let n = prompts.len() as f64;
+        let half = Z * (added.iter().map(|x| x * x).sum::<f64>() * n / (n - 1.0)).sqrt();
+        (n > 1.0).then_some(Estimate { value, interval: Some((value - half, value + half)) })
     }
 
     /// The rate of wins of `i` over `j` at `i n + j`, with its interval; of an entrant over itself, and of a pair that
@@ -169,6 +203,28 @@ mod tests {
         close(&wins.against(&[1.0 / 7.0, 2.0 / 7.0, 4.0 / 7.0]), &[0.5; 3]);
         assert_eq!(Wins::of(3, |_, _| 0.6).condorcet(), Some(0));
         close(&Wins::of(2, |_, _| 0.5).copeland(), &[0.5, 0.5]);
+    }
+
+    /// With as many contests on every prompt it is the mean of what a mixture wins there, and its interval is that
+    /// mean's.
+    #[test]
+    fn what_a_mixture_beats_is_a_mean_over_prompts() {
+        let mut contests = Contests::new(3, 6);
+        let won = |prompt: usize, pair: usize| ((prompt * 5 + pair * 3) % 7) as f64 / 6.0;
+        for prompt in 0..6 {
+            for (pair, (i, j)) in [(0, 1), (0, 2), (1, 2)].into_iter().enumerate() {
+                *contests.share(prompt, i, j) = Share { sum: 2.0 * won(prompt, pair), n: 2.0 };
+            }
+        }
+        let mixture = [0.2, 0.5, 0.3];
+        // Against 1: of 0 by the first pair, of 2 by what the third leaves.
+        let each = |prompt: usize| 0.2 * won(prompt, 0) + 0.5 * 0.5 + 0.3 * (1.0 - won(prompt, 2));
+        let want = crate::mean(&[1, 2, 4, 5].map(each)).unwrap();
+        let got = contests.beaten(&mixture, 1, |prompt| prompt % 3 > 0).unwrap();
+        let ends = |e: Estimate| e.interval.map_or([f64::NAN; 2], |(low, high)| [low, high]);
+        close(&[got.value], &[want.value]);
+        close(&ends(got), &ends(want));
+        assert_eq!(contests.beaten(&mixture, 1, |prompt| prompt == 3), None);
     }
 
     #[test]

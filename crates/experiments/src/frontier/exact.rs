@@ -37,9 +37,9 @@ struct Found {
 }
 
 /// The optimum `ref exp(s / beta) / Z` at falling `beta`, by weights of the reference's own samples, `aimed` being what
-/// methods are told of them, `s`, and `rewards` what is measured: of a prompt's N with `w ∝ exp(s / beta)` of sum 1, the
-/// reward is `sum w r`, and the KL `E s / beta - ln Z = sum w ln(N w)`. Where the two are alike no policy has more reward
-/// at its KL. Ends where the samples are worth fewer than [`TRUSTED`].
+/// methods are told of them, `s`, and `rewards` what is measured: of a prompt's N with `w ∝ exp(s / beta)` of sum 1,
+/// the reward is `sum w r`, and the KL `E s / beta - ln Z = sum w ln(N w)`. Where the two are alike no policy has more
+/// reward at its KL. Ends where the samples are worth fewer than [`TRUSTED`].
 pub fn optimum(aimed: &[Vec<f64>], rewards: &[Vec<f64>], seed: u64) -> Vec<Exact> {
     let all = || aimed.iter().flatten();
     let n = all().count().max(1) as f64;

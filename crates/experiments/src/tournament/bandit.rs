@@ -67,12 +67,13 @@ pub enum Play {
     Uniform,
 }
 
-/// EXP4.P (Beygelzimer et al., 2011, algorithm 2) of `K` actions, `N` policies and `T` rounds: weights of the policies,
-/// by what their choices earned, with a bonus for what is not known.
+/// EXP4.P (Beygelzimer et al., 2011, algorithm 2) of `K` actions, `N` experts and `T` rounds: weights of the experts,
+/// by what their choices earned, with a bonus for what is not known. Experts are the policies, and one who names any
+/// action, whom its theorem asks for.
 struct Learner<'p> {
     policies: &'p [Vec<usize>],
     actions: usize,
-    /// Logarithms, up to a constant.
+    /// Logarithms, up to a constant; the last is of who names any action.
     weights: Vec<f64>,
     /// Least probability of an action: `sqrt(ln N / (K T))`.
     least: f64,
@@ -85,11 +86,12 @@ const DELTA: f64 = 0.05;
 
 impl<'p> Learner<'p> {
     fn new(policies: &'p [Vec<usize>], actions: usize, rounds: usize) -> Self {
-        let (n, kt) = (policies.len() as f64, (actions * rounds) as f64);
+        let experts = policies.len() + 1;
+        let (n, kt) = (experts as f64, (actions * rounds) as f64);
         Learner {
             policies,
             actions,
-            weights: vec![0.0; policies.len()],
+            weights: vec![0.0; experts],
             least: (n.ln() / kt).sqrt().min(1.0 / actions as f64),
             bonus: ((n / DELTA).ln() / kt).sqrt(),
         }
@@ -98,7 +100,8 @@ impl<'p> Learner<'p> {
     /// The probability of each action in a context.
     fn chances(&self, context: usize) -> Vec<f64> {
         let top = self.weights.iter().fold(f64::NEG_INFINITY, |top, w| top.max(*w));
-        let mut chances = vec![0.0; self.actions];
+        let any = self.weights.last().map_or(0.0, |weight| (weight - top).exp());
+        let mut chances = vec![any / self.actions as f64; self.actions];
         for (policy, weight) in self.policies.iter().zip(&self.weights) {
             chances[policy[context]] += (weight - top).exp();
         }
@@ -108,11 +111,14 @@ impl<'p> Learner<'p> {
     }
 
     fn learn(&mut self, context: usize, chances: &[f64], action: usize, won: f64) {
-        for (policy, weight) in self.policies.iter().zip(&mut self.weights) {
-            let own = policy[context];
+        let gain = |own: usize| {
             let earned = if own == action { won / chances[action] } else { 0.0 };
-            *weight += self.least / 2.0 * (earned + self.bonus / chances[own]);
-        }
+            self.least / 2.0 * (earned + self.bonus / chances[own])
+        };
+        let gains: Vec<f64> = (0..self.actions).map(gain).collect();
+        let any = gains.iter().sum::<f64>() / gains.len() as f64;
+        let of = self.policies.iter().map(|policy| gains[policy[context]]).chain([any]);
+        self.weights.iter_mut().zip(of).for_each(|(weight, gain)| *weight += gain);
     }
 }
 
@@ -188,15 +194,20 @@ mod tests {
         );
     }
 
-    /// Theorem 2 of Beygelzimer et al.: a learner of rewards in 0..=1 loses at most `6 sqrt(K T ln(N/delta))` with a
-    /// probability of 1 - delta; both together, in the units of `A = 2 P - 1`, twice as much.
+    /// A learner loses at most `6 sqrt(K T ln(N / delta))` of rewards in 0..=1, with a probability of 1 - delta
+    /// (Beygelzimer et al., theorem 2): in sixteen times as many rounds four times as much, where learning nothing
+    /// loses sixteen times as much. The bound itself is kept by uniform play too, up to 2^17 rounds. Runs of up to
+    /// about 2^14 rounds end before their weights have gone round the cycle once, and regret grows nearly as rounds do;
+    /// then seeds differ by a tenth, and where on the cycle a run ends is seen too: twice as much as four times is
+    /// allowed.
     #[test]
-    fn sparring_keeps_its_bound_and_beats_uniform_play() {
-        let rounds = 60_000;
-        let bound = 12.0 * (3.0 * rounds as f64 * (27.0f64 / DELTA).ln()).sqrt();
-        let [got, again, uniform] =
-            [Play::Sparring, Play::Sparring, Play::Uniform].map(|play| regret(&games(), play, rounds, 3));
-        assert!(got <= bound && got < uniform / 2.0, "{got}, at most {bound}; uniform play {uniform}");
-        assert_eq!(got, again);
+    fn sparring_loses_ever_less_a_round() {
+        let games = games();
+        let sum = |play, rounds| (1..=4).map(|seed| regret(&games, play, rounds, seed)).sum::<f64>();
+        let [short, long] = [1 << 14, 1 << 18].map(|rounds| sum(Play::Sparring, rounds));
+        assert!(long < 8.0 * short, "{short}, then {long}");
+        let uniform = sum(Play::Uniform, 1 << 18);
+        assert!(long < uniform / 3.0, "{long}; uniform play {uniform}");
+        assert_eq!(short, sum(Play::Sparring, 1 << 14));
     }
 }

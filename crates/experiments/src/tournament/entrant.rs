@@ -28,16 +28,25 @@ pub struct Entrant {
 }
 
 impl Entrant {
-    /// The policy of `FOLDER`, which its last part names, or of `NAME=FOLDER`.
-    pub fn named(said: &str) -> Self {
-        let (name, folder) = match said.split_once('=') {
+    /// The policy of `FOLDER`, which its last part names, or of `NAME=FOLDER`; what is a folder as a whole is one.
+    ///
+    /// # Errors
+    /// The name or the folder is empty.
+    pub fn named(said: &str) -> Result<Self, Error> {
+        let (name, folder) = match said.split_once('=').filter(|_| !Path::new(said).is_dir()) {
             Some((name, folder)) => (name.to_owned(), folder),
             None => {
                 let last = Path::new(said).file_name().map(|name| name.to_string_lossy().into_owned());
                 (last.unwrap_or_else(|| said.to_owned()), said)
             }
         };
-        Entrant { name, folder: folder.into() }
+        if name.is_empty() || folder.is_empty() {
+            let what = if name.is_empty() { "name" } else { "folder" };
+            return Err(Error::new(format!(
+                "--policy {said:?} has an empty {what}; write FOLDER or NAME=FOLDER"
+            )));
+        }
+        Ok(Entrant { name, folder: folder.into() })
     }
 
     /// The prompts of a file as this policy reads them.
@@ -157,10 +166,26 @@ mod tests {
 
     #[test]
     fn policies_have_different_names() {
-        let of = |said: &[&str]| check(&said.iter().map(|said| Entrant::named(said)).collect::<Vec<_>>());
+        let of = |said: &[&str]| {
+            check(&said.iter().map(|said| Entrant::named(said)).collect::<Result<Vec<_>, _>>()?)
+        };
         let error = |said: &[&str]| of(said).unwrap_err().to_string();
         assert!(error(&["a"]).contains("two policies at least, and one is given"));
         assert!(error(&["x/dpo/", "y/dpo"]).contains("called dpo: x/dpo/ and y/dpo; name one"));
+        assert!(error(&["a", "b="]).contains("--policy \"b=\" has an empty folder; write"));
+        assert!(error(&["a", "=b"]).contains("has an empty name"));
         assert_eq!(of(&["x/dpo", "new=y/dpo"]), Ok(()));
+    }
+
+    #[test]
+    fn a_folder_may_have_an_equals_sign() {
+        let folder =
+            std::env::temp_dir().join(format!("duel-entrant-{}", std::process::id())).join("beta=0.1");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.display().to_string();
+        assert_eq!(Entrant::named(&path), Ok(Entrant { name: "beta=0.1".into(), folder: folder.clone() }));
+        let named = Entrant::named(&format!("b={path}")).unwrap();
+        assert_eq!((&*named.name, &named.folder), ("b", &folder));
+        std::fs::remove_dir_all(folder.with_file_name("")).unwrap();
     }
 }

@@ -1,9 +1,10 @@
 //! `duel cycle`: the world without a best response, all of it, as files and pictures.
 
 use super::bandit::{Games, Play, cases, regret};
-use super::report::{number, shown};
+use super::game::winner;
+use super::report::{number, quoted, shown};
 use super::selfplay::{Course, LEARNERS, Length, Played, exploitability, play, shares};
-use crate::cycle::{Cycle, KINDS};
+use crate::cycle::{self, Cycle, KINDS};
 use crate::study::Study;
 use duel_backend::Backend;
 use duel_plot::{Axis, Chart, Point, Series, Style};
@@ -40,8 +41,8 @@ struct Regret {
 
 impl Intransitive {
     /// Runs it: `cycle.json`, `.csv`, `.svg` and `.md` of the learners, `duels.csv` and `.svg` of the duels with
-    /// contexts, and two tournaments of the first seed's policies: `tournament` of those that did not play themselves,
-    /// `tournament-all`. Returns the tables.
+    /// contexts, and in the first seed's folder, `seed-N`, two tournaments of its policies: `tournament` of those that
+    /// did not play themselves, `tournament-all`. Returns the tables.
     ///
     /// # Errors
     /// The folder cannot be written, or holds what was begun with other settings; or Ctrl-C.
@@ -64,9 +65,9 @@ impl Intransitive {
             let played = play(b, &mut study, &dir, seed, length)?;
             if runs.is_empty() {
                 for (all, folder) in [(false, "tournament"), (true, "tournament-all")] {
-                    let who = if all { "All policies" } else { "Those that did not learn by self-play" };
-                    let tables = played.tournament(b, &self.dir.join(folder), seed, all)?;
-                    tournaments += &format!("{who}, of the first seed:\n\n{tables}\n");
+                    let who = if all { "All policies" } else { "Policies that did not play themselves" };
+                    let tables = played.tournament(b, &dir.join(folder), seed, all)?;
+                    tournaments += &format!("{who} of the first seed:\n\n{tables}\n");
                 }
             }
             runs.push(played);
@@ -91,7 +92,7 @@ impl Intransitive {
             })).collect::<Value>(),
             "duels_exponent": exponent(&regrets),
         });
-        let text = self.text(&runs, &courses, &regrets, &tournaments);
+        let text = self.text(&runs, &courses, &regrets, &tournaments)?;
         let svg = |charts: &[Chart]| duel_plot::svg(charts).map_err(|e| Error::new(e.to_string()));
         let files = [
             ("cycle.json", format!("{all:#}\n")),
@@ -144,25 +145,18 @@ impl Intransitive {
         courses: &[(String, bool, Vec<Estimate>)],
         regrets: &[Regret],
         tournaments: &str,
-    ) -> String {
+    ) -> Result<String, Error> {
         let mut text =
             format!("| learner | exploitability, last | average | {} |\n|---|---|---|", KINDS.join(" | "));
         text += &("---|".repeat(KINDS.len()) + "\n");
         // Writing to a string cannot fail.
-        let before = shares(&runs[0].courses[0].looks[0], |_| 1);
+        let before = mean_shares(runs.iter().map(|run| run.courses[0].looks.first()));
         let exploited = courses[0].2.first().map_or(String::new(), |e| shown(e, 3));
         let _ = writeln!(text, "| the model before | {exploited} | | {} |", row(&before));
         for (i, pair) in courses.chunks(2).enumerate() {
             let last =
                 |of: &(String, bool, Vec<Estimate>)| of.2.last().map_or(String::new(), |e| shown(e, 3));
-            let all: Vec<Vec<f64>> = runs
-                .iter()
-                .filter_map(|run| run.courses[i].looks.last())
-                .map(|look| shares(look, |_| 1))
-                .collect();
-            let means: Vec<f64> = (0..KINDS.len())
-                .map(|kind| all.iter().map(|s| s[kind]).sum::<f64>() / all.len() as f64)
-                .collect();
+            let means = mean_shares(runs.iter().map(|run| run.courses[i].looks.last()));
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {} |",
@@ -172,7 +166,8 @@ impl Intransitive {
                 row(&means)
             );
         }
-        let _ = writeln!(text, "| the von Neumann winner | 0 | | 0.143 | 0.286 | 0.571 | 0.000 |");
+        let _ =
+            writeln!(text, "| the von Neumann winner | 0 | | {} |", row(&winner(&cycle::wins())?.mixture));
         let accuracy: Vec<String> = runs.iter().map(|run| format!("{:.1} %", 100.0 * run.accuracy)).collect();
         let _ = writeln!(
             text,
@@ -193,8 +188,14 @@ impl Intransitive {
              power of {:.2}.",
             exponent(regrets)
         );
-        text
+        Ok(text)
     }
+}
+
+/// The shares of the kinds in a look at each run, in the mean over the runs.
+fn mean_shares<'a>(looks: impl Iterator<Item = Option<&'a Vec<[u32; KINDS.len()]>>>) -> Vec<f64> {
+    let all: Vec<Vec<f64>> = looks.flatten().map(|look| shares(look, |_| 1)).collect();
+    (0..KINDS.len()).map(|kind| all.iter().map(|s| s[kind]).sum::<f64>() / all.len() as f64).collect()
 }
 
 fn row(shares: &[f64]) -> String {
@@ -226,7 +227,7 @@ fn csv(courses: &[(String, bool, Vec<Estimate>)], steps: &[u64]) -> String {
     for (name, averaged, of) in courses {
         let policy = if *averaged { "average" } else { "last" };
         for (step, e) in steps.iter().zip(of) {
-            let _ = writeln!(text, "\"{name}\",{policy},{step},{},{}", e.value, bounds(e));
+            let _ = writeln!(text, "{},{policy},{step},{},{}", quoted(name), e.value, bounds(e));
         }
     }
     text

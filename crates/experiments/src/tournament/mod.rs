@@ -4,6 +4,7 @@ pub mod bandit;
 pub mod contest;
 pub mod entrant;
 pub mod game;
+pub mod held_out;
 pub mod intransitive;
 pub mod mixture;
 mod report;
@@ -59,15 +60,22 @@ impl Tournament {
         self.report(&settings, &judged, &standing)
     }
 
-    /// What all samples and verdicts are of.
+    /// What all samples and verdicts are of, each under a name that an error can call what differs.
     fn settings<B: Backend>(&self, b: &B, judge: &dyn Judge) -> Result<Map<String, Value>, Error> {
-        let policy =
-            |entrant: &Entrant| Ok::<_, Error>(json!([entrant.name, ModelId::of(&entrant.folder)?.digest()]));
         let how = &self.how;
+        let names: Vec<&str> = self.entrants.iter().map(|entrant| &*entrant.name).collect();
+        let weights = |entrant: &Entrant| {
+            Ok::<_, Error>((
+                format!("weights_of_{}", entrant.name),
+                json!(ModelId::of(&entrant.folder)?.digest()),
+            ))
+        };
+        let weights = self.entrants.iter().map(weights).collect::<Result<Vec<_>, _>>()?;
         let all = [
-            ("policies", self.entrants.iter().map(policy).collect::<Result<Value, _>>()?),
-            ("prompts", json!(digest(&self.dataset)?)),
-            ("judge", json!(judge.identity())),
+            ("set_of_policies", json!(names.join(", "))),
+            ("prompt_file", json!(digest(&self.dataset)?)),
+            ("judge", json!(judge.describe())),
+            ("judge_identity", json!(judge.identity())),
             ("device", json!(b.identity())),
             ("load_in_8bit", json!(self.load_in_8bit)),
             ("num_generations", json!(self.samples)),
@@ -79,6 +87,6 @@ impl Tournament {
             ("repetition_penalty", json!(how.repetition_penalty)),
             ("seed", json!(how.seed)),
         ];
-        Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(weights).collect())
     }
 }

@@ -5,7 +5,7 @@ use super::contest::Judged;
 use super::mixture::{Mixture, Part};
 use super::standing::Standing;
 use duel_plot::{Axis, Chart, Point, Series, Style};
-use duel_stats::Estimate;
+use duel_stats::{Estimate, NoFit};
 use duel_train::Error;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -21,6 +21,19 @@ pub(super) fn shown(e: &Estimate, digits: usize) -> String {
         Some((low, high)) => format!("{:.digits$} ({low:.digits$} to {high:.digits$})", e.value),
         None => format!("{:.digits$}", e.value),
     }
+}
+
+/// A text as a cell of CSV (RFC 4180).
+pub(super) fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+/// A text as a cell of a table in Markdown.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
 impl Tournament {
@@ -51,16 +64,20 @@ impl Tournament {
             "borda": s.borda,
             "copeland": s.copeland,
             "condorcet": s.condorcet.map(|i| &parts[i].name),
-            "elo": s.elo.as_deref().map(list),
-            "misfit": s.misfit.map(|m| json!({"deviance": m.deviance, "degrees": m.degrees, "tail": m.tail})),
+            "elo": s.elo.as_deref().ok().map(list),
+            "draws_without_elo": s.unranked,
+            "misfit": s.misfit.map(|m| json!({
+                "deviance": m.deviance, "degrees": m.degrees, "design_effect": m.design, "tail": m.tail,
+            })),
             "mixture": Mixture::json(&parts, &self.output_dir),
             "mixture_is_unique": s.winner.unique,
             "inclusion": s.inclusion,
             "share_over_draws": list(&s.share),
-            "mixture_beats": list(&s.guarantee),
+            "mixture_beats": s.guarantee.iter().map(|e| e.as_ref().map(number)).collect::<Value>(),
+            "mixture_beats_in_sample": s.in_sample,
             "exploitability": list(&s.exploitability),
             "mixture_exploitability": s.wins.exploitability(&s.winner.mixture),
-            "mixture_exploitability_held_out": number(&s.held_out),
+            "mixture_exploitability_held_out": s.held_out.as_ref().map(number),
         });
         let text = self.text(judged, s);
         let charts = self.charts(s);
@@ -85,14 +102,14 @@ impl Tournament {
             let (i, j) = (at / self.entrants.len(), at % self.entrants.len());
             let bounds = e.interval.map_or(",".into(), |(low, high)| format!("{low},{high}"));
             // Writing to a string cannot fail, here and below.
-            let _ =
-                writeln!(text, "{},{},{},{bounds}", self.entrants[i].name, self.entrants[j].name, e.value);
+            let [policy, opponent] = [i, j].map(|i| quoted(&self.entrants[i].name));
+            let _ = writeln!(text, "{policy},{opponent},{},{bounds}", e.value);
         }
         text
     }
 
     fn text(&self, judged: &Judged, s: &Standing) -> String {
-        let names: Vec<&str> = self.entrants.iter().map(|e| &*e.name).collect();
+        let names: Vec<String> = self.entrants.iter().map(|e| escaped(&e.name)).collect();
         let mut text =
             format!("| wins against | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
         for (name, row) in names.iter().zip(s.rates.chunks(names.len())) {
@@ -101,50 +118,50 @@ impl Tournament {
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         }
         text += "\n| policy | Elo | Borda | Copeland | in the mixture | over draws of the prompts | played in | \
-                 the mixture beats it | exploitability |\n|---|---|---|---|---|---|---|---|---|\n";
+                 the mixture beats it, held out | exploitability |\n|---|---|---|---|---|---|---|---|---|\n";
         for (i, name) in names.iter().enumerate() {
             let elo = s.elo.as_ref().map_or(String::new(), |elo| shown(&elo[i], 0));
+            let guarantee = s.guarantee[i].as_ref().map_or(String::new(), |e| shown(e, 3));
             let _ = writeln!(
                 text,
-                "| {} {name} | {elo} | {:.3} | {} | {:.3} | {} | {:.0} % | {} | {} |",
+                "| {} {name} | {elo} | {:.3} | {} | {:.3} | {} | {:.0} % | {guarantee} | {} |",
                 i + 1,
                 s.borda[i],
                 s.copeland[i],
                 s.winner.mixture[i],
                 shown(&s.share[i], 3),
                 100.0 * s.inclusion[i],
-                shown(&s.guarantee[i], 3),
                 shown(&s.exploitability[i], 3),
             );
         }
-        let condorcet = s.condorcet.map_or("nobody".to_owned(), |i| names[i].to_owned());
-        let _ = write!(
-            text,
-            "\nIn brackets: intervals of 95 % over {} prompts; {} of {} comparisons were not judged.\n\
-             Condorcet's winner, who beats everyone: {condorcet}. ",
-            judged.contests.prompts(),
-            judged.unjudged,
-            judged.asked
-        );
-        text += &match s.misfit {
-            Some(m) if m.degrees > 0 => format!(
-                "Elo's numbers leave a deviance of {:.1} with {} degrees of freedom (p {} {:.1e}).\n",
-                m.deviance,
-                m.degrees,
-                if m.tail < 1e-12 { "<" } else { "=" },
-                m.tail.max(1e-12)
-            ),
-            Some(_) => "Two policies leave Elo's numbers nothing to miss.\n".to_owned(),
-            None => "There are no Elo numbers: some policies never lose to the others.\n".to_owned(),
+        let condorcet = s.condorcet.map_or("nobody", |i| &*names[i]);
+        let prompts = match judged.contests.prompts() {
+            1 => "One prompt says nothing of intervals".to_owned(),
+            n => format!("In brackets: intervals of 95 % over {n} prompts"),
         };
+        let _ = writeln!(
+            text,
+            "\n{prompts}; {} of {} comparisons were not judged.\n\
+             Condorcet's winner, who beats everyone: {condorcet}. {}",
+            judged.unjudged,
+            judged.asked,
+            missed(s)
+        );
         let widest = if s.winner.unique { "" } else { ", of several the one of maximal entropy" };
         let _ = writeln!(
             text,
-            "The mixture is the von Neumann winner{widest}: nobody has more than {:.1e} of it on these prompts, and {} \
-             on the half of them that it was not made of (2 P - 1).",
-            s.wins.exploitability(&s.winner.mixture),
-            shown(&s.held_out, 3)
+            "The mixture is the von Neumann winner{widest}: on these prompts it beats each at least {:.1} % of the \
+             time.",
+            100.0 * s.in_sample.iter().copied().fold(1.0, f64::min)
         );
+        if let Some(held_out) = &s.held_out {
+            let _ = writeln!(
+                text,
+                "Held out: a mixture made of one half of the prompts on the other half, both ways, over many splits. The \
+                 best answer to a mixture of one third, found on another, has {} of it on the last (2 P - 1).",
+                shown(held_out, 3)
+            );
+        }
         text
     }
 
@@ -156,6 +173,8 @@ impl Tournament {
             y_interval: e.interval,
         };
         let points = |of: &[Estimate]| of.iter().enumerate().map(place).collect::<Vec<_>>();
+        let known = |(i, e): (usize, &Option<Estimate>)| e.as_ref().map(|e| place((i, e)));
+        let held_out = s.guarantee.iter().enumerate().filter_map(known).collect();
         let far = self.entrants.len() as f64 + 0.5;
         let level = |y: f64| [0.5, far].map(|x| Point { x, y, x_interval: None, y_interval: None }).to_vec();
         // All names would not fit; the table has them by their numbers.
@@ -169,7 +188,7 @@ impl Tournament {
                 x: x.clone(),
                 y: Axis { label: "share of wins".into(), ..Axis::default() },
                 series: vec![
-                    series("the mixture's wins", Style::Points, points(&s.guarantee)),
+                    series("the mixture's wins", Style::Points, held_out),
                     series("one half", Style::Dashed, level(0.5)),
                 ],
             },
@@ -177,11 +196,54 @@ impl Tournament {
                 title: "What the best answer has of each".into(),
                 x,
                 y: Axis { label: "exploitability, 2 P - 1".into(), ..Axis::default() },
-                series: vec![
-                    series("a policy", Style::Points, points(&s.exploitability)),
-                    series("the mixture, held out", Style::Dashed, level(s.held_out.value)),
-                ],
+                series: vec![series("a policy", Style::Points, points(&s.exploitability))]
+                    .into_iter()
+                    .chain(s.held_out.map(|e| series("the mixture, held out", Style::Dashed, level(e.value))))
+                    .collect(),
             },
         ]
+    }
+}
+
+/// What Elo's numbers do not say, and why there are none.
+fn missed(s: &Standing) -> String {
+    let mut text = match (&s.elo, s.misfit) {
+        (Err(NoFit::Unbeaten), _) => {
+            "There are no Elo numbers: some policies never lose to the others.".to_owned()
+        }
+        (Err(NoFit::Unfound), _) => {
+            "Elo's numbers were not found: some policies nearly never lose to the others.".to_owned()
+        }
+        (Ok(_), Some(m)) => format!(
+            "Elo's numbers leave a deviance of {:.1} with {} degrees of freedom and a design effect of {:.2} \
+             (p {} {:.1e}).",
+            m.deviance,
+            m.degrees,
+            m.design,
+            if m.tail < 1e-12 { "<" } else { "=" },
+            m.tail.max(1e-12)
+        ),
+        (Ok(elo), None) if elo.len() == 2 => "Two policies leave Elo's numbers nothing to miss.".to_owned(),
+        (Ok(_), None) => "These prompts do not say what Elo's numbers miss.".to_owned(),
+    };
+    if s.elo.is_ok() && s.unranked > 0.0 {
+        let _ = write!(
+            text,
+            " Elo's numbers have no intervals: {:.1} % of the draws of the prompts have no such numbers.",
+            100.0 * s.unranked
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cells() {
+        assert_eq!(quoted("beta=0.1"), "beta=0.1");
+        assert_eq!(quoted("a, \"b\"\nc"), "\"a, \"\"b\"\"\nc\"");
+        assert_eq!(escaped("a|b\\\nc"), "a\\|b\\\\ c");
     }
 }

@@ -95,11 +95,13 @@ pub fn play<B: Backend>(
 ) -> Result<Played, Error> {
     let world = World::make(b, dir, seed)?;
     let scene = &world.scene;
-    let texts = study.point(&format!("seed {seed} samples"), || {
+    // A sample that was cut off is none to learn from: it would be learned as if it ended there.
+    let texts = study.point(&format!("seed {seed} finished samples"), || {
         let drawn = scene.draw(&scene.before, &scene.learned, LABELLED, seed)?;
-        Ok(drawn.iter().flat_map(|of| &of.samples).map(|sample| json!(sample.text)).collect())
+        let text = |sample: &duel_rollout::Sample| json!((!sample.truncated).then_some(&sample.text));
+        Ok(drawn.iter().flat_map(|of| &of.samples).map(text).collect())
     })?;
-    let texts: Vec<String> = serde_json::from_value(texts).map_err(damaged)?;
+    let texts: Vec<Option<String>> = serde_json::from_value(texts).map_err(damaged)?;
     let labelled = labelled(scene, dir, &texts, seed)?;
     eprintln!("\nreward model, of labels that the cycle draws");
     let once =
@@ -147,8 +149,8 @@ pub fn play<B: Backend>(
 }
 
 impl Played {
-    /// The tournament of policies of the world, by its judge, in the folder `dir`: of all, or of those that did not learn
-    /// by playing themselves. Returns its tables.
+    /// The tournament of policies of the world, by its judge, in the folder `dir`: of all, or of those that did not
+    /// learn by playing themselves. Returns its tables.
     ///
     /// # Errors
     /// The folder cannot be written, or Ctrl-C.
@@ -194,25 +196,26 @@ fn damaged(e: serde_json::Error) -> Error {
     Error::new(format!("a point of points.jsonl is damaged ({e}); remove the file"))
 }
 
-/// Pairs of samples of the same prompt, labelled as the cycle's probabilities draw.
+/// Pairs of finished samples of the same prompt, labelled as the cycle's probabilities draw.
 fn labelled<B: Backend>(
     scene: &Scene<'_, B>,
     dir: &Path,
-    texts: &[String],
+    texts: &[Option<String>],
     seed: u64,
 ) -> Result<Preferences, Error> {
     let mut rows = Vec::new();
     for (number, (pair, prompt)) in texts.chunks(2).zip(twice(&scene.learned)).enumerate() {
-        if pair[0] == pair[1] || pair.iter().any(String::is_empty) {
+        let [Some(one), Some(other)] = pair else { continue };
+        if one == other || one.is_empty() || other.is_empty() {
             continue;
         }
         let case =
-            Case { prompt: prompt_of(&prompt.turns()?), answers: pair.iter().map(Answer::new).collect() };
+            Case { prompt: prompt_of(&prompt.turns()?), answers: [one, other].map(Answer::new).to_vec() };
         let asked: Vec<_> = case.pairs().collect();
         let Opinion::Said(first) = Cycle::default().compare(&asked)?[0] else { continue };
         let (chosen, rejected) = match fraction(at(&[seed, number as u64])) < first {
-            true => (&pair[0], &pair[1]),
-            false => (&pair[1], &pair[0]),
+            true => (one, other),
+            false => (other, one),
         };
         rows.push(json!({"prompt": prompt.columns["prompt"], "chosen": chosen, "rejected": rejected}));
     }
@@ -227,17 +230,18 @@ fn twice(prompts: &[Prompt]) -> impl Iterator<Item = &Prompt> {
     prompts.iter().flat_map(|prompt| [prompt; LABELLED / 2])
 }
 
-/// A model that has learned those of its own samples that are of one kind.
+/// A model that has learned those of its own finished samples that are of one kind.
 fn specialist<B: Backend>(
     world: &World<'_, B>,
     dir: &Path,
-    texts: &[String],
+    texts: &[Option<String>],
     kind: usize,
 ) -> Result<PathBuf, Error> {
     let name = KINDS[kind];
     eprintln!("\nonly {name}");
     let prompts = world.scene.learned.iter().flat_map(|prompt| [prompt; LABELLED]);
-    let own = prompts.zip(texts).filter(|(_, text)| cycle::kind(text) == kind).take(LEARNED);
+    let finished = prompts.zip(texts).filter_map(|(prompt, text)| Some((prompt, text.as_ref()?)));
+    let own = finished.filter(|(_, text)| cycle::kind(text) == kind).take(LEARNED);
     let rows: Vec<Value> =
         own.map(|(prompt, text)| json!({"prompt": prompt.columns["prompt"], "completion": text})).collect();
     let options = Options {

@@ -15,8 +15,8 @@ const STYLE: &str = include_str!("page.css");
 /// Prompts of which samples are shown.
 const PROMPTS: usize = 12;
 
-/// Writes the page of the folders `runs` to `path`: curves, settings, last metrics, samples of the first evaluation and of the
-/// last, and the pictures and tables of studies.
+/// Writes the page of the folders `runs` to `path`: curves, settings, last metrics, samples of the first evaluation and
+/// of the last, and the pictures and tables of studies.
 ///
 /// # Errors
 /// A folder holds neither a run nor a study, what it holds is damaged, or the page cannot be written.
