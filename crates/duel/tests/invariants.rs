@@ -317,21 +317,22 @@ fn evaluation_and_samples_are_recorded_and_at_rate_0_nothing_moves() {
     let temp = Temp::with_model("eval");
     let still = busy(&temp, "still").set("max-steps", 9).set("learning-rate", 0);
     still.ok();
-    assert_eq!(still.metric("eval_kl"), [0.0; 3], "after steps 4, 8 and 9");
+    assert_eq!(still.metric("eval_kl"), [0.0; 4], "before the first step, and after steps 4, 8 and 9");
     assert!(still.metric("eval_loss").iter().all(|l| (l - std::f64::consts::LN_2).abs() < 1e-15));
     assert!(still.metric("loss").iter().all(|l| (l - std::f64::consts::LN_2).abs() < 1e-15));
     assert!(still.file("model.safetensors") == fs::read(temp.path("model/model.safetensors")).unwrap());
     let samples = String::from_utf8(still.file("samples.jsonl")).unwrap();
     let samples: Vec<serde_json::Value> = samples.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let steps: Vec<_> = samples.iter().map(|s| s["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, [4, 4, 8, 8, 9, 9]);
+    assert_eq!(steps, [0, 0, 4, 4, 8, 8, 9, 9]);
     assert!(samples.iter().all(|s| s["prompt"].is_string() && s["completion"].is_string()));
 
     let moving = busy(&temp, "moving").set("max-steps", 9).set("learning-rate", 3e-3);
     moving.ok();
-    assert!(moving.metric("eval_kl").iter().all(|&kl| kl != 0.0 && kl.is_finite()));
+    let kls = moving.metric("eval_kl");
+    assert!(kls[0] == 0.0 && kls[1..].iter().all(|&kl| kl != 0.0 && kl.is_finite()), "{kls:?}");
     for name in ["loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "entropy"] {
-        assert_eq!(moving.metric(&format!("eval_{name}")).len(), 3, "{name}");
+        assert_eq!(moving.metric(&format!("eval_{name}")).len(), 4, "{name}");
     }
 }
 
