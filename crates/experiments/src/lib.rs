@@ -13,3 +13,4 @@ pub mod theorem;
 pub mod tournament;
 pub mod truth;
 pub mod world;
+mod written;

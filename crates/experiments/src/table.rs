@@ -3,6 +3,7 @@
 
 use crate::recipe::{self, Named};
 use crate::world::{Measured, World};
+use crate::written;
 use duel_backend::Backend;
 use duel_judge::{Answer, Case, Judge, Normalization, Opinion, Prompt};
 use duel_stats::{Bootstrap, Estimate, Share};
@@ -38,9 +39,7 @@ struct Row {
 
 impl Row {
     fn json(&self) -> Value {
-        let number = |e: &Option<Estimate>| {
-            e.map(|e| json!({"value": e.value, "interval": e.interval.map(|(a, b)| [a, b])}))
-        };
+        let number = |e: &Option<Estimate>| e.as_ref().map(written::number);
         json!({
             "method": self.name, "reward": number(&self.reward), "gain": number(&self.gain),
             "sequence_kl": number(&self.kl), "learned_reward": number(&self.learned), "seconds": self.seconds,
@@ -49,10 +48,8 @@ impl Row {
 
     fn line(&self) -> String {
         let shown = |e: &Option<Estimate>, digits: usize| match e {
-            Some(Estimate { value, interval: Some((low, high)) }) => {
-                format!("{value:.digits$} ({low:.digits$} to {high:.digits$})")
-            }
-            Some(Estimate { value, interval: None }) => format!("at most {value:.digits$}"),
+            Some(e) if e.interval.is_none() => format!("at most {}", written::shown(e, digits)),
+            Some(e) => written::shown(e, digits),
             None => String::new(),
         };
         let (name, seconds) = (self.name, self.seconds);
@@ -115,8 +112,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<(), Error> {
     let all = json!({
         "machine": b.describe(), "seed": seed, "reward_model_accuracy": accuracy, "rows": rows
     });
-    duel_model::write_synced(&dir.join("table.json"), format!("{all:#}\n").as_bytes())?;
-    duel_model::write_synced(&dir.join("table.md"), text.as_bytes())?;
+    written::leave(dir, [("table.json", format!("{all:#}\n")), ("table.md", text.clone())])?;
     println!("\n{text}\ntable.md and table.json are in {}", dir.display());
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Curves that no method is above, from samples of the model before: the best of n, and the optimum of reward less KL.
 
+use crate::written::{estimate, number};
 use duel_stats::{Bootstrap, Estimate, Share, best_of_n, effective_size};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
@@ -107,23 +108,11 @@ pub fn kl_at(curve: &[Exact], reward: f64) -> Option<f64> {
     Some(a.kl.value + share * (b.kl.value - a.kl.value))
 }
 
-/// An estimate in JSON.
-pub fn estimate_json(e: &Estimate) -> Value {
-    json!({"value": e.value, "interval": e.interval.map(|(low, high)| [low, high])})
-}
-
-/// An estimate from JSON.
-pub fn estimate_from(value: &Value) -> Option<Estimate> {
-    let bounds = value["interval"].as_array();
-    let interval = bounds.and_then(|of| Some((of.first()?.as_f64()?, of.get(1)?.as_f64()?)));
-    Some(Estimate { value: value["value"].as_f64()?, interval })
-}
-
 impl Exact {
     /// For a study.
     pub fn json(&self) -> Value {
         json!({
-            "parameter": self.parameter, "reward": estimate_json(&self.reward), "kl": estimate_json(&self.kl),
+            "parameter": self.parameter, "reward": number(&self.reward), "kl": number(&self.kl),
             "effective": self.effective,
         })
     }
@@ -132,8 +121,8 @@ impl Exact {
     pub fn from_json(value: &Value) -> Option<Self> {
         Some(Exact {
             parameter: value["parameter"].as_f64()?,
-            reward: estimate_from(&value["reward"])?,
-            kl: estimate_from(&value["kl"])?,
+            reward: estimate(&value["reward"])?,
+            kl: estimate(&value["kl"])?,
             effective: value["effective"].as_f64()?,
         })
     }

@@ -13,6 +13,7 @@ use crate::scene::{PromptFiles, Scene, judged};
 use crate::study::Study;
 use crate::truth::Truth;
 use crate::world::World;
+use crate::written::{self, estimate};
 use duel_backend::Backend;
 use duel_judge::{Judge, Says, Scale};
 use duel_stats::{Bootstrap, Share};
@@ -21,7 +22,7 @@ use duel_train::content::digest;
 use duel_train::reference::ModelId;
 use duel_train::reward::RewardModel;
 use duel_train::{Error, signal};
-use exact::{Exact, estimate_json};
+use exact::Exact;
 use labels::Labels;
 use report::{Curves, Measurement, Report};
 use serde_json::{Map, Value, json};
@@ -182,7 +183,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
             settings,
             judge: self.judges.gauge().describe(),
             methods: sweep::methods(asked.truth).collect(),
-            before: exact::estimate_from(&before["reward"]),
+            before: estimate(&before["reward"]),
             curves: read(&exact).ok_or_else(|| damaged(&self.ask.dir, "exact"))?,
             samples: size.exact,
             points,
@@ -247,7 +248,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
             };
             let columns = [column(&rewards), column(&kls)];
             let means = Bootstrap::new(self.ask.seed).means(&[&columns[0], &columns[1]]);
-            let [reward, kl] = [means[0], means[1]].map(|e| e.as_ref().map(estimate_json));
+            let [reward, kl] = [means[0], means[1]].map(|e| e.as_ref().map(written::number));
             let [rewards, kls] = columns.map(|of| of.iter().map(rounded).collect::<Vec<_>>());
             Ok(json!({"reward": reward, "kl": kl, "rewards": rewards, "kls": kls, "unjudged": unjudged}))
         })?;

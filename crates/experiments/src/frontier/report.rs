@@ -1,7 +1,8 @@
 //! What a study of the frontier found: a picture, a table for people, and the numbers.
 
-use super::exact::{Exact, TRUSTED, estimate_from, estimate_json, kl_at};
+use super::exact::{Exact, TRUSTED, kl_at};
 use super::sweep::Run;
+use crate::written::{cells, estimate, leave, number, quoted};
 use duel_plot::{Axis, Chart, Point, Series, Style, svg};
 use duel_stats::{Bootstrap, Estimate};
 use duel_train::Error;
@@ -36,7 +37,7 @@ pub struct Measurement {
 impl Measurement {
     /// Of a run, as a study has it.
     pub fn of(run: &Run, step: u64, found: &Value) -> Option<Self> {
-        let (reward, kl) = (estimate_from(&found["reward"])?, estimate_from(&found["kl"])?);
+        let (reward, kl) = (estimate(&found["reward"])?, estimate(&found["kl"])?);
         Some(Measurement {
             method: run.method,
             setting: run.setting.clone(),
@@ -116,7 +117,7 @@ impl Report {
     /// # Errors
     /// They cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
-        let picture = svg(&self.charts()).map_err(|e| Error::new(e.to_string()))?;
+        let picture = svg(&self.charts())?;
         let text = self.text();
         let files = [
             ("frontier.svg", picture),
@@ -124,9 +125,7 @@ impl Report {
             ("frontier.json", format!("{:#}\n", self.json())),
             ("frontier.md", text.clone()),
         ];
-        for (name, content) in files {
-            duel_model::write_synced(&dir.join(name), content.as_bytes())?;
-        }
+        leave(dir, files)?;
         println!("\n{text}\nfrontier.svg, .csv, .json and .md are in {}", dir.display());
         Ok(())
     }
@@ -214,20 +213,15 @@ impl Report {
         let mut text = String::from(
             "method,setting,seed,step,reward,reward_low,reward_high,kl,kl_low,kl_high,from_optimum\n",
         );
-        let shown = |e: &Estimate| {
-            let (low, high) = e.interval.map_or((None, None), |(low, high)| (Some(low), Some(high)));
-            [Some(e.value), low, high].map(|n| n.map_or(String::new(), |n| n.to_string())).join(",")
-        };
         let mut line = |names: [&str; 4], reward: &Estimate, kl: &Estimate| {
             let from = kl_at(&self.curves.optimum, reward.value).map(|at| (kl.value - at).to_string());
-            let quoted = names.map(|n| if n.contains(',') { format!("\"{n}\"") } else { n.to_owned() });
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "{},{},{},{}",
-                quoted.join(","),
-                shown(reward),
-                shown(kl),
+                names.map(quoted).join(","),
+                cells(reward),
+                cells(kl),
                 from.unwrap_or_default()
             );
         };
@@ -246,14 +240,14 @@ impl Report {
         let point = |p: &Measurement| {
             json!({
                 "method": p.method, "setting": p.setting, "seed": p.seed, "step": p.step,
-                "reward": estimate_json(&p.reward), "kl": estimate_json(&p.kl),
+                "reward": number(&p.reward), "kl": number(&p.kl),
                 "from_optimum": kl_at(&self.curves.optimum, p.reward.value).map(|at| p.kl.value - at),
             })
         };
         let list = |curve: &[Exact]| curve.iter().map(Exact::json).collect::<Vec<_>>();
         json!({
             "machine": self.machine, "settings": self.settings, "judge": self.judge,
-            "before": self.before.as_ref().map(estimate_json), "samples": self.samples,
+            "before": self.before.as_ref().map(number), "samples": self.samples,
             "optimum": list(&self.curves.optimum), "optimum_of_log_odds": self.curves.aimed.as_deref().map(list),
             "best_of": list(&self.curves.best_of),
             "points": self.points.iter().map(point).collect::<Vec<_>>(),

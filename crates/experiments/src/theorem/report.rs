@@ -5,6 +5,7 @@ use super::counted::number;
 use super::growth::{Fit, Grown, Row};
 use super::labels::{CASES, Case, SURE};
 use super::law::{Aim, Table};
+use crate::written::leave;
 use duel_plot::{Axis, Chart, Point, Series, Style, svg};
 use duel_stats::mean;
 use duel_train::Error;
@@ -54,17 +55,16 @@ impl Report<'_> {
     /// The folder cannot be written.
     pub(super) fn write(&self, dir: &Path, machine: &str, seed: u64) -> Result<(), Error> {
         let charts = self.charts();
-        let picture = svg(&charts).map_err(|e| Error::new(e.to_string()))?;
+        let picture = svg(&charts)?;
         let text = self.text();
         let all = format!("{:#}\n", self.json(machine, seed));
-        for (name, content) in [
+        let files = [
             ("theorem.svg", picture),
             ("theorem.csv", csv(&charts)),
             ("theorem.json", all),
             ("theorem.md", text.clone()),
-        ] {
-            duel_model::write_synced(&dir.join(name), content.as_bytes())?;
-        }
+        ];
+        leave(dir, files)?;
         println!("{text}\ntheorem.svg, theorem.csv, theorem.json and theorem.md are in {}", dir.display());
         Ok(())
     }

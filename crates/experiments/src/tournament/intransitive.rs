@@ -2,10 +2,10 @@
 
 use super::bandit::{Games, Play, cases, regret};
 use super::game::winner;
-use super::report::{number, quoted, shown};
 use super::selfplay::{Course, LEARNERS, Length, Played, exploitability, play, shares};
 use crate::cycle::{self, Cycle, KINDS};
 use crate::study::Study;
+use crate::written::{cells, leave, number, quoted, shown};
 use duel_backend::Backend;
 use duel_plot::{Axis, Chart, Point, Series, Style};
 use duel_stats::{Estimate, mean};
@@ -93,18 +93,15 @@ impl Intransitive {
             "duels_exponent": exponent(&regrets),
         });
         let text = self.text(&runs, &courses, &regrets, &tournaments)?;
-        let svg = |charts: &[Chart]| duel_plot::svg(charts).map_err(|e| Error::new(e.to_string()));
         let files = [
             ("cycle.json", format!("{all:#}\n")),
             ("cycle.csv", csv(&courses, &steps)),
-            ("cycle.svg", svg(&[chart(&courses, &steps)])?),
+            ("cycle.svg", duel_plot::svg(&[chart(&courses, &steps)])?),
             ("cycle.md", text.clone()),
             ("duels.csv", duels_csv(&regrets)),
-            ("duels.svg", svg(&[duels_chart(&regrets)])?),
+            ("duels.svg", duel_plot::svg(&[duels_chart(&regrets)])?),
         ];
-        for (name, text) in files {
-            duel_model::write_synced(&self.dir.join(name), text.as_bytes())?;
-        }
+        leave(&self.dir, files)?;
         Ok(text)
     }
 
@@ -218,16 +215,12 @@ fn exponent(regrets: &[Regret]) -> f64 {
     above / below
 }
 
-fn bounds(e: &Estimate) -> String {
-    e.interval.map_or(",".into(), |(low, high)| format!("{low},{high}"))
-}
-
 fn csv(courses: &[(String, bool, Vec<Estimate>)], steps: &[u64]) -> String {
     let mut text = String::from("learner,policy,step,exploitability,low,high\n");
     for (name, averaged, of) in courses {
         let policy = if *averaged { "average" } else { "last" };
         for (step, e) in steps.iter().zip(of) {
-            let _ = writeln!(text, "{},{policy},{step},{},{}", quoted(name), e.value, bounds(e));
+            let _ = writeln!(text, "{},{policy},{step},{}", quoted(name), cells(e));
         }
     }
     text
@@ -236,14 +229,7 @@ fn csv(courses: &[(String, bool, Vec<Estimate>)], steps: &[u64]) -> String {
 fn duels_csv(regrets: &[Regret]) -> String {
     let mut text = String::from("rounds,sparring,low,high,uniform,low,high\n");
     for r in regrets {
-        let (sparring, uniform) = (r.sparring.value, r.uniform.value);
-        let _ = writeln!(
-            text,
-            "{},{sparring},{},{uniform},{}",
-            r.rounds,
-            bounds(&r.sparring),
-            bounds(&r.uniform)
-        );
+        let _ = writeln!(text, "{},{},{}", r.rounds, cells(&r.sparring), cells(&r.uniform));
     }
     text
 }

@@ -4,32 +4,12 @@ use super::Tournament;
 use super::contest::Judged;
 use super::mixture::{Mixture, Part};
 use super::standing::Standing;
+use crate::written::{cells, leave, number, quoted, shown};
 use duel_plot::{Axis, Chart, Point, Series, Style};
 use duel_stats::{Estimate, NoFit};
 use duel_train::Error;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
-
-/// A number with its interval, as JSON has it.
-pub(super) fn number(e: &Estimate) -> Value {
-    json!({"value": e.value, "interval": e.interval.map(|(low, high)| [low, high])})
-}
-
-/// The same as people read it.
-pub(super) fn shown(e: &Estimate, digits: usize) -> String {
-    match e.interval {
-        Some((low, high)) => format!("{:.digits$} ({low:.digits$} to {high:.digits$})", e.value),
-        None => format!("{:.digits$}", e.value),
-    }
-}
-
-/// A text as a cell of CSV (RFC 4180).
-pub(super) fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    }
-}
 
 /// A text as a cell of a table in Markdown.
 fn escaped(text: &str) -> String {
@@ -81,16 +61,14 @@ impl Tournament {
         });
         let text = self.text(judged, s);
         let charts = self.charts(s);
-        let svg = duel_plot::svg(&charts).map_err(|e| Error::new(e.to_string()))?;
+        let svg = duel_plot::svg(&charts)?;
         let files = [
             ("tournament.json", format!("{all:#}\n")),
             ("tournament.csv", self.csv(s)),
             ("tournament.svg", svg),
             ("tournament.md", text.clone()),
         ];
-        for (name, text) in files {
-            duel_model::write_synced(&self.output_dir.join(name), text.as_bytes())?;
-        }
+        leave(&self.output_dir, files)?;
         Ok(text)
     }
 
@@ -100,10 +78,9 @@ impl Tournament {
         for (at, cell) in s.rates.iter().enumerate() {
             let Some(e) = cell else { continue };
             let (i, j) = (at / self.entrants.len(), at % self.entrants.len());
-            let bounds = e.interval.map_or(",".into(), |(low, high)| format!("{low},{high}"));
             // Writing to a string cannot fail, here and below.
             let [policy, opponent] = [i, j].map(|i| quoted(&self.entrants[i].name));
-            let _ = writeln!(text, "{policy},{opponent},{},{bounds}", e.value);
+            let _ = writeln!(text, "{policy},{opponent},{}", cells(e));
         }
         text
     }

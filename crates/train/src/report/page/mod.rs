@@ -63,7 +63,7 @@ fn section(heading: &str, content: &str) -> String {
 
 fn curves(runs: &[&Left]) -> Result<String, Error> {
     let named: Vec<_> = runs.iter().map(|run| (run.name.as_str(), run.records.as_slice())).collect();
-    let svg = plot::compared(&named).map_err(|e| Error::new(e.to_string()))?;
+    let svg = plot::compared(&named)?;
     Ok(section("Curves", &image("curves", &svg)))
 }
 
