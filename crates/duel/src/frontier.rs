@@ -5,7 +5,6 @@ use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_experiments::frontier::{self, Ask, Given};
-use duel_judge::open;
 use duel_train::{Error, signal};
 use std::path::PathBuf;
 
@@ -81,14 +80,7 @@ impl Job for &Frontier {
         let (Some(model), Some(dataset), Some(eval_dataset), Some(name)) = given else {
             return frontier::built_in(b, &ask);
         };
-        let mut settings = self.judging.0.clone();
-        if name.starts_with("http") {
-            // What was asked once is not asked again, however the command ends.
-            settings = settings.or("judge_cache", self.output_dir.join("answers").display().to_string());
-            std::fs::create_dir_all(&self.output_dir)
-                .map_err(|e| Error::new(format!("{}: {e}", self.output_dir.display())))?;
-        }
-        let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
+        let mut judge = judges::of_study(b, name, &self.judging.0, &self.output_dir)?;
         let given = Given {
             model: model.clone(),
             dataset: dataset.clone(),

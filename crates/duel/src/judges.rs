@@ -5,9 +5,11 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use duel_backend::Backend;
 use duel_experiments::cycle::Cycle;
 use duel_experiments::truth::Truth;
-use duel_judge::{KEYS, Maker, Settings, Stop, built_in};
+use duel_judge::{Judge, KEYS, Maker, Settings, Stop, built_in, open};
 use duel_train::reward::RewardModel;
-use duel_train::signal;
+use duel_train::{Error, signal};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Everything that makes a judge; models are run on `b`.
@@ -22,6 +24,39 @@ pub fn makers<B: Backend>(b: &B) -> Vec<Maker<'_>> {
 /// Whether the judge of this name is run on a device; others need none.
 pub fn is_model(name: &str) -> bool {
     name.starts_with("model:")
+}
+
+/// `settings`, with a file of the answers of the judge `name` where that is an endpoint and none is said: what was asked
+/// once is not asked again, however the command ends.
+///
+/// # Errors
+/// Those of `file`, which names it.
+pub fn kept(
+    settings: &Settings,
+    name: &str,
+    file: impl FnOnce() -> Result<PathBuf, Error>,
+) -> Result<Settings, Error> {
+    match name.starts_with("http") {
+        true => Ok(settings.clone().or("judge_cache", file()?.display().to_string())),
+        false => Ok(settings.clone()),
+    }
+}
+
+/// The judge `name` of a study in the folder `dir`, which keeps an endpoint's answers.
+///
+/// # Errors
+/// There is no such judge, or the folder cannot be made.
+pub fn of_study<'b, B: Backend>(
+    b: &'b B,
+    name: &str,
+    settings: &Settings,
+    dir: &Path,
+) -> Result<Box<dyn Judge + 'b>, Error> {
+    let answers = || {
+        let made = fs::create_dir_all(dir).map(|()| dir.join("answers"));
+        made.map_err(|e| Error::new(format!("{}: {e}", dir.display())))
+    };
+    Ok(open(name, &kept(settings, name, answers)?, &makers(b), &stop())?)
 }
 
 /// Ends the waits of judges when Ctrl-C was pressed.

@@ -7,7 +7,6 @@ use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_experiments::tournament::Tournament;
 use duel_experiments::tournament::entrant::{self, Entrant};
-use duel_judge::open;
 use duel_model::decode::Sampling;
 use duel_train::{Error, signal};
 use std::path::PathBuf;
@@ -51,14 +50,7 @@ impl Job for Work<'_> {
     type Output = String;
     fn run<B: Backend>(self, b: &B) -> Result<String, Error> {
         let Work { said, entrants, how } = self;
-        let mut settings = said.settings.0.clone();
-        if said.judge.starts_with("http") {
-            // What was asked once is not asked again, however the command ends.
-            settings = settings.or("judge_cache", said.output_dir.join("answers").display().to_string());
-            std::fs::create_dir_all(&said.output_dir)
-                .map_err(|e| Error::new(format!("{}: {e}", said.output_dir.display())))?;
-        }
-        let mut judge = open(&said.judge, &settings, &judges::makers(b), &judges::stop())?;
+        let mut judge = judges::of_study(b, &said.judge, &said.settings.0, &said.output_dir)?;
         let tournament = Tournament {
             entrants,
             dataset: said.dataset.clone(),

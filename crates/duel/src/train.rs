@@ -39,11 +39,7 @@ impl Job for Training<'_> {
     type Output = Outcome;
     fn run<B: Backend>(self, b: &B) -> Result<Outcome, Error> {
         let Some(name) = &self.0.judge else { return train(b, self.0) };
-        let mut settings = self.0.judging.clone();
-        if name.starts_with("http") {
-            // What was asked once is not asked again, however the run ends.
-            settings = settings.or("judge_cache", answers(self.0)?.display().to_string());
-        }
+        let settings = judges::kept(&self.0.judging, name, || answers(self.0))?;
         let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
         train_online(b, self.0, &mut *judge)
     }

@@ -173,12 +173,11 @@ impl Label {
 
     fn worker<'a, B: Backend>(&self, b: &'a B) -> Result<Worker<'a>, Error> {
         let JudgeSettings(settings) = &self.settings;
-        let settings = match (&self.output, self.judge.starts_with("http")) {
-            // What was asked once is not asked again, however the run ends.
-            (Some(output), true) => {
-                settings.clone().or("judge_cache", format!("{}.answers", output.display()))
-            }
-            _ => settings.clone(),
+        let settings = match &self.output {
+            Some(output) => judges::kept(settings, &self.judge, || {
+                Ok(PathBuf::from(format!("{}.answers", output.display())))
+            })?,
+            None => settings.clone(),
         };
         if self.format != Format::Revisions {
             let judge = open(&self.judge, &settings, &judges::makers(b), &judges::stop())?;
