@@ -86,12 +86,12 @@ pub fn run<B: Backend>(
     change: impl FnOnce(Options) -> Options,
 ) -> Result<Left, Error> {
     if method == Method::Sft {
-        return Ok((world.sft.clone(), Vec::new()));
+        return Ok((world.scene.model.clone(), Vec::new()));
     }
     if !method.is_online() {
-        return world.train(name, change(recipe(method, preferences, &world.prompts)), None);
+        return world.train(name, change(recipe(method, preferences, &world.scene.prompts)), None);
     }
-    let options = change(recipe(method, None, &world.prompts));
+    let options = change(recipe(method, None, &world.scene.prompts));
     let mut truth = Truth(Scale::LogOdds);
     let (called, judge) = judge.unwrap_or_else(|| ("truth".into(), &mut truth));
     world.train(name, Options { judge: Some(Maybe(Some(called))), ..options }, Some(judge))

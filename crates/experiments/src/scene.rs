@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// A model and prompts for it.
 pub struct Scene<'b, B: Backend> {
     b: &'b B,
-    dir: PathBuf,
-    seed: u64,
+    pub(crate) dir: PathBuf,
+    pub(crate) seed: u64,
     /// Folder of the model that everything begins with, and is compared with.
     pub model: PathBuf,
     /// File of the prompts that are learned from.

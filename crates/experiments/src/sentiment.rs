@@ -64,7 +64,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
         return Ok(None);
     }
     eprintln!("\n{} held-out prefixes, before and after", world.held_out().len());
-    let (old, new) = (world.measure(&world.sft)?, world.measure(&trained)?);
+    let (old, new) = (world.measure(&world.scene.model)?, world.measure(&trained)?);
     for (i, prefix) in world.held_out().iter().enumerate().take(SHOWN) {
         println!("\n{prefix} …");
         for (name, measured) in [("sft", &old), (&*name, &new)] {

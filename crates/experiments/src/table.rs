@@ -66,8 +66,13 @@ impl Row {
 pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<(), Error> {
     let world = World::make(b, dir, seed)?;
     let preferences = Some(world.preferences()?);
-    let mut bench =
-        Bench { world: &world, before: world.measure(&world.sft)?, judge: None, rows: Vec::new(), seed };
+    let mut bench = Bench {
+        world: &world,
+        before: world.measure(&world.scene.model)?,
+        judge: None,
+        rows: Vec::new(),
+        seed,
+    };
 
     eprintln!("\nreward model");
     let (folder, last) = recipe::run(&world, preferences.as_ref(), Method::Reward, "reward", None, |o| o)?;

@@ -29,12 +29,6 @@ const LENGTH: Option<Maybe<usize>> = Some(Maybe(Some(64)));
 pub struct World<'b, B: Backend> {
     /// The model that has learned the reviews, the prefixes that are learned from, and those that are not.
     pub scene: Scene<'b, B>,
-    /// Folder of the model that has learned the reviews.
-    pub sft: PathBuf,
-    /// File of the prefixes, for methods that draw for themselves.
-    pub prompts: PathBuf,
-    dir: PathBuf,
-    seed: u64,
     held_out: Vec<String>,
 }
 
@@ -85,14 +79,7 @@ impl<'b, B: Backend> World<'b, B> {
         let others =
             write_rows(dir.join("prompts-held-out.jsonl"), &held_out.iter().map(row).collect::<Vec<_>>())?;
         let files = PromptFiles { learned: &prompts, held_out: &others };
-        Ok(World {
-            scene: Scene::open(b, dir, seed, &sft, files, NEW_TOKENS)?,
-            sft,
-            prompts,
-            dir: dir.to_path_buf(),
-            seed,
-            held_out,
-        })
+        Ok(World { scene: Scene::open(b, dir, seed, &sft, files, NEW_TOKENS)?, held_out })
     }
 
     /// Samples of the model for every prefix, ranked by the ground truth.
@@ -102,7 +89,7 @@ impl<'b, B: Backend> World<'b, B> {
     pub fn preferences(&self) -> Result<Preferences, Error> {
         eprintln!("{COMPLETIONS} samples for each of {PREFIXES} prefixes, ranked by the ground truth");
         let scene = &self.scene;
-        let drawn = scene.draw(&scene.before, &scene.learned, COMPLETIONS, self.seed)?;
+        let drawn = scene.draw(&scene.before, &scene.learned, COMPLETIONS, scene.seed)?;
         let rewards = scores(&mut Truth(Scale::Probability), &drawn)?;
         let (mut ranked, mut pairs) = (Vec::new(), Vec::new());
         for (rollout, rewards) in drawn.iter().zip(rewards) {
@@ -122,10 +109,10 @@ impl<'b, B: Backend> World<'b, B> {
         let held = ranked.len().saturating_sub(EVAL);
         let (eval, eval_pairs) = (ranked.split_off(held), pairs.split_off(held));
         Ok(Preferences {
-            ranked: write_rows(self.dir.join("preferences.jsonl"), &ranked)?,
-            pairs: write_rows(self.dir.join("pairs.jsonl"), &pairs)?,
-            eval: write_rows(self.dir.join("preferences-eval.jsonl"), &eval)?,
-            eval_pairs: write_rows(self.dir.join("pairs-eval.jsonl"), &eval_pairs)?,
+            ranked: write_rows(scene.dir.join("preferences.jsonl"), &ranked)?,
+            pairs: write_rows(scene.dir.join("pairs.jsonl"), &pairs)?,
+            eval: write_rows(scene.dir.join("preferences-eval.jsonl"), &eval)?,
+            eval_pairs: write_rows(scene.dir.join("pairs-eval.jsonl"), &eval_pairs)?,
         })
     }
 
@@ -158,7 +145,7 @@ impl<'b, B: Backend> World<'b, B> {
     /// Ctrl-C.
     pub fn best_of(&self, n: usize) -> Result<Vec<f64>, Error> {
         let scene = &self.scene;
-        let drawn = scene.draw(&scene.before, &scene.held_out, n, self.seed)?;
+        let drawn = scene.draw(&scene.before, &scene.held_out, n, scene.seed)?;
         let rewards = scores(&mut Truth(Scale::Probability), &drawn)?;
         Ok(rewards.into_iter().map(|of| of.into_iter().fold(0.0, f64::max)).collect())
     }

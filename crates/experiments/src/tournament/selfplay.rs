@@ -105,13 +105,13 @@ pub fn play<B: Backend>(
     let labelled = labelled(scene, dir, &texts, seed)?;
     eprintln!("\nreward model, of labels that the cycle draws");
     let once =
-        Options { num_train_epochs: Some(1.0), ..recipe(Method::Reward, Some(&labelled), &world.prompts) };
+        Options { num_train_epochs: Some(1.0), ..recipe(Method::Reward, Some(&labelled), &scene.prompts) };
     let (folder, last) = world.train("reward", once, None)?;
     let accuracy = last.iter().find(|(name, _)| name == "eval_accuracy").map_or(f64::NAN, |(_, a)| *a);
     let mut learned = RewardModel::open(b, &folder, Arc::new(signal::interrupted))?;
 
-    let before = look(b, study, scene, &format!("seed {seed} before"), &world.sft, seed)?;
-    let mut entrants = vec![Entrant { name: "sft".into(), folder: world.sft.clone() }];
+    let before = look(b, study, scene, &format!("seed {seed} before"), &scene.model, seed)?;
+    let mut entrants = vec![Entrant { name: "sft".into(), folder: scene.model.clone() }];
     let (mut courses, mut self_players) = (Vec::new(), Vec::new());
     for (name, method) in LEARNERS {
         eprintln!("\n{name}");
@@ -120,7 +120,7 @@ pub fn play<B: Backend>(
             Method::Rloo => (format!("model:{}", folder.display()), &mut learned),
             _ => ("cycle".into(), &mut cycle),
         };
-        let options = Options { judge: Some(Maybe(Some(called))), ..options(method, length, &world.prompts) };
+        let options = Options { judge: Some(Maybe(Some(called))), ..options(method, length, &scene.prompts) };
         let (trained, _) = world.train(&method.to_string(), options, Some(judge))?;
         let mut looks = vec![before.clone()];
         for step in (length.every..=length.steps).step_by(length.every as usize) {
