@@ -1,6 +1,6 @@
 //! One number for each entrant, and how badly one number does.
 
-use crate::{Bootstrap, Contests, Wins, chi_square_tail};
+use crate::{Bootstrap, Contests, Wins, chi_square_tail, connected};
 
 /// A step of the fit that changes no strength by more than this ends it.
 const STEP: f64 = 1e-12;
@@ -126,20 +126,6 @@ impl BradleyTerry {
         };
         Some(Misfit { deviance, degrees, design, tail })
     }
-}
-
-/// Whether everyone reaches everyone along the edges.
-fn connected(n: usize, edge: impl Fn(usize, usize) -> bool) -> bool {
-    let reached = |follow: &dyn Fn(usize, usize) -> bool| {
-        let (mut seen, mut open) = (vec![false; n], vec![0]);
-        while let Some(i) = open.pop() {
-            if !std::mem::replace(&mut seen[i], true) {
-                open.extend((0..n).filter(|&j| j != i && follow(i, j)));
-            }
-        }
-        seen.into_iter().all(|seen| seen)
-    };
-    n > 0 && reached(&edge) && reached(&|i, j| edge(j, i))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod bradley_terry;
+mod connected;
 mod estimate;
 mod kendall;
 mod reliability;
@@ -11,6 +12,7 @@ mod wins;
 
 pub use bootstrap::{Bootstrap, REPLICATES, Share, interval};
 pub use bradley_terry::{BradleyTerry, Misfit, NoFit};
+pub use connected::connected;
 pub use estimate::{Estimate, Z, mean, wilson};
 pub use kendall::kendall;
 pub use reliability::{BINS, Bin, Reliability};

@@ -7,6 +7,7 @@ use super::answers::Answer;
 use super::law::Table;
 use super::square::Square;
 use duel_loss::softplus;
+use duel_stats::connected;
 
 /// Newton's steps that are tried; five or six are enough where there is an optimum.
 const STEPS: usize = 100;
@@ -106,22 +107,7 @@ fn all_are_beaten<'a>(answers: impl Iterator<Item = &'a Answer>, n: usize) -> bo
             beats[pair[0]][pair[1]] = true;
         }
     }
-    let reaches_all = |forward: bool| {
-        let mut found = vec![0];
-        let mut seen = vec![false; n];
-        seen[0] = true;
-        while let Some(i) = found.pop() {
-            for j in 0..n {
-                let edge = if forward { beats[i][j] } else { beats[j][i] };
-                if edge && !seen[j] {
-                    seen[j] = true;
-                    found.push(j);
-                }
-            }
-        }
-        seen.into_iter().all(|seen| seen)
-    };
-    reaches_all(true) && reaches_all(false)
+    connected(n, |i, j| beats[i][j])
 }
 
 /// The log-ratios of IPO's optimum of summed scores, each prompt's with a mean of 0: least squares of `1 / (2 beta)` a
