@@ -11,7 +11,7 @@ use duel_model::Folder;
 use duel_model::decode::{Completion, Ended, FinishReason, Request, Room, Sampling};
 use duel_random::mix;
 use duel_train::report::progress::Progress;
-use duel_train::sample::SEQUENCES;
+use duel_train::sample::{SEQUENCES, said};
 use duel_train::{Error, signal};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -208,7 +208,6 @@ impl Job for Work<'_> {
 impl Work<'_> {
     /// What the lines depend on.
     fn identity<B: Backend>(&self, b: &B) -> Result<Map<String, Value>, Error> {
-        let how = &self.how;
         let all = [
             ("command", json!("sample")),
             ("model", self.writers.identity()?),
@@ -216,15 +215,9 @@ impl Work<'_> {
             ("prompts", json!(format!("{:016x}", self.survey.hash))),
             ("load_in_8bit", json!(self.said.drawing.load_in_8bit)),
             ("num_generations", json!(self.said.num_generations)),
-            ("max_new_tokens", json!(how.max_new_tokens)),
-            ("temperature", json!(how.temperature)),
-            ("top_k", json!(how.top_k)),
-            ("top_p", json!(how.top_p)),
-            ("min_p", json!(how.min_p)),
-            ("repetition_penalty", json!(how.repetition_penalty)),
-            ("seed", json!(how.seed)),
         ];
-        Ok(all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        let all = all.into_iter().chain(said(&self.how));
+        Ok(all.map(|(key, value)| (key.to_owned(), value)).collect())
     }
 }
 

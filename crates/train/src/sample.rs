@@ -8,6 +8,7 @@ use duel_backend::{Backend, Portions};
 use duel_data::Dataset;
 use duel_model::decode::{self, Drawn, Request, Sampling};
 use duel_model::{Config, Keep, Weights};
+use serde_json::{Value, json};
 
 /// What the KL of samples is measured with.
 const COMPARED: Beside = Beside { reference: true, critic: false };
@@ -46,6 +47,19 @@ pub fn sampling(c: &RunConfig, max_new_tokens: usize) -> Sampling {
         repetition_penalty: c.repetition_penalty,
         seed: c.seed,
     }
+}
+
+/// What draws, by the names of its options: what samples depend on beside their model and prompts.
+pub fn said(how: &Sampling) -> [(&'static str, Value); 7] {
+    [
+        ("max_new_tokens", json!(how.max_new_tokens)),
+        ("temperature", json!(how.temperature)),
+        ("top_k", json!(how.top_k)),
+        ("top_p", json!(how.top_p)),
+        ("min_p", json!(how.min_p)),
+        ("repetition_penalty", json!(how.repetition_penalty)),
+        ("seed", json!(how.seed)),
+    ]
 }
 
 /// Bytes that measuring the KL of a sample of each request takes while it lasts.

@@ -18,6 +18,7 @@ use duel_model::decode::Sampling;
 use duel_train::Error;
 use duel_train::content::digest;
 use duel_train::reference::ModelId;
+use duel_train::sample::said;
 use entrant::Entrant;
 use serde_json::{Map, Value, json};
 use standing::Standing;
@@ -62,7 +63,6 @@ impl Tournament {
 
     /// What all samples and verdicts are of, each under a name that an error can call what differs.
     fn settings<B: Backend>(&self, b: &B, judge: &dyn Judge) -> Result<Map<String, Value>, Error> {
-        let how = &self.how;
         let names: Vec<&str> = self.entrants.iter().map(|entrant| &*entrant.name).collect();
         let weights = |entrant: &Entrant| {
             Ok::<_, Error>((
@@ -79,14 +79,8 @@ impl Tournament {
             ("device", json!(b.identity())),
             ("load_in_8bit", json!(self.load_in_8bit)),
             ("num_generations", json!(self.samples)),
-            ("max_new_tokens", json!(how.max_new_tokens)),
-            ("temperature", json!(how.temperature)),
-            ("top_k", json!(how.top_k)),
-            ("top_p", json!(how.top_p)),
-            ("min_p", json!(how.min_p)),
-            ("repetition_penalty", json!(how.repetition_penalty)),
-            ("seed", json!(how.seed)),
         ];
-        Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(weights).collect())
+        let all = all.into_iter().chain(said(&self.how));
+        Ok(all.map(|(name, value)| (name.to_owned(), value)).chain(weights).collect())
     }
 }
