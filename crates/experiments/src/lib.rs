@@ -2,6 +2,7 @@
 
 pub mod cycle;
 pub mod frontier;
+mod gaussian;
 pub mod grammar;
 pub mod recipe;
 mod runs;

@@ -1,6 +1,7 @@
 //! The world that the experiments play in: a model that has learned to write the grammar's reviews, prompts for it, and
 //! preferences among its own samples by the ground truth.
 
+use crate::gaussian::gaussian;
 pub use crate::scene::Measured;
 use crate::scene::{PromptFiles, Scene, scores, settled, write_rows};
 use crate::truth::Truth;
@@ -174,8 +175,7 @@ fn write_base<B: Backend>(b: &B, base: &Path, rng: &mut fastrand::Rng) -> Result
         "eos_token_id": id(tokenizer.eos()), "torch_dtype": "float32"
     });
     let config = Config::from_json(config.as_object().cloned().unwrap_or_default()).map_err(Error::new)?;
-    let normal = || (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (std::f64::consts::TAU * rng.f64()).cos();
-    let weights = Model::manifest(&config).init(b, &config, normal)?;
+    let weights = Model::manifest(&config).init(b, &config, || gaussian(rng))?;
     duel_model::save(b, base, &config, &weights)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::answers::Answer;
 use super::language::Language;
 use super::law::{Table, normal};
+use crate::gaussian::gaussian;
 use duel_backend::{Acc, Backend, Real};
 use duel_data::Dataset;
 use duel_loss::{Group, Objective, ResponseStats, Totals};
@@ -11,7 +12,6 @@ use duel_optim::{Algorithm, Optimizer, Schedule};
 use duel_train::engine::{Engine, Room};
 use duel_train::{Error, signal};
 use serde_json::json;
-use std::f64::consts::TAU;
 
 const ADAMW: Algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-12, weight_decay: 0.0 };
 
@@ -53,9 +53,8 @@ impl<'b, B: Backend> Learner<'b, B> {
         let dataset = language.dataset()?;
         let room = Room::plan(b, &dataset, dataset.len(), 0, config.vocab);
         let mut rng = fastrand::Rng::with_seed(seed);
-        let gaussian = || (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
         let manifest = Model::manifest(&config);
-        let before = manifest.init(b, &config, gaussian)?;
+        let before = manifest.init(b, &config, || gaussian(&mut rng))?;
         let mut learner = Learner {
             engine: Engine::new(b, &config, room, Keep::All)?,
             weights: manifest.alloc::<B, B::Real>(b)?,

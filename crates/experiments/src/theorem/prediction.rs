@@ -4,7 +4,7 @@ use super::answers::{Judge, Question, endless};
 use super::law::Aim;
 use super::square::{Factor, Square};
 use super::tabular::information;
-use std::f64::consts::TAU;
+use crate::gaussian::gaussian;
 
 /// Draws of an estimate, for the mean of its largest error.
 const DRAWS: usize = 4000;
@@ -64,10 +64,9 @@ fn fisher(logp: &[f64]) -> Square {
 /// Mean and standard deviation of the largest of the errors, of drawn ones.
 fn largest(factors: &[Factor], responses: usize) -> (f64, f64) {
     let mut rng = fastrand::Rng::with_seed(0);
-    let mut normal = || (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
     let mut draw = || {
         let of = |factor: &Factor| {
-            let error = factor.spread(&(0..responses).map(|_| normal()).collect::<Vec<_>>());
+            let error = factor.spread(&(0..responses).map(|_| gaussian(&mut rng)).collect::<Vec<_>>());
             let mean = error.iter().sum::<f64>() / responses as f64;
             error.iter().fold(0.0, |most: f64, e| most.max((e - mean).abs()))
         };
