@@ -4,7 +4,7 @@ use crate::runs;
 use duel_backend::{Backend, Real};
 use duel_data::{Prompt, Prompts, Tokenizer};
 use duel_judge::{Judge, Opinion};
-use duel_model::decode::{Room, Sampling};
+use duel_model::decode::{Request, Room, Sampling};
 use duel_model::{Config, Folder, Model};
 use duel_rollout::{Asked, Rollout, Sampler, case, groups};
 use duel_train::config::{Maybe, Options};
@@ -68,14 +68,7 @@ impl<'b, B: Backend> Scene<'b, B> {
     ) -> Result<Self, Error> {
         let folder = Folder::open(model)?.language_model()?;
         let tokenizer = Tokenizer::from_dir(model)?;
-        let read = |path: &Path| {
-            let mut all = Vec::new();
-            Prompts { path, tokenizer: &tokenizer }.each(|prompt| {
-                all.push(prompt);
-                Ok(())
-            })?;
-            Ok::<_, Error>(all)
-        };
+        let read = |path| read_prompts(path, &tokenizer, folder.config());
         let (learned, held_out) = (read(prompts.learned)?, read(prompts.held_out)?);
         Ok(Scene {
             b,
@@ -159,6 +152,22 @@ impl<'b, B: Backend> Scene<'b, B> {
         let last = runs::run(self.b, config, judge)?;
         Ok((output, last))
     }
+}
+
+/// The prompts of a file, each of which a model of this shape can go on from.
+///
+/// # Errors
+/// A row has no prompt, or one that leaves no room for an answer.
+pub fn read_prompts(path: &Path, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Prompt>, Error> {
+    let file = Prompts { path, tokenizer };
+    let mut all = Vec::new();
+    file.each(|prompt| {
+        let request = Request { prompt: &prompt.tokens, samples: 1, id: 0 };
+        request.check(config).map_err(|e| file.wrong(&prompt, e))?;
+        all.push(prompt);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// What `judge` says of samples, prompt by prompt, where it says something of every one.

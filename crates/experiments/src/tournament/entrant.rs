@@ -1,12 +1,13 @@
 //! Who plays, and what each writes.
 
 use super::Tournament;
+use crate::scene::read_prompts;
 use crate::study::Study;
 use duel_backend::Backend;
-use duel_data::{Prompt, Prompts, Tokenizer};
+use duel_data::{Prompt, Tokenizer};
 use duel_judge::Answer;
 use duel_model::Folder;
-use duel_model::decode::{Request, Room, Sampling};
+use duel_model::decode::{Room, Sampling};
 use duel_random::at;
 use duel_rollout::{Asked, Sampler};
 use duel_train::report::progress::Progress;
@@ -56,15 +57,7 @@ impl Entrant {
     pub fn prompts(&self, file: &Path) -> Result<Vec<Prompt>, Error> {
         let folder = Folder::open(&self.folder)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let file = Prompts { path: file, tokenizer: &Tokenizer::from_dir(&self.folder)? };
-        let mut all = Vec::new();
-        file.each(|prompt| {
-            let request = Request { prompt: &prompt.tokens, samples: 1, id: 0 };
-            request.check(folder.config()).map_err(|e| file.wrong(&prompt, e))?;
-            all.push(prompt);
-            Ok(())
-        })?;
-        Ok(all)
+        read_prompts(file, &Tokenizer::from_dir(&self.folder)?, folder.config())
     }
 
     /// Its samples of each prompt, as they are drawn in the tournament that is played; what was drawn before is read.
