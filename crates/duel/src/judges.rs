@@ -26,8 +26,8 @@ pub fn is_model(name: &str) -> bool {
     name.starts_with("model:")
 }
 
-/// `settings`, with a file of the answers of the judge `name` where that is an endpoint and none is said: what was asked
-/// once is not asked again, however the command ends.
+/// `settings`, with a file of the answers of the judge `name` where that is an endpoint and none is said: what was
+/// asked once is not asked again, however the command ends.
 ///
 /// # Errors
 /// Those of `file`, which names it.
