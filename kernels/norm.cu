@@ -464,6 +464,26 @@ template <class Real> DEVICE void qk_norm_bw(const QkNormBwParams &p) {
     }
 }
 
+// y += x: 256 threads a block stride over the elements, 16 bytes each, and those left over at the end one each.
+template <class Real, unsigned count> DEVICE void add_at(const AddParams &p, unsigned long long at) {
+    float x[count], y[count];
+    load(x, static_cast<const Real *>(p.x) + at);
+    load(y, static_cast<const Real *>(p.y) + at);
+#pragma unroll
+    for (unsigned i = 0; i < count; i++) {
+        y[i] += x[i];
+    }
+    store(static_cast<Real *>(p.y) + at, y);
+}
+
+template <class Real> DEVICE void add(const AddParams &p) {
+    for_each_pack<Real>(
+        p.len, vectorised<Real>(0, p.x, p.y), [&](unsigned long long at) { add_at<Real, LANES<Real>>(p, at); },
+        [&](unsigned long long at) { add_at<Real, 1>(p, at); });
+}
+
+EXPORT_KERNEL(add_f32, (ROW_THREADS), AddParams, add<float>);
+EXPORT_KERNEL(add_bf16, (ROW_THREADS), AddParams, add<bf16>);
 EXPORT_KERNEL(rmsnorm_f32, (ROW_THREADS, 4), RmsnormParams, rmsnorm<float>);
 EXPORT_KERNEL(rmsnorm_bf16, (ROW_THREADS, 4), RmsnormParams, rmsnorm<bf16>);
 EXPORT_KERNEL(rmsnorm_bw_f32, (ROW_THREADS, 2), RmsnormBwParams, rmsnorm_bw<float>);

@@ -185,6 +185,13 @@ typedef struct SimtOptions {
 
 /* ---- feed-forward -------------------------------------------------------------------------------------- */
 
+/* add: y[len] += x[len]. */
+typedef struct AddParams {
+    void *y;
+    const void *x;
+    unsigned long long len;
+} AddParams;
+
 /* swiglu: y[rows, width] = silu(g) * u for x[rows, 2 * width] = [g | u]. */
 typedef struct SwigluParams {
     void *y;

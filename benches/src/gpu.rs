@@ -5,7 +5,7 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Precision, Verb, Work};
 use duel_backend::{Gemm, Heads, Norm};
 use duel_cuda::{Cuda, Device};
-use duel_model::{Config, Mlp};
+use duel_model::Config;
 use half::bf16;
 
 /// The backend.
@@ -118,12 +118,11 @@ fn batches() -> impl Iterator<Item = Batch> {
 
 /// The four products of a layer.
 fn layer(c: &Config) -> [Gemm; 4] {
-    let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let product = |n, k| Gemm::dense(ROWS, n, k);
     [
         product(c.heads.qkv_width(), c.width),
         product(c.width, c.heads.q_width()),
-        product(up, c.width),
+        product(c.up_width(), c.width),
         product(c.width, c.mlp_width),
     ]
 }

@@ -4,8 +4,8 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Prediction,
-    Real, Result, Rmsprop, RowStats, Segment, Weight,
+    Acc, Activation, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm,
+    Prediction, Real, Result, Rmsprop, RowStats, Segment, Weight,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -196,21 +196,21 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
         }
         Verb::SwiGlu { rows, width } => {
             let (x, mut y) = (new.reals(2 * rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.swiglu(&mut y, &x, rows, width))
+            Box::new(move || b.glu(&mut y, &x, rows, width, Activation::Silu))
         }
         Verb::SwiGluBw { rows, width } => {
             let (x, dy) = (new.reals(2 * rows * width)?, new.reals(rows * width)?);
             let mut dx = b.alloc(2 * rows * width)?;
-            Box::new(move || b.swiglu_bw(&mut dx, &dy, &x, rows, width))
+            Box::new(move || b.glu_bw(&mut dx, &dy, &x, rows, width, Activation::Silu))
         }
         Verb::Gelu { rows, width } => {
             let (x, mut y) = (new.reals(rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.gelu(&mut y, &x, rows * width))
+            Box::new(move || b.activate(&mut y, &x, rows * width, Activation::GeluTanh))
         }
         Verb::GeluBw { rows, width } => {
             let (x, dy, mut dx) =
                 (new.reals(rows * width)?, new.reals(rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.gelu_bw(&mut dx, &dy, &x, rows * width))
+            Box::new(move || b.activate_bw(&mut dx, &dy, &x, rows * width, Activation::GeluTanh))
         }
         Verb::Gather { batch, rows, width } => {
             let (x, index) = (new.reals(batch.rows() * width)?, new.indices(rows, batch.rows())?);

@@ -8,7 +8,7 @@ use crate::models::{self, GPT2, QWEN3, SMOLLM2};
 use crate::pair::{Batch, Pair};
 use duel_backend::{Backend, Blocks, Gemm, Heads, Norm};
 use duel_cpu::Cpu;
-use duel_model::{Config, Mlp, Model, NormKind};
+use duel_model::{Config, Model, NormKind};
 use duel_optim::Optimizer;
 use std::fmt;
 
@@ -424,10 +424,9 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
 
 /// The products of decoding a few sequences: those of a layer that differ in shape, and the head's.
 fn few_row_calls(model: &'static str, c: &Config) -> Vec<Call> {
-    let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let parts = [
         ("qkv", c.heads.qkv_width(), c.width),
-        ("up", up, c.width),
+        ("up", c.up_width(), c.width),
         ("down", c.width, c.mlp_width),
         ("head", c.vocab, c.width),
     ];
@@ -454,11 +453,10 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
     let (rows, scored, layers) = (batch.rows(), batch.responses(), c.layers as f64);
     let (width, vocab, heads) = (c.width, c.vocab, c.heads);
 
-    let up_width = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let parts = [
         ("qkv", heads.qkv_width(), width, c.qkv_bias, false),
         ("out", width, heads.q_width(), c.out_bias, true),
-        ("up", up_width, width, c.mlp_bias, false),
+        ("up", c.up_width(), width, c.mlp_bias, false),
         ("down", width, c.mlp_width, c.mlp_bias, true),
     ];
     for (part, n, k, bias, residual) in parts {
@@ -483,14 +481,14 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
     // Two norms a layer, which the backward computes again, and the last one, which it does not.
     let norm = Norm { rows, width, eps: c.eps };
     let (forward, backward) = match c.norm {
-        NormKind::Rms => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
+        NormKind::Rms | NormKind::RmsPlusOne => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
         NormKind::Layer => (Verb::LayerNorm(norm), Verb::LayerNormBw(norm)),
     };
     push(4.0 * layers + 1.0, "", forward);
     push(2.0 * layers + 1.0, "", backward);
-    let (forward, backward) = match (rows, c.mlp_width, c.mlp) {
-        (rows, width, Mlp::SwiGlu) => (Verb::SwiGlu { rows, width }, Verb::SwiGluBw { rows, width }),
-        (rows, width, Mlp::Gelu) => (Verb::Gelu { rows, width }, Verb::GeluBw { rows, width }),
+    let (forward, backward) = match (rows, c.mlp_width, c.mlp.gated) {
+        (rows, width, true) => (Verb::SwiGlu { rows, width }, Verb::SwiGluBw { rows, width }),
+        (rows, width, false) => (Verb::Gelu { rows, width }, Verb::GeluBw { rows, width }),
     };
     push(2.0 * layers, "", forward);
     push(layers, "", backward);

@@ -160,6 +160,21 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct AddParams {
+    pub y: *mut core::ffi::c_void,
+    pub x: *const core::ffi::c_void,
+    pub len: core::ffi::c_ulonglong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddParams"][::core::mem::size_of::<AddParams>() - 24usize];
+    ["Alignment of AddParams"][::core::mem::align_of::<AddParams>() - 8usize];
+    ["Offset of field: AddParams::y"][::core::mem::offset_of!(AddParams, y) - 0usize];
+    ["Offset of field: AddParams::x"][::core::mem::offset_of!(AddParams, x) - 8usize];
+    ["Offset of field: AddParams::len"][::core::mem::offset_of!(AddParams, len) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct SwigluParams {
     pub y: *mut core::ffi::c_void,
     pub x: *const core::ffi::c_void,

@@ -218,6 +218,8 @@ pub const KERNELS: &[Kernel] = &[
         .shared(logprob_bytes(LOGPROB_THREADS))
         .instructions(&["LDG.E.128"]),
     Kernel::new("preference", "preference.cu", PREFERENCE_THREADS),
+    Kernel::new("add_f32", "norm.cu", ROW_THREADS).instructions(WIDE),
+    Kernel::new("add_bf16", "norm.cu", ROW_THREADS).instructions(WIDE),
     Kernel::new("rmsnorm_f32", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
     Kernel::new("rmsnorm_bf16", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
     Kernel::new("rmsnorm_bw_f32", "norm.cu", ROW_THREADS)

@@ -34,7 +34,8 @@ pub fn file_tensors(config: &Config, parameters: &[Vec<f64>]) -> BTreeMap<String
     for (shape, values) in manifest.iter().into_iter().zip(parameters) {
         let mut rows = values.chunks_exact(shape.cols);
         for piece in &shape.pieces {
-            let rows: Vec<&[f64]> = rows.by_ref().take(piece.rows).collect();
+            let ours: Vec<&[f64]> = rows.by_ref().take(piece.rows).collect();
+            let rows: Vec<&[f64]> = (0..piece.rows).map(|i| ours[piece.place(i)]).collect();
             let values = match shape.transposed {
                 true => (0..shape.cols).flat_map(|c| rows.iter().map(move |row| row[c])).collect(),
                 false => rows.concat(),
@@ -60,8 +61,9 @@ pub fn check_gradients(config: &Config, grads: &[Vec<f64>], expected: &Value, ro
     for (name, values) in &got {
         let want = expected[name]["norm"].as_f64().expect("a number");
         // PyTorch sums squares in single precision: over the million elements of an embedding its norm is up to
-        // 1.5e-4 below that of the same gradient in double precision, to which ours agrees to 2e-9.
-        let bound = if values.len() > 1 << 20 { 2e-4 } else { 1e-5 };
+        // 1.5e-4 below that of the same gradient in double precision, to which ours agrees to 2e-9; over an eighth of
+        // that 1.3e-5, where ours agrees to 4e-8. What is lost grows with the terms.
+        let bound = (2e-4 * values.len() as f64 / f64::from(1 << 20)).clamp(1e-5, 2e-4);
         assert_close(
             &format!("norm of the gradient of {name}"),
             &[norm(values)],

@@ -241,6 +241,11 @@ pub fn tiny(family: Family) -> Config {
             "model_type": "gpt2", "vocab_size": 19, "n_embd": 12, "n_layer": 2, "n_head": 4, "n_positions": 64,
             "initializer_range": 0.3,
         }),
+        Family::GptNeoX => json!({
+            "model_type": "gpt_neox", "vocab_size": 19, "hidden_size": 12, "intermediate_size": 10,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64, "rotary_pct": 0.34,
+            "initializer_range": 0.3,
+        }),
     };
     config(json)
 }
@@ -259,7 +264,8 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gpt2];
+pub const FAMILIES: [Family; 5] =
+    [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gpt2, Family::GptNeoX];
 
 /// A model on the host: what every backend is given, and what they are compared on.
 #[derive(Clone, Debug)]

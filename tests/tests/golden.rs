@@ -8,7 +8,9 @@ use duel_model::decode::{Engine, Request, Room, Sampling};
 use duel_model::{Config, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
-use duel_tests::{Batch, TempDir, TensorFile, activations, distance, host, logits, norm, shared_data, step};
+use duel_tests::{
+    Batch, TempDir, TensorFile, activations, distance, host, logits, merge, norm, shared_data, step,
+};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -50,7 +52,7 @@ fn text_logits(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
 }
 
 fn golden(architecture: &str) {
-    let Some(dir) = shared_data(&format!("golden/{architecture}")) else { return };
+    let Some(dir) = shared_data(architecture) else { return };
     let b = device();
     let (config, mut model, expected) = open(&dir, &b);
     let tokens = ids(&expected["ids"]);
@@ -90,7 +92,13 @@ fn golden(architecture: &str) {
         if i == 0 {
             assert_close("loss", &[loss], &[expected["loss"].as_f64().unwrap()], 1e-6, loss);
             let all: Vec<Vec<f64>> = grads.iter().into_iter().map(|g| host(&b, g)).collect();
-            check_gradients(&config, &all, &expected["grads"], 0.0);
+            let mut grads = expected["grads"].clone();
+            if let Some(of_file) = expected.get("grads_by_file_name") {
+                // Where transformers calls a head otherwise while it computes than in files.
+                grads.as_object_mut().unwrap().remove("lm_head.weight");
+                merge(&mut grads, of_file.clone());
+            }
+            check_gradients(&config, &all, &grads, 0.0);
         }
         // Both losses are rounded to 6e-8 and drift apart by little more; a weight decay of the wrong sign would
         // show as 4e-5 after ten steps.
@@ -102,22 +110,27 @@ fn golden(architecture: &str) {
 
 #[test]
 fn llama() {
-    golden("llama");
+    golden("golden/llama");
 }
 
 #[test]
 fn gpt2() {
-    golden("gpt2");
+    golden("golden/gpt2");
 }
 
 #[test]
 fn qwen2() {
-    golden("qwen2");
+    golden("golden/qwen2");
 }
 
 #[test]
 fn qwen3() {
-    golden("qwen3");
+    golden("golden/qwen3");
+}
+
+#[test]
+fn gpt_neox() {
+    golden("golden2/gpt_neox");
 }
 
 fn greedy(b: &Device, c: &Config, w: &Model<Real<Device>>, prompts: &[&[u32]], n: usize) -> Vec<Vec<u32>> {
@@ -173,7 +186,8 @@ fn copy_config(from: &Path, to: &Path) {
 /// What is saved has the tensors of the file that was loaded, bit for bit, and loads again.
 #[test]
 fn saving_and_loading_changes_no_bit() {
-    for name in ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"] {
+    let first = ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"];
+    for name in first.into_iter().chain(["golden2/gpt_neox"]) {
         let Some(dir) = shared_data(name) else { return };
         let b = device();
         let (config, model) = opened(&b, &dir);

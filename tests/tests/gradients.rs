@@ -6,11 +6,12 @@
 //! of their extrapolation; rounding of the outputs, divided by the step, adds to it.
 
 use duel_backend::{
-    Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products, RowStats,
+    Activation, Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products,
+    RowStats,
 };
 use duel_cpu::Cpu;
 use duel_model::Family;
-use duel_tests::{Batch, Case, Group, How, Objective, Random, tiny};
+use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Random, tiny};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -103,6 +104,12 @@ fn batch(random: &mut Random, groups: usize, vocab: usize) -> Batch {
 fn heads() -> impl Strategy<Value = Heads> {
     (1usize..5, 1usize..3, prop::sample::select(vec![2usize, 6, 8, 10]))
         .prop_map(|(ratio, kv_heads, head_dim)| Heads { heads: ratio * kv_heads, kv_heads, head_dim })
+}
+
+/// Those with a derivative everywhere.
+fn activation() -> impl Strategy<Value = Activation> {
+    use Activation::*;
+    prop::sample::select(vec![Silu, Gelu, GeluTanh, GeluSigmoid])
 }
 
 /// Around the edges of the micro-kernels, and beyond the depth of a packed block.
@@ -243,29 +250,29 @@ proptest! {
     }
 
     #[test]
-    fn swiglu(seed: u64, rows in 1usize..6, width in 1usize..20) {
+    fn glu(seed: u64, rows in 1usize..6, width in 1usize..20, f in activation()) {
         let (b, mut random) = (cpu(), Random(seed));
         let inputs: Inputs = vec![random.vec(rows * 2 * width).into_iter().map(|x| 4.0 * x).collect()];
         let r = random.vec(rows * width);
         let mut dx = dirty(rows * 2 * width);
-        b.swiglu_bw(&mut dx, &r, &inputs[0], rows, width);
+        b.glu_bw(&mut dx, &r, &inputs[0], rows, width, f);
         check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
             let mut y = dirty(rows * width);
-            b.swiglu(&mut y, &x[0], rows, width);
+            b.glu(&mut y, &x[0], rows, width, f);
             y
         })?;
     }
 
     #[test]
-    fn gelu(seed: u64, len in 1usize..60) {
+    fn activate(seed: u64, len in 1usize..60, f in activation()) {
         let (b, mut random) = (cpu(), Random(seed));
         let inputs: Inputs = vec![random.vec(len).into_iter().map(|x| 4.0 * x).collect()];
         let r = random.vec(len);
         let mut dx = dirty(len);
-        b.gelu_bw(&mut dx, &r, &inputs[0], len);
+        b.activate_bw(&mut dx, &r, &inputs[0], len, f);
         check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
             let mut y = dirty(len);
-            b.gelu(&mut y, &x[0], len);
+            b.activate(&mut y, &x[0], len, f);
             y
         })?;
     }
@@ -342,25 +349,9 @@ fn whole_model(family: Family, objective: Objective) {
 }
 
 #[test]
-fn whole_llama() {
-    whole_model(Family::Llama, Objective::Dpo);
-    whole_model(Family::Llama, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_qwen2() {
-    whole_model(Family::Qwen2, Objective::Dpo);
-    whole_model(Family::Qwen2, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_qwen3() {
-    whole_model(Family::Qwen3, Objective::Dpo);
-    whole_model(Family::Qwen3, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_gpt2() {
-    whole_model(Family::Gpt2, Objective::Dpo);
-    whole_model(Family::Gpt2, Objective::Sft(0.1));
+fn whole_models() {
+    for family in FAMILIES {
+        whole_model(family, Objective::Dpo);
+        whole_model(family, Objective::Sft(0.1));
+    }
 }

@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use decode::Decode;
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};
-pub use feed_forward::FeedForward;
+pub use feed_forward::{Activation, FeedForward};
 pub use gather::Gather;
 pub use layout::{Layout, Segment};
 pub use logprob::{LogProbs, Logits, Prediction, RowStats};

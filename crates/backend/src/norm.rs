@@ -11,8 +11,10 @@ pub struct Norm {
     pub eps: f64,
 }
 
-/// Norms of rows and of heads.
+/// Norms of rows and of heads, and the sum where a norm ends a branch.
 pub trait Norms: Storage {
+    /// `y += x`, on `len` elements.
+    fn add(&self, y: &mut Real<Self>, x: &Real<Self>, len: usize);
     /// RMSNorm (Zhang & Sennrich, 2019): `y = x · rstd · w`, `rstd = 1/sqrt(mean(x²) + eps)`; `rstd[rows]` is kept.
     fn rmsnorm(&self, y: &mut Real<Self>, rstd: &mut Acc<Self>, x: &Real<Self>, w: &Real<Self>, dims: Norm);
     /// Backward of [`Norms::rmsnorm`]: `dx +=` (the residual's gradient is already there), `dw +=` where it is wanted.

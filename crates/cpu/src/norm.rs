@@ -8,6 +8,13 @@ use crate::sync::Rows;
 use duel_backend::{Heads, Norm, Norms};
 
 simd! {
+    /// `y += x`.
+    pub fn add_part<R: Real>(y: &mut [R], x: &[R]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = R::down(y.up() + x.up());
+        }
+    }
+
     /// `y = x · rstd · w`; returns `rstd`.
     pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64) -> R::Acc {
         let n = x.len();
@@ -123,6 +130,10 @@ simd! {
 }
 
 impl<R: Real> Norms for Cpu<R> {
+    fn add(&self, y: &mut Vec<R>, x: &Vec<R>, len: usize) {
+        self.pool.parts(y, len, |from, y| add_part(y, &x[from..][..y.len()]));
+    }
+
     fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, d: Norm) {
         let n = d.width;
         self.pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {

@@ -58,6 +58,15 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
 }
 
 impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
+    fn add(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let params = sys::AddParams { y: self.write(y, len), x: self.read(x, len), len: len as u64 };
+        // SAFETY: the kernel takes AddParams; `write` and `read` checked the buffers against its length.
+        unsafe { self.launch(kernel!(R, "add"), self.flat_grid(len), &params) };
+    }
+
     fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
         let Norm { rows, width, eps } = dims;
         if rows == 0 {

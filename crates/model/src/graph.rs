@@ -41,7 +41,7 @@ pub(crate) fn run<B: Backend>(
         let (x, y) = pair(&mut a.residuals, l % streams, (l + 1) % streams);
         let y = (l + 1 < w.layers.len() || !filling).then_some(y);
         let attend = attend.part(|(cache, at)| (&mut cache[l], *at));
-        layer_forward(b, c, layer, x, y, &mut a.saved[l % kept], &mut a.scratch, layout, attend);
+        layer_forward(b, c, l, layer, x, y, &mut a.saved[l % kept], &mut a.scratch, layout, attend);
     }
     if filling {
         return;
@@ -84,11 +84,11 @@ pub fn backward<B: Backend>(
         }
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
-            layer_forward(b, c, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);
+            layer_forward(b, c, l, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);
         }
         let own = reaches[l].filter(|_| l == lowest && !input);
         let reach = own.unwrap_or(Reach::Below);
-        layer_backward(b, c, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
+        layer_backward(b, c, l, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
     }
     if input {
         b.embed_bw(g.embed, positions, &f.stream, layout, c.width);

@@ -1,16 +1,19 @@
 //! Weights from a folder onto a device.
 
+use crate::config::Mlp;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::shards::Tensor;
-use crate::weights::{Frozen, Model, Shape, Stored};
+use crate::weights::{Frozen, Model, Piece, Shape, Stored};
 use duel_backend::{Acc, Backend, Blocks, Element, Float, Real};
 
 /// Reads the weights of a Hugging Face folder onto the device.
 ///
 /// # Errors
-/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room.
+/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room, or no verbs for a
+/// part of the model.
 pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
+    refuse(b, folder)?;
     read_all(folder, |_, host: &[B::Real]| upload(b, host))
 }
 
@@ -20,6 +23,7 @@ pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
 /// # Errors
 /// As [`load`].
 pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
+    refuse(b, folder)?;
     let mut all = Vec::new();
     read_all(folder, |_, host: &[B::Acc]| {
         all.push(upload(b, host)?);
@@ -33,6 +37,7 @@ pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
 /// # Errors
 /// As [`load`].
 pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
+    refuse(b, folder)?;
     let narrows = narrows(folder);
     let parameters = read_all(folder, |shape, host: &[B::Real]| {
         let narrow = |x: &B::Real| B::Narrow::from_f64(x.to_f64());
@@ -53,6 +58,7 @@ pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
 /// # Errors
 /// As [`load`], or the device reads no such weights.
 pub fn load_in_8bit<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
+    refuse(b, folder)?;
     if !B::READS_BLOCKS {
         let what = format!(
             "8-bit weights have no products on {}; take the CPU, or leave them as they are",
@@ -66,6 +72,20 @@ pub fn load_in_8bit<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
         false => Ok(Stored::Real(upload(b, host)?)),
     })?;
     Ok(Frozen { parameters })
+}
+
+/// # Errors
+/// The device has no verbs for a part of the model.
+fn refuse<B: Backend>(b: &B, folder: &Folder) -> Result<()> {
+    let Mlp { gated, activation } = folder.config().mlp;
+    if B::activates(activation, gated) {
+        return Ok(());
+    }
+    let gate = if gated { "a gate" } else { "a feed-forward" };
+    Err(Error::file(
+        &folder.path().join("config.json"),
+        format!("asks for {gate} of {activation:?}, which has no kernel on {}; take the CPU", b.describe()),
+    ))
 }
 
 /// What a frozen model may hold in a narrower form: not vectors, which are too short to matter, nor the table of
@@ -94,7 +114,7 @@ fn read_all<R: Float, T>(
         let mut first = 0;
         for piece in &shape.pieces {
             let tensor = folder.tensor(&piece.name)?;
-            read(&mut host, &tensor, shape, first, piece.rows).map_err(|i| {
+            read(&mut host, &tensor, shape, first, piece).map_err(|i| {
                 let what =
                     format!("tensor `{}` holds a value that is not finite, at element {i}", piece.name);
                 Error::file(tensor.path, what)
@@ -105,24 +125,24 @@ fn read_all<R: Float, T>(
     })
 }
 
-/// Copies a tensor into rows `first..first + rows` of a parameter; the index of the first non-finite element is
+/// Copies a tensor into its rows of a parameter, from `first` on; the index of the first non-finite element is
 /// returned as the error.
 fn read<R: Float>(
     host: &mut [R],
     tensor: &Tensor,
     shape: &Shape,
     first: usize,
-    rows: usize,
+    piece: &Piece,
 ) -> std::result::Result<(), usize> {
     for (i, x) in tensor.values().enumerate() {
         if !x.is_finite() {
             return Err(i);
         }
-        let at = if shape.transposed {
-            (first + i % rows) * shape.cols + i / rows
-        } else {
-            first * shape.cols + i
+        let (row, col) = match shape.transposed {
+            true => (i % piece.rows, i / piece.rows),
+            false => (i / shape.cols, i % shape.cols),
         };
+        let at = (first + piece.place(row)) * shape.cols + col;
         host[at] = R::from_f64(x);
     }
     Ok(())
