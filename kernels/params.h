@@ -488,7 +488,16 @@ typedef struct LogprobParams {
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobParams;
 
-/* logprob_bw: logits[rows, vocab] = coef (onehot(target) - exp(logits - lse)), in place. */
+/* soft_cap: logits[rows, vocab] = cap tanh(logits / cap), in place. */
+typedef struct SoftCapParams {
+    void *logits;
+    unsigned vocab;
+    unsigned stride; /* elements from one row of logits to the next */
+    float cap;
+    float inverse;   /* 1 / cap */
+} SoftCapParams;
+
+/* logprob_bw: logits[rows, vocab] = coef (onehot(target) - exp(logits - lse)) (1 - (logits / cap)^2), in place. */
 typedef struct LogprobBwParams {
     void *logits;
     const float *lse;        /* [rows] */
@@ -496,6 +505,7 @@ typedef struct LogprobBwParams {
     const unsigned *targets; /* [rows], below vocab */
     unsigned vocab;
     unsigned stride;         /* elements from one row of logits to the next */
+    float inverse;           /* 1 / cap, 0 without one */
 } LogprobBwParams;
 
 /* kl: sum p (ln p - ln q) of each row, in nats; p and q the softmaxes of logits[rows, vocab]. */

@@ -136,6 +136,7 @@ fn memory() -> Vec<Verb> {
     vec![
         Verb::LogProb { rows: ROWS / 2, vocab },
         Verb::LogProbBw { rows: ROWS / 2, vocab },
+        Verb::SoftCap { rows: ROWS / 2, vocab },
         Verb::LogProb { rows: ROWS, vocab: gpt2.vocab },
         Verb::LogProbBw { rows: ROWS, vocab: gpt2.vocab },
         Verb::RmsNorm(norm(&llama)),

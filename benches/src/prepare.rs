@@ -168,16 +168,16 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (layout, qkv) = (new.layout(batch, 1)?, new.reals(batch.rows() * heads.qkv_width())?);
             let mut o = b.alloc(batch.rows() * heads.q_width())?;
             let mut lse = b.alloc(batch.rows() * heads.heads)?;
-            Box::new(move || b.attention(&mut o, &mut lse, &qkv, &layout, heads))
+            Box::new(move || b.attention(&mut o, &mut lse, &qkv, &layout, heads, heads.scores()))
         }
         Verb::AttentionBw { batch, heads } => {
             let (layout, qkv) = (new.layout(batch, 1)?, new.reals(batch.rows() * heads.qkv_width())?);
             let mut o = b.alloc(batch.rows() * heads.q_width())?;
             let mut lse = b.alloc(batch.rows() * heads.heads)?;
-            b.attention(&mut o, &mut lse, &qkv, &layout, heads);
+            b.attention(&mut o, &mut lse, &qkv, &layout, heads, heads.scores());
             let dout = new.reals(batch.rows() * heads.q_width())?;
             let mut dqkv = b.alloc(batch.rows() * heads.qkv_width())?;
-            Box::new(move || b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, heads))
+            Box::new(move || b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, heads, heads.scores()))
         }
         Verb::AttentionCached { cached, heads } => {
             let (sequences, room) = (cached.sequences(), cached.rows() * heads.kv_width());
@@ -185,7 +185,9 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let qkv = new.reals(sequences * heads.qkv_width())?;
             let (mut o, mut runs) = (b.alloc(sequences * heads.q_width())?, b.alloc(4 * sequences)?);
             b.upload(&mut runs, 0, &cached.runs().flatten().collect::<Vec<_>>());
-            Box::new(move || b.attention_cached(&mut o, &qkv, &keys, &values, &runs, sequences, heads))
+            Box::new(move || {
+                b.attention_cached(&mut o, &qkv, &keys, &values, &runs, sequences, heads, heads.scores())
+            })
         }
         Verb::KvStore { rows, heads } => {
             let (qkv, mut slots) = (new.reals(rows * heads.qkv_width())?, b.alloc(rows)?);
@@ -260,7 +262,13 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let coef = new.accs(rows)?;
             // In place: the next call takes the gradients for logits. They are small, so it computes on numbers of
             // the same kind.
-            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, dims))
+            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, None, dims))
+        }
+        Verb::SoftCap { rows, vocab } => {
+            let dims = logits_of_head(b, rows, vocab);
+            let mut logits = new.reals(rows * dims.stride)?;
+            // In place and again: far below the cap, where little changes.
+            Box::new(move || b.soft_cap(&mut logits, 30.0, dims))
         }
         Verb::Kl { rows, vocab } => {
             let dims = logits_of_head(b, rows, vocab);
@@ -431,6 +439,7 @@ pub fn samples() -> Vec<Verb> {
         Verb::Blend { rows, vocab },
         Verb::LogProb { rows, vocab },
         Verb::LogProbBw { rows, vocab },
+        Verb::SoftCap { rows, vocab },
         Verb::Kl { rows, vocab },
         Verb::Head { batch, width, vocab },
         Verb::AdamW(100),

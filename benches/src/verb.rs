@@ -163,6 +163,8 @@ pub enum Verb {
     LogProb { rows: usize, vocab: usize },
     /// `logprob_bw`.
     LogProbBw { rows: usize, vocab: usize },
+    /// `soft_cap`.
+    SoftCap { rows: usize, vocab: usize },
     /// `kl`.
     Kl { rows: usize, vocab: usize },
     /// The head on every response of the batch in one chunk, as a step of DPO runs it: rows gathered, logits, their
@@ -212,6 +214,7 @@ impl Verb {
             Verb::Blend { .. } => "blend",
             Verb::LogProb { .. } => "logprob",
             Verb::LogProbBw { .. } => "logprob_bw",
+            Verb::SoftCap { .. } => "soft_cap",
             Verb::Kl { .. } => "kl",
             Verb::Head { .. } => "head",
             Verb::AdamW(_) => "adamw",
@@ -306,7 +309,9 @@ impl Verb {
             Verb::LogProb { rows, vocab } | Verb::Sample { rows, vocab } => reals(rows * vocab),
             // A cache line is not counted for each element.
             Verb::Penalise { rows, seen, .. } => reals(2 * rows * seen),
-            Verb::LogProbBw { rows, vocab } | Verb::Kl { rows, vocab } => reals(2 * rows * vocab),
+            Verb::LogProbBw { rows, vocab } | Verb::SoftCap { rows, vocab } | Verb::Kl { rows, vocab } => {
+                reals(2 * rows * vocab)
+            }
             Verb::Blend { rows, vocab } => reals(3 * rows * vocab),
             // Rows gathered, their gradients written and scattered; the weight twice; its gradient. Logits need not
             // exist in memory.
@@ -359,6 +364,7 @@ impl fmt::Display for Verb {
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
             Verb::LogProb { rows, vocab }
             | Verb::LogProbBw { rows, vocab }
+            | Verb::SoftCap { rows, vocab }
             | Verb::Kl { rows, vocab }
             | Verb::Blend { rows, vocab }
             | Verb::Sample { rows, vocab } => write!(f, "{rows}x{vocab}"),

@@ -780,6 +780,25 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct SoftCapParams {
+    pub logits: *mut core::ffi::c_void,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+    pub cap: f32,
+    pub inverse: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SoftCapParams"][::core::mem::size_of::<SoftCapParams>() - 24usize];
+    ["Alignment of SoftCapParams"][::core::mem::align_of::<SoftCapParams>() - 8usize];
+    ["Offset of field: SoftCapParams::logits"][::core::mem::offset_of!(SoftCapParams, logits) - 0usize];
+    ["Offset of field: SoftCapParams::vocab"][::core::mem::offset_of!(SoftCapParams, vocab) - 8usize];
+    ["Offset of field: SoftCapParams::stride"][::core::mem::offset_of!(SoftCapParams, stride) - 12usize];
+    ["Offset of field: SoftCapParams::cap"][::core::mem::offset_of!(SoftCapParams, cap) - 16usize];
+    ["Offset of field: SoftCapParams::inverse"][::core::mem::offset_of!(SoftCapParams, inverse) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct LogprobBwParams {
     pub logits: *mut core::ffi::c_void,
     pub lse: *const f32,
@@ -787,10 +806,11 @@ pub struct LogprobBwParams {
     pub targets: *const core::ffi::c_uint,
     pub vocab: core::ffi::c_uint,
     pub stride: core::ffi::c_uint,
+    pub inverse: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LogprobBwParams"][::core::mem::size_of::<LogprobBwParams>() - 40usize];
+    ["Size of LogprobBwParams"][::core::mem::size_of::<LogprobBwParams>() - 48usize];
     ["Alignment of LogprobBwParams"][::core::mem::align_of::<LogprobBwParams>() - 8usize];
     ["Offset of field: LogprobBwParams::logits"][::core::mem::offset_of!(LogprobBwParams, logits) - 0usize];
     ["Offset of field: LogprobBwParams::lse"][::core::mem::offset_of!(LogprobBwParams, lse) - 8usize];
@@ -799,6 +819,8 @@ const _: () = {
         [::core::mem::offset_of!(LogprobBwParams, targets) - 24usize];
     ["Offset of field: LogprobBwParams::vocab"][::core::mem::offset_of!(LogprobBwParams, vocab) - 32usize];
     ["Offset of field: LogprobBwParams::stride"][::core::mem::offset_of!(LogprobBwParams, stride) - 36usize];
+    ["Offset of field: LogprobBwParams::inverse"]
+        [::core::mem::offset_of!(LogprobBwParams, inverse) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -209,6 +209,8 @@ pub const KERNELS: &[Kernel] = &[
         .hot()
         .shared(logprob_bytes(LOGPROB_THREADS))
         .instructions(&["LDG.E.128"]),
+    Kernel::new("soft_cap_f32", "logprob.cu", LOGPROB_THREADS).instructions(WIDE),
+    Kernel::new("soft_cap_bf16", "logprob.cu", LOGPROB_THREADS).instructions(WIDE),
     Kernel::new("logprob_bw_f32", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
     Kernel::new("logprob_bw_bf16", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
     Kernel::new("kl_f32", "logprob.cu", LOGPROB_THREADS)

@@ -7,7 +7,7 @@
 
 use duel_backend::{
     Activation, Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products,
-    RowStats,
+    RowStats, Scores,
 };
 use duel_cpu::Cpu;
 use duel_model::Family;
@@ -115,6 +115,24 @@ fn activation() -> impl Strategy<Value = Activation> {
 /// Around the edges of the micro-kernels, and beyond the depth of a packed block.
 fn extent() -> impl Strategy<Value = usize> {
     prop_oneof![8 => 1usize..36, 1 => 255usize..260, 1 => 767usize..772]
+}
+
+/// Attention over a batch, with all of its queries, keys and values.
+fn attention_of(random: &mut Random, batch: &Batch, d: Heads, scores: Scores) -> TestCaseResult {
+    let b = cpu();
+    let layout: Layout<Cpu<f64>> = batch.layout(&b);
+    let rows = layout.rows;
+    let inputs: Inputs = vec![random.vec(rows * d.qkv_width())];
+    let r = random.vec(rows * d.q_width());
+    let forward = |x: &Inputs| {
+        let (mut o, mut lse) = (dirty(rows * d.q_width()), dirty(rows * d.heads));
+        b.attention(&mut o, &mut lse, &x[0], &layout, d, scores);
+        (o, lse)
+    };
+    let (o, lse) = forward(&inputs);
+    let mut dx = dirty(inputs[0].len());
+    b.attention_bw(&mut dx, &r, &o, &lse, &inputs[0], &layout, d, scores);
+    check(random, &inputs, &vec![dx], &r, (16, 64.0), |x| forward(x).0)
 }
 
 proptest! {
@@ -233,20 +251,27 @@ proptest! {
 
     #[test]
     fn attention(seed: u64, groups in 1usize..4, d in heads()) {
-        let (b, mut random) = (cpu(), Random(seed));
-        let layout: Layout<Cpu<f64>> = batch(&mut random, groups, 7).layout(&b);
-        let rows = layout.rows;
-        let inputs: Inputs = vec![random.vec(rows * d.qkv_width())];
-        let r = random.vec(rows * d.q_width());
-        let forward = |x: &Inputs| {
-            let (mut o, mut lse) = (dirty(rows * d.q_width()), dirty(rows * d.heads));
-            b.attention(&mut o, &mut lse, &x[0], &layout, d);
-            (o, lse)
-        };
-        let (o, lse) = forward(&inputs);
-        let mut dx = dirty(inputs[0].len());
-        b.attention_bw(&mut dx, &r, &o, &lse, &inputs[0], &layout, d);
-        check(&mut random, &inputs, &vec![dx], &r, (16, 64.0), |x| forward(x).0)?;
+        let mut random = Random(seed);
+        let batch = batch(&mut random, groups, 7);
+        attention_of(&mut random, &batch, d, d.scores())?;
+    }
+
+    // A prompt of 5 and responses of 7 and 3: windows of one position, shorter than a response, of the prompt, longer
+    // than it, and of everything.
+    #[test]
+    fn windows_and_caps(
+        seed: u64,
+        d in heads(),
+        scale in 0.2..2.0f64,
+        cap in prop::option::of(0.3..3.0f64),
+        window in prop::sample::select(vec![None, Some(1), Some(2), Some(5), Some(6), Some(12)]),
+    ) {
+        let mut random = Random(seed);
+        let groups = [(5, vec![7, 3]), (0, vec![4])].map(|(prompt, responses)| Group {
+            prompt: random.tokens(prompt, 7),
+            responses: responses.into_iter().map(|n| random.tokens(n, 7)).collect(),
+        });
+        attention_of(&mut random, &Batch::packed(&groups), d, Scores { scale, cap, window })?;
     }
 
     #[test]
@@ -293,11 +318,18 @@ proptest! {
     }
 
     #[test]
-    fn logprob(seed: u64, rows in 1usize..6, vocab in 1usize..40) {
+    fn logprob(seed: u64, rows in 1usize..6, vocab in 1usize..40, cap in prop::option::of(1.0..9.0f64)) {
         let (b, mut random) = (cpu(), Random(seed));
         let targets = random.tokens(rows, vocab);
         let inputs: Inputs = vec![random.vec(rows * vocab).into_iter().map(|x| 3.0 * x).collect()];
         let r = random.vec(rows);
+        let capped = |x: &Inputs| {
+            let mut logits = x[0].clone();
+            if let Some(cap) = cap {
+                b.soft_cap(&mut logits, cap, Logits::dense(rows, vocab));
+            }
+            logits
+        };
         let forward = |x: &Inputs| {
             let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit, mut collision] =
                 [(); 6].map(|()| dirty(rows));
@@ -309,13 +341,13 @@ proptest! {
                 hit: &mut hit,
                 collision: &mut collision,
             };
-            b.logprob(out, &x[0], &targets, Logits::dense(rows, vocab));
+            b.logprob(out, &capped(x), &targets, Logits::dense(rows, vocab));
             [logp, lse, entropy, mean_logit, hit, collision]
         };
         let stats = forward(&inputs);
         // Two roundings a term of the longest sum, on numbers below 8.
         let close = |a: f64, b: f64| (a - b).abs() <= 16.0 * vocab as f64 * f64::EPSILON;
-        for (i, row) in inputs[0].chunks_exact(vocab).enumerate() {
+        for (i, row) in capped(&inputs).chunks_exact(vocab).enumerate() {
             let total: f64 = row.iter().map(|x| x.exp()).sum();
             let p: Vec<f64> = row.iter().map(|x| x.exp() / total).collect();
             let target = p[targets[i] as usize];
@@ -325,8 +357,8 @@ proptest! {
             prop_assert!(close(stats[5][i], p.iter().map(|p| p * p).sum::<f64>().ln()));
             prop_assert_eq!(stats[4][i] == 1.0, p.iter().all(|&p| p <= target));
         }
-        let mut dx = inputs[0].clone();
-        b.logprob_bw(&mut dx, &stats[1], &r, &targets, Logits::dense(rows, vocab));
+        let mut dx = capped(&inputs);
+        b.logprob_bw(&mut dx, &stats[1], &r, &targets, cap, Logits::dense(rows, vocab));
         let operations = 8.0 + vocab as f64;
         check(&mut random, &inputs, &vec![dx], &r, (8, operations), |x| forward(x)[0].clone())?;
     }

@@ -20,7 +20,7 @@ mod storage;
 mod update;
 mod weight;
 
-pub use attention::{Attention, Heads};
+pub use attention::{Attention, Heads, Scores};
 pub use blocks::Blocks;
 pub use decode::Decode;
 pub use element::{Dtype, Element, Float};

@@ -93,10 +93,19 @@ pub(crate) fn layer_forward<B: Backend>(
     match attend {
         Attend::Stored(_) if y.is_none() => return,
         Attend::Packed | Attend::Stored(_) => {
-            b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads)
+            b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads, c.heads.scores())
         }
         Attend::Cached(((keys, values), at)) => {
-            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.runs, rows, c.heads);
+            b.attention_cached(
+                &mut s.attended,
+                &s.qkv,
+                keys,
+                values,
+                &at.runs,
+                rows,
+                c.heads,
+                c.heads.scores(),
+            );
         }
     }
     let post = s.attn_branch.as_mut().zip(w.attn_post.as_ref());
@@ -248,7 +257,7 @@ pub(crate) fn layer_backward<B: Backend>(
     if reach < Reach::QkNorm {
         return;
     }
-    b.attention_bw(&mut f.qkv, &f.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads);
+    b.attention_bw(&mut f.qkv, &f.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads, c.heads.scores());
     if let Some(table) = scratch.rope(c.kind(l).turns) {
         b.rope(&mut f.qkv, table, &layout.positions, rows, true, c.heads);
     }

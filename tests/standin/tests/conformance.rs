@@ -66,6 +66,7 @@ conformance!(
     rmsnorm,
     rope,
     sample,
+    soft_cap,
     stochastic_rounding,
     sumsq,
     swiglu,

@@ -55,6 +55,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::Head { .. } => of(0.90, "logits pass memory twice more; float gradient read and written"),
         Verb::LogProb { .. } => of(0.75, "a dozen float operations for 2 bytes"),
         Verb::LogProbBw { .. } => of(0.85, "an exponential for 4 bytes"),
+        Verb::SoftCap { .. } => of(0.85, "a hyperbolic tangent for 4 bytes"),
         Verb::Sample { .. } => of(0.05, "14 sweeps, all but the first in L2; an exponential an element each"),
         Verb::Kl { .. } => of(0.6, "two exponentials and a series for 4 bytes"),
         Verb::Blend { .. } => of(0.8, "a block a row"),

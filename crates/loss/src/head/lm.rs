@@ -34,6 +34,8 @@ pub struct Head<B: Storage> {
     vocab: usize,
     /// From one row of logits to the next.
     stride: usize,
+    /// Soft cap on the logits.
+    cap: Option<f64>,
     taken: Gathered<B>,
     targets: Index<B>,
     logits: Real<B>,
@@ -59,6 +61,7 @@ impl<B: Storage> Head<B> {
             capacity,
             vocab,
             stride,
+            cap: None,
             taken: Gathered::new(b, width, capacity)?,
             targets: b.alloc(capacity)?,
             logits: b.alloc(capacity * stride)?,
@@ -93,6 +96,11 @@ impl<B: Backend> Head<B> {
         Self::on(b, b.portions(), width, vocab, capacity)
     }
 
+    /// The same with a soft cap on its logits, as Gemma 2 has one.
+    pub fn capped(self, cap: Option<f64>) -> Self {
+        Head { cap, ..self }
+    }
+
     /// Logits and their statistics of the target rows `range`, on the device.
     fn forward(&mut self, b: &B, w: Weight<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
         let n = range.len();
@@ -100,6 +108,9 @@ impl<B: Backend> Head<B> {
         b.upload(&mut self.targets, 0, &targets.tokens[range]);
         let (dims, shape) = (self.dims(n), self.shape(n));
         b.gemm(&mut self.logits, &self.taken.hidden, w, None, None, dims);
+        if let Some(cap) = self.cap {
+            b.soft_cap(&mut self.logits, cap, shape);
+        }
         b.logprob(row_stats!(self), &self.logits, &self.targets, shape);
     }
 
@@ -166,7 +177,7 @@ impl<B: Backend> Head<B> {
         n: usize,
     ) {
         let (dims, shape) = (self.dims(n), self.shape(n));
-        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
+        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, self.cap, shape);
         self.taken.give_back(b, w, dw, &self.logits, dhidden, dims);
     }
 
