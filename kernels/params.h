@@ -235,6 +235,7 @@ typedef struct RmsnormParams {
     unsigned rows;
     unsigned width;
     float eps; /* added to the mean square before the root */
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } RmsnormParams;
 
 /* The backward of a norm sums the gradients of its weights over `rows_a_block` rows a block; partials[.., parts, width]
@@ -253,6 +254,7 @@ typedef struct RmsnormBwParams {
     unsigned rows;
     unsigned width;
     unsigned rows_a_block;
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } RmsnormBwParams;
 
 /* layernorm: y[rows, width] and stats[rows, 2] = mean, rstd from x[rows, width], w[width] and b[width]. */
@@ -295,6 +297,7 @@ typedef struct QkNormParams {
     unsigned kv_heads;
     unsigned head_dim;
     float eps; /* added to the mean square before the root */
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } QkNormParams;
 
 /* qk_norm_bw: dqkv[rows, qkv] in place and partials[2, parts, head_dim] of dwq and dwk, from what qk_norm has. */
@@ -311,9 +314,17 @@ typedef struct QkNormBwParams {
     unsigned kv_heads;
     unsigned head_dim;
     unsigned rows_a_block;
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } QkNormBwParams;
 
 /* ---- embedding, gather and rotary positions ------------------------------------------------------------ */
+
+/* scale: y[len] *= factor. */
+typedef struct ScaleParams {
+    void *y;
+    unsigned long long len;
+    float factor;
+} ScaleParams;
 
 /* gather: y[rows, width] = table[index[r]] (+ pos_table[positions[r]], unless that is null). */
 typedef struct GatherParams {

@@ -130,7 +130,7 @@ fn layer(c: &Config) -> [Gemm; 4] {
 /// The verbs that memory bounds.
 fn memory() -> Vec<Verb> {
     let (llama, gpt2, qwen2, qwen3) = (llama(), gpt2(), qwen2(), qwen3());
-    let norm = |c: &Config| Norm { rows: TOKENS, width: c.width, eps: c.eps };
+    let norm = |c: &Config| Norm { rows: TOKENS, width: c.width, eps: c.eps, plus_one: false };
     let batch = Batch { pairs: TOKENS / SHARED.rows(), pair: SHARED };
     let (vocab, width, rows, heads) = (llama.vocab, llama.width, batch.responses(), llama.heads);
     vec![

@@ -150,7 +150,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (wq, wk) = (new.reals(heads.head_dim)?, new.reals(heads.head_dim)?);
             let mut y = b.alloc(rows * heads.qkv_width())?;
             let mut rstd = b.alloc(rows * (heads.heads + heads.kv_heads))?;
-            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, 1e-6, heads))
+            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, 1e-6, false, heads))
         }
         Verb::QkNormBw { rows, heads } => qk_norm_bw(&mut new, rows, heads)?,
         Verb::Rope { batch, heads } => {
@@ -326,7 +326,7 @@ fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads
     let mut dqkv = new.reals(rows * heads.qkv_width())?;
     let (mut dwq, mut dwk) = (b.alloc(heads.head_dim)?, b.alloc(heads.head_dim)?);
     Ok(Box::new(move || {
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &ones, &ones, rows, heads);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &ones, &ones, rows, false, heads);
     }))
 }
 
@@ -407,7 +407,7 @@ pub fn samples() -> Vec<Verb> {
     let batch = Batch { pairs: 2, pair: Pair { prompt: 5, chosen: 4, rejected: 3 } };
     let (rows, width, vocab) = (batch.rows(), 16, 40);
     let dims = Gemm::dense(rows, 24, width);
-    let norm = Norm { rows, width, eps: 1e-5 };
+    let norm = Norm { rows, width, eps: 1e-5, plus_one: false };
     let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8 };
     let scored = batch.responses();
     vec![

@@ -485,7 +485,7 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
         push(2.0 * layers, "", Verb::Rope { batch, heads });
     }
     // Two norms a layer, which the backward computes again, and the last one, which it does not.
-    let norm = Norm { rows, width, eps: c.eps };
+    let norm = Norm { rows, width, eps: c.eps, plus_one: false };
     let (forward, backward) = match c.norm {
         NormKind::Rms | NormKind::RmsPlusOne => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
         NormKind::Layer => (Verb::LayerNorm(norm), Verb::LayerNormBw(norm)),

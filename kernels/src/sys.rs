@@ -251,6 +251,7 @@ pub struct RmsnormParams {
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
     pub eps: f32,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -263,6 +264,7 @@ const _: () = {
     ["Offset of field: RmsnormParams::rows"][::core::mem::offset_of!(RmsnormParams, rows) - 32usize];
     ["Offset of field: RmsnormParams::width"][::core::mem::offset_of!(RmsnormParams, width) - 36usize];
     ["Offset of field: RmsnormParams::eps"][::core::mem::offset_of!(RmsnormParams, eps) - 40usize];
+    ["Offset of field: RmsnormParams::one"][::core::mem::offset_of!(RmsnormParams, one) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -277,6 +279,7 @@ pub struct RmsnormBwParams {
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
     pub rows_a_block: core::ffi::c_uint,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -294,6 +297,7 @@ const _: () = {
     ["Offset of field: RmsnormBwParams::width"][::core::mem::offset_of!(RmsnormBwParams, width) - 60usize];
     ["Offset of field: RmsnormBwParams::rows_a_block"]
         [::core::mem::offset_of!(RmsnormBwParams, rows_a_block) - 64usize];
+    ["Offset of field: RmsnormBwParams::one"][::core::mem::offset_of!(RmsnormBwParams, one) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -366,6 +370,7 @@ pub struct QkNormParams {
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
     pub eps: f32,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -381,6 +386,7 @@ const _: () = {
     ["Offset of field: QkNormParams::kv_heads"][::core::mem::offset_of!(QkNormParams, kv_heads) - 48usize];
     ["Offset of field: QkNormParams::head_dim"][::core::mem::offset_of!(QkNormParams, head_dim) - 52usize];
     ["Offset of field: QkNormParams::eps"][::core::mem::offset_of!(QkNormParams, eps) - 56usize];
+    ["Offset of field: QkNormParams::one"][::core::mem::offset_of!(QkNormParams, one) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -397,6 +403,7 @@ pub struct QkNormBwParams {
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
     pub rows_a_block: core::ffi::c_uint,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -417,6 +424,22 @@ const _: () = {
         [::core::mem::offset_of!(QkNormBwParams, head_dim) - 68usize];
     ["Offset of field: QkNormBwParams::rows_a_block"]
         [::core::mem::offset_of!(QkNormBwParams, rows_a_block) - 72usize];
+    ["Offset of field: QkNormBwParams::one"][::core::mem::offset_of!(QkNormBwParams, one) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleParams {
+    pub y: *mut core::ffi::c_void,
+    pub len: core::ffi::c_ulonglong,
+    pub factor: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleParams"][::core::mem::size_of::<ScaleParams>() - 24usize];
+    ["Alignment of ScaleParams"][::core::mem::align_of::<ScaleParams>() - 8usize];
+    ["Offset of field: ScaleParams::y"][::core::mem::offset_of!(ScaleParams, y) - 0usize];
+    ["Offset of field: ScaleParams::len"][::core::mem::offset_of!(ScaleParams, len) - 8usize];
+    ["Offset of field: ScaleParams::factor"][::core::mem::offset_of!(ScaleParams, factor) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

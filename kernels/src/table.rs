@@ -252,6 +252,8 @@ pub const KERNELS: &[Kernel] = &[
         .hot()
         .shared(norm_bytes(2, 2, 8))
         .instructions(WIDE),
+    Kernel::new("scale_f32", "gather.cu", ROW_THREADS).instructions(WIDE),
+    Kernel::new("scale_bf16", "gather.cu", ROW_THREADS).instructions(WIDE),
     Kernel::new("gather_f32", "gather.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("gather_bf16", "gather.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("sort_rows", "gather.cu", ROW_THREADS),

@@ -3,7 +3,7 @@
 
 pub mod golden;
 
-use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
+use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
 use duel_model::{Activations, Config, Family, Keep, Model, Shape};
 use serde_json::{Map, Value, json};
@@ -237,6 +237,23 @@ pub fn tiny(family: Family) -> Config {
             json!({"num_attention_heads": 3, "num_key_value_heads": 1, "tie_word_embeddings": true}),
         ),
         Family::Qwen3 => llama("qwen3", json!({"head_dim": 6, "tie_word_embeddings": true})),
+        // A window that most texts of the tests leave.
+        Family::Mistral => llama("mistral", json!({"sliding_window": 3, "tie_word_embeddings": false})),
+        Family::Gemma => llama("gemma", json!({"hidden_act": "gelu"})),
+        Family::Gemma2 => llama(
+            "gemma2",
+            json!({
+                "sliding_window": 4, "query_pre_attn_scalar": 6, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0,
+            }),
+        ),
+        Family::Gemma3 => llama(
+            "gemma3_text",
+            json!({
+                "sliding_window": 4, "query_pre_attn_scalar": 6, "rope_local_base_freq": 50.0,
+                "layer_types": ["sliding_attention", "full_attention"],
+            }),
+        ),
         Family::Gpt2 => json!({
             "model_type": "gpt2", "vocab_size": 19, "n_embd": 12, "n_layer": 2, "n_head": 4, "n_positions": 64,
             "initializer_range": 0.3,
@@ -264,8 +281,17 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 5] =
-    [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gpt2, Family::GptNeoX];
+pub const FAMILIES: [Family; 9] = [
+    Family::Llama,
+    Family::Mistral,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Gemma,
+    Family::Gemma2,
+    Family::Gemma3,
+    Family::Gpt2,
+    Family::GptNeoX,
+];
 
 /// A model on the host: what every backend is given, and what they are compared on.
 #[derive(Clone, Debug)]
@@ -346,7 +372,7 @@ impl Case {
         let (layout, targets) = (batch.layout(b), batch.targets());
         let mut a = activations(b, &self.config, layout.rows, Keep::Nothing);
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let mut head = head(b, &self.config, how.head_rows);
         let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
         let stats = targets.sums(rows);
         let (mut loss, mut first) = (0.0, 0);
@@ -364,7 +390,7 @@ impl Case {
         let mut grads = self.manifest().alloc::<B, B::Acc>(b).expect("room");
         let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
         let mut a = activations(b, &self.config, rows, how.keep);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let mut head = head(b, &self.config, how.head_rows);
         let mut out = Outcome { loss: 0.0, stats: Vec::new(), hidden: Vec::new(), grads: Vec::new() };
         for batch in batches {
             let stats =
@@ -384,7 +410,7 @@ impl Case {
         let mut grads = self.manifest().gradients(b, Keep::Lend).expect("room");
         let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
         let mut a = activations(b, &self.config, rows, Keep::Lend);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let mut head = head(b, &self.config, how.head_rows);
         let of_batch = |batch| {
             grads.iter_mut().into_iter().for_each(|g| b.zero(g));
             step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
@@ -396,6 +422,11 @@ impl Case {
         };
         batches.iter().map(of_batch).collect()
     }
+}
+
+/// A model's head with room for so many rows of logits.
+pub fn head<B: Backend>(b: &B, c: &Config, rows: usize) -> Head<B> {
+    Head::new(b, c.width, c.vocab, rows).expect("room for a test").capped(c.logit_cap)
 }
 
 /// Activations for the tests' positions, all of which are below the config's longest.
@@ -434,6 +465,9 @@ pub fn logits<B: Backend>(
 ) -> Vec<f64> {
     let mut y = b.alloc(rows * c.vocab).expect("room for a test");
     b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm::dense(rows, c.vocab, c.width));
+    if let Some(cap) = c.logit_cap {
+        b.soft_cap(&mut y, cap, Logits::dense(rows, c.vocab));
+    }
     host(b, &y)
 }
 

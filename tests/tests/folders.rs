@@ -643,9 +643,17 @@ fn what_a_config_leaves_out() {
     assert_eq!(biases(Family::Qwen3), (true, true, false));
 }
 
+/// The window of each layer, of a tiny model with more keys.
+fn windows(family: Family, keys: Value) -> Vec<Option<usize>> {
+    let config = with(family, keys.clone()).unwrap_or_else(|e| panic!("{keys}: {e}"));
+    assert_saved(&config);
+    (0..config.layers).map(|l| config.kind(l).window).collect()
+}
+
 #[test]
-fn sliding_windows_are_refused_where_they_are_on() {
-    let full = json!(["full_attention", "full_attention"]);
+fn windows_are_those_of_transformers() {
+    let [full, mixed] =
+        [["full_attention"; 2], ["full_attention", "sliding_attention"]].map(|types| json!(types));
     for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
         for off in [
             json!({"use_sliding_window": false, "sliding_window": 8, "max_window_layers": 0}),
@@ -654,17 +662,85 @@ fn sliding_windows_are_refused_where_they_are_on() {
             json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": full}),
             json!({"layer_types": full}),
         ] {
-            assert!(with(family, off.clone()).is_ok(), "{off}");
+            assert_eq!(windows(family, off), [None; 2]);
         }
-        for (on, part) in [
-            (json!({"use_sliding_window": true, "max_window_layers": 1}), "use_sliding_window"),
-            (json!({"layer_types": ["full_attention", "sliding_attention"]}), "sliding_attention"),
+        let refused = [
+            (json!({"layer_types": mixed}), "sliding_attention"),
             (json!({"layer_types": ["full_attention"]}), "1 entry for 2 layers"),
-        ] {
-            let e = with(family, on.clone()).expect_err(&on.to_string());
+            (json!({"layer_types": ["full_attention", "chunked_attention"]}), "chunked_attention"),
+        ];
+        let on = [
+            (json!({"use_sliding_window": true, "max_window_layers": 1}), [None, Some(4096)]),
+            (json!({"use_sliding_window": true, "sliding_window": 5, "max_window_layers": 0}), [Some(5); 2]),
+            (json!({"use_sliding_window": true, "sliding_window": 5, "layer_types": mixed}), [None, Some(5)]),
+        ];
+        for (keys, part) in refused {
+            let e = with(family, keys.clone()).expect_err(&keys.to_string());
             assert!(e.contains(part), "{e}");
         }
+        for (keys, want) in on {
+            match family {
+                Family::Llama => assert!(with(family, keys).unwrap_err().contains("no windows")),
+                _ => assert_eq!(windows(family, keys), want),
+            }
+        }
     }
+    assert_eq!(windows(Family::Mistral, json!({})), [Some(3); 2]);
+    assert_eq!(windows(Family::Mistral, json!({"sliding_window": null})), [None; 2]);
+    assert_eq!(windows(Family::Gemma2, json!({})), [Some(4), None]);
+    assert_eq!(windows(Family::Gemma2, json!({"layer_types": mixed})), [None, Some(4)]);
+    assert_eq!(windows(Family::Gemma3, json!({"layer_types": null})), [Some(4); 2]);
+    assert_eq!(
+        windows(Family::Gemma3, json!({"layer_types": null, "sliding_window_pattern": 2})),
+        [Some(4), None]
+    );
+    for (family, keys, part) in [
+        (Family::Mistral, json!({"sliding_window": 0}), "`sliding_window` is 0"),
+        (Family::Mistral, json!({"layer_types": mixed}), "all alike"),
+        (Family::Gemma2, json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (Family::Gemma3, json!({"attn_logit_softcapping": 20.0}), "attn_logit_softcapping"),
+        (Family::Gemma3, json!({"rope_parameters": {"rope_theta": 7.0}}), "full_attention"),
+    ] {
+        let e = with(family, keys.clone()).expect_err(&keys.to_string());
+        assert!(e.contains(part), "{e}");
+    }
+    // What the file leaves out.
+    let bare = |family| {
+        let mut json = tiny(family).json;
+        for key in
+            ["sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"]
+        {
+            json.remove(key);
+        }
+        Config::from_json(json).unwrap()
+    };
+    assert_eq!(bare(Family::Mistral).kinds[0].window, Some(4096));
+    let gemma2 = bare(Family::Gemma2);
+    assert_eq!(
+        (gemma2.score_scale, gemma2.score_cap, gemma2.logit_cap),
+        (Some(1.0 / 16.0), Some(50.0), Some(30.0))
+    );
+    let none = with(Family::Gemma2, json!({"attn_logit_softcapping": null, "final_logit_softcapping": null}))
+        .unwrap();
+    assert_eq!((none.score_cap, none.logit_cap), (None, None));
+    let gemma3 = bare(Family::Gemma3);
+    assert_eq!((gemma3.score_cap, gemma3.logit_cap, gemma3.kinds[0].window), (None, None, Some(4096)));
+}
+
+/// Gemma 3's two bases, by the keys of either version of transformers.
+#[test]
+fn local_layers_turn_by_a_base_of_their_own() {
+    let thetas = |keys: Value| {
+        let config = with(Family::Gemma3, keys).unwrap();
+        assert_saved(&config);
+        (config.rope.unwrap().theta, config.local_rope.unwrap().theta)
+    };
+    assert_eq!(thetas(json!({"rope_local_base_freq": null})), (1e6, 1e4));
+    assert_eq!(thetas(json!({"rope_theta": 5.0, "rope_local_base_freq": 7.0})), (5.0, 7.0));
+    let linear = json!({"rope_type": "linear", "factor": 8.0});
+    assert_eq!(thetas(json!({"rope_theta": 5.0, "rope_scaling": linear})), (5.0, 50.0));
+    let both = json!({"full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_theta": 7.0}});
+    assert_eq!(thetas(json!({"rope_parameters": both})), (5.0, 7.0));
 }
 
 #[test]

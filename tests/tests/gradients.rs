@@ -177,9 +177,9 @@ proptest! {
     }
 
     #[test]
-    fn rmsnorm(seed: u64, rows in 1usize..6, width in 1usize..40) {
+    fn rmsnorm(seed: u64, rows in 1usize..6, width in 1usize..40, plus_one: bool) {
         let (b, mut random) = (cpu(), Random(seed));
-        let d = Norm { rows, width, eps: 0.01 };
+        let d = Norm { rows, width, eps: 0.01, plus_one };
         let inputs: Inputs = vec![random.vec(rows * width), random.vec(width)];
         let r = random.vec(rows * width);
         let forward = |x: &Inputs| {
@@ -197,7 +197,7 @@ proptest! {
     #[test]
     fn layernorm(seed: u64, rows in 1usize..6, width in 3usize..40) {
         let (b, mut random) = (cpu(), Random(seed));
-        let d = Norm { rows, width, eps: 0.01 };
+        let d = Norm { rows, width, eps: 0.01, plus_one: false };
         let inputs: Inputs = vec![random.vec(rows * width), random.vec(width), random.vec(width)];
         let r = random.vec(rows * width);
         let forward = |x: &Inputs| {
@@ -212,19 +212,19 @@ proptest! {
     }
 
     #[test]
-    fn qk_norm(seed: u64, rows in 1usize..6, d in heads()) {
+    fn qk_norm(seed: u64, rows in 1usize..6, plus_one: bool, d in heads()) {
         let (b, mut random) = (cpu(), Random(seed));
         let len = rows * d.qkv_width();
         let inputs: Inputs = vec![random.vec(len), random.vec(d.head_dim), random.vec(d.head_dim)];
         let r = random.vec(len);
         let forward = |x: &Inputs| {
             let (mut y, mut rstd) = (dirty(len), dirty(rows * (d.heads + d.kv_heads)));
-            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], rows, 0.01, d);
+            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], rows, 0.01, plus_one, d);
             (y, rstd)
         };
         let (mut dx, mut dq, mut dk) = (r.clone(), started(d.head_dim), started(d.head_dim));
         let rstd = forward(&inputs).1;
-        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], rows, d);
+        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], rows, plus_one, d);
         let grads = vec![dx, added(dq), added(dk)];
         check(&mut random, &inputs, &grads, &r, (6, 8.0 + d.head_dim as f64), |x| forward(x).0)?;
     }

@@ -9,6 +9,8 @@ pub struct Norm {
     pub width: usize,
     /// Added to the mean square (or variance) before the root.
     pub eps: f64,
+    /// Of an RMSNorm, whether `w` holds what its factors have above 1: `1 + w` are they (Gemma).
+    pub plus_one: bool,
 }
 
 /// Norms of rows and of heads, and the sum where a norm ends a branch.
@@ -50,8 +52,8 @@ pub trait Norms: Storage {
         w: &Real<Self>,
         dims: Norm,
     );
-    /// RMSNorm of every query and key head of `x[rows, qkv]` with weights `wq`, `wk` (`head_dim` each), values
-    /// copied (Qwen3); `rstd[rows · (heads + kv_heads)]` is kept.
+    /// RMSNorm of every query and key head of `x[rows, qkv]` with weights `wq`, `wk` (`head_dim` each; see
+    /// [`Norm::plus_one`]), values copied (Qwen3); `rstd[rows · (heads + kv_heads)]` is kept.
     fn qk_norm(
         &self,
         y: &mut Real<Self>,
@@ -61,6 +63,7 @@ pub trait Norms: Storage {
         wk: &Real<Self>,
         rows: usize,
         eps: f64,
+        plus_one: bool,
         dims: Heads,
     );
     /// Backward of [`Norms::qk_norm`], in place: `dqkv` holds the gradient of `y` and receives that of `x`;
@@ -75,6 +78,7 @@ pub trait Norms: Storage {
         wq: &Real<Self>,
         wk: &Real<Self>,
         rows: usize,
+        plus_one: bool,
         dims: Heads,
     );
 }

@@ -15,18 +15,19 @@ simd! {
         }
     }
 
-    /// `y = x · rstd · w`; returns `rstd`.
-    pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64) -> R::Acc {
+    /// `y = x · rstd · w`, `one` added to `w`; returns `rstd`.
+    pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64, one: R::Acc) -> R::Acc {
         let n = x.len();
         let ms = sum([x], |[x]| x.up() * x.up()) / R::Acc::of(n as f64);
         let rstd = R::Acc::ONE / (ms + R::Acc::of(eps)).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-            *y = R::down(x.up() * rstd * w.up());
+            *y = R::down(x.up() * rstd * (one + w.up()));
         }
         rstd
     }
 
-    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂` where it is wanted, `x̂ = x · rstd`.
+    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂` where it is wanted, `x̂ = x · rstd`; `one` is added
+    /// to `w`.
     pub fn rms_row_bw<R: Real>(
         dx: &mut [R],
         dw: Option<&mut [R::Acc]>,
@@ -34,10 +35,13 @@ simd! {
         x: &[R],
         w: &[R],
         rstd: R::Acc,
+        one: R::Acc,
     ) {
         let n = R::Acc::of(x.len() as f64);
-        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / n;
-        let of = |dx: R, dy: R, x: R, w: R| R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
+        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * (one + w.up()) * x.up()) * rstd * rstd / n;
+        let of = |dx: R, dy: R, x: R, w: R| {
+            R::down(dx.up() + rstd * (dy.up() * (one + w.up()) - x.up() * dot))
+        };
         let dx = dx.iter_mut().zip(dy).zip(x).zip(w);
         match dw {
             Some(dw) => {
@@ -57,10 +61,11 @@ simd! {
         x: &[R],
         w: &[R],
         rstd: R::Acc,
+        one: R::Acc,
     ) {
         let n = R::Acc::of(x.len() as f64);
-        let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / n;
-        let of = |dy: R, x: R, w: R| R::down(rstd * (dy.up() * w.up() - x.up() * dot));
+        let dot = sum([d, w, x], |[d, w, x]| d.up() * (one + w.up()) * x.up()) * rstd * rstd / n;
+        let of = |dy: R, x: R, w: R| R::down(rstd * (dy.up() * (one + w.up()) - x.up() * dot));
         let d = d.iter_mut().zip(x).zip(w);
         match dw {
             Some(dw) => {
@@ -129,6 +134,11 @@ simd! {
     }
 }
 
+/// What is added to the weights of an RMSNorm.
+fn one<S: Scalar>(plus_one: bool) -> S {
+    if plus_one { S::ONE } else { S::ZERO }
+}
+
 impl<R: Real> Norms for Cpu<R> {
     fn add(&self, y: &mut Vec<R>, x: &Vec<R>, len: usize) {
         self.pool.parts(y, len, |from, y| add_part(y, &x[from..][..y.len()]));
@@ -137,7 +147,7 @@ impl<R: Real> Norms for Cpu<R> {
     fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, d: Norm) {
         let n = d.width;
         self.pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {
-            rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps);
+            rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps, one(d.plus_one));
         });
     }
 
@@ -151,14 +161,14 @@ impl<R: Real> Norms for Cpu<R> {
         w: &Vec<R>,
         d: Norm,
     ) {
-        let n = d.width;
+        let (n, one) = (d.width, one(d.plus_one));
         let dx = Rows::new(dx, d.rows, n);
         let dw = dw.map(Vec::as_mut_slice);
         over_rows(&self.pool, [dw], n, d.rows, |rows, [mut dw]| {
             for r in rows {
                 // SAFETY: a row is in one run of rows.
                 let dx = unsafe { dx.row(r) };
-                rms_row_bw(dx, dw.as_deref_mut(), &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]);
+                rms_row_bw(dx, dw.as_deref_mut(), &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r], one);
             }
         });
     }
@@ -212,6 +222,7 @@ impl<R: Real> Norms for Cpu<R> {
         wk: &Vec<R>,
         rows: usize,
         eps: f64,
+        plus_one: bool,
         d: Heads,
     ) {
         let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
@@ -219,7 +230,7 @@ impl<R: Real> Norms for Cpu<R> {
             let x = &x[r * width..][..width];
             for h in 0..normed {
                 let w = [wq, wk][usize::from(h >= d.heads)];
-                rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps);
+                rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps, one(plus_one));
             }
             y[normed * hd..].copy_from_slice(&x[normed * hd..]);
         });
@@ -235,6 +246,7 @@ impl<R: Real> Norms for Cpu<R> {
         wq: &Vec<R>,
         wk: &Vec<R>,
         rows: usize,
+        plus_one: bool,
         d: Heads,
     ) {
         let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
@@ -250,7 +262,7 @@ impl<R: Real> Norms for Cpu<R> {
                 {
                     let of_keys = usize::from(h >= d.heads);
                     let dw = sums[of_keys].as_deref_mut();
-                    rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h]);
+                    rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h], one(plus_one));
                 }
             }
         });
@@ -267,7 +279,7 @@ mod tests {
         let (rows, width) = (70, 19);
         let wave = |n: usize, k: f64| (0..n).map(|i| (i as f64 * k).sin() as f32).collect::<Vec<f32>>();
         let (dy, x, w) = (wave(rows * width, 0.7), wave(rows * width, 1.3), wave(width, 2.1));
-        let (b, d) = (Cpu::<f32>::new(2), Norm { rows, width, eps: 1e-5 });
+        let (b, d) = (Cpu::<f32>::new(2), Norm { rows, width, eps: 1e-5, plus_one: false });
         let layer = |weight: bool, bias: bool| {
             let (mut dx, mut dw, mut db) = (wave(rows * width, 0.3), vec![0.5; width], vec![0.25; width]);
             let stats = wave(2 * rows, 0.9);
@@ -294,7 +306,7 @@ mod tests {
             let (mut d, mut dq, mut dk) = (wave(x.len(), 0.3), vec![0.5; width], vec![0.25; width]);
             let rstd = wave(3 * rows, 0.9);
             let (q, k) = (q.then_some(&mut dq), k.then_some(&mut dk));
-            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, rows, heads);
+            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, rows, false, heads);
             (d, dq, dk)
         };
         let frozen = (vec![0.5; width], vec![0.25; width]);

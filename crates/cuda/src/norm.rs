@@ -22,6 +22,11 @@ fn forward_grid<R>(rows: usize, width: usize) -> Grid {
     team_grid::<R>(rows, width).with_shared(sys::ROW_SUM_BYTES)
 }
 
+/// What is added to the weights of an RMSNorm.
+fn one(plus_one: bool) -> f32 {
+    f32::from(u8::from(plus_one))
+}
+
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
     /// Calls `launch` to sum gradients of `N` weights over `rows` rows, and adds the sums to those of `dw` that are
     /// there.
@@ -68,7 +73,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
     }
 
     fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
-        let Norm { rows, width, eps } = dims;
+        let Norm { rows, width, eps, plus_one } = dims;
         if rows == 0 {
             return;
         }
@@ -80,6 +85,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
             rows: narrow(rows),
             width: narrow(width),
             eps: eps as f32,
+            one: one(plus_one),
         };
         // SAFETY: the kernel takes RmsnormParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "rmsnorm"), forward_grid::<R>(rows, width), &params) };
@@ -95,7 +101,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         w: &Buf<D, R>,
         dims: Norm,
     ) {
-        let Norm { rows, width, .. } = dims;
+        let Norm { rows, width, plus_one, .. } = dims;
         if rows * width == 0 {
             return;
         }
@@ -111,6 +117,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
                 rows: narrow(rows),
                 width: narrow(width),
                 rows_a_block: blocks.rows,
+                one: one(plus_one),
             };
             // SAFETY: the kernel takes RmsnormBwParams; `write` and `read` checked the buffers against its shapes, and
             // `sum_over_rows` made room for its sums.
@@ -127,7 +134,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         b: &Buf<D, R>,
         dims: Norm,
     ) {
-        let Norm { rows, width, eps } = dims;
+        let Norm { rows, width, eps, .. } = dims;
         if rows == 0 {
             return;
         }
@@ -188,6 +195,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         wk: &Buf<D, R>,
         rows: usize,
         eps: f64,
+        plus_one: bool,
         dims: Heads,
     ) {
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
@@ -205,6 +213,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
             eps: eps as f32,
+            one: one(plus_one),
         };
         let heads = rows * (normed + dims.kv_heads);
         narrow(heads); // the kernel counts them
@@ -223,6 +232,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         wq: &Buf<D, R>,
         wk: &Buf<D, R>,
         rows: usize,
+        plus_one: bool,
         dims: Heads,
     ) {
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
@@ -244,6 +254,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
                 kv_heads: narrow(dims.kv_heads),
                 head_dim: narrow(dims.head_dim),
                 rows_a_block: blocks.rows,
+                one: one(plus_one),
             };
             // SAFETY: the kernel takes QkNormBwParams; `write` and `read` checked the buffers against its shapes, and
             // `sum_over_rows` made room for its sums.

@@ -62,6 +62,8 @@ pub(crate) struct Flow<B: Storage> {
 pub(crate) struct Scratch<B: Storage> {
     pub normed: Real<B>,
     pub act: Real<B>,
+    /// Positions that there are at most.
+    pub positions: usize,
     /// Cosines and sines of the positions, which stay as they are: [`Turns::Rope`]'s, and [`Turns::LocalRope`]'s.
     pub ropes: [Acc<B>; 2],
 }
@@ -151,6 +153,7 @@ impl<B: Storage> Activations<B> {
             scratch: Scratch {
                 normed: b.alloc(rows * c.width)?,
                 act: b.alloc(rows * c.mlp_width)?,
+                positions: max_positions,
                 ropes: [rope(&c.rope)?, rope(&c.local_rope)?],
             },
             flow,

@@ -4,7 +4,7 @@ use crate::plural::counted;
 use crate::rope::Rope;
 use crate::score;
 use crate::tensors::Names;
-use duel_backend::{Activation, Heads};
+use duel_backend::{Activation, Backend, Heads, Scores};
 use serde_json::{Map, Value};
 
 /// Kind of every norm in the model.
@@ -78,6 +78,8 @@ pub enum QkNorm {
 pub struct LayerKind {
     /// How its queries and keys get their positions.
     pub turns: Turns,
+    /// So many positions a token sees, its own the last; `None` means all.
+    pub window: Option<usize>,
 }
 
 /// How queries and keys of a layer get their positions.
@@ -94,7 +96,7 @@ pub enum Turns {
 /// Positions by [`Config::rope`], where there are any.
 impl Default for LayerKind {
     fn default() -> Self {
-        LayerKind { turns: Turns::Rope }
+        LayerKind { turns: Turns::Rope, window: None }
     }
 }
 
@@ -148,6 +150,12 @@ pub struct Config {
     pub qk_norm: Option<QkNorm>,
     /// What rows of the embedding are multiplied by.
     pub embed_scale: Option<f64>,
+    /// What products of queries and keys are multiplied by; `None` means `1/sqrt(head_dim)`.
+    pub score_scale: Option<f64>,
+    /// Soft cap of attention's scores.
+    pub score_cap: Option<f64>,
+    /// Soft cap of the logits.
+    pub logit_cap: Option<f64>,
     /// Standard deviation of fresh weights.
     pub init_range: f64,
     /// The file as it was read: what is saved again beside changed weights.
@@ -158,6 +166,36 @@ impl Config {
     /// What layer `l` is like.
     pub fn kind(&self, l: usize) -> LayerKind {
         self.kinds[l % self.kinds.len()]
+    }
+
+    /// What attention of layer `l` makes of its products, in sequences of up to `positions`.
+    pub fn scores(&self, l: usize, positions: usize) -> Scores {
+        let usual = self.heads.scores();
+        let scale = self.score_scale.unwrap_or(usual.scale);
+        Scores { scale, cap: self.score_cap, window: self.kind(l).window }.within(positions)
+    }
+
+    /// Whether the device has verbs for sequences of up to `positions`.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn check_device<B: Backend>(&self, b: &B, positions: usize) -> duel_backend::Result<()> {
+        let scores = (0..self.layers).map(|l| self.scores(l, positions));
+        let Some(scores) = scores.filter(|s| s.cap.is_some() || s.window.is_some()).next() else {
+            return Ok(());
+        };
+        if B::WINDOWS_AND_CAPS {
+            return Ok(());
+        }
+        let what = match scores.window {
+            Some(n) => format!("attention that sees {n} of {positions} positions (`sliding_window`)"),
+            None => "attention whose scores have a soft cap (`attn_logit_softcapping`)".into(),
+        };
+        let shorter = if scores.cap.is_none() { ", or shorter sequences" } else { "" };
+        Err(duel_backend::Error::NoDevice(format!(
+            "{} has no kernels for {what}; take the CPU{shorter}",
+            b.describe()
+        )))
     }
 
     /// Outputs of the first half of the feed-forward.
@@ -176,7 +214,7 @@ impl Config {
         }
         json.insert("tie_word_embeddings".into(), self.tied.into());
         if let (Some(rope), Some(names)) = (&self.rope, self.names.rope) {
-            rope.write(&mut json, names, self.heads.head_dim);
+            rope.write(self.local_rope.as_ref(), &mut json, names, self.heads.head_dim);
         }
         if self.output == Output::Score {
             score::write(self.names, &mut json, self.pad_token());

@@ -6,10 +6,18 @@
 pub enum Family {
     /// Llama and the models that share its graph.
     Llama,
+    /// Llama with a window.
+    Mistral,
     /// Llama with biases on queries, keys and values.
     Qwen2,
     /// Llama with an RMSNorm on every query and key head.
     Qwen3,
+    /// Gemma.
+    Gemma,
+    /// Gemma 2.
+    Gemma2,
+    /// Gemma 3, its text models.
+    Gemma3,
     /// GPT-2.
     Gpt2,
     /// GPT-NeoX, and Pythia with it.

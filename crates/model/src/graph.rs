@@ -34,6 +34,9 @@ pub(crate) fn run<B: Backend>(
 ) {
     assert!(layout.rows <= a.max_rows(), "more rows than the activations have room for");
     b.embed(&mut a.residuals[0], w.embed, w.positions.map(Weight::real), layout, c.width);
+    if let Some(factor) = c.embed_scale {
+        b.scale(&mut a.residuals[0], factor, layout.rows * c.width);
+    }
     let streams = a.residuals.len();
     let kept = a.saved.len();
     let filling = matches!(attend, Attend::Stored(_));
@@ -91,6 +94,9 @@ pub fn backward<B: Backend>(
         layer_backward(b, c, l, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
     }
     if input {
+        if let Some(factor) = c.embed_scale {
+            b.scale(&mut f.stream, factor, layout.rows * c.width);
+        }
         b.embed_bw(g.embed, positions, &f.stream, layout, c.width);
     }
 }

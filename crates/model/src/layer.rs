@@ -1,7 +1,7 @@
 //! One layer, forward and backward: the backward reads as the forward mirrored.
 
 use crate::activations::{Branch, Flow, Saved, Scratch};
-use crate::config::{Block, Config};
+use crate::config::{Block, Config, NormKind};
 use crate::linear::{activate, activate_bw, expand, linear, linear_bw, norm, norm_bw};
 use crate::weights::{Layer, Linear, Norm};
 use duel_backend::{Acc, Backend, Gemm, Index, Layout, Norm as NormDims, Real, Storage, Weight};
@@ -46,7 +46,7 @@ struct Dims {
 }
 
 pub(crate) fn norm_dims(c: &Config, rows: usize) -> NormDims {
-    NormDims { rows, width: c.width, eps: c.eps }
+    NormDims { rows, width: c.width, eps: c.eps, plus_one: c.norm == NormKind::RmsPlusOne }
 }
 
 fn dims(c: &Config, rows: usize) -> Dims {
@@ -76,11 +76,12 @@ pub(crate) fn layer_forward<B: Backend>(
 ) {
     let rows = layout.rows;
     let d = dims(c, rows);
+    let scores = c.scores(l, scratch.positions);
     let input = normed(b, &mut scratch.normed, &mut s.attn_stats, x, w.attn_norm.as_ref(), d.norm);
     match (&mut s.raw, &w.qk_norm) {
         (Some((raw, rstd)), Some((wq, wk))) => {
             linear(b, raw, input, &w.qkv, None, d.qkv);
-            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), rows, c.eps, c.heads);
+            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), rows, c.eps, d.norm.plus_one, c.heads);
         }
         _ => linear(b, &mut s.qkv, input, &w.qkv, None, d.qkv),
     }
@@ -93,19 +94,10 @@ pub(crate) fn layer_forward<B: Backend>(
     match attend {
         Attend::Stored(_) if y.is_none() => return,
         Attend::Packed | Attend::Stored(_) => {
-            b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads, c.heads.scores())
+            b.attention(&mut s.attended, &mut s.lse, &s.qkv, layout, c.heads, scores)
         }
         Attend::Cached(((keys, values), at)) => {
-            b.attention_cached(
-                &mut s.attended,
-                &s.qkv,
-                keys,
-                values,
-                &at.runs,
-                rows,
-                c.heads,
-                c.heads.scores(),
-            );
+            b.attention_cached(&mut s.attended, &s.qkv, keys, values, &at.runs, rows, c.heads, scores);
         }
     }
     let post = s.attn_branch.as_mut().zip(w.attn_post.as_ref());
@@ -215,6 +207,7 @@ pub(crate) fn layer_backward<B: Backend>(
 ) {
     let rows = layout.rows;
     let d = dims(c, rows);
+    let scores = c.scores(l, scratch.positions);
     let Scratch { normed: room, act, .. } = &mut *scratch;
     // What the feed-forward has read: a norm of it, or itself.
     let (read, stats, w_norm, g_norm) = match c.block {
@@ -257,12 +250,12 @@ pub(crate) fn layer_backward<B: Backend>(
     if reach < Reach::QkNorm {
         return;
     }
-    b.attention_bw(&mut f.qkv, &f.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads, c.heads.scores());
+    b.attention_bw(&mut f.qkv, &f.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads, scores);
     if let Some(table) = scratch.rope(c.kind(l).turns) {
         b.rope(&mut f.qkv, table, &layout.positions, rows, true, c.heads);
     }
     if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, g.qk_norm) {
-        b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), rows, c.heads);
+        b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), rows, d.norm.plus_one, c.heads);
     }
     if reach < Reach::Qkv {
         return;

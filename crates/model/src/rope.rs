@@ -82,12 +82,19 @@ pub struct RopeKeys {
     pub(crate) default_theta: f64,
     /// The share of a head that turns, where that is not all of it, and its value.
     pub(crate) share: Option<(&'static str, f64)>,
+    /// The base of local layers, where they have one of their own, and its value. In transformers 5 there is an object
+    /// for each kind of layer then.
+    pub(crate) local: Option<(&'static str, f64)>,
 }
 
 /// Key of transformers 4, whose base stands beside it.
 const OLD: &str = "rope_scaling";
 /// Key of transformers 5, with the base inside.
 const NEW: &str = "rope_parameters";
+/// Layers that see everything, where others are local.
+const FULL: &str = "full_attention";
+/// Layers with a window.
+const LOCAL: &str = "sliding_attention";
 /// The share of a head that turns, in transformers 5.
 const SHARE: &str = "partial_rotary_factor";
 /// Context length before the stretch.
@@ -97,11 +104,27 @@ impl Rope {
     /// Reads a config with either key or both, by the precedence of transformers 5.
     pub(crate) fn read(keys: Keys, names: RopeKeys, head_dim: usize, max_positions: usize) -> Read<Self> {
         let nothing = Map::new();
-        let dict = match keys.object(OLD)?.filter(|dict| !dict.is_empty()) {
-            Some(dict) => dict,
-            None => keys.object(NEW)?.unwrap_or(Keys::new(&nothing)),
+        let dict = match (keys.object(OLD)?.filter(|dict| !dict.is_empty()), names.local) {
+            (Some(dict), _) => Some(dict),
+            (None, Some(_)) => of_kind(keys, FULL)?,
+            (None, None) => keys.object(NEW)?,
         };
-        Self::read_dict(keys, dict, names, head_dim, max_positions)
+        Self::read_dict(keys, dict.unwrap_or(Keys::new(&nothing)), names, head_dim, max_positions)
+    }
+
+    /// That of local layers, where the family has a base of their own.
+    pub(crate) fn read_local(
+        keys: Keys,
+        names: RopeKeys,
+        head_dim: usize,
+        max_positions: usize,
+    ) -> Read<Option<Self>> {
+        let Some((key, default_theta)) = names.local else { return Ok(None) };
+        let nothing = Map::new();
+        let dict = of_kind(keys, LOCAL)?.unwrap_or(Keys::new(&nothing));
+        let theta = first(dict.positive("rope_theta")?, || keys.positive(key))?.unwrap_or(default_theta);
+        let scaling = scaling(keys, dict, head_dim, max_positions)?;
+        Ok(Some(Rope { theta, dims: head_dim, pairs: false, scaling }))
     }
 
     /// The same of the object that was chosen.
@@ -126,19 +149,23 @@ impl Rope {
     }
 
     /// Writes it for every reader: transformers 4 takes the base from beside `rope_scaling` and knows no
-    /// `rope_parameters`, transformers 5 takes either.
-    pub(crate) fn write(&self, json: &mut Map<String, Value>, names: RopeKeys, head_dim: usize) {
-        let object = |json: &Map<String, Value>, key: &str| {
-            json.get(key).and_then(Value::as_object).filter(|dict| !dict.is_empty()).cloned()
+    /// `rope_parameters`, transformers 5 takes either. `local` is that of local layers.
+    pub(crate) fn write(
+        &self,
+        local: Option<&Self>,
+        json: &mut Map<String, Value>,
+        names: RopeKeys,
+        head_dim: usize,
+    ) {
+        let object = |value: Option<&Value>| {
+            value.and_then(Value::as_object).filter(|dict| !dict.is_empty()).cloned().unwrap_or_default()
         };
-        let mut dict = object(json, OLD).or_else(|| object(json, NEW)).unwrap_or_default();
-        for key in ["type", "rope_theta", SHARE] {
-            dict.remove(key);
-        }
-        dict.insert("rope_type".into(), self.scaling.name().into());
-        if let Some(original) = self.scaling.original() {
-            dict.insert(ORIGINAL.into(), original.into());
-        }
+        let of_kind = |json: &Map<String, Value>, kind: &str| {
+            let new = json.get(NEW);
+            object(if local.is_some() { new.and_then(|new| new.get(kind)) } else { new })
+        };
+        let old = object(json.get(OLD));
+        let dict = self.stated(if old.is_empty() { of_kind(json, FULL) } else { old });
         let share = names.share.map(|(key, _)| (key, self.dims as f64 / head_dim as f64));
         if json.contains_key(NEW) {
             let mut new = dict.clone();
@@ -146,14 +173,40 @@ impl Rope {
             if let Some((_, share)) = share {
                 new.insert(SHARE.into(), share.into());
             }
+            let new = match local {
+                None => new,
+                Some(local) => {
+                    let mut of_local = local.stated(of_kind(json, LOCAL));
+                    of_local.insert("rope_theta".into(), local.theta.into());
+                    [(FULL, new), (LOCAL, of_local)]
+                        .map(|(kind, dict)| (kind.into(), dict.into()))
+                        .into_iter()
+                        .collect()
+                }
+            };
             json.insert(NEW.into(), new.into());
         }
         json.insert(names.theta.into(), self.theta.into());
+        if let (Some(local), Some((key, _))) = (local, names.local) {
+            json.insert(key.into(), local.theta.into());
+        }
         if let Some((key, share)) = share {
             json.insert(key.into(), share.into());
         }
         let old = if self.scaling == RopeScaling::Plain { Value::Null } else { dict.into() };
         json.insert(OLD.into(), old);
+    }
+
+    /// What a config says of the stretch, given what it said, in the words of every reader.
+    fn stated(&self, mut dict: Map<String, Value>) -> Map<String, Value> {
+        for key in ["type", "rope_theta", SHARE] {
+            dict.remove(key);
+        }
+        dict.insert("rope_type".into(), self.scaling.name().into());
+        if let Some(original) = self.scaling.original() {
+            dict.insert(ORIGINAL.into(), original.into());
+        }
+        dict
     }
 
     /// Angle of each pair of a head's elements at position 1, zero of those that have no position; `long` is whether
@@ -259,6 +312,12 @@ impl RopeScaling {
             RopeScaling::Plain | RopeScaling::Linear { .. } | RopeScaling::Dynamic { .. } => None,
         }
     }
+}
+
+/// What transformers 5 says of layers of one kind, where there are two.
+fn of_kind<'a>(keys: Keys<'a>, kind: &'static str) -> Read<Option<Keys<'a>>> {
+    let Some(new) = keys.object(NEW)?.filter(|new| !new.is_empty()) else { return Ok(None) };
+    new.object(kind)?.map_or_else(|| Err(format!("lacks {}", new.named(kind))), |dict| Ok(Some(dict)))
 }
 
 /// What is there, or else what `other` says.

@@ -158,7 +158,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// Allocates everything.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device has no room, or no verbs for such a model.
     pub fn new(b: &'b B, model: &Config, room: Room, keep: Keep) -> Result<Self, Error> {
         Self::with(b, model, room, keep, Beside::default())
     }
@@ -168,6 +168,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with(b: &'b B, model: &Config, room: Room, keep: Keep, beside: Beside) -> Result<Self, Error> {
+        model.check_device(b, room.positions)?;
         let head = if beside.reference { Head::comparing } else { Head::new };
         Ok(Engine {
             b,
@@ -176,7 +177,8 @@ impl<'b, B: Backend> Engine<'b, B> {
             activations: Activations::new(b, model, room.rows, room.positions, keep)?,
             output: match model.output {
                 ModelOutput::Logits => {
-                    Output::Tokens(Box::new(head(b, model.width, model.vocab, room.logits)?))
+                    let head = head(b, model.width, model.vocab, room.logits)?;
+                    Output::Tokens(Box::new(head.capped(model.logit_cap)))
                 }
                 ModelOutput::Score => Output::Values(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
             },

@@ -10,7 +10,8 @@ use duel_loss::{Head, ResponseStats, sigmoid};
 use duel_model::{Config, Family, Folder, Keep, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{
-    Batch, Case, Group, How, Objective, Random, activations, distance, host, norm, shared_data, step, tiny,
+    Batch, Case, Group, How, Objective, Random, activations, distance, head, host, norm, shared_data, step,
+    tiny,
 };
 use half::bf16;
 
@@ -63,8 +64,7 @@ impl Run {
     }
 
     fn head<B: Backend>(&self, b: &B) -> Head<B> {
-        let Config { width, vocab, .. } = self.case.config;
-        Head::new(b, width, vocab, 64).expect("room for a test")
+        head(b, &self.case.config, 64)
     }
 
     /// Summed log-probability of every response: the forward alone.

@@ -55,7 +55,7 @@ fn read(keys: Keys) -> Read<Config> {
         eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
         rope: None,
         local_rope: None,
-        kinds: vec![LayerKind { turns: Turns::Not }],
+        kinds: vec![LayerKind { turns: Turns::Not, ..LayerKind::default() }],
         norm: NormKind::Layer,
         block: Block::Pre,
         mlp: Mlp { gated: false, activation: activation(keys, "activation_function", Activation::GeluTanh)? },
@@ -67,6 +67,9 @@ fn read(keys: Keys) -> Read<Config> {
         head_bias: false,
         qk_norm: None,
         embed_scale: None,
+        score_scale: None,
+        score_cap: None,
+        logit_cap: None,
         init_range: keys.number("initializer_range")?.unwrap_or(0.02),
         json: Map::new(),
     })

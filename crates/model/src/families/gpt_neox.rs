@@ -25,6 +25,7 @@ const NAMES: Names = Names {
         theta: "rotary_emb_base",
         default_theta: 10_000.0,
         share: Some(("rotary_pct", 0.25)),
+        local: None,
     }),
     bias_keys: &[("attention_bias", &["attention.query_key_value", "attention.dense"])],
     ..LLAMA_NAMES

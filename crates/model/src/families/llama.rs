@@ -1,10 +1,10 @@
 //! Llama, and the families that are Llama with something more.
 
+use super::windows::{refuse_windows, switched};
 use super::{Description, activation, head_count};
 use crate::config::{Block, Config, LayerKind, Mlp, NormKind, QkNorm};
 use crate::family::{Family, Output};
 use crate::keys::{Keys, Read};
-use crate::plural::counted;
 use crate::rope::{Rope, RopeKeys};
 use crate::tensors::{Names, Qkv};
 use duel_backend::{Activation, Heads};
@@ -25,7 +25,8 @@ const BIAS_KEYS: &[(&str, &[&str])] = &[
     ("mlp_bias", &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
 ];
 
-pub(crate) const ROPE_KEYS: RopeKeys = RopeKeys { theta: "rope_theta", default_theta: 10_000.0, share: None };
+pub(crate) const ROPE_KEYS: RopeKeys =
+    RopeKeys { theta: "rope_theta", default_theta: 10_000.0, share: None, local: None };
 
 /// Names of Llama's tensors, which many families share.
 pub(crate) const NAMES: Names = Names {
@@ -76,7 +77,7 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names, heads: He
         max_positions,
         eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
         rope: Some(Rope::read(keys, rope, heads.head_dim, max_positions)?),
-        local_rope: None,
+        local_rope: Rope::read_local(keys, rope, heads.head_dim, max_positions)?,
         kinds: vec![LayerKind::default()],
         norm: NormKind::Rms,
         block: Block::Pre,
@@ -89,6 +90,9 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names, heads: He
         head_bias: false,
         qk_norm: None,
         embed_scale: None,
+        score_scale: None,
+        score_cap: None,
+        logit_cap: None,
         init_range: keys.number("initializer_range")?.unwrap_or(0.02),
         json: Map::new(),
     })
@@ -111,36 +115,17 @@ fn read(keys: Keys, family: Family, names: &'static Names) -> Read<Config> {
         heads.head_dim = 128;
     }
     let config = plain(keys, family, names, heads)?;
-    refuse_windows(keys, config.layers)?;
+    let kinds = match family {
+        Family::Llama => refuse_windows(keys, config.layers).map(|()| config.kinds)?,
+        _ => switched(keys, config.layers)?,
+    };
     let attention_bias = keys.flag("attention_bias")?.unwrap_or(false);
     Ok(Config {
         qkv_bias: attention_bias || family == Family::Qwen2,
         out_bias: attention_bias && family != Family::Qwen2,
         mlp_bias: keys.flag("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
         qk_norm: (family == Family::Qwen3).then_some(QkNorm::Heads),
+        kinds,
         ..config
     })
-}
-
-/// Sliding windows are not known, so each layer's attention must be full by the rules of transformers: `layer_types`
-/// where it is there, otherwise a window that is switched on for some of the layers.
-pub(crate) fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
-    if let Some(types) = keys.list("layer_types")? {
-        if types.len() != layers {
-            return Err(format!(
-                "`layer_types` has {} for {}",
-                counted(types.len(), "entry", "entries"),
-                counted(layers, "layer", "layers")
-            ));
-        }
-        return match types.iter().find(|t| *t != "full_attention") {
-            Some(other) => Err(format!("`layer_types` has {other}; only full_attention is known")),
-            None => Ok(()),
-        };
-    }
-    let on = keys.flag("use_sliding_window")? == Some(true) && !keys.is_null("sliding_window");
-    if on && keys.count("max_window_layers")?.unwrap_or(28) < layers {
-        return Err("`use_sliding_window` is true; sliding windows are not known".into());
-    }
-    Ok(())
 }

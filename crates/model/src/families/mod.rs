@@ -1,9 +1,12 @@
 //! What each family is: how its `config.json` is read to a [`Config`], and its tensors' names. A file a family, or those
 //! that are one with something more.
 
+mod gemma;
 mod gpt2;
 mod gpt_neox;
 mod llama;
+mod mistral;
+mod windows;
 
 use crate::config::Config;
 use crate::keys::{Keys, Read};
@@ -21,8 +24,17 @@ pub(crate) struct Description {
 }
 
 /// Every family.
-const FAMILIES: [&Description; 5] =
-    [&llama::LLAMA, &llama::QWEN2, &llama::QWEN3, &gpt2::GPT2, &gpt_neox::GPT_NEOX];
+const FAMILIES: [&Description; 9] = [
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &llama::QWEN2,
+    &llama::QWEN3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &gpt2::GPT2,
+    &gpt_neox::GPT_NEOX,
+];
 
 impl Config {
     /// Interprets the content of a `config.json`. Only the weights tell whether a tied model is really one, so a

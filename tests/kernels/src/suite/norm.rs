@@ -57,7 +57,9 @@ impl Operation for Rmsnorm {
 /// `rmsnorm` and its backward.
 pub fn rmsnorm(devices: &impl Devices) {
     for (rows, width, scale) in SHAPES {
-        check_both(devices, &Rmsnorm { dims: Norm { rows, width, eps: EPS }, scale });
+        for plus_one in [false, true] {
+            check_both(devices, &Rmsnorm { dims: Norm { rows, width, eps: EPS, plus_one }, scale });
+        }
     }
 }
 
@@ -104,18 +106,30 @@ impl Operation for Layernorm {
 /// `layernorm` and its backward.
 pub fn layernorm(devices: &impl Devices) {
     for (rows, width, scale) in SHAPES {
-        check_both(devices, &Layernorm { dims: Norm { rows, width, eps: EPS }, scale, offset: 0.0 });
+        check_both(
+            devices,
+            &Layernorm { dims: Norm { rows, width, eps: EPS, plus_one: false }, scale, offset: 0.0 },
+        );
     }
-    let far = Layernorm { dims: Norm { rows: 3, width: 200, eps: EPS }, scale: 2.0, offset: 100.0 };
+    let far = Layernorm {
+        dims: Norm { rows: 3, width: 200, eps: EPS, plus_one: false },
+        scale: 2.0,
+        offset: 100.0,
+    };
     check_both(devices, &far);
     // Running sums that shared memory has no room for.
-    let wide = Layernorm { dims: Norm { rows: 2, width: 30_008, eps: EPS }, scale: 2.0, offset: 0.0 };
+    let wide = Layernorm {
+        dims: Norm { rows: 2, width: 30_008, eps: EPS, plus_one: false },
+        scale: 2.0,
+        offset: 0.0,
+    };
     check::<f32>(devices, &wide);
 }
 
 struct QkNorm {
     rows: usize,
     heads: Heads,
+    plus_one: bool,
     scale: f64,
 }
 
@@ -125,7 +139,7 @@ impl Operation for QkNorm {
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let QkNorm { rows, heads, scale } = *self;
+        let QkNorm { rows, heads, plus_one, scale } = *self;
         let (width, normed) = (heads.qkv_width(), heads.heads + heads.kv_heads);
         let x = bench.real(b, rows * width, scale);
         let wq = bench.real(b, heads.head_dim, 1.0);
@@ -135,8 +149,8 @@ impl Operation for QkNorm {
         let mut dwk = bench.acc(b, heads.head_dim, 1.0);
         let mut y = bench.output(b, rows * width);
         let mut rstd = bench.output(b, rows * normed);
-        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, heads);
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
+        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, plus_one, heads);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, rows, plus_one, heads);
         bench.done(b, "y", &y, heads.head_dim);
         bench.done(b, "rstd", &rstd, 1);
         bench.changed(b, "dqkv", &dqkv, heads.head_dim);
@@ -144,7 +158,7 @@ impl Operation for QkNorm {
         bench.changed(b, "dwk", &dwk, heads.head_dim);
         let mut dqkv = bench.real(b, rows * width, 1.0);
         let mut dwk = bench.acc(b, heads.head_dim, 1.0);
-        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
+        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, rows, plus_one, heads);
         bench.changed(b, "dwk without dwq", &dwk, heads.head_dim);
     }
 }
@@ -162,14 +176,17 @@ pub fn qk_norm(devices: &impl Devices) {
         (300, 2, 1, 8, 2.0),
         (2, 2, 1, 64, 1e15),
     ] {
-        check_both(devices, &QkNorm { rows, heads: Heads { heads, kv_heads, head_dim }, scale });
+        let heads = Heads { heads, kv_heads, head_dim };
+        for plus_one in [false, true] {
+            check_both(devices, &QkNorm { rows, heads, plus_one, scale });
+        }
     }
 }
 
 /// All norms at random shapes.
 pub fn norm_random(devices: &impl Devices) {
     super::for_random(6, (1usize..40, 1usize..600), |(rows, width)| {
-        let dims = Norm { rows, width, eps: EPS };
+        let dims = Norm { rows, width, eps: EPS, plus_one: false };
         check_both(devices, &Rmsnorm { dims, scale: 3.0 });
         check_both(devices, &Layernorm { dims, scale: 3.0, offset: 1.0 });
     });
@@ -178,7 +195,7 @@ pub fn norm_random(devices: &impl Devices) {
         (1usize..30, 1usize..4, 1usize..4, 1usize..80),
         |(rows, ratio, kv_heads, head_dim)| {
             let heads = Heads { heads: ratio * kv_heads, kv_heads, head_dim };
-            check_both(devices, &QkNorm { rows, heads, scale: 3.0 });
+            check_both(devices, &QkNorm { rows, heads, plus_one: false, scale: 3.0 });
         },
     );
 }
