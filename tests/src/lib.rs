@@ -250,7 +250,7 @@ pub fn tiny(family: Family) -> Config {
         Family::Gemma3 => llama(
             "gemma3_text",
             json!({
-                "sliding_window": 4, "query_pre_attn_scalar": 6, "rope_local_base_freq": 50.0,
+                "head_dim": 6, "sliding_window": 4, "query_pre_attn_scalar": 6, "rope_local_base_freq": 50.0,
                 "layer_types": ["sliding_attention", "full_attention"],
             }),
         ),

@@ -52,7 +52,8 @@ fn values<B: Backend>(b: &B, model: &Model<Real<B>>) -> Vec<Vec<f64>> {
 
 #[test]
 fn every_family_is_saved_as_transformers_class_and_loads_again() {
-    let classes = ["Llama", "Qwen2", "Qwen3", "GPT2", "GPTNeoX"];
+    let classes = ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3Text", "GPT2", "GPTNeoX"];
+    assert_eq!(classes.len(), FAMILIES.len());
     for (family, class) in FAMILIES.into_iter().zip(classes) {
         let dir = reward_folder(family);
         let folder = open(&dir);

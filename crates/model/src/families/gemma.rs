@@ -27,7 +27,7 @@ const NAMES2: Names = Names {
 };
 
 const NAMES3: Names = Names {
-    class: "Gemma3",
+    class: "Gemma3Text",
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
     rope: Some(RopeKeys { default_theta: 1e6, local: Some(("rope_local_base_freq", 1e4)), ..ROPE_KEYS }),
