@@ -5,7 +5,7 @@ use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
     Acc, Activation, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm,
-    Prediction, Real, Result, Rmsprop, RowStats, Segment, Weight,
+    Prediction, QkNorm, Real, Result, Rmsprop, RowStats, Segment, Weight,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -150,7 +150,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (wq, wk) = (new.reals(heads.head_dim)?, new.reals(heads.head_dim)?);
             let mut y = b.alloc(rows * heads.qkv_width())?;
             let mut rstd = b.alloc(rows * (heads.heads + heads.kv_heads))?;
-            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, 1e-6, false, heads))
+            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, qk_dims(rows, heads)))
         }
         Verb::QkNormBw { rows, heads } => qk_norm_bw(&mut new, rows, heads)?,
         Verb::Rope { batch, heads } => {
@@ -318,6 +318,10 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
 /// In place, so each call works on the result of the one before. With inputs of 1 or -1, whose mean square is 1, and
 /// weights of 1 it projects, and a projection that is repeated changes nothing: no call meets numbers that earlier
 /// ones made vanish or overflow.
+fn qk_dims(rows: usize, heads: Heads) -> QkNorm {
+    QkNorm { rows, heads, eps: 1e-6, plus_one: false, whole: false }
+}
+
 fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads) -> Result<Run<'b>> {
     let b = new.b;
     let x: Real<B> = new.changed(rows * heads.qkv_width(), f32::signum)?;
@@ -326,7 +330,16 @@ fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads
     let mut dqkv = new.reals(rows * heads.qkv_width())?;
     let (mut dwq, mut dwk) = (b.alloc(heads.head_dim)?, b.alloc(heads.head_dim)?);
     Ok(Box::new(move || {
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &ones, &ones, rows, false, heads);
+        b.qk_norm_bw(
+            &mut dqkv,
+            Some(&mut dwq),
+            Some(&mut dwk),
+            &x,
+            &rstd,
+            &ones,
+            &ones,
+            qk_dims(rows, heads),
+        );
     }))
 }
 

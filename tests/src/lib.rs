@@ -5,7 +5,7 @@ pub mod golden;
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
-use duel_model::{Activations, Config, Family, Keep, Model, Shape};
+use duel_model::{Activations, Config, Family, Gradients, Keep, Model, Shape, Weights};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -263,6 +263,17 @@ pub fn tiny(family: Family) -> Config {
             "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64, "rotary_pct": 0.34,
             "initializer_range": 0.3,
         }),
+        Family::GptJ => json!({
+            "model_type": "gptj", "vocab_size": 19, "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64,
+            "n_inner": 10, "rotary_dim": 4, "initializer_range": 0.3,
+        }),
+        Family::Phi => llama(
+            "phi",
+            json!({"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "partial_rotary_factor": 0.7}),
+        ),
+        Family::Phi3 => llama("phi3", json!({"partial_rotary_factor": 0.5})),
+        Family::SmolLm3 => llama("smollm3", json!({"no_rope_layers": [1, 0]})),
+        Family::Olmo2 => llama("olmo2", json!({"hidden_act": "gelu", "rms_norm_eps": 0.01})),
     };
     config(json)
 }
@@ -281,7 +292,7 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 9] = [
+pub const FAMILIES: [Family; 14] = [
     Family::Llama,
     Family::Mistral,
     Family::Qwen2,
@@ -291,6 +302,11 @@ pub const FAMILIES: [Family; 9] = [
     Family::Gemma3,
     Family::Gpt2,
     Family::GptNeoX,
+    Family::GptJ,
+    Family::Phi,
+    Family::Phi3,
+    Family::SmolLm3,
+    Family::Olmo2,
 ];
 
 /// A model on the host: what every backend is given, and what they are compared on.
@@ -373,7 +389,7 @@ impl Case {
         let mut a = activations(b, &self.config, layout.rows, Keep::Nothing);
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
         let mut head = head(b, &self.config, how.head_rows);
-        let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
+        let rows = head.score(b, weights.view().lm_head(), &a.hidden, &targets).expect("the device works");
         let stats = targets.sums(rows);
         let (mut loss, mut first) = (0.0, 0);
         for group in &batch.scored {
@@ -448,8 +464,9 @@ pub fn step<B: Backend>(
     let (layout, targets) = (batch.layout(b), batch.targets());
     duel_model::forward(b, config, weights, &layout, a);
     b.zero(&mut a.dhidden);
-    let (dw, of) = (grads.head_mut(), targets.by_response(|_, stats, slopes| objective(stats, slopes)));
-    let rows = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, of);
+    let of = targets.by_response(|_, stats, slopes| objective(stats, slopes));
+    let (w, mut dw) = (weights.view().lm_head(), Gradients::<B>::view(grads));
+    let rows = head.loss(b, w, dw.lm_head_mut(), &a.hidden, &mut a.dhidden, &targets, of);
     let stats = targets.sums(rows.expect("the device works"));
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
@@ -464,7 +481,8 @@ pub fn logits<B: Backend>(
     rows: usize,
 ) -> Vec<f64> {
     let mut y = b.alloc(rows * c.vocab).expect("room for a test");
-    b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm::dense(rows, c.vocab, c.width));
+    let head = weights.view().lm_head();
+    b.gemm(&mut y, &a.hidden, head.weight, head.bias, None, Gemm::dense(rows, c.vocab, c.width));
     if let Some(cap) = c.logit_cap {
         b.soft_cap(&mut y, cap, Logits::dense(rows, c.vocab));
     }

@@ -5,7 +5,7 @@ use duel_cpu::Cpu;
 use duel_data::Tokenizer;
 use duel_loss::Targets;
 use duel_model::decode::{Engine, Request, Room, Sampling};
-use duel_model::{Config, Folder, Keep, Model};
+use duel_model::{Config, Folder, Keep, Model, Weights};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
 use duel_tests::{
@@ -40,7 +40,7 @@ fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
     let mut a = activations(b, c, tokens.len(), Keep::Nothing);
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut head = head(b, c, tokens.len());
-    let rows = head.score(b, w.head(), &a.hidden, &targets).unwrap();
+    let rows = head.score(b, w.view().lm_head(), &a.hidden, &targets).unwrap();
     targets.sums(rows).iter().map(|s| s.logp).collect()
 }
 
@@ -145,6 +145,51 @@ fn gemma3() {
 }
 
 #[test]
+fn gptj() {
+    golden("golden2/gptj");
+}
+
+#[test]
+fn phi() {
+    golden("golden2/phi");
+}
+
+#[test]
+fn phi3() {
+    golden("golden2/phi3");
+}
+
+#[test]
+fn smollm3() {
+    golden("golden2/smollm3");
+}
+
+#[test]
+fn olmo2() {
+    golden("golden2/olmo2");
+}
+
+#[test]
+fn llama_bias_linear() {
+    golden("golden2/llama_bias_linear");
+}
+
+#[test]
+fn llama_yarn() {
+    golden("golden2/llama_yarn");
+}
+
+#[test]
+fn gpt2_relu() {
+    golden("golden2/gpt2_relu");
+}
+
+#[test]
+fn gpt2_gelu() {
+    golden("golden2/gpt2_gelu");
+}
+
+#[test]
 fn gpt_neox() {
     golden("golden2/gpt_neox");
 }
@@ -205,6 +250,11 @@ fn saving_and_loading_changes_no_bit() {
     let first = ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"];
     for name in first.into_iter().chain([
         "golden2/gpt_neox",
+        "golden2/gptj",
+        "golden2/phi",
+        "golden2/phi3",
+        "golden2/olmo2",
+        "golden2/llama_yarn",
         "golden2/mistral",
         "golden2/gemma2",
         "golden2/gemma3_text",

@@ -7,7 +7,7 @@
 
 use duel_backend::{
     Activation, Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products,
-    RowStats, Scores,
+    QkNorm, RowStats, Scores,
 };
 use duel_cpu::Cpu;
 use duel_model::Family;
@@ -212,21 +212,22 @@ proptest! {
     }
 
     #[test]
-    fn qk_norm(seed: u64, rows in 1usize..6, plus_one: bool, d in heads()) {
+    fn qk_norm(seed: u64, rows in 1usize..6, plus_one: bool, whole: bool, heads in heads()) {
         let (b, mut random) = (cpu(), Random(seed));
-        let len = rows * d.qkv_width();
-        let inputs: Inputs = vec![random.vec(len), random.vec(d.head_dim), random.vec(d.head_dim)];
+        let d = QkNorm { rows, heads, eps: 0.01, plus_one, whole };
+        let (len, [(_, q), (_, k)]) = (rows * heads.qkv_width(), d.parts());
+        let inputs: Inputs = vec![random.vec(len), random.vec(q), random.vec(k)];
         let r = random.vec(len);
         let forward = |x: &Inputs| {
-            let (mut y, mut rstd) = (dirty(len), dirty(rows * (d.heads + d.kv_heads)));
-            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], rows, 0.01, plus_one, d);
+            let (mut y, mut rstd) = (dirty(len), dirty(rows * d.stats()));
+            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], d);
             (y, rstd)
         };
-        let (mut dx, mut dq, mut dk) = (r.clone(), started(d.head_dim), started(d.head_dim));
+        let (mut dx, mut dq, mut dk) = (r.clone(), started(q), started(k));
         let rstd = forward(&inputs).1;
-        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], rows, plus_one, d);
+        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], d);
         let grads = vec![dx, added(dq), added(dk)];
-        check(&mut random, &inputs, &grads, &r, (6, 8.0 + d.head_dim as f64), |x| forward(x).0)?;
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + q as f64), |x| forward(x).0)?;
     }
 
     #[test]

@@ -52,8 +52,23 @@ fn values<B: Backend>(b: &B, model: &Model<Real<B>>) -> Vec<Vec<f64>> {
 
 #[test]
 fn every_family_is_saved_as_transformers_class_and_loads_again() {
-    let classes = ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3Text", "GPT2", "GPTNeoX"];
-    assert_eq!(classes.len(), FAMILIES.len());
+    let classes = [
+        "Llama",
+        "Mistral",
+        "Qwen2",
+        "Qwen3",
+        "Gemma",
+        "Gemma2",
+        "Gemma3Text",
+        "GPT2",
+        "GPTNeoX",
+        "GPTJ",
+        "Phi",
+        "Phi3",
+        "SmolLM3",
+        "Olmo2",
+    ];
+    assert_eq!(FAMILIES.len(), classes.len());
     for (family, class) in FAMILIES.into_iter().zip(classes) {
         let dir = reward_folder(family);
         let folder = open(&dir);

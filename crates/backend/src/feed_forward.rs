@@ -15,6 +15,19 @@ pub enum Activation {
     Relu,
 }
 
+impl Activation {
+    /// As configs have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_new",
+            Activation::GeluSigmoid => "quick_gelu",
+            Activation::Relu => "relu",
+        }
+    }
+}
+
 /// Activations of the feed-forward layers, alone and in one with a product.
 pub trait FeedForward: Products {
     /// Whether the verbs know `activation`, of gated halves or of single ones. Where they do not, it is a programmer's

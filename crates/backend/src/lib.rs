@@ -30,7 +30,7 @@ pub use gather::Gather;
 pub use layout::{Layout, Segment};
 pub use logprob::{LogProbs, Logits, Prediction, RowStats};
 pub use measure::Measure;
-pub use norm::{Norm, Norms};
+pub use norm::{Norm, Norms, QkNorm};
 pub use portions::Portions;
 pub use preference::{
     Grouped, PairFunction, PairObjective, Preference, PreferenceOut, ResponseGroups, ResponseSums, Rule, Side,
@@ -40,7 +40,7 @@ pub use repetition::Repetition;
 pub use sample::{Draw, Sample};
 pub use storage::{Acc, Index, Memory, Real, Storage};
 pub use update::{AdamW, Rmsprop, Update};
-pub use weight::Weight;
+pub use weight::{Map, MapGradients, Weight};
 
 /// A device that computes: buffers and a closed list of fused verbs, a trait a subject.
 ///

@@ -5,7 +5,7 @@ use crate::real::{Real, Scalar, sum, sums};
 use crate::reduce::over_rows;
 use crate::simd::simd;
 use crate::sync::Rows;
-use duel_backend::{Heads, Norm, Norms};
+use duel_backend::{Norm, Norms, QkNorm};
 
 simd! {
     /// `y += x`.
@@ -213,6 +213,8 @@ impl<R: Real> Norms for Cpu<R> {
         });
     }
 
+    const WHOLE_OF_FEWER_KEYS: bool = true;
+
     fn qk_norm(
         &self,
         y: &mut Vec<R>,
@@ -220,19 +222,21 @@ impl<R: Real> Norms for Cpu<R> {
         x: &Vec<R>,
         wq: &Vec<R>,
         wk: &Vec<R>,
-        rows: usize,
-        eps: f64,
-        plus_one: bool,
-        d: Heads,
+        d: QkNorm,
     ) {
-        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-        self.pool.rows2(y, width, rstd, normed, rows, |r, y, rstd| {
+        let (width, values) = (d.heads.qkv_width(), d.heads.q_width() + d.heads.kv_width());
+        self.pool.rows2(y, width, rstd, d.stats(), d.rows, |r, y, mut rstd| {
             let x = &x[r * width..][..width];
-            for h in 0..normed {
-                let w = [wq, wk][usize::from(h >= d.heads)];
-                rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps, one(plus_one));
+            let mut at = 0;
+            for ((count, n), w) in d.parts().into_iter().zip([wq, wk]) {
+                let own;
+                (own, rstd) = rstd.split_at_mut(count);
+                for rstd in own {
+                    *rstd = rms_row(&mut y[at..][..n], &x[at..][..n], &w[..n], d.eps, one(d.plus_one));
+                    at += n;
+                }
             }
-            y[normed * hd..].copy_from_slice(&x[normed * hd..]);
+            y[values..].copy_from_slice(&x[values..]);
         });
     }
 
@@ -245,33 +249,32 @@ impl<R: Real> Norms for Cpu<R> {
         rstd: &Vec<R::Acc>,
         wq: &Vec<R>,
         wk: &Vec<R>,
-        rows: usize,
-        plus_one: bool,
-        d: Heads,
+        d: QkNorm,
     ) {
-        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-        let dqkv = Rows::new(dqkv, rows, width);
-        let outs = [dwq, dwk].map(|out| out.map(Vec::as_mut_slice));
-        over_rows(&self.pool, outs, hd, rows, |rows, mut sums| {
-            for r in rows {
-                // SAFETY: a row is in one run of rows.
-                let d_row = unsafe { dqkv.row(r) };
-                let (x, rstd) = (&x[r * width..][..width], &rstd[r * normed..][..normed]);
-                for (h, (d_head, x)) in
-                    d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed)
-                {
-                    let of_keys = usize::from(h >= d.heads);
-                    let dw = sums[of_keys].as_deref_mut();
-                    rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h], one(plus_one));
+        let (width, stats) = (d.heads.qkv_width(), d.stats());
+        let dqkv = Rows::new(dqkv, d.rows, width);
+        let (mut at, mut first) = (0, 0);
+        for (((count, n), w), dw) in d.parts().into_iter().zip([wq, wk]).zip([dwq, dwk]) {
+            over_rows(&self.pool, [dw.map(Vec::as_mut_slice)], n, d.rows, |rows, [mut dw]| {
+                for r in rows {
+                    // SAFETY: a row is in one run of rows.
+                    let d_row = unsafe { dqkv.row(r) };
+                    let (d_row, x) = (&mut d_row[at..][..count * n], &x[r * width + at..][..count * n]);
+                    let rstd = &rstd[r * stats + first..][..count];
+                    for ((d_part, x), rstd) in d_row.chunks_exact_mut(n).zip(x.chunks_exact(n)).zip(rstd) {
+                        rms_row_bw_in_place(d_part, dw.as_deref_mut(), x, &w[..n], *rstd, one(d.plus_one));
+                    }
                 }
-            }
-        });
+            });
+            (at, first) = (at + count * n, first + count);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use duel_backend::Heads;
 
     /// Gradients of parameters that nobody wants change nothing of the others, to the bit.
     #[test]
@@ -306,7 +309,8 @@ mod tests {
             let (mut d, mut dq, mut dk) = (wave(x.len(), 0.3), vec![0.5; width], vec![0.25; width]);
             let rstd = wave(3 * rows, 0.9);
             let (q, k) = (q.then_some(&mut dq), k.then_some(&mut dk));
-            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, rows, false, heads);
+            let dims = QkNorm { rows, heads, eps: 1e-5, plus_one: false, whole: false };
+            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, dims);
             (d, dq, dk)
         };
         let frozen = (vec![0.5; width], vec![0.25; width]);

@@ -3,7 +3,7 @@
 use crate::grid::{elements_a_thread, narrow, team_grid};
 use crate::reduce::rows_a_block;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Heads, Norm, Norms};
+use duel_backend::{Heads, Norm, Norms, QkNorm};
 use duel_kernels::{norm_bytes, norm_sums_bytes, sys};
 
 /// Where a backward kernel puts its sums over rows, and how it is launched.
@@ -60,6 +60,16 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
             self.add_partials(dw, partials, parts, width);
         });
     }
+}
+
+/// The heads that kernels take each alone: all at once are one.
+fn heads_of(dims: QkNorm) -> Heads {
+    let Heads { heads, kv_heads, .. } = dims.heads;
+    if !dims.whole {
+        return dims.heads;
+    }
+    assert_eq!(heads, kv_heads, "kernels normalise as many keys as queries at once");
+    Heads { heads: 1, kv_heads: 1, head_dim: dims.heads.q_width() }
 }
 
 impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
@@ -193,11 +203,9 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         x: &Buf<D, R>,
         wq: &Buf<D, R>,
         wk: &Buf<D, R>,
-        rows: usize,
-        eps: f64,
-        plus_one: bool,
-        dims: Heads,
+        dims: QkNorm,
     ) {
+        let (QkNorm { rows, eps, plus_one, .. }, dims) = (dims, heads_of(dims));
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
         if len == 0 {
             return;
@@ -231,10 +239,9 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         rstd: &Buf<D, f32>,
         wq: &Buf<D, R>,
         wk: &Buf<D, R>,
-        rows: usize,
-        plus_one: bool,
-        dims: Heads,
+        dims: QkNorm,
     ) {
+        let (QkNorm { rows, plus_one, .. }, dims) = (dims, heads_of(dims));
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
         if len == 0 {
             return;

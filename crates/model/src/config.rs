@@ -180,18 +180,22 @@ impl Config {
     /// # Errors
     /// What it lacks.
     pub fn check_device<B: Backend>(&self, b: &B, positions: usize) -> duel_backend::Result<()> {
-        let scores = (0..self.layers).map(|l| self.scores(l, positions));
-        let Some(scores) = scores.filter(|s| s.cap.is_some() || s.window.is_some()).next() else {
-            return Ok(());
-        };
-        if B::WINDOWS_AND_CAPS {
-            return Ok(());
-        }
-        let what = match scores.window {
-            Some(n) => format!("attention that sees {n} of {positions} positions (`sliding_window`)"),
-            None => "attention whose scores have a soft cap (`attn_logit_softcapping`)".into(),
-        };
-        let shorter = if scores.cap.is_none() { ", or shorter sequences" } else { "" };
+        let Mlp { gated, activation } = self.mlp;
+        let half = if gated { "a gate" } else { "a feed-forward" };
+        let scores = || (0..self.layers).map(|l| self.scores(l, positions));
+        let window = scores().find_map(|s| s.window).filter(|_| !B::WINDOWS_AND_CAPS);
+        let cap = self.score_cap.filter(|_| !B::WINDOWS_AND_CAPS);
+        let fewer = self.qk_norm == Some(QkNorm::Whole) && self.heads.ratio() > 1;
+        let lacking = [
+            (!B::activates(activation, gated)).then(|| format!("{half} of {}", activation.name())),
+            (fewer && !B::WHOLE_OF_FEWER_KEYS).then(|| "a norm of all queries and of fewer keys".into()),
+            (self.head_bias && !self.vocab.is_multiple_of(b.portions().logits_multiple))
+                .then(|| format!("the bias of a head of {} words", self.vocab)),
+            window.map(|n| format!("attention that sees {n} of {positions} positions (`sliding_window`)")),
+            cap.map(|_| "attention whose scores have a soft cap (`attn_logit_softcapping`)".into()),
+        ];
+        let Some(what) = lacking.into_iter().flatten().next() else { return Ok(()) };
+        let shorter = if window.is_some() && cap.is_none() { ", or shorter sequences" } else { "" };
         Err(duel_backend::Error::NoDevice(format!(
             "{} has no kernels for {what}; take the CPU{shorter}",
             b.describe()

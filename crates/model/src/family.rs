@@ -22,6 +22,16 @@ pub enum Family {
     Gpt2,
     /// GPT-NeoX, and Pythia with it.
     GptNeoX,
+    /// GPT-J.
+    GptJ,
+    /// Phi 1, 1.5 and 2.
+    Phi,
+    /// Phi 3 and 4.
+    Phi3,
+    /// Llama with layers that have no positions.
+    SmolLm3,
+    /// Norms at the ends of branches, and over all queries and keys.
+    Olmo2,
 }
 
 /// What the final hidden states become.

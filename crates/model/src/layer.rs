@@ -1,10 +1,12 @@
 //! One layer, forward and backward: the backward reads as the forward mirrored.
 
 use crate::activations::{Branch, Flow, Saved, Scratch};
-use crate::config::{Block, Config, NormKind};
+use crate::config::{Block, Config, NormKind, QkNorm};
 use crate::linear::{activate, activate_bw, expand, linear, linear_bw, norm, norm_bw};
 use crate::weights::{Layer, Linear, Norm};
-use duel_backend::{Acc, Backend, Gemm, Index, Layout, Norm as NormDims, Real, Storage, Weight};
+use duel_backend::{
+    Acc, Backend, Gemm, Index, Layout, Norm as NormDims, QkNorm as QkDims, Real, Storage, Weight,
+};
 
 /// A layer's cached keys and values.
 pub(crate) type KeysValues<B> = (Real<B>, Real<B>);
@@ -49,6 +51,10 @@ pub(crate) fn norm_dims(c: &Config, rows: usize) -> NormDims {
     NormDims { rows, width: c.width, eps: c.eps, plus_one: c.norm == NormKind::RmsPlusOne }
 }
 
+fn qk_dims(c: &Config, NormDims { rows, eps, plus_one, .. }: NormDims) -> QkDims {
+    QkDims { rows, heads: c.heads, eps, plus_one, whole: c.qk_norm == Some(QkNorm::Whole) }
+}
+
 fn dims(c: &Config, rows: usize) -> Dims {
     let gemm = |n, k| Gemm::dense(rows, n, k);
     Dims {
@@ -81,7 +87,7 @@ pub(crate) fn layer_forward<B: Backend>(
     match (&mut s.raw, &w.qk_norm) {
         (Some((raw, rstd)), Some((wq, wk))) => {
             linear(b, raw, input, &w.qkv, None, d.qkv);
-            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), rows, c.eps, d.norm.plus_one, c.heads);
+            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), qk_dims(c, d.norm));
         }
         _ => linear(b, &mut s.qkv, input, &w.qkv, None, d.qkv),
     }
@@ -255,7 +261,7 @@ pub(crate) fn layer_backward<B: Backend>(
         b.rope(&mut f.qkv, table, &layout.positions, rows, true, c.heads);
     }
     if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, g.qk_norm) {
-        b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), rows, d.norm.plus_one, c.heads);
+        b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), qk_dims(c, d.norm));
     }
     if reach < Reach::Qkv {
         return;

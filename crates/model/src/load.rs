@@ -1,6 +1,5 @@
 //! Weights from a folder onto a device.
 
-use crate::config::Mlp;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::shards::Tensor;
@@ -13,7 +12,6 @@ use duel_backend::{Acc, Backend, Blocks, Element, Float, Real};
 /// A weight that is not a finite number; the file and the tensor are named. Or the device has no room, or no verbs for a
 /// part of the model.
 pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
-    refuse(b, folder)?;
     read_all(folder, |_, host: &[B::Real]| upload(b, host))
 }
 
@@ -23,7 +21,6 @@ pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
 /// # Errors
 /// As [`load`].
 pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
-    refuse(b, folder)?;
     let mut all = Vec::new();
     read_all(folder, |_, host: &[B::Acc]| {
         all.push(upload(b, host)?);
@@ -37,7 +34,6 @@ pub fn load_masters<B: Backend>(b: &B, folder: &Folder) -> Result<Vec<Acc<B>>> {
 /// # Errors
 /// As [`load`].
 pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
-    refuse(b, folder)?;
     let narrows = narrows(folder);
     let parameters = read_all(folder, |shape, host: &[B::Real]| {
         let narrow = |x: &B::Real| B::Narrow::from_f64(x.to_f64());
@@ -58,7 +54,6 @@ pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
 /// # Errors
 /// As [`load`], or the device reads no such weights.
 pub fn load_in_8bit<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
-    refuse(b, folder)?;
     if !B::READS_BLOCKS {
         let what = format!(
             "8-bit weights have no products on {}; take the CPU, or leave them as they are",
@@ -72,20 +67,6 @@ pub fn load_in_8bit<B: Backend>(b: &B, folder: &Folder) -> Result<Frozen<B>> {
         false => Ok(Stored::Real(upload(b, host)?)),
     })?;
     Ok(Frozen { parameters })
-}
-
-/// # Errors
-/// The device has no verbs for a part of the model.
-fn refuse<B: Backend>(b: &B, folder: &Folder) -> Result<()> {
-    let Mlp { gated, activation } = folder.config().mlp;
-    if B::activates(activation, gated) {
-        return Ok(());
-    }
-    let gate = if gated { "a gate" } else { "a feed-forward" };
-    Err(Error::file(
-        &folder.path().join("config.json"),
-        format!("asks for {gate} of {activation:?}, which has no kernel on {}; take the CPU", b.describe()),
-    ))
 }
 
 /// What a frozen model may hold in a narrower form: not vectors, which are too short to matter, nor the table of

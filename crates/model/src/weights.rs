@@ -2,7 +2,7 @@ use crate::config::{Config, NormKind, QkNorm};
 use crate::family::Output;
 use crate::score::{SCORE, deviation};
 use crate::tensors::{Names, Qkv};
-use duel_backend::{Backend, Blocks, Element, Float, Real, Result, Storage, Weight};
+use duel_backend::{Backend, Blocks, Element, Float, Map, Real, Result, Storage, Weight};
 use std::sync::Arc;
 
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
@@ -363,5 +363,27 @@ impl<T> Model<T> {
     /// As [`Model::score`].
     pub fn score_mut(&mut self) -> &mut T {
         self.score.as_mut().expect("the model has a scalar head")
+    }
+}
+
+impl<'a, B: Backend> Model<Weight<'a, B>> {
+    /// The language model's head, the embedding where they are one.
+    ///
+    /// # Panics
+    /// As [`Model::head`].
+    pub fn lm_head(&self) -> Map<'a, B> {
+        Map { weight: *self.head(), bias: self.head_bias.map(Weight::real) }
+    }
+}
+
+impl<T> Model<Option<&mut T>> {
+    /// The gradients of the language model's head, of its weight and its bias.
+    ///
+    /// # Panics
+    /// As [`Model::head`].
+    pub fn lm_head_mut(&mut self) -> (Option<&mut T>, Option<&mut T>) {
+        assert!(self.score.is_none(), "a reward model has no head for words");
+        let bias = self.head_bias.as_mut().and_then(|bias| bias.as_deref_mut());
+        (self.head.as_mut().unwrap_or(&mut self.embed).as_deref_mut(), bias)
     }
 }

@@ -33,6 +33,7 @@ macro_rules! conformance {
 }
 
 conformance!(
+    add,
     attention,
     attention_cached,
     attention_of_random_layouts,

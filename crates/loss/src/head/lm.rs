@@ -5,8 +5,8 @@ use super::pairs::{Known, Unread};
 use super::row::{ResponseStats, Row};
 use super::targets::Targets;
 use duel_backend::{
-    Acc, Backend, Float, Gemm, Index, Logits, Measure, PairObjective, Portions, PreferenceOut, Real, Result,
-    RowStats, Storage, Weight,
+    Acc, Backend, Float, Gemm, Index, Logits, Map, MapGradients, Measure, PairObjective, Portions,
+    PreferenceOut, Real, Result, RowStats, Storage,
 };
 use std::ops::Range;
 
@@ -102,12 +102,12 @@ impl<B: Backend> Head<B> {
     }
 
     /// Logits and their statistics of the target rows `range`, on the device.
-    fn forward(&mut self, b: &B, w: Weight<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
+    fn forward(&mut self, b: &B, w: Map<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
         let n = range.len();
         self.taken.take(b, hidden, &targets.rows[range.clone()]);
         b.upload(&mut self.targets, 0, &targets.tokens[range]);
         let (dims, shape) = (self.dims(n), self.shape(n));
-        b.gemm(&mut self.logits, &self.taken.hidden, w, None, None, dims);
+        b.gemm(&mut self.logits, &self.taken.hidden, w.weight, w.bias, None, dims);
         if let Some(cap) = self.cap {
             b.soft_cap(&mut self.logits, cap, shape);
         }
@@ -118,7 +118,7 @@ impl<B: Backend> Head<B> {
     fn logits(
         &mut self,
         b: &B,
-        w: Weight<'_, B>,
+        w: Map<'_, B>,
         hidden: &Real<B>,
         targets: &Targets,
         range: Range<usize>,
@@ -155,8 +155,8 @@ impl<B: Backend> Head<B> {
     fn gradients(
         &mut self,
         b: &B,
-        w: Weight<'_, B>,
-        dw: Option<&mut Acc<B>>,
+        w: Map<'_, B>,
+        dw: MapGradients<'_, B>,
         dhidden: &mut Real<B>,
         range: Range<usize>,
     ) {
@@ -168,14 +168,7 @@ impl<B: Backend> Head<B> {
     }
 
     /// The same of `n` rows, given that the coefficients are on the device.
-    fn backward(
-        &mut self,
-        b: &B,
-        w: Weight<'_, B>,
-        dw: Option<&mut Acc<B>>,
-        dhidden: &mut Real<B>,
-        n: usize,
-    ) {
+    fn backward(&mut self, b: &B, w: Map<'_, B>, dw: MapGradients<'_, B>, dhidden: &mut Real<B>, n: usize) {
         let (dims, shape) = (self.dims(n), self.shape(n));
         b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, self.cap, shape);
         self.taken.give_back(b, w, dw, &self.logits, dhidden, dims);
@@ -185,7 +178,7 @@ impl<B: Backend> Head<B> {
     pub fn score<'w>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
+        w: impl Into<Map<'w, B>>,
         hidden: &Real<B>,
         targets: &Targets,
     ) -> Result<&[Row]> {
@@ -206,8 +199,8 @@ impl<B: Backend> Head<B> {
     pub fn loss<'w, 'g>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
-        dw: impl Into<Option<&'g mut Acc<B>>>,
+        w: impl Into<Map<'w, B>>,
+        dw: impl Into<MapGradients<'g, B>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         targets: &Targets,
@@ -234,7 +227,7 @@ impl<B: Backend> Head<B> {
                 if i + 1 < parts.len() {
                     self.logits(b, w, hidden, targets, part.clone())?;
                 }
-                self.gradients(b, w, dw.as_deref_mut(), dhidden, part.clone());
+                self.gradients(b, w, dw.again(), dhidden, part.clone());
             }
         }
         Ok(&self.said)
@@ -259,8 +252,8 @@ impl<B: Backend> Head<B> {
     pub fn pair_loss<'w, 'g>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
-        dw: impl Into<Option<&'g mut Acc<B>>>,
+        w: impl Into<Map<'w, B>>,
+        dw: impl Into<MapGradients<'g, B>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         targets: &Targets,
@@ -276,7 +269,7 @@ impl<B: Backend> Head<B> {
             self.unread.take(b, targets, chunk, known)?;
             let out = PreferenceOut { coef: &mut self.coef, sums: &mut self.unread.sums, first };
             b.preference(out, &row_stats!(self), &self.unread.groups, objective);
-            self.backward(b, w, dw.as_deref_mut(), dhidden, rows.len());
+            self.backward(b, w, dw.again(), dhidden, rows.len());
         }
         Ok(())
     }

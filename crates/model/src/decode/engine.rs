@@ -12,7 +12,8 @@ use crate::layer::{Attend, CacheRows, KeysValues};
 use crate::save::first_not_finite_of;
 use crate::weights::{Model, Weights};
 use duel_backend::{
-    Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Measure, Portions, Real, Segment, Storage, Weight,
+    Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Map, Measure, Portions, Real, Segment, Storage,
+    Weight,
 };
 use duel_random::{at, fraction};
 use std::collections::HashMap;
@@ -342,7 +343,8 @@ impl<B: Backend> Engine<B> {
                 let attend = Attend::Cached((&mut seat.cache[..], &self.at));
                 run(b, c, w, &self.layout, &mut self.activations, attend);
                 let dims = Gemm { m: rows, n: c.vocab, k: c.width, stride: self.stride };
-                b.gemm(&mut seat.logits, &self.activations.hidden, *w.head(), None, None, dims);
+                let Map { weight, bias } = w.lm_head();
+                b.gemm(&mut seat.logits, &self.activations.hidden, weight, bias, None, dims);
                 if let Some(cap) = c.logit_cap {
                     b.soft_cap(&mut seat.logits, cap, of_logits);
                 }

@@ -4,8 +4,12 @@
 mod gemma;
 mod gpt2;
 mod gpt_neox;
+mod gptj;
 mod llama;
 mod mistral;
+mod olmo2;
+mod phi;
+mod smollm3;
 mod windows;
 
 use crate::config::Config;
@@ -24,7 +28,7 @@ pub(crate) struct Description {
 }
 
 /// Every family.
-const FAMILIES: [&Description; 9] = [
+const FAMILIES: [&Description; 14] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &llama::QWEN2,
@@ -34,6 +38,11 @@ const FAMILIES: [&Description; 9] = [
     &gemma::GEMMA3,
     &gpt2::GPT2,
     &gpt_neox::GPT_NEOX,
+    &gptj::GPTJ,
+    &phi::PHI,
+    &phi::PHI3,
+    &smollm3::SMOLLM3,
+    &olmo2::OLMO2,
 ];
 
 impl Config {

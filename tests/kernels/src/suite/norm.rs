@@ -130,36 +130,42 @@ struct QkNorm {
     rows: usize,
     heads: Heads,
     plus_one: bool,
+    /// All heads at once: as many keys as queries.
+    whole: bool,
     scale: f64,
 }
 
 impl Operation for QkNorm {
     fn name(&self) -> String {
-        format!("qk_norm {} x {:?}, inputs to {:e}", self.rows, self.heads, self.scale)
+        format!(
+            "qk_norm {} x {:?}, at once {}, inputs to {:e}",
+            self.rows, self.heads, self.whole, self.scale
+        )
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let QkNorm { rows, heads, plus_one, scale } = *self;
-        let (width, normed) = (heads.qkv_width(), heads.heads + heads.kv_heads);
+        let QkNorm { rows, heads, plus_one, whole, scale } = *self;
+        let dims = duel_backend::QkNorm { rows, heads, eps: EPS, plus_one, whole };
+        let (width, normed, [(_, part), _]) = (heads.qkv_width(), dims.stats(), dims.parts());
         let x = bench.real(b, rows * width, scale);
-        let wq = bench.real(b, heads.head_dim, 1.0);
-        let wk = bench.real(b, heads.head_dim, 1.0);
+        let wq = bench.real(b, part, 1.0);
+        let wk = bench.real(b, part, 1.0);
         let mut dqkv = bench.real(b, rows * width, 1.0);
-        let mut dwq = bench.acc(b, heads.head_dim, 1.0);
-        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
+        let mut dwq = bench.acc(b, part, 1.0);
+        let mut dwk = bench.acc(b, part, 1.0);
         let mut y = bench.output(b, rows * width);
         let mut rstd = bench.output(b, rows * normed);
-        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, plus_one, heads);
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, rows, plus_one, heads);
-        bench.done(b, "y", &y, heads.head_dim);
+        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, dims);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, dims);
+        bench.done(b, "y", &y, part);
         bench.done(b, "rstd", &rstd, 1);
-        bench.changed(b, "dqkv", &dqkv, heads.head_dim);
-        bench.changed(b, "dwq", &dwq, heads.head_dim);
-        bench.changed(b, "dwk", &dwk, heads.head_dim);
+        bench.changed(b, "dqkv", &dqkv, part);
+        bench.changed(b, "dwq", &dwq, part);
+        bench.changed(b, "dwk", &dwk, part);
         let mut dqkv = bench.real(b, rows * width, 1.0);
-        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
-        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, rows, plus_one, heads);
-        bench.changed(b, "dwk without dwq", &dwk, heads.head_dim);
+        let mut dwk = bench.acc(b, part, 1.0);
+        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, dims);
+        bench.changed(b, "dwk without dwq", &dwk, part);
     }
 }
 
@@ -178,7 +184,10 @@ pub fn qk_norm(devices: &impl Devices) {
     ] {
         let heads = Heads { heads, kv_heads, head_dim };
         for plus_one in [false, true] {
-            check_both(devices, &QkNorm { rows, heads, plus_one, scale });
+            check_both(devices, &QkNorm { rows, heads, plus_one, whole: false, scale });
+        }
+        if heads.ratio() == 1 {
+            check_both(devices, &QkNorm { rows, heads, plus_one: false, whole: true, scale });
         }
     }
 }
@@ -195,7 +204,32 @@ pub fn norm_random(devices: &impl Devices) {
         (1usize..30, 1usize..4, 1usize..4, 1usize..80),
         |(rows, ratio, kv_heads, head_dim)| {
             let heads = Heads { heads: ratio * kv_heads, kv_heads, head_dim };
-            check_both(devices, &QkNorm { rows, heads, plus_one: false, scale: 3.0 });
+            check_both(devices, &QkNorm { rows, heads, plus_one: false, whole: false, scale: 3.0 });
         },
     );
+}
+
+struct Sum {
+    len: usize,
+}
+
+impl Operation for Sum {
+    fn name(&self) -> String {
+        format!("add {}", self.len)
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let x = bench.real(b, self.len, 2.0);
+        let mut y = bench.real(b, self.len, 2.0);
+        b.add(&mut y, &x, self.len);
+        bench.changed(b, "y", &y, self.len);
+    }
+}
+
+/// `add`.
+pub fn add(devices: &impl Devices) {
+    // One element, the rest after whole packs, more than the grid takes at once.
+    for len in [1, 7, 8, 1037, 40_003] {
+        check_both(devices, &Sum { len });
+    }
 }
