@@ -214,6 +214,11 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
                 (new.reals(rows * width)?, new.reals(rows * width)?, b.alloc(rows * width)?);
             Box::new(move || b.activate_bw(&mut dx, &dy, &x, rows * width, Activation::GeluTanh))
         }
+        Verb::Scale { rows, width } => {
+            let mut y = new.reals(rows * width)?;
+            // In place and again: by 1, so that nothing vanishes.
+            Box::new(move || b.scale(&mut y, 1.0, rows * width))
+        }
         Verb::Gather { batch, rows, width } => {
             let (x, index) = (new.reals(batch.rows() * width)?, new.indices(rows, batch.rows())?);
             let mut y = b.alloc(rows * width)?;
@@ -445,6 +450,7 @@ pub fn samples() -> Vec<Verb> {
         Verb::SwiGluBw { rows, width },
         Verb::Gelu { rows, width },
         Verb::GeluBw { rows, width },
+        Verb::Scale { rows, width },
         Verb::Gather { batch, rows: scored, width },
         Verb::ScatterAdd { batch, rows: scored, width },
         Verb::Sample { rows, vocab },

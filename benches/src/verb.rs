@@ -149,6 +149,8 @@ pub enum Verb {
     Gelu { rows: usize, width: usize },
     /// `gelu_bw`.
     GeluBw { rows: usize, width: usize },
+    /// `scale`.
+    Scale { rows: usize, width: usize },
     /// `gather` of `rows` of the batch's rows.
     Gather { batch: Batch, rows: usize, width: usize },
     /// `scatter_add`.
@@ -207,6 +209,7 @@ impl Verb {
             Verb::SwiGluBw { .. } => "swiglu_bw",
             Verb::Gelu { .. } => "gelu",
             Verb::GeluBw { .. } => "gelu_bw",
+            Verb::Scale { .. } => "scale",
             Verb::Gather { .. } => "gather",
             Verb::ScatterAdd { .. } => "scatter_add",
             Verb::Sample { .. } => "sample",
@@ -304,7 +307,7 @@ impl Verb {
             Verb::SwiGluBw { rows, width } => reals(5 * rows * width),
             Verb::Gelu { rows, width } => reals(2 * rows * width),
             Verb::GeluBw { rows, width } => reals(3 * rows * width),
-            Verb::Gather { rows, width, .. } => reals(2 * rows * width),
+            Verb::Scale { rows, width } | Verb::Gather { rows, width, .. } => reals(2 * rows * width),
             Verb::ScatterAdd { rows, width, .. } => reals(3 * rows * width),
             Verb::LogProb { rows, vocab } | Verb::Sample { rows, vocab } => reals(rows * vocab),
             // A cache line is not counted for each element.
@@ -360,6 +363,7 @@ impl fmt::Display for Verb {
             | Verb::SwiGluBw { rows, width }
             | Verb::Gelu { rows, width }
             | Verb::GeluBw { rows, width }
+            | Verb::Scale { rows, width }
             | Verb::Gather { rows, width, .. }
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
             Verb::LogProb { rows, vocab }

@@ -705,6 +705,9 @@ fn windows_are_those_of_transformers() {
         (Family::Mistral, json!({"sliding_window": 0}), "`sliding_window` is 0"),
         (Family::Mistral, json!({"layer_types": mixed}), "all alike"),
         (Family::Gemma2, json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (Family::Gemma2, json!({"final_logit_softcapping": 1e300}), "the cap of logits is 1e300"),
+        (Family::Gemma2, json!({"query_pre_attn_scalar": 1e-300}), "the scale of scores is"),
+        (Family::Gemma2, json!({"num_hidden_layers": 1u64 << 60}), "the number of layers is"),
         (Family::Gemma3, json!({"attn_logit_softcapping": 20.0}), "attn_logit_softcapping"),
         (Family::Gemma3, json!({"rope_parameters": {"rope_theta": 7.0}}), "full_attention"),
     ] {

@@ -7,6 +7,9 @@ use crate::tensors::Names;
 use duel_backend::{Activation, Backend, Heads, Scores};
 use serde_json::{Map, Value};
 
+/// More layers no model has.
+pub(crate) const MOST_LAYERS: usize = 1 << 12;
+
 /// Kind of every norm in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -264,9 +267,20 @@ impl Config {
         // Products of these are buffer lengths, and every layer has a list of names: nothing real comes near these
         // bounds, a lying file does.
         let bounds = sizes.map(|(name, n)| (name, n, 1 << 28)).into_iter();
-        for (name, n, most) in bounds.chain([("the number of layers", self.layers, 1 << 12)]) {
+        for (name, n, most) in bounds.chain([("the number of layers", self.layers, MOST_LAYERS)]) {
             if n == 0 || n > most {
                 return Err(format!("{name} is {n}, which cannot be"));
+            }
+        }
+        // Far from what a float holds, with room for products.
+        let factors = [
+            ("the scale of scores", self.score_scale),
+            ("the cap of scores", self.score_cap),
+            ("the cap of logits", self.logit_cap),
+        ];
+        for (name, factor) in factors {
+            if let Some(x) = factor.filter(|x| !(1e-6..=1e6).contains(x)) {
+                return Err(format!("{name} is {x:e}, which cannot be"));
             }
         }
         if !heads.is_multiple_of(kv_heads) {

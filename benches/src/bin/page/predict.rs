@@ -66,6 +66,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::Rope { .. } => of(0.80, "angles again for every head, from the cache"),
         Verb::SwiGlu { .. } | Verb::SwiGluBw { .. } => of(0.88, "one pass; an exponential an element"),
         Verb::Gelu { .. } | Verb::GeluBw { .. } => of(0.85, "20 operations for 4 bytes"),
+        Verb::Scale { .. } => of(0.9, "one pass, 16 bytes a lane"),
         Verb::Embed { .. } | Verb::Gather { .. } => of(0.75, "rows of 4 KB in any order"),
         Verb::EmbedBw { .. } | Verb::ScatterAdd { .. } => {
             of(0.40, "row numbers sorted first, by comparing each with each")

@@ -1,6 +1,6 @@
 //! Windows of layers, by the keys that many families share.
 
-use crate::config::LayerKind;
+use crate::config::{LayerKind, MOST_LAYERS};
 use crate::keys::{Keys, Read};
 use crate::plural::counted;
 
@@ -16,6 +16,8 @@ pub(crate) fn window(keys: Keys, default: usize) -> Read<Option<usize>> {
 
 /// Which layers have a window: those that `layer_types` names, where it is there, or else those of `default`.
 pub(crate) fn sliding(keys: Keys, layers: usize, default: impl Fn(usize) -> bool) -> Read<Vec<bool>> {
+    // Of a file that lies, no list is made.
+    let layers = layers.min(MOST_LAYERS + 1);
     let Some(types) = keys.list("layer_types")? else { return Ok((0..layers).map(default).collect()) };
     if types.len() != layers {
         return Err(format!(
