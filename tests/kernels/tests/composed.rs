@@ -230,24 +230,30 @@ fn a_step_of_a_gpt2() {
 /// of its own, capped logits; and not its gate, its windows and its capped scores.
 #[test]
 fn a_step_of_most_of_a_gemma() {
-    let gemma = tiny(Family::Gemma3);
+    let logit_cap = Some(3.0);
     check_random_model(Config {
         kinds: vec![LayerKind::default()],
-        mlp: Mlp { activation: Activation::Silu, ..gemma.mlp },
-        logit_cap: Some(3.0),
-        ..gemma
+        logit_cap,
+        ..with_known_gate(Family::Gemma3)
     });
+}
+
+/// A tiny model whose gate has a kernel.
+fn with_known_gate(family: Family) -> Config {
+    let config = tiny(family);
+    Config { mlp: Mlp { activation: Activation::Silu, ..config.mlp }, ..config }
 }
 
 /// What has no kernel is named before it is computed; a window that no sequence leaves is none.
 #[test]
 fn windows_and_caps_of_scores_are_refused() {
     let b = emulation(Order::Forward);
-    let refused = |family, positions| tiny(family).check_device(&b, positions).unwrap_err().to_string();
+    let check = |family, positions| with_known_gate(family).check_device(&b, positions);
+    let refused = |family, positions| check(family, positions).unwrap_err().to_string();
     assert!(refused(Family::Mistral, 4).contains("sees 3 of 4 positions (`sliding_window`)"));
     assert!(refused(Family::Gemma2, 3).contains("`attn_logit_softcapping`"));
     for (family, positions) in [(Family::Mistral, 3), (Family::Gemma3, 4), (Family::Llama, 64)] {
-        assert_eq!(tiny(family).check_device(&b, positions), Ok(()));
+        assert_eq!(check(family, positions), Ok(()));
     }
     assert_eq!(tiny(Family::Gemma2).check_device(&Cpu::<f32>::new(1), 64), Ok(()));
 }
