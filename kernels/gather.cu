@@ -121,5 +121,24 @@ EXPORT_KERNEL(gather_bf16, (ROW_THREADS), GatherParams, gather<bf16>);
 EXPORT_KERNEL(sort_rows, (ROW_THREADS), SortRowsParams, find_place);
 EXPORT_KERNEL(scatter_add_f32, (ROW_THREADS), ScatterAddParams, scatter_add<float, float>);
 EXPORT_KERNEL(scatter_add_bf16, (ROW_THREADS), ScatterAddParams, scatter_add<bf16, bf16>);
+// y *= factor: 256 threads a block stride over the elements, 16 bytes each, and those left over at the end one each.
+template <class Real, unsigned count> DEVICE void scale_at(const ScaleParams &p, unsigned long long at) {
+    float y[count];
+    load(y, static_cast<const Real *>(p.y) + at);
+#pragma unroll
+    for (unsigned i = 0; i < count; i++) {
+        y[i] *= p.factor;
+    }
+    store(static_cast<Real *>(p.y) + at, y);
+}
+
+template <class Real> DEVICE void scale(const ScaleParams &p) {
+    for_each_pack<Real>(
+        p.len, vectorised<Real>(0, p.y), [&](unsigned long long at) { scale_at<Real, LANES<Real>>(p, at); },
+        [&](unsigned long long at) { scale_at<Real, 1>(p, at); });
+}
+
+EXPORT_KERNEL(scale_f32, (ROW_THREADS), ScaleParams, scale<float>);
+EXPORT_KERNEL(scale_bf16, (ROW_THREADS), ScaleParams, scale<bf16>);
 EXPORT_KERNEL(embed_bw_f32, (ROW_THREADS), ScatterAddParams, scatter_add<float, float>);
 EXPORT_KERNEL(embed_bw_bf16, (ROW_THREADS), ScatterAddParams, scatter_add<bf16, float>);

@@ -1,10 +1,11 @@
-// Log-softmax of the head's logits at a target, with statistics, its backward in place, and the divergence of two
-// predictions. Verbs: logprob, logprob_bw, kl.
+// Log-softmax of the head's logits at a target, with statistics, its backward in place, a soft cap before it, and the
+// divergence of two predictions. Verbs: logprob, logprob_bw, soft_cap, kl.
 //
 //   p = softmax(logits[row]),  lse = ln sum e^logit,  logp = logit[target] - lse
 //   entropy = -sum p ln p,  mean_logit = sum logit / vocab,  hit = 1 where logit[target] is the largest,
 //   collision = ln sum p^2
-//   backward: logits = coef (onehot(target) - p)
+//   soft_cap: logits = cap tanh(logits / cap)
+//   backward: logits = coef (onehot(target) - p) (1 - (logits / cap)^2)
 //   kl = sum p (ln p - ln q) = sum p (e^d - 1 - d),  d = ln q - ln p,  p e^d = q   (Kullback & Leibler, 1951)
 //
 // The forward reads a row once. With t the largest logit so far it keeps S = sum e^(x - t),
@@ -16,7 +17,7 @@
 // Grid: a block for each row, its threads (32 to 512, by the vocabulary) taking 16 bytes each in turn, and single
 // elements of what is left at the end; where rows do not begin at whole 16 bytes, single elements that lie a block's
 // width apart. Which thread has which element depends on vocabulary and stride alone. Bound by memory: forward one
-// read of the logits, backward a read and a write, kl a read of both; one exponential each.
+// read of the logits, backward and soft_cap a read and a write, kl a read of both; one exponential each.
 #include "common.cuh"
 
 
@@ -202,17 +203,9 @@ template <class Real> DEVICE void logprob(const LogprobParams &p) {
     }
 }
 
-template <class Real, bool wide> DEVICE void logprob_bw_row(const LogprobBwParams &p) {
-    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
-    const float lse = p.lse[blockIdx.x];
-    const float coef = p.coef[blockIdx.x];
-    const unsigned target = p.targets[blockIdx.x];
-    const auto gradient = [&](float logit, unsigned at) {
-        const float probability = expf(logit - lse);
-        // From 1 - p and not from 1 and p apart: near 1 they would cancel twice.
-        return at == target ? coef * (1.0f - probability) : -coef * probability;
-    };
-    const unsigned end = swept<Real, wide>(p.vocab);
+// Every element of a row, and where it is, to what `f` makes of them.
+template <class Real, bool wide, class F> DEVICE void map_row(Real *row, unsigned vocab, const F &f) {
+    const unsigned end = swept<Real, wide>(vocab);
     for (unsigned i = 0; i < sweeps_of<Real>(end); i++) {
         const Sweep<Real, wide> sweep(i);
         float x[LANES<Real>];
@@ -220,22 +213,43 @@ template <class Real, bool wide> DEVICE void logprob_bw_row(const LogprobBwParam
 #pragma unroll
         for (unsigned j = 0; j < LANES<Real>; j++) {
             if (sweep.inside(j, end)) {
-                x[j] = gradient(x[j], sweep.first + j * sweep.step);
+                x[j] = f(x[j], sweep.first + j * sweep.step);
             }
         }
         sweep.store_to(row, x, end);
     }
-    const Rest<Real> rest(end, p.vocab);
+    const Rest<Real> rest(end, vocab);
     if (wide && rest.any) {
-        row[rest.at] = from_float<Real>(gradient(to_float(row[rest.at]), rest.at));
+        row[rest.at] = from_float<Real>(f(to_float(row[rest.at]), rest.at));
+    }
+}
+
+template <class Real> DEVICE void soft_cap(const SoftCapParams &p) {
+    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
+    const auto capped = [&](float logit, unsigned) { return p.cap * tanhf(logit * p.inverse); };
+    if (vectorised<Real>(p.stride, p.logits)) {
+        map_row<Real, true>(row, p.vocab, capped);
+    } else {
+        map_row<Real, false>(row, p.vocab, capped);
     }
 }
 
 template <class Real> DEVICE void logprob_bw(const LogprobBwParams &p) {
+    Real *row = static_cast<Real *>(p.logits) + static_cast<size_t>(blockIdx.x) * p.stride;
+    const float lse = p.lse[blockIdx.x];
+    const float coef = p.coef[blockIdx.x];
+    const unsigned target = p.targets[blockIdx.x];
+    const auto gradient = [&](float logit, unsigned at) {
+        const float probability = expf(logit - lse);
+        const float share = logit * p.inverse;
+        const float slope = p.inverse == 0.0f ? 1.0f : 1.0f - share * share;
+        // From 1 - p and not from 1 and p apart: near 1 they would cancel twice.
+        return (at == target ? coef * (1.0f - probability) : -coef * probability) * slope;
+    };
     if (vectorised<Real>(p.stride, p.logits)) {
-        logprob_bw_row<Real, true>(p);
+        map_row<Real, true>(row, p.vocab, gradient);
     } else {
-        logprob_bw_row<Real, false>(p);
+        map_row<Real, false>(row, p.vocab, gradient);
     }
 }
 
@@ -302,6 +316,8 @@ template <class Real> DEVICE void kl(const KlParams &p) {
 
 EXPORT_KERNEL(logprob_f32, (LOGPROB_THREADS), LogprobParams, logprob<float>);
 EXPORT_KERNEL(logprob_bf16, (LOGPROB_THREADS), LogprobParams, logprob<bf16>);
+EXPORT_KERNEL(soft_cap_f32, (LOGPROB_THREADS), SoftCapParams, soft_cap<float>);
+EXPORT_KERNEL(soft_cap_bf16, (LOGPROB_THREADS), SoftCapParams, soft_cap<bf16>);
 EXPORT_KERNEL(logprob_bw_f32, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<float>);
 EXPORT_KERNEL(logprob_bw_bf16, (LOGPROB_THREADS), LogprobBwParams, logprob_bw<bf16>);
 EXPORT_KERNEL(kl_f32, (LOGPROB_THREADS), KlParams, kl<float>);

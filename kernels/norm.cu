@@ -1,7 +1,7 @@
 // RMSNorm (Zhang & Sennrich, 2019), LayerNorm (Ba et al., 2016), the RMSNorm of query and key heads (Qwen3), and their
 // backwards. Verbs: rmsnorm, rmsnorm_bw, layernorm, layernorm_bw, qk_norm, qk_norm_bw.
 //
-//   RMSNorm    rstd = 1 / sqrt(mean(x^2) + eps),  y = x rstd w
+//   RMSNorm    rstd = 1 / sqrt(mean(x^2) + eps),  y = x rstd w,  `one` (0, or 1 in Gemma) added to w as it is read
 //              dx += rstd (dy w - x rstd^2 mean(dy w x)),  dw += sum over rows of dy x rstd
 //   LayerNorm  mean = mean(x),  rstd = 1 / sqrt(mean((x - mean)^2) + eps),  h = (x - mean) rstd,  y = h w + b
 //              dx += rstd (dy w - mean(dy w) - h mean(dy w h)),  dw += sum over rows of dy h,  db += sum of dy
@@ -157,7 +157,7 @@ template <class F> DEVICE void for_rows_of_block(unsigned rows, unsigned rows_a_
 
 // One row; `end` is its width, or 0 for a team without a row. Gives rstd.
 template <class Real, unsigned count>
-DEVICE float rms_row(Real *y, const Real *x_row, const Real *w_row, unsigned width, unsigned end, float eps,
+DEVICE float rms_row(Real *y, const Real *x_row, const Real *w_row, unsigned width, unsigned end, float eps, float one,
                      float *scratch PLACE) {
     const Share<Real, count> x(x_row, end HERE);
     float squares = 0.0f;
@@ -177,7 +177,7 @@ DEVICE float rms_row(Real *y, const Real *x_row, const Real *w_row, unsigned wid
         load(w, w_row + pack.column);
 #pragma unroll
         for (unsigned j = 0; j < count; j++) {
-            v[j] = v[j] * rstd * w[j];
+            v[j] = v[j] * rstd * (one + w[j]);
         }
         store(y + pack.column, v);
     });
@@ -190,7 +190,7 @@ template <class Real, unsigned count> DEVICE void rmsnorm_rows(const RmsnormPara
     const size_t start = static_cast<size_t>(inside ? row : 0) * p.width;
     const float rstd = rms_row<Real, count>(static_cast<Real *>(p.y) + start, static_cast<const Real *>(p.x) + start,
                                             static_cast<const Real *>(p.w), p.width, inside ? p.width : 0, p.eps,
-                                            scratch);
+                                            p.one, scratch);
     if (inside && threadIdx.x == 0) {
         p.rstd[row] = rstd;
     }
@@ -209,7 +209,7 @@ template <class Real> DEVICE void rmsnorm(const RmsnormParams &p) {
 // The backward of one row: dx is added to what is there, or overwrites it (and may be dy).
 template <class Real, unsigned count, bool add>
 DEVICE void rms_row_bw(Real *dx_row, const Real *dy_row, const Real *x_row, const Real *w_row, float rstd,
-                       unsigned width, unsigned end, const ColumnSums<count> &sums, unsigned array,
+                       float one, unsigned width, unsigned end, const ColumnSums<count> &sums, unsigned array,
                        float *scratch PLACE) {
     const Share<Real, count> dy(dy_row, end HERE), x(x_row, end HERE);
     const Share<Real, count> dx(dx_row, add ? end : 0 HERE);
@@ -221,7 +221,7 @@ DEVICE void rms_row_bw(Real *dx_row, const Real *dy_row, const Real *x_row, cons
         load(w, w_row + pack.column);
 #pragma unroll
         for (unsigned j = 0; j < count; j++) {
-            dot += g[j] * w[j] * v[j];
+            dot += g[j] * (one + w[j]) * v[j];
         }
     });
     dot = row_sum(dot, scratch HERE) * rstd * rstd / static_cast<float>(width);
@@ -235,7 +235,7 @@ DEVICE void rms_row_bw(Real *dx_row, const Real *dy_row, const Real *x_row, cons
         }
 #pragma unroll
         for (unsigned j = 0; j < count; j++) {
-            const float d = rstd * (g[j] * w[j] - v[j] * dot);
+            const float d = rstd * (g[j] * (one + w[j]) - v[j] * dot);
             out[j] = add ? out[j] + d : d;
             g[j] *= v[j] * rstd;
         }
@@ -251,7 +251,7 @@ template <class Real, unsigned count> DEVICE void rmsnorm_bw_rows(const RmsnormB
             const size_t start = static_cast<size_t>(inside ? row : 0) * p.width;
             rms_row_bw<Real, count, true>(static_cast<Real *>(p.dx) + start, static_cast<const Real *>(p.dy) + start,
                                           static_cast<const Real *>(p.x) + start, static_cast<const Real *>(p.w),
-                                          p.rstd[inside ? row : 0], p.width, inside ? p.width : 0, sums, 0, scratch);
+                                          p.rstd[inside ? row : 0], p.one, p.width, inside ? p.width : 0, sums, 0, scratch);
         });
         sums.write(p.partials, 1, p.width);
     });
@@ -405,7 +405,7 @@ template <class Real, unsigned count> DEVICE void qk_norm_heads(const QkNormPara
     const bool norm = inside && head < normed;
     const void *w = head < p.heads ? p.wq : p.wk;
     const float rstd = rms_row<Real, count>(y, x, static_cast<const Real *>(w), p.head_dim, norm ? p.head_dim : 0,
-                                            p.eps, scratch);
+                                            p.eps, p.one, scratch);
     if (norm && threadIdx.x == 0) {
         p.rstd[static_cast<size_t>(row) * normed + head] = rstd;
     }
@@ -441,7 +441,7 @@ DEVICE void qk_norm_bw_head(const QkNormBwParams &p, unsigned item, const Column
     const unsigned key = head < p.heads ? 0 : 1;
     const void *w = key ? p.wk : p.wq;
     rms_row_bw<Real, count, false>(d, d, static_cast<const Real *>(p.x) + start, static_cast<const Real *>(w),
-                                   p.rstd[at], p.head_dim, inside ? p.head_dim : 0, sums, key, scratch HERE);
+                                   p.rstd[at], p.one, p.head_dim, inside ? p.head_dim : 0, sums, key, scratch HERE);
 }
 
 // The teams of a block take the query and key heads of its rows in turn.
@@ -464,6 +464,26 @@ template <class Real> DEVICE void qk_norm_bw(const QkNormBwParams &p) {
     }
 }
 
+// y += x: 256 threads a block stride over the elements, 16 bytes each, and those left over at the end one each.
+template <class Real, unsigned count> DEVICE void add_at(const AddParams &p, unsigned long long at) {
+    float x[count], y[count];
+    load(x, static_cast<const Real *>(p.x) + at);
+    load(y, static_cast<const Real *>(p.y) + at);
+#pragma unroll
+    for (unsigned i = 0; i < count; i++) {
+        y[i] += x[i];
+    }
+    store(static_cast<Real *>(p.y) + at, y);
+}
+
+template <class Real> DEVICE void add(const AddParams &p) {
+    for_each_pack<Real>(
+        p.len, vectorised<Real>(0, p.x, p.y), [&](unsigned long long at) { add_at<Real, LANES<Real>>(p, at); },
+        [&](unsigned long long at) { add_at<Real, 1>(p, at); });
+}
+
+EXPORT_KERNEL(add_f32, (ROW_THREADS), AddParams, add<float>);
+EXPORT_KERNEL(add_bf16, (ROW_THREADS), AddParams, add<bf16>);
 EXPORT_KERNEL(rmsnorm_f32, (ROW_THREADS, 4), RmsnormParams, rmsnorm<float>);
 EXPORT_KERNEL(rmsnorm_bf16, (ROW_THREADS, 4), RmsnormParams, rmsnorm<bf16>);
 EXPORT_KERNEL(rmsnorm_bw_f32, (ROW_THREADS, 2), RmsnormBwParams, rmsnorm_bw<float>);

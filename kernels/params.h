@@ -185,6 +185,13 @@ typedef struct SimtOptions {
 
 /* ---- feed-forward -------------------------------------------------------------------------------------- */
 
+/* add: y[len] += x[len]. */
+typedef struct AddParams {
+    void *y;
+    const void *x;
+    unsigned long long len;
+} AddParams;
+
 /* swiglu: y[rows, width] = silu(g) * u for x[rows, 2 * width] = [g | u]. */
 typedef struct SwigluParams {
     void *y;
@@ -228,6 +235,7 @@ typedef struct RmsnormParams {
     unsigned rows;
     unsigned width;
     float eps; /* added to the mean square before the root */
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } RmsnormParams;
 
 /* The backward of a norm sums the gradients of its weights over `rows_a_block` rows a block; partials[.., parts, width]
@@ -246,6 +254,7 @@ typedef struct RmsnormBwParams {
     unsigned rows;
     unsigned width;
     unsigned rows_a_block;
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } RmsnormBwParams;
 
 /* layernorm: y[rows, width] and stats[rows, 2] = mean, rstd from x[rows, width], w[width] and b[width]. */
@@ -288,6 +297,7 @@ typedef struct QkNormParams {
     unsigned kv_heads;
     unsigned head_dim;
     float eps; /* added to the mean square before the root */
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } QkNormParams;
 
 /* qk_norm_bw: dqkv[rows, qkv] in place and partials[2, parts, head_dim] of dwq and dwk, from what qk_norm has. */
@@ -304,9 +314,17 @@ typedef struct QkNormBwParams {
     unsigned kv_heads;
     unsigned head_dim;
     unsigned rows_a_block;
+    float one; /* added to the weights: 1 (Gemma) or 0 */
 } QkNormBwParams;
 
 /* ---- embedding, gather and rotary positions ------------------------------------------------------------ */
+
+/* scale: y[len] *= factor. */
+typedef struct ScaleParams {
+    void *y;
+    unsigned long long len;
+    float factor;
+} ScaleParams;
 
 /* gather: y[rows, width] = table[index[r]] (+ pos_table[positions[r]], unless that is null). */
 typedef struct GatherParams {
@@ -481,7 +499,16 @@ typedef struct LogprobParams {
     unsigned stride;         /* elements from one row of logits to the next */
 } LogprobParams;
 
-/* logprob_bw: logits[rows, vocab] = coef (onehot(target) - exp(logits - lse)), in place. */
+/* soft_cap: logits[rows, vocab] = cap tanh(logits / cap), in place. */
+typedef struct SoftCapParams {
+    void *logits;
+    unsigned vocab;
+    unsigned stride; /* elements from one row of logits to the next */
+    float cap;
+    float inverse;   /* 1 / cap */
+} SoftCapParams;
+
+/* logprob_bw: logits[rows, vocab] = coef (onehot(target) - exp(logits - lse)) (1 - (logits / cap)^2), in place. */
 typedef struct LogprobBwParams {
     void *logits;
     const float *lse;        /* [rows] */
@@ -489,6 +516,7 @@ typedef struct LogprobBwParams {
     const unsigned *targets; /* [rows], below vocab */
     unsigned vocab;
     unsigned stride;         /* elements from one row of logits to the next */
+    float inverse;           /* 1 / cap, 0 without one */
 } LogprobBwParams;
 
 /* kl: sum p (ln p - ln q) of each row, in nats; p and q the softmaxes of logits[rows, vocab]. */

@@ -5,7 +5,7 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Precision, Verb, Work};
 use duel_backend::{Gemm, Heads, Norm};
 use duel_cuda::{Cuda, Device};
-use duel_model::{Config, Mlp};
+use duel_model::Config;
 use half::bf16;
 
 /// The backend.
@@ -118,12 +118,11 @@ fn batches() -> impl Iterator<Item = Batch> {
 
 /// The four products of a layer.
 fn layer(c: &Config) -> [Gemm; 4] {
-    let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let product = |n, k| Gemm::dense(ROWS, n, k);
     [
         product(c.heads.qkv_width(), c.width),
         product(c.width, c.heads.q_width()),
-        product(up, c.width),
+        product(c.up_width(), c.width),
         product(c.width, c.mlp_width),
     ]
 }
@@ -131,12 +130,13 @@ fn layer(c: &Config) -> [Gemm; 4] {
 /// The verbs that memory bounds.
 fn memory() -> Vec<Verb> {
     let (llama, gpt2, qwen2, qwen3) = (llama(), gpt2(), qwen2(), qwen3());
-    let norm = |c: &Config| Norm { rows: TOKENS, width: c.width, eps: c.eps };
+    let norm = |c: &Config| Norm { rows: TOKENS, width: c.width, eps: c.eps, plus_one: false };
     let batch = Batch { pairs: TOKENS / SHARED.rows(), pair: SHARED };
     let (vocab, width, rows, heads) = (llama.vocab, llama.width, batch.responses(), llama.heads);
     vec![
         Verb::LogProb { rows: ROWS / 2, vocab },
         Verb::LogProbBw { rows: ROWS / 2, vocab },
+        Verb::SoftCap { rows: ROWS / 2, vocab },
         Verb::LogProb { rows: ROWS, vocab: gpt2.vocab },
         Verb::LogProbBw { rows: ROWS, vocab: gpt2.vocab },
         Verb::RmsNorm(norm(&llama)),

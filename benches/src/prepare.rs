@@ -4,8 +4,8 @@ use crate::pair::{Batch, Pair};
 use crate::verb::{Cached, Verb};
 use crate::{indices, values};
 use duel_backend::{
-    Acc, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm, Prediction,
-    Real, Result, Rmsprop, RowStats, Segment, Weight,
+    Acc, Activation, AdamW, Backend, Blocks, Draw, Element, Float, Gemm, Heads, Index, Layout, Logits, Norm,
+    Prediction, QkNorm, Real, Result, Rmsprop, RowStats, Segment, Weight,
 };
 use duel_loss::{Head, Targets, sigmoid};
 use duel_optim::Optimizer;
@@ -150,7 +150,7 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (wq, wk) = (new.reals(heads.head_dim)?, new.reals(heads.head_dim)?);
             let mut y = b.alloc(rows * heads.qkv_width())?;
             let mut rstd = b.alloc(rows * (heads.heads + heads.kv_heads))?;
-            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, 1e-6, heads))
+            Box::new(move || b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, qk_dims(rows, heads)))
         }
         Verb::QkNormBw { rows, heads } => qk_norm_bw(&mut new, rows, heads)?,
         Verb::Rope { batch, heads } => {
@@ -168,16 +168,16 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let (layout, qkv) = (new.layout(batch, 1)?, new.reals(batch.rows() * heads.qkv_width())?);
             let mut o = b.alloc(batch.rows() * heads.q_width())?;
             let mut lse = b.alloc(batch.rows() * heads.heads)?;
-            Box::new(move || b.attention(&mut o, &mut lse, &qkv, &layout, heads))
+            Box::new(move || b.attention(&mut o, &mut lse, &qkv, &layout, heads, heads.scores()))
         }
         Verb::AttentionBw { batch, heads } => {
             let (layout, qkv) = (new.layout(batch, 1)?, new.reals(batch.rows() * heads.qkv_width())?);
             let mut o = b.alloc(batch.rows() * heads.q_width())?;
             let mut lse = b.alloc(batch.rows() * heads.heads)?;
-            b.attention(&mut o, &mut lse, &qkv, &layout, heads);
+            b.attention(&mut o, &mut lse, &qkv, &layout, heads, heads.scores());
             let dout = new.reals(batch.rows() * heads.q_width())?;
             let mut dqkv = b.alloc(batch.rows() * heads.qkv_width())?;
-            Box::new(move || b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, heads))
+            Box::new(move || b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, heads, heads.scores()))
         }
         Verb::AttentionCached { cached, heads } => {
             let (sequences, room) = (cached.sequences(), cached.rows() * heads.kv_width());
@@ -185,7 +185,9 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let qkv = new.reals(sequences * heads.qkv_width())?;
             let (mut o, mut runs) = (b.alloc(sequences * heads.q_width())?, b.alloc(4 * sequences)?);
             b.upload(&mut runs, 0, &cached.runs().flatten().collect::<Vec<_>>());
-            Box::new(move || b.attention_cached(&mut o, &qkv, &keys, &values, &runs, sequences, heads))
+            Box::new(move || {
+                b.attention_cached(&mut o, &qkv, &keys, &values, &runs, sequences, heads, heads.scores())
+            })
         }
         Verb::KvStore { rows, heads } => {
             let (qkv, mut slots) = (new.reals(rows * heads.qkv_width())?, b.alloc(rows)?);
@@ -196,21 +198,26 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
         }
         Verb::SwiGlu { rows, width } => {
             let (x, mut y) = (new.reals(2 * rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.swiglu(&mut y, &x, rows, width))
+            Box::new(move || b.glu(&mut y, &x, rows, width, Activation::Silu))
         }
         Verb::SwiGluBw { rows, width } => {
             let (x, dy) = (new.reals(2 * rows * width)?, new.reals(rows * width)?);
             let mut dx = b.alloc(2 * rows * width)?;
-            Box::new(move || b.swiglu_bw(&mut dx, &dy, &x, rows, width))
+            Box::new(move || b.glu_bw(&mut dx, &dy, &x, rows, width, Activation::Silu))
         }
         Verb::Gelu { rows, width } => {
             let (x, mut y) = (new.reals(rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.gelu(&mut y, &x, rows * width))
+            Box::new(move || b.activate(&mut y, &x, rows * width, Activation::GeluTanh))
         }
         Verb::GeluBw { rows, width } => {
             let (x, dy, mut dx) =
                 (new.reals(rows * width)?, new.reals(rows * width)?, b.alloc(rows * width)?);
-            Box::new(move || b.gelu_bw(&mut dx, &dy, &x, rows * width))
+            Box::new(move || b.activate_bw(&mut dx, &dy, &x, rows * width, Activation::GeluTanh))
+        }
+        Verb::Scale { rows, width } => {
+            let mut y = new.reals(rows * width)?;
+            // In place and again: by 1, so that nothing vanishes.
+            Box::new(move || b.scale(&mut y, 1.0, rows * width))
         }
         Verb::Gather { batch, rows, width } => {
             let (x, index) = (new.reals(batch.rows() * width)?, new.indices(rows, batch.rows())?);
@@ -260,7 +267,13 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
             let coef = new.accs(rows)?;
             // In place: the next call takes the gradients for logits. They are small, so it computes on numbers of
             // the same kind.
-            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, dims))
+            Box::new(move || b.logprob_bw(&mut logits, &stats.lse, &coef, &targets, None, dims))
+        }
+        Verb::SoftCap { rows, vocab } => {
+            let dims = logits_of_head(b, rows, vocab);
+            let mut logits = new.reals(rows * dims.stride)?;
+            // In place and again: far below the cap, where little changes.
+            Box::new(move || b.soft_cap(&mut logits, 30.0, dims))
         }
         Verb::Kl { rows, vocab } => {
             let dims = logits_of_head(b, rows, vocab);
@@ -310,6 +323,10 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
 /// In place, so each call works on the result of the one before. With inputs of 1 or -1, whose mean square is 1, and
 /// weights of 1 it projects, and a projection that is repeated changes nothing: no call meets numbers that earlier
 /// ones made vanish or overflow.
+fn qk_dims(rows: usize, heads: Heads) -> QkNorm {
+    QkNorm { rows, heads, eps: 1e-6, plus_one: false, whole: false }
+}
+
 fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads) -> Result<Run<'b>> {
     let b = new.b;
     let x: Real<B> = new.changed(rows * heads.qkv_width(), f32::signum)?;
@@ -318,7 +335,16 @@ fn qk_norm_bw<'b, B: Backend>(new: &mut Inputs<'b, B>, rows: usize, heads: Heads
     let mut dqkv = new.reals(rows * heads.qkv_width())?;
     let (mut dwq, mut dwk) = (b.alloc(heads.head_dim)?, b.alloc(heads.head_dim)?);
     Ok(Box::new(move || {
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &ones, &ones, rows, heads);
+        b.qk_norm_bw(
+            &mut dqkv,
+            Some(&mut dwq),
+            Some(&mut dwk),
+            &x,
+            &rstd,
+            &ones,
+            &ones,
+            qk_dims(rows, heads),
+        );
     }))
 }
 
@@ -399,7 +425,7 @@ pub fn samples() -> Vec<Verb> {
     let batch = Batch { pairs: 2, pair: Pair { prompt: 5, chosen: 4, rejected: 3 } };
     let (rows, width, vocab) = (batch.rows(), 16, 40);
     let dims = Gemm::dense(rows, 24, width);
-    let norm = Norm { rows, width, eps: 1e-5 };
+    let norm = Norm { rows, width, eps: 1e-5, plus_one: false };
     let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8 };
     let scored = batch.responses();
     vec![
@@ -424,6 +450,7 @@ pub fn samples() -> Vec<Verb> {
         Verb::SwiGluBw { rows, width },
         Verb::Gelu { rows, width },
         Verb::GeluBw { rows, width },
+        Verb::Scale { rows, width },
         Verb::Gather { batch, rows: scored, width },
         Verb::ScatterAdd { batch, rows: scored, width },
         Verb::Sample { rows, vocab },
@@ -431,6 +458,7 @@ pub fn samples() -> Vec<Verb> {
         Verb::Blend { rows, vocab },
         Verb::LogProb { rows, vocab },
         Verb::LogProbBw { rows, vocab },
+        Verb::SoftCap { rows, vocab },
         Verb::Kl { rows, vocab },
         Verb::Head { batch, width, vocab },
         Verb::AdamW(100),

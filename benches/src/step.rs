@@ -151,9 +151,8 @@ fn attention_flops(c: &Config) -> f64 {
 
 /// Weights of the layers' matrices.
 fn block_weights(c: &Config) -> usize {
-    let up_outputs = if c.mlp == duel_model::Mlp::SwiGlu { 2 } else { 1 };
     let attention = c.heads.qkv_width() * c.width + c.width * c.heads.q_width();
-    c.layers * (attention + (up_outputs + 1) * c.mlp_width * c.width)
+    c.layers * (attention + (c.up_width() + c.mlp_width) * c.width)
 }
 
 /// Every step that is measured on a machine of `cores` cores.

@@ -8,7 +8,7 @@ use crate::models::{self, GPT2, QWEN3, SMOLLM2};
 use crate::pair::{Batch, Pair};
 use duel_backend::{Backend, Blocks, Gemm, Heads, Norm};
 use duel_cpu::Cpu;
-use duel_model::{Config, Mlp, Model, NormKind};
+use duel_model::{Config, Model, NormKind};
 use duel_optim::Optimizer;
 use std::fmt;
 
@@ -149,6 +149,8 @@ pub enum Verb {
     Gelu { rows: usize, width: usize },
     /// `gelu_bw`.
     GeluBw { rows: usize, width: usize },
+    /// `scale`.
+    Scale { rows: usize, width: usize },
     /// `gather` of `rows` of the batch's rows.
     Gather { batch: Batch, rows: usize, width: usize },
     /// `scatter_add`.
@@ -163,6 +165,8 @@ pub enum Verb {
     LogProb { rows: usize, vocab: usize },
     /// `logprob_bw`.
     LogProbBw { rows: usize, vocab: usize },
+    /// `soft_cap`.
+    SoftCap { rows: usize, vocab: usize },
     /// `kl`.
     Kl { rows: usize, vocab: usize },
     /// The head on every response of the batch in one chunk, as a step of DPO runs it: rows gathered, logits, their
@@ -205,6 +209,7 @@ impl Verb {
             Verb::SwiGluBw { .. } => "swiglu_bw",
             Verb::Gelu { .. } => "gelu",
             Verb::GeluBw { .. } => "gelu_bw",
+            Verb::Scale { .. } => "scale",
             Verb::Gather { .. } => "gather",
             Verb::ScatterAdd { .. } => "scatter_add",
             Verb::Sample { .. } => "sample",
@@ -212,6 +217,7 @@ impl Verb {
             Verb::Blend { .. } => "blend",
             Verb::LogProb { .. } => "logprob",
             Verb::LogProbBw { .. } => "logprob_bw",
+            Verb::SoftCap { .. } => "soft_cap",
             Verb::Kl { .. } => "kl",
             Verb::Head { .. } => "head",
             Verb::AdamW(_) => "adamw",
@@ -301,12 +307,14 @@ impl Verb {
             Verb::SwiGluBw { rows, width } => reals(5 * rows * width),
             Verb::Gelu { rows, width } => reals(2 * rows * width),
             Verb::GeluBw { rows, width } => reals(3 * rows * width),
-            Verb::Gather { rows, width, .. } => reals(2 * rows * width),
+            Verb::Scale { rows, width } | Verb::Gather { rows, width, .. } => reals(2 * rows * width),
             Verb::ScatterAdd { rows, width, .. } => reals(3 * rows * width),
             Verb::LogProb { rows, vocab } | Verb::Sample { rows, vocab } => reals(rows * vocab),
             // A cache line is not counted for each element.
             Verb::Penalise { rows, seen, .. } => reals(2 * rows * seen),
-            Verb::LogProbBw { rows, vocab } | Verb::Kl { rows, vocab } => reals(2 * rows * vocab),
+            Verb::LogProbBw { rows, vocab } | Verb::SoftCap { rows, vocab } | Verb::Kl { rows, vocab } => {
+                reals(2 * rows * vocab)
+            }
             Verb::Blend { rows, vocab } => reals(3 * rows * vocab),
             // Rows gathered, their gradients written and scattered; the weight twice; its gradient. Logits need not
             // exist in memory.
@@ -355,10 +363,12 @@ impl fmt::Display for Verb {
             | Verb::SwiGluBw { rows, width }
             | Verb::Gelu { rows, width }
             | Verb::GeluBw { rows, width }
+            | Verb::Scale { rows, width }
             | Verb::Gather { rows, width, .. }
             | Verb::ScatterAdd { rows, width, .. } => write!(f, "{rows}x{width}"),
             Verb::LogProb { rows, vocab }
             | Verb::LogProbBw { rows, vocab }
+            | Verb::SoftCap { rows, vocab }
             | Verb::Kl { rows, vocab }
             | Verb::Blend { rows, vocab }
             | Verb::Sample { rows, vocab } => write!(f, "{rows}x{vocab}"),
@@ -424,10 +434,9 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
 
 /// The products of decoding a few sequences: those of a layer that differ in shape, and the head's.
 fn few_row_calls(model: &'static str, c: &Config) -> Vec<Call> {
-    let up = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let parts = [
         ("qkv", c.heads.qkv_width(), c.width),
-        ("up", up, c.width),
+        ("up", c.up_width(), c.width),
         ("down", c.width, c.mlp_width),
         ("head", c.vocab, c.width),
     ];
@@ -454,11 +463,10 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
     let (rows, scored, layers) = (batch.rows(), batch.responses(), c.layers as f64);
     let (width, vocab, heads) = (c.width, c.vocab, c.heads);
 
-    let up_width = if c.mlp == Mlp::SwiGlu { 2 * c.mlp_width } else { c.mlp_width };
     let parts = [
         ("qkv", heads.qkv_width(), width, c.qkv_bias, false),
         ("out", width, heads.q_width(), c.out_bias, true),
-        ("up", up_width, width, c.mlp_bias, false),
+        ("up", c.up_width(), width, c.mlp_bias, false),
         ("down", width, c.mlp_width, c.mlp_bias, true),
     ];
     for (part, n, k, bias, residual) in parts {
@@ -481,16 +489,16 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
         push(2.0 * layers, "", Verb::Rope { batch, heads });
     }
     // Two norms a layer, which the backward computes again, and the last one, which it does not.
-    let norm = Norm { rows, width, eps: c.eps };
+    let norm = Norm { rows, width, eps: c.eps, plus_one: false };
     let (forward, backward) = match c.norm {
-        NormKind::Rms => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
+        NormKind::Rms | NormKind::RmsPlusOne => (Verb::RmsNorm(norm), Verb::RmsNormBw(norm)),
         NormKind::Layer => (Verb::LayerNorm(norm), Verb::LayerNormBw(norm)),
     };
     push(4.0 * layers + 1.0, "", forward);
     push(2.0 * layers + 1.0, "", backward);
-    let (forward, backward) = match (rows, c.mlp_width, c.mlp) {
-        (rows, width, Mlp::SwiGlu) => (Verb::SwiGlu { rows, width }, Verb::SwiGluBw { rows, width }),
-        (rows, width, Mlp::Gelu) => (Verb::Gelu { rows, width }, Verb::GeluBw { rows, width }),
+    let (forward, backward) = match (rows, c.mlp_width, c.mlp.gated) {
+        (rows, width, true) => (Verb::SwiGlu { rows, width }, Verb::SwiGluBw { rows, width }),
+        (rows, width, false) => (Verb::Gelu { rows, width }, Verb::GeluBw { rows, width }),
     };
     push(2.0 * layers, "", forward);
     push(layers, "", backward);

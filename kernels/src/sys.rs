@@ -160,6 +160,21 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct AddParams {
+    pub y: *mut core::ffi::c_void,
+    pub x: *const core::ffi::c_void,
+    pub len: core::ffi::c_ulonglong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddParams"][::core::mem::size_of::<AddParams>() - 24usize];
+    ["Alignment of AddParams"][::core::mem::align_of::<AddParams>() - 8usize];
+    ["Offset of field: AddParams::y"][::core::mem::offset_of!(AddParams, y) - 0usize];
+    ["Offset of field: AddParams::x"][::core::mem::offset_of!(AddParams, x) - 8usize];
+    ["Offset of field: AddParams::len"][::core::mem::offset_of!(AddParams, len) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct SwigluParams {
     pub y: *mut core::ffi::c_void,
     pub x: *const core::ffi::c_void,
@@ -236,6 +251,7 @@ pub struct RmsnormParams {
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
     pub eps: f32,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -248,6 +264,7 @@ const _: () = {
     ["Offset of field: RmsnormParams::rows"][::core::mem::offset_of!(RmsnormParams, rows) - 32usize];
     ["Offset of field: RmsnormParams::width"][::core::mem::offset_of!(RmsnormParams, width) - 36usize];
     ["Offset of field: RmsnormParams::eps"][::core::mem::offset_of!(RmsnormParams, eps) - 40usize];
+    ["Offset of field: RmsnormParams::one"][::core::mem::offset_of!(RmsnormParams, one) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -262,6 +279,7 @@ pub struct RmsnormBwParams {
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
     pub rows_a_block: core::ffi::c_uint,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -279,6 +297,7 @@ const _: () = {
     ["Offset of field: RmsnormBwParams::width"][::core::mem::offset_of!(RmsnormBwParams, width) - 60usize];
     ["Offset of field: RmsnormBwParams::rows_a_block"]
         [::core::mem::offset_of!(RmsnormBwParams, rows_a_block) - 64usize];
+    ["Offset of field: RmsnormBwParams::one"][::core::mem::offset_of!(RmsnormBwParams, one) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -351,6 +370,7 @@ pub struct QkNormParams {
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
     pub eps: f32,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -366,6 +386,7 @@ const _: () = {
     ["Offset of field: QkNormParams::kv_heads"][::core::mem::offset_of!(QkNormParams, kv_heads) - 48usize];
     ["Offset of field: QkNormParams::head_dim"][::core::mem::offset_of!(QkNormParams, head_dim) - 52usize];
     ["Offset of field: QkNormParams::eps"][::core::mem::offset_of!(QkNormParams, eps) - 56usize];
+    ["Offset of field: QkNormParams::one"][::core::mem::offset_of!(QkNormParams, one) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -382,6 +403,7 @@ pub struct QkNormBwParams {
     pub kv_heads: core::ffi::c_uint,
     pub head_dim: core::ffi::c_uint,
     pub rows_a_block: core::ffi::c_uint,
+    pub one: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -402,6 +424,22 @@ const _: () = {
         [::core::mem::offset_of!(QkNormBwParams, head_dim) - 68usize];
     ["Offset of field: QkNormBwParams::rows_a_block"]
         [::core::mem::offset_of!(QkNormBwParams, rows_a_block) - 72usize];
+    ["Offset of field: QkNormBwParams::one"][::core::mem::offset_of!(QkNormBwParams, one) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleParams {
+    pub y: *mut core::ffi::c_void,
+    pub len: core::ffi::c_ulonglong,
+    pub factor: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleParams"][::core::mem::size_of::<ScaleParams>() - 24usize];
+    ["Alignment of ScaleParams"][::core::mem::align_of::<ScaleParams>() - 8usize];
+    ["Offset of field: ScaleParams::y"][::core::mem::offset_of!(ScaleParams, y) - 0usize];
+    ["Offset of field: ScaleParams::len"][::core::mem::offset_of!(ScaleParams, len) - 8usize];
+    ["Offset of field: ScaleParams::factor"][::core::mem::offset_of!(ScaleParams, factor) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -765,6 +803,25 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct SoftCapParams {
+    pub logits: *mut core::ffi::c_void,
+    pub vocab: core::ffi::c_uint,
+    pub stride: core::ffi::c_uint,
+    pub cap: f32,
+    pub inverse: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SoftCapParams"][::core::mem::size_of::<SoftCapParams>() - 24usize];
+    ["Alignment of SoftCapParams"][::core::mem::align_of::<SoftCapParams>() - 8usize];
+    ["Offset of field: SoftCapParams::logits"][::core::mem::offset_of!(SoftCapParams, logits) - 0usize];
+    ["Offset of field: SoftCapParams::vocab"][::core::mem::offset_of!(SoftCapParams, vocab) - 8usize];
+    ["Offset of field: SoftCapParams::stride"][::core::mem::offset_of!(SoftCapParams, stride) - 12usize];
+    ["Offset of field: SoftCapParams::cap"][::core::mem::offset_of!(SoftCapParams, cap) - 16usize];
+    ["Offset of field: SoftCapParams::inverse"][::core::mem::offset_of!(SoftCapParams, inverse) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct LogprobBwParams {
     pub logits: *mut core::ffi::c_void,
     pub lse: *const f32,
@@ -772,10 +829,11 @@ pub struct LogprobBwParams {
     pub targets: *const core::ffi::c_uint,
     pub vocab: core::ffi::c_uint,
     pub stride: core::ffi::c_uint,
+    pub inverse: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LogprobBwParams"][::core::mem::size_of::<LogprobBwParams>() - 40usize];
+    ["Size of LogprobBwParams"][::core::mem::size_of::<LogprobBwParams>() - 48usize];
     ["Alignment of LogprobBwParams"][::core::mem::align_of::<LogprobBwParams>() - 8usize];
     ["Offset of field: LogprobBwParams::logits"][::core::mem::offset_of!(LogprobBwParams, logits) - 0usize];
     ["Offset of field: LogprobBwParams::lse"][::core::mem::offset_of!(LogprobBwParams, lse) - 8usize];
@@ -784,6 +842,8 @@ const _: () = {
         [::core::mem::offset_of!(LogprobBwParams, targets) - 24usize];
     ["Offset of field: LogprobBwParams::vocab"][::core::mem::offset_of!(LogprobBwParams, vocab) - 32usize];
     ["Offset of field: LogprobBwParams::stride"][::core::mem::offset_of!(LogprobBwParams, stride) - 36usize];
+    ["Offset of field: LogprobBwParams::inverse"]
+        [::core::mem::offset_of!(LogprobBwParams, inverse) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

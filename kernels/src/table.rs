@@ -209,6 +209,8 @@ pub const KERNELS: &[Kernel] = &[
         .hot()
         .shared(logprob_bytes(LOGPROB_THREADS))
         .instructions(&["LDG.E.128"]),
+    Kernel::new("soft_cap_f32", "logprob.cu", LOGPROB_THREADS).instructions(WIDE),
+    Kernel::new("soft_cap_bf16", "logprob.cu", LOGPROB_THREADS).instructions(WIDE),
     Kernel::new("logprob_bw_f32", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
     Kernel::new("logprob_bw_bf16", "logprob.cu", LOGPROB_THREADS).hot().instructions(WIDE),
     Kernel::new("kl_f32", "logprob.cu", LOGPROB_THREADS)
@@ -218,6 +220,8 @@ pub const KERNELS: &[Kernel] = &[
         .shared(logprob_bytes(LOGPROB_THREADS))
         .instructions(&["LDG.E.128"]),
     Kernel::new("preference", "preference.cu", PREFERENCE_THREADS),
+    Kernel::new("add_f32", "norm.cu", ROW_THREADS).instructions(WIDE),
+    Kernel::new("add_bf16", "norm.cu", ROW_THREADS).instructions(WIDE),
     Kernel::new("rmsnorm_f32", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
     Kernel::new("rmsnorm_bf16", "norm.cu", ROW_THREADS).hot().shared(ROW_SUM_BYTES).instructions(WIDE),
     Kernel::new("rmsnorm_bw_f32", "norm.cu", ROW_THREADS)
@@ -248,6 +252,8 @@ pub const KERNELS: &[Kernel] = &[
         .hot()
         .shared(norm_bytes(2, 2, 8))
         .instructions(WIDE),
+    Kernel::new("scale_f32", "gather.cu", ROW_THREADS).instructions(WIDE),
+    Kernel::new("scale_bf16", "gather.cu", ROW_THREADS).instructions(WIDE),
     Kernel::new("gather_f32", "gather.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("gather_bf16", "gather.cu", ROW_THREADS).hot().instructions(WIDE),
     Kernel::new("sort_rows", "gather.cu", ROW_THREADS),

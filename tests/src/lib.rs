@@ -3,9 +3,9 @@
 
 pub mod golden;
 
-use duel_backend::{Acc, Backend, Float, Gemm, Layout, Real, Segment};
+use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
-use duel_model::{Activations, Config, Family, Keep, Model, Shape};
+use duel_model::{Activations, Config, Family, Gradients, Keep, Model, Shape, Weights};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -237,10 +237,43 @@ pub fn tiny(family: Family) -> Config {
             json!({"num_attention_heads": 3, "num_key_value_heads": 1, "tie_word_embeddings": true}),
         ),
         Family::Qwen3 => llama("qwen3", json!({"head_dim": 6, "tie_word_embeddings": true})),
+        // A window that most texts of the tests leave.
+        Family::Mistral => llama("mistral", json!({"sliding_window": 3, "tie_word_embeddings": false})),
+        Family::Gemma => llama("gemma", json!({"hidden_act": "gelu"})),
+        Family::Gemma2 => llama(
+            "gemma2",
+            json!({
+                "sliding_window": 4, "query_pre_attn_scalar": 6, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0,
+            }),
+        ),
+        Family::Gemma3 => llama(
+            "gemma3_text",
+            json!({
+                "head_dim": 6, "sliding_window": 4, "query_pre_attn_scalar": 6, "rope_local_base_freq": 50.0,
+                "layer_types": ["sliding_attention", "full_attention"],
+            }),
+        ),
         Family::Gpt2 => json!({
             "model_type": "gpt2", "vocab_size": 19, "n_embd": 12, "n_layer": 2, "n_head": 4, "n_positions": 64,
             "initializer_range": 0.3,
         }),
+        Family::GptNeoX => json!({
+            "model_type": "gpt_neox", "vocab_size": 19, "hidden_size": 12, "intermediate_size": 10,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64, "rotary_pct": 0.34,
+            "initializer_range": 0.3,
+        }),
+        Family::GptJ => json!({
+            "model_type": "gptj", "vocab_size": 19, "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64,
+            "n_inner": 10, "rotary_dim": 4, "initializer_range": 0.3,
+        }),
+        Family::Phi => llama(
+            "phi",
+            json!({"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "partial_rotary_factor": 0.7}),
+        ),
+        Family::Phi3 => llama("phi3", json!({"partial_rotary_factor": 0.5})),
+        Family::SmolLm3 => llama("smollm3", json!({"no_rope_layers": [1, 0]})),
+        Family::Olmo2 => llama("olmo2", json!({"hidden_act": "gelu", "rms_norm_eps": 0.01})),
     };
     config(json)
 }
@@ -259,7 +292,22 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gpt2];
+pub const FAMILIES: [Family; 14] = [
+    Family::Llama,
+    Family::Mistral,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Gemma,
+    Family::Gemma2,
+    Family::Gemma3,
+    Family::Gpt2,
+    Family::GptNeoX,
+    Family::GptJ,
+    Family::Phi,
+    Family::Phi3,
+    Family::SmolLm3,
+    Family::Olmo2,
+];
 
 /// A model on the host: what every backend is given, and what they are compared on.
 #[derive(Clone, Debug)]
@@ -340,8 +388,8 @@ impl Case {
         let (layout, targets) = (batch.layout(b), batch.targets());
         let mut a = activations(b, &self.config, layout.rows, Keep::Nothing);
         duel_model::forward(b, &self.config, &weights, &layout, &mut a);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
-        let rows = head.score(b, weights.head(), &a.hidden, &targets).expect("the device works");
+        let mut head = head(b, &self.config, how.head_rows);
+        let rows = head.score(b, weights.view().lm_head(), &a.hidden, &targets).expect("the device works");
         let stats = targets.sums(rows);
         let (mut loss, mut first) = (0.0, 0);
         for group in &batch.scored {
@@ -358,7 +406,7 @@ impl Case {
         let mut grads = self.manifest().alloc::<B, B::Acc>(b).expect("room");
         let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
         let mut a = activations(b, &self.config, rows, how.keep);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let mut head = head(b, &self.config, how.head_rows);
         let mut out = Outcome { loss: 0.0, stats: Vec::new(), hidden: Vec::new(), grads: Vec::new() };
         for batch in batches {
             let stats =
@@ -378,7 +426,7 @@ impl Case {
         let mut grads = self.manifest().gradients(b, Keep::Lend).expect("room");
         let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
         let mut a = activations(b, &self.config, rows, Keep::Lend);
-        let mut head = Head::new(b, self.config.width, self.config.vocab, how.head_rows).expect("room");
+        let mut head = head(b, &self.config, how.head_rows);
         let of_batch = |batch| {
             grads.iter_mut().into_iter().for_each(|g| b.zero(g));
             step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
@@ -390,6 +438,11 @@ impl Case {
         };
         batches.iter().map(of_batch).collect()
     }
+}
+
+/// A model's head with room for so many rows of logits.
+pub fn head<B: Backend>(b: &B, c: &Config, rows: usize) -> Head<B> {
+    Head::new(b, c.width, c.vocab, rows).expect("room for a test").capped(c.logit_cap)
 }
 
 /// Activations for the tests' positions, all of which are below the config's longest.
@@ -411,8 +464,9 @@ pub fn step<B: Backend>(
     let (layout, targets) = (batch.layout(b), batch.targets());
     duel_model::forward(b, config, weights, &layout, a);
     b.zero(&mut a.dhidden);
-    let (dw, of) = (grads.head_mut(), targets.by_response(|_, stats, slopes| objective(stats, slopes)));
-    let rows = head.loss(b, weights.head(), dw, &a.hidden, &mut a.dhidden, &targets, of);
+    let of = targets.by_response(|_, stats, slopes| objective(stats, slopes));
+    let (w, mut dw) = (weights.view().lm_head(), Gradients::<B>::view(grads));
+    let rows = head.loss(b, w, dw.lm_head_mut(), &a.hidden, &mut a.dhidden, &targets, of);
     let stats = targets.sums(rows.expect("the device works"));
     duel_model::backward(b, config, weights, grads, &layout, a);
     stats
@@ -427,7 +481,11 @@ pub fn logits<B: Backend>(
     rows: usize,
 ) -> Vec<f64> {
     let mut y = b.alloc(rows * c.vocab).expect("room for a test");
-    b.gemm(&mut y, &a.hidden, weights.head(), None, None, Gemm::dense(rows, c.vocab, c.width));
+    let head = weights.view().lm_head();
+    b.gemm(&mut y, &a.hidden, head.weight, head.bias, None, Gemm::dense(rows, c.vocab, c.width));
+    if let Some(cap) = c.logit_cap {
+        b.soft_cap(&mut y, cap, Logits::dense(rows, c.vocab));
+    }
     host(b, &y)
 }
 

@@ -1,6 +1,6 @@
 //! Weights in 8-bit blocks: their error is what the format says, and all else is exact.
 
-use duel_backend::{Backend, Blocks, Float, Gemm, Products, Real, Storage, Weight};
+use duel_backend::{Backend, Blocks, Float, Gemm, LogProbs, Logits, Products, Real, Storage, Weight};
 use duel_cpu::Cpu;
 use duel_model::decode::{Engine, Request, Room, Sampling};
 use duel_model::{Config, Folder, Frozen, Keep, Model, Weights, load, load_in_8bit, save};
@@ -150,6 +150,9 @@ fn log_probabilities(b: &Cpu, c: &Config, w: &impl Weights<Cpu>, tokens: &[u32])
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
     let mut y = b.alloc::<f32>(tokens.len() * c.vocab).unwrap();
     b.gemm(&mut y, &a.hidden, *w.view().head(), None, None, Gemm::dense(tokens.len(), c.vocab, c.width));
+    if let Some(cap) = c.logit_cap {
+        b.soft_cap(&mut y, cap, Logits::dense(tokens.len(), c.vocab));
+    }
     let rows = y.chunks(c.vocab).map(|row| {
         let most = row.iter().fold(f64::MIN, |most, x| most.max(x.to_f64()));
         let sum: f64 = row.iter().map(|x| (x.to_f64() - most).exp()).sum();

@@ -210,7 +210,7 @@ fn broken_configs() {
     let mistakes = [
         (json!({"model_type": "bert"}), "`bert`"),
         (json!({"model_type": 3}), "model_type"),
-        (json!({"hidden_act": "relu"}), "relu"),
+        (json!({"hidden_act": "mish"}), "mish"),
         (json!({"hidden_size": "12"}), "12"),
         (json!({"vocab_size": -1}), "-1"),
         (json!({"vocab_size": 1.5}), "1.5"),
@@ -218,7 +218,7 @@ fn broken_configs() {
         (json!({"num_key_value_heads": 3}), "3"),
         (json!({"num_key_value_heads": 0}), "0"),
         (json!({"head_dim": 3}), "head_dim"),
-        (json!({"rope_scaling": {"rope_type": "yarn"}}), "`yarn`"),
+        (json!({"rope_scaling": {"rope_type": "ntk"}}), "`ntk`"),
         (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}), "low_freq_factor"),
     ];
     for (mistake, word) in mistakes {

@@ -2,7 +2,7 @@
 //! two names, and what is saved again.
 
 use duel_cpu::Cpu;
-use duel_model::{Config, Family, Folder, Rope, RopeScaling};
+use duel_model::{Config, Family, Folder, Model, Rope, RopeScaling};
 use duel_tests::{Case, FAMILIES, TempDir, TensorFile, config, host, merge, tiny};
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -73,13 +73,22 @@ fn assert_refused(dir: &TempDir, parts: &[&str]) {
     parts.iter().for_each(|part| assert!(message.contains(part), "`{part}` is not in: {message}"));
 }
 
-/// Name that holds the layers, and the embedding's.
-fn root(family: Family) -> (&'static str, &'static str) {
-    if family == Family::Gpt2 {
-        ("transformer.", "transformer.wte.weight")
-    } else {
-        ("model.", "model.embed_tokens.weight")
-    }
+/// Beginning of the names of all tensors but the head, and the embedding's.
+fn root(family: Family) -> (String, String) {
+    let embed = Model::manifest(&tiny(family)).embed.pieces[0].name.clone();
+    let (root, _) = embed.split_once('.').expect("a name in two parts");
+    (format!("{root}."), embed)
+}
+
+/// Name of the head, where it is a matrix of its own.
+fn head(family: Family) -> String {
+    let untied = Config { tied: false, ..tiny(family) };
+    Model::manifest(&untied).head.expect("an untied model has a head").pieces[0].name.clone()
+}
+
+/// Name of the weights of the second layer's first map of the feed-forward.
+fn up(family: Family) -> String {
+    Model::manifest(&tiny(family)).layers[1].up.weight.pieces[0].name.clone()
 }
 
 // ---- names and files ------------------------------------------------------------------------------------------------
@@ -93,7 +102,7 @@ fn names_may_lack_the_models_own() {
             let dir = folder(family);
             edit(&dir, |file| {
                 for name in file.names().iter().step_by(every) {
-                    file.rename(name, name.strip_prefix(root).unwrap_or(name));
+                    file.rename(name, name.strip_prefix(&root).unwrap_or(name));
                 }
             });
             assert_eq!(values(&open(&dir)), want, "{family:?}, every {every}");
@@ -121,8 +130,8 @@ fn names_may_stand_behind_a_wrappers() {
             assert_eq!(values(&opened), want, "{family:?}, {wrapper}");
             assert!(opened.notes().is_empty(), "{:?}", opened.notes());
             let dir = folder(family);
-            edit(&dir, |file| file.rename(embed, &format!("{wrapper}{embed}")));
-            assert_refused(&dir, &[embed, "missing"]);
+            edit(&dir, |file| file.rename(&embed, &format!("{wrapper}{embed}")));
+            assert_refused(&dir, &[&embed, "missing"]);
         }
     }
 }
@@ -138,11 +147,11 @@ fn a_model_inside_another_is_found_and_refused() {
         ] {
             let dir = folder(family);
             let inside = |name: &str| {
-                let name = if short { name.strip_prefix(root).unwrap_or(name) } else { name };
+                let name = if short { name.strip_prefix(&root).unwrap_or(name) } else { name };
                 format!("{wrapper}{name}")
             };
             edit(&dir, |file| file.names().iter().for_each(|name| file.rename(name, &inside(name))));
-            let found = format!("`{}` is there", inside(embed));
+            let found = format!("`{}` is there", inside(&embed));
             assert_refused(&dir, &[WEIGHTS, &format!("`{embed}` is missing"), &found, what]);
         }
     }
@@ -154,7 +163,7 @@ fn a_full_name_wins() {
         let dir = folder(family);
         let want = values(&open(&dir));
         let (root, embed) = root(family);
-        let short = embed.strip_prefix(root).unwrap();
+        let short = embed.strip_prefix(&root).unwrap();
         edit(&dir, |file| file.add(short, &[19, 12]));
         let twice = open(&dir);
         assert_eq!(values(&twice), want, "{family:?}");
@@ -212,7 +221,7 @@ fn a_tied_matrix_may_have_either_name() {
     for family in TIED {
         let dir = folder(family);
         let want = values(&open(&dir));
-        edit(&dir, |file| file.rename(root(family).1, HEAD));
+        edit(&dir, |file| file.rename(&root(family).1, HEAD));
         for sharded in [false, true] {
             if sharded {
                 shard(&dir);
@@ -222,8 +231,8 @@ fn a_tied_matrix_may_have_either_name() {
             assert!(folder.config().tied && folder.notes().is_empty(), "{family:?}");
         }
         let neither = self::folder(family);
-        edit(&neither, |file| file.rename(root(family).1, "other.weight"));
-        assert_refused(&neither, &[root(family).1, "missing"]);
+        edit(&neither, |file| file.rename(&root(family).1, "other.weight"));
+        assert_refused(&neither, &[&root(family).1, "missing"]);
     }
 }
 
@@ -234,7 +243,7 @@ fn a_tied_head_that_is_stored_twice_is_tied_where_it_is_equal() {
             let dir = folder(family);
             let want = values(&open(&dir));
             edit(&dir, |file| {
-                let bytes = file.tensor(root(family).1).to_vec();
+                let bytes = file.tensor(&root(family).1).to_vec();
                 file.add(HEAD, &[19, 12]);
                 let range = file.range(HEAD);
                 file.data[range.clone()].copy_from_slice(&bytes);
@@ -282,16 +291,16 @@ fn an_untied_model_needs_a_head() {
         let dir = folder(family);
         configure(&dir, json!({"tie_word_embeddings": false}));
         edit(&dir, |file| {
-            if file.header.contains_key(HEAD) {
-                file.rename(HEAD, "score.weight");
+            if file.header.contains_key(&head(family)) {
+                file.rename(&head(family), "score.weight");
             }
         });
-        assert_refused(&dir, &[HEAD, "missing", "`tie_word_embeddings` is false"]);
+        assert_refused(&dir, &[&head(family), "missing", "`tie_word_embeddings` is false"]);
         configure(&dir, json!({"tie_word_embeddings": null}));
-        if family == Family::Gpt2 {
+        if [Family::Gpt2, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::SmolLm3].contains(&family) {
             assert!(open(&dir).config().tied, "what is not said is true for this family");
         } else {
-            assert_refused(&dir, &[HEAD, "missing", "does not set `tie_word_embeddings`"]);
+            assert_refused(&dir, &[&head(family), "missing", "does not set `tie_word_embeddings`"]);
         }
     }
 }
@@ -299,9 +308,8 @@ fn an_untied_model_needs_a_head() {
 // ---- tensors without a place ----------------------------------------------------------------------------------------
 
 /// Names of a second-layer tensor, of a new one in a layer, of a bias that no config asked for, and of a buffer.
-fn strangers(family: Family) -> [&'static str; 4] {
-    match family {
-        Family::Gpt2 => ["h.2.ln_1.weight", "h.1.attn.q_norm.weight", "lm_head.bias", "h.0.attn.masked_bias"],
+fn strangers(family: Family) -> [String; 4] {
+    let names = match family {
         Family::Llama => [
             "layers.2.mlp.up_proj.weight",
             "layers.1.self_attn.q_norm.weight",
@@ -320,17 +328,35 @@ fn strangers(family: Family) -> [&'static str; 4] {
             "layers.1.mlp.down_proj.bias",
             "embeddings.position_ids",
         ],
-    }
+        Family::Gpt2 => ["h.2.ln_1.weight", "h.1.attn.q_norm.weight", "lm_head.bias", "h.0.attn.masked_bias"],
+        _ => {
+            let up = up(family).replacen(&root(family).0, "", 1);
+            let (block, _) = up.split_once(".1.").expect("a name in a layer");
+            let all = Model::manifest(&tiny(family));
+            let maps = [&all.layers[1].out, &all.layers[1].up];
+            let plain = maps.iter().find(|map| map.bias.is_none()).map(|map| &map.weight.pieces[0].name);
+            let weight = plain.map_or(head(family), |name| name.replacen(&root(family).0, "", 1));
+            return [
+                up.replacen(".1.", ".2.", 1),
+                format!("{block}.1.other.weight"),
+                weight.replace(".weight", ".bias"),
+                format!("{block}.0.attention.rotary_emb.inv_freq"),
+            ];
+        }
+    };
+    names.map(String::from)
 }
 
 #[test]
 fn tensors_that_would_change_the_model_are_refused() {
     for family in FAMILIES {
-        let [layer, inside, bias, buffer] = strangers(family);
-        for prefix in ["", root(family).0] {
+        let [layer, inside, bias, buffer] = &strangers(family);
+        let of_head = head(family).replace(".weight", ".bias");
+        let head_bias = tiny(family).head_bias;
+        for prefix in ["", &root(family).0] {
             let with = |name: &str| {
                 let dir = folder(family);
-                let name = if name.starts_with("lm_head") { name.into() } else { format!("{prefix}{name}") };
+                let name = if name == of_head { name.into() } else { format!("{prefix}{name}") };
                 edit(&dir, |file| file.add(&name, &[12]));
                 (dir, name)
             };
@@ -339,17 +365,23 @@ fn tensors_that_would_change_the_model_are_refused() {
             assert_refused(&dir, &[WEIGHTS, &name, "config.json has 2 layers", weights]);
             let (dir, name) = with(inside);
             assert_refused(&dir, &[WEIGHTS, &name, "part of a layer"]);
-            let (dir, name) = with(bias);
-            assert_refused(&dir, &[WEIGHTS, &name, "is a bias"]);
+            // There is none to add where the head has one, and all maps.
+            if !(head_bias && *bias == of_head) {
+                let (dir, name) = with(bias);
+                assert_refused(&dir, &[WEIGHTS, &name, "is a bias"]);
+            }
             let (dir, _) = with(buffer);
             assert!(open(&dir).notes().is_empty(), "{buffer}");
         }
+        if head_bias {
+            continue;
+        }
         let dir = folder(family);
-        edit(&dir, |file| file.add("lm_head.bias", &[19]));
-        assert_refused(&dir, &["lm_head.bias", "is a bias"]);
+        edit(&dir, |file| file.add(&of_head, &[19]));
+        assert_refused(&dir, &[&of_head, "is a bias"]);
         edit(&dir, |file| file.add(&format!("{}{bias}", root(family).0), &[12]));
-        let count = if family == Family::Gpt2 { "lm_head.bias` is" } else { "(and 1 more)" };
-        assert_refused(&dir, &[count]);
+        let one = format!("{of_head}` is");
+        assert_refused(&dir, &[if *bias == of_head { &one } else { "(and 1 more)" }]);
     }
 }
 
@@ -441,31 +473,49 @@ fn rotary_positions_by_either_name() {
     let old = json!({"type": "linear", "factor": 2.0});
     let original = "original_max_position_embeddings";
     let cases = [
-        (json!({}), 10_000.0, plain),
-        (json!({"rope_theta": 5}), 5.0, plain),
-        (json!({"rope_theta": null, "rope_scaling": null, "rope_parameters": null}), 10_000.0, plain),
-        (json!({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain),
-        (json!({"rope_theta": 5.0, "rope_parameters": {"rope_type": "linear", "factor": 2}}), 5.0, linear),
-        (json!({"rope_scaling": old, "rope_parameters": {"rope_theta": 7.0}}), 10_000.0, linear),
-        (json!({"rope_scaling": {}, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain),
-        (json!({"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2.0}}), 10_000.0, linear),
-        (json!({"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 2.0}}), 10_000.0, plain),
-        (json!({"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}}), 10_000.0, linear),
+        (json!({}), 10_000.0, plain.clone()),
+        (json!({"rope_theta": 5}), 5.0, plain.clone()),
+        (json!({"rope_theta": null, "rope_scaling": null, "rope_parameters": null}), 10_000.0, plain.clone()),
+        (json!({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain.clone()),
+        (
+            json!({"rope_theta": 5.0, "rope_parameters": {"rope_type": "linear", "factor": 2}}),
+            5.0,
+            linear.clone(),
+        ),
+        (json!({"rope_scaling": old, "rope_parameters": {"rope_theta": 7.0}}), 10_000.0, linear.clone()),
+        (json!({"rope_scaling": {}, "rope_parameters": {"rope_theta": 7.0}}), 7.0, plain.clone()),
+        (
+            json!({"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2.0}}),
+            10_000.0,
+            linear.clone(),
+        ),
+        (
+            json!({"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 2.0}}),
+            10_000.0,
+            plain.clone(),
+        ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}}),
+            10_000.0,
+            linear.clone(),
+        ),
         (json!({"rope_scaling": llama3(json!({}))}), 10_000.0, stretched(64.0)),
         (json!({"rope_scaling": llama3(json!({original: 16}))}), 10_000.0, stretched(16.0)),
         (json!({"rope_scaling": llama3(json!({original: 16})), original: 32}), 10_000.0, stretched(32.0)),
-        (json!({"partial_rotary_factor": 1.0}), 10_000.0, plain),
+        (json!({"partial_rotary_factor": 1.0}), 10_000.0, plain.clone()),
     ];
     for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
         for (keys, theta, scaling) in &cases {
             let config = with(family, keys.clone()).unwrap_or_else(|e| panic!("{keys}: {e}"));
-            assert_eq!(config.rope, Some(Rope { theta: *theta, scaling: *scaling }), "{family:?}: {keys}");
+            let dims = config.heads.head_dim;
+            let rope = Rope { theta: *theta, dims, pairs: false, scaling: scaling.clone() };
+            assert_eq!(config.rope, Some(rope), "{family:?}: {keys}");
             assert_saved(&config);
         }
         let mistakes = [
-            (json!({"rope_scaling": {"type": "yarn"}}), "`rope_scaling.type` is `yarn`"),
+            (json!({"rope_scaling": {"type": "ntk"}}), "`rope_scaling.type` is `ntk`"),
             (json!({"rope_scaling": {"rope_type": "mrope"}}), "`rope_scaling.rope_type` is `mrope`"),
-            (json!({"rope_parameters": {"type": "su"}}), "`rope_parameters.type` is `su`"),
+            (json!({"rope_parameters": {"type": "su"}}), "lacks `rope_parameters.short_factor`"),
             (
                 json!({"rope_parameters": {"full_attention": {"rope_theta": 5.0}}}),
                 "`rope_parameters.full_attention`",
@@ -495,7 +545,7 @@ fn assert_saved(config: &Config) {
     let mut old = saved.config().json.clone();
     old.remove("rope_parameters");
     assert!(Config::from_json(old.clone()).unwrap().is_like(config), "{old:?}");
-    let Some(rope) = config.rope else { return };
+    let Some(rope) = &config.rope else { return };
     assert_eq!(old["rope_theta"], rope.theta, "beside it, where transformers 4 looks");
     let mut new = saved.config().json.clone();
     if new.contains_key("rope_parameters") {
@@ -600,9 +650,17 @@ fn what_a_config_leaves_out() {
     assert_eq!(biases(Family::Qwen3), (true, true, false));
 }
 
+/// The window of each layer, of a tiny model with more keys.
+fn windows(family: Family, keys: Value) -> Vec<Option<usize>> {
+    let config = with(family, keys.clone()).unwrap_or_else(|e| panic!("{keys}: {e}"));
+    assert_saved(&config);
+    (0..config.layers).map(|l| config.kind(l).window).collect()
+}
+
 #[test]
-fn sliding_windows_are_refused_where_they_are_on() {
-    let full = json!(["full_attention", "full_attention"]);
+fn windows_are_those_of_transformers() {
+    let [full, mixed] =
+        [["full_attention"; 2], ["full_attention", "sliding_attention"]].map(|types| json!(types));
     for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
         for off in [
             json!({"use_sliding_window": false, "sliding_window": 8, "max_window_layers": 0}),
@@ -611,17 +669,88 @@ fn sliding_windows_are_refused_where_they_are_on() {
             json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": full}),
             json!({"layer_types": full}),
         ] {
-            assert!(with(family, off.clone()).is_ok(), "{off}");
+            assert_eq!(windows(family, off), [None; 2]);
         }
-        for (on, part) in [
-            (json!({"use_sliding_window": true, "max_window_layers": 1}), "use_sliding_window"),
-            (json!({"layer_types": ["full_attention", "sliding_attention"]}), "sliding_attention"),
+        let refused = [
+            (json!({"layer_types": mixed}), "sliding_attention"),
             (json!({"layer_types": ["full_attention"]}), "1 entry for 2 layers"),
-        ] {
-            let e = with(family, on.clone()).expect_err(&on.to_string());
+            (json!({"layer_types": ["full_attention", "chunked_attention"]}), "chunked_attention"),
+        ];
+        let on = [
+            (json!({"use_sliding_window": true, "max_window_layers": 1}), [None, Some(4096)]),
+            (json!({"use_sliding_window": true, "sliding_window": 5, "max_window_layers": 0}), [Some(5); 2]),
+            (json!({"use_sliding_window": true, "sliding_window": 5, "layer_types": mixed}), [None, Some(5)]),
+        ];
+        for (keys, part) in refused {
+            let e = with(family, keys.clone()).expect_err(&keys.to_string());
             assert!(e.contains(part), "{e}");
         }
+        for (keys, want) in on {
+            match family {
+                Family::Llama => assert!(with(family, keys).unwrap_err().contains("no windows")),
+                _ => assert_eq!(windows(family, keys), want),
+            }
+        }
     }
+    assert_eq!(windows(Family::Mistral, json!({})), [Some(3); 2]);
+    assert_eq!(windows(Family::Mistral, json!({"sliding_window": null})), [None; 2]);
+    assert_eq!(windows(Family::Gemma2, json!({})), [Some(4), None]);
+    assert_eq!(windows(Family::Gemma2, json!({"layer_types": mixed})), [None, Some(4)]);
+    assert_eq!(windows(Family::Gemma3, json!({"layer_types": null})), [Some(4); 2]);
+    assert_eq!(
+        windows(Family::Gemma3, json!({"layer_types": null, "sliding_window_pattern": 2})),
+        [Some(4), None]
+    );
+    for (family, keys, part) in [
+        (Family::Mistral, json!({"sliding_window": 0}), "`sliding_window` is 0"),
+        (Family::Mistral, json!({"layer_types": mixed}), "all alike"),
+        (Family::Gemma2, json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (Family::Gemma2, json!({"final_logit_softcapping": 1e300}), "the cap of logits is 1e300"),
+        (Family::Gemma2, json!({"query_pre_attn_scalar": 1e-300}), "the scale of scores is"),
+        (Family::Gemma2, json!({"num_hidden_layers": 1u64 << 60}), "the number of layers is"),
+        (Family::Gemma3, json!({"attn_logit_softcapping": 20.0}), "attn_logit_softcapping"),
+        (Family::Gemma3, json!({"rope_parameters": {"rope_theta": 7.0}}), "full_attention"),
+    ] {
+        let e = with(family, keys.clone()).expect_err(&keys.to_string());
+        assert!(e.contains(part), "{e}");
+    }
+    // What the file leaves out.
+    let bare = |family| {
+        let mut json = tiny(family).json;
+        for key in
+            ["sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"]
+        {
+            json.remove(key);
+        }
+        Config::from_json(json).unwrap()
+    };
+    assert_eq!(bare(Family::Mistral).kinds[0].window, Some(4096));
+    let gemma2 = bare(Family::Gemma2);
+    assert_eq!(
+        (gemma2.score_scale, gemma2.score_cap, gemma2.logit_cap),
+        (Some(1.0 / 16.0), Some(50.0), Some(30.0))
+    );
+    let none = with(Family::Gemma2, json!({"attn_logit_softcapping": null, "final_logit_softcapping": null}))
+        .unwrap();
+    assert_eq!((none.score_cap, none.logit_cap), (None, None));
+    let gemma3 = bare(Family::Gemma3);
+    assert_eq!((gemma3.score_cap, gemma3.logit_cap, gemma3.kinds[0].window), (None, None, Some(4096)));
+}
+
+/// Gemma 3's two bases, by the keys of either version of transformers.
+#[test]
+fn local_layers_turn_by_a_base_of_their_own() {
+    let thetas = |keys: Value| {
+        let config = with(Family::Gemma3, keys).unwrap();
+        assert_saved(&config);
+        (config.rope.unwrap().theta, config.local_rope.unwrap().theta)
+    };
+    assert_eq!(thetas(json!({"rope_local_base_freq": null})), (1e6, 1e4));
+    assert_eq!(thetas(json!({"rope_theta": 5.0, "rope_local_base_freq": 7.0})), (5.0, 7.0));
+    let linear = json!({"rope_type": "linear", "factor": 8.0});
+    assert_eq!(thetas(json!({"rope_theta": 5.0, "rope_scaling": linear})), (5.0, 50.0));
+    let both = json!({"full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_theta": 7.0}});
+    assert_eq!(thetas(json!({"rope_parameters": both})), (5.0, 7.0));
 }
 
 #[test]
@@ -644,9 +773,8 @@ fn quantised_models_are_refused() {
 #[test]
 fn quantised_weights_are_known_by_their_names_and_types() {
     for family in FAMILIES {
-        let gpt2 = family == Family::Gpt2;
-        let stem = if gpt2 { "transformer.h.1.mlp.c_fc." } else { "model.layers.1.mlp.up_proj." };
-        let name = format!("{stem}weight");
+        let name = up(family);
+        let stem = name.strip_suffix("weight").expect("a weight");
         for beside in [
             "weight_scale",
             "weight_scale_inv",

@@ -3,12 +3,14 @@
 use duel_backend::{Backend, Real, Segment};
 use duel_cpu::Cpu;
 use duel_data::Tokenizer;
-use duel_loss::{Head, Targets};
+use duel_loss::Targets;
 use duel_model::decode::{Engine, Request, Room, Sampling};
-use duel_model::{Config, Folder, Keep, Model};
+use duel_model::{Config, Folder, Keep, Model, Weights};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::golden::{assert_close, check_gradients, ids, numbers};
-use duel_tests::{Batch, TempDir, TensorFile, activations, distance, host, logits, norm, shared_data, step};
+use duel_tests::{
+    Batch, TempDir, TensorFile, activations, distance, head, host, logits, merge, norm, shared_data, step,
+};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -37,8 +39,8 @@ fn token_logps(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
     targets.push_group(tokens, (1..tokens.len()).map(one), &[]);
     let mut a = activations(b, c, tokens.len(), Keep::Nothing);
     duel_model::forward(b, c, w, &Batch::text(tokens).layout(b), &mut a);
-    let mut head = Head::new(b, c.width, c.vocab, tokens.len()).unwrap();
-    let rows = head.score(b, w.head(), &a.hidden, &targets).unwrap();
+    let mut head = head(b, c, tokens.len());
+    let rows = head.score(b, w.view().lm_head(), &a.hidden, &targets).unwrap();
     targets.sums(rows).iter().map(|s| s.logp).collect()
 }
 
@@ -50,7 +52,7 @@ fn text_logits(b: &Device, c: &Config, w: &Model<Real<Device>>, tokens: &[u32]) 
 }
 
 fn golden(architecture: &str) {
-    let Some(dir) = shared_data(&format!("golden/{architecture}")) else { return };
+    let Some(dir) = shared_data(architecture) else { return };
     let b = device();
     let (config, mut model, expected) = open(&dir, &b);
     let tokens = ids(&expected["ids"]);
@@ -69,16 +71,17 @@ fn golden(architecture: &str) {
 
     // Greedy decoding before the weights change.
     let want = ids(&expected["greedy_32"]);
-    let prompt = &tokens[..want.len() - 32];
-    assert_eq!(prompt, &want[..prompt.len()]);
-    assert_eq!(greedy(&b, &config, &model, &[prompt], 32)[0], want[prompt.len()..]);
+    // Up to 32 tokens, fewer where a text ended.
+    let (prompt, new) = want.split_at(8);
+    assert_eq!(prompt, &tokens[..8]);
+    assert_eq!(greedy(&b, &config, &model, &[prompt], new.len())[0], new);
 
     let parameters: Vec<(usize, bool)> =
         Model::manifest(&config).iter().into_iter().map(|s| (s.len(), true)).collect();
     let adamw = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let mut optimizer = Optimizer::new(&b, adamw, parameters).unwrap();
     let mut a = activations(&b, &config, tokens.len(), Keep::All);
-    let mut head = Head::new(&b, config.width, config.vocab, tokens.len()).unwrap();
+    let mut head = head(&b, &config, tokens.len());
     let (batch, scored) = (Batch::text(&tokens), (tokens.len() - 1) as f64);
     let want = numbers(&expected["adamw_lr1e-3_wd0.01_losses"]);
     for (i, &want) in want.iter().enumerate() {
@@ -90,7 +93,13 @@ fn golden(architecture: &str) {
         if i == 0 {
             assert_close("loss", &[loss], &[expected["loss"].as_f64().unwrap()], 1e-6, loss);
             let all: Vec<Vec<f64>> = grads.iter().into_iter().map(|g| host(&b, g)).collect();
-            check_gradients(&config, &all, &expected["grads"], 0.0);
+            let mut grads = expected["grads"].clone();
+            if let Some(of_file) = expected.get("grads_by_file_name") {
+                // Where transformers calls a head otherwise while it computes than in files.
+                grads.as_object_mut().unwrap().remove("lm_head.weight");
+                merge(&mut grads, of_file.clone());
+            }
+            check_gradients(&config, &all, &grads, 0.0);
         }
         // Both losses are rounded to 6e-8 and drift apart by little more; a weight decay of the wrong sign would
         // show as 4e-5 after ten steps.
@@ -102,22 +111,87 @@ fn golden(architecture: &str) {
 
 #[test]
 fn llama() {
-    golden("llama");
+    golden("golden/llama");
 }
 
 #[test]
 fn gpt2() {
-    golden("gpt2");
+    golden("golden/gpt2");
 }
 
 #[test]
 fn qwen2() {
-    golden("qwen2");
+    golden("golden/qwen2");
 }
 
 #[test]
 fn qwen3() {
-    golden("qwen3");
+    golden("golden/qwen3");
+}
+
+#[test]
+fn mistral() {
+    golden("golden2/mistral");
+}
+
+#[test]
+fn gemma2() {
+    golden("golden2/gemma2");
+}
+
+#[test]
+fn gemma3() {
+    golden("golden2/gemma3_text");
+}
+
+#[test]
+fn gptj() {
+    golden("golden2/gptj");
+}
+
+#[test]
+fn phi() {
+    golden("golden2/phi");
+}
+
+#[test]
+fn phi3() {
+    golden("golden2/phi3");
+}
+
+#[test]
+fn smollm3() {
+    golden("golden2/smollm3");
+}
+
+#[test]
+fn olmo2() {
+    golden("golden2/olmo2");
+}
+
+#[test]
+fn llama_bias_linear() {
+    golden("golden2/llama_bias_linear");
+}
+
+#[test]
+fn llama_yarn() {
+    golden("golden2/llama_yarn");
+}
+
+#[test]
+fn gpt2_relu() {
+    golden("golden2/gpt2_relu");
+}
+
+#[test]
+fn gpt2_gelu() {
+    golden("golden2/gpt2_gelu");
+}
+
+#[test]
+fn gpt_neox() {
+    golden("golden2/gpt_neox");
 }
 
 fn greedy(b: &Device, c: &Config, w: &Model<Real<Device>>, prompts: &[&[u32]], n: usize) -> Vec<Vec<u32>> {
@@ -173,7 +247,18 @@ fn copy_config(from: &Path, to: &Path) {
 /// What is saved has the tensors of the file that was loaded, bit for bit, and loads again.
 #[test]
 fn saving_and_loading_changes_no_bit() {
-    for name in ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"] {
+    let first = ["golden/llama", "golden/gpt2", "golden/qwen2", "golden/qwen3", "models/stories260k"];
+    for name in first.into_iter().chain([
+        "golden2/gpt_neox",
+        "golden2/gptj",
+        "golden2/phi",
+        "golden2/phi3",
+        "golden2/olmo2",
+        "golden2/llama_yarn",
+        "golden2/mistral",
+        "golden2/gemma2",
+        "golden2/gemma3_text",
+    ]) {
         let Some(dir) = shared_data(name) else { return };
         let b = device();
         let (config, model) = opened(&b, &dir);

@@ -6,11 +6,12 @@
 //! of their extrapolation; rounding of the outputs, divided by the step, adds to it.
 
 use duel_backend::{
-    Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products, RowStats,
+    Activation, Attention, FeedForward, Gather, Gemm, Heads, Layout, LogProbs, Logits, Norm, Norms, Products,
+    QkNorm, RowStats, Scores,
 };
 use duel_cpu::Cpu;
 use duel_model::Family;
-use duel_tests::{Batch, Case, Group, How, Objective, Random, tiny};
+use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Random, tiny};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -105,9 +106,33 @@ fn heads() -> impl Strategy<Value = Heads> {
         .prop_map(|(ratio, kv_heads, head_dim)| Heads { heads: ratio * kv_heads, kv_heads, head_dim })
 }
 
+/// Those with a derivative everywhere.
+fn activation() -> impl Strategy<Value = Activation> {
+    use Activation::*;
+    prop::sample::select(vec![Silu, Gelu, GeluTanh, GeluSigmoid])
+}
+
 /// Around the edges of the micro-kernels, and beyond the depth of a packed block.
 fn extent() -> impl Strategy<Value = usize> {
     prop_oneof![8 => 1usize..36, 1 => 255usize..260, 1 => 767usize..772]
+}
+
+/// Attention over a batch, with all of its queries, keys and values.
+fn attention_of(random: &mut Random, batch: &Batch, d: Heads, scores: Scores) -> TestCaseResult {
+    let b = cpu();
+    let layout: Layout<Cpu<f64>> = batch.layout(&b);
+    let rows = layout.rows;
+    let inputs: Inputs = vec![random.vec(rows * d.qkv_width())];
+    let r = random.vec(rows * d.q_width());
+    let forward = |x: &Inputs| {
+        let (mut o, mut lse) = (dirty(rows * d.q_width()), dirty(rows * d.heads));
+        b.attention(&mut o, &mut lse, &x[0], &layout, d, scores);
+        (o, lse)
+    };
+    let (o, lse) = forward(&inputs);
+    let mut dx = dirty(inputs[0].len());
+    b.attention_bw(&mut dx, &r, &o, &lse, &inputs[0], &layout, d, scores);
+    check(random, &inputs, &vec![dx], &r, (16, 64.0), |x| forward(x).0)
 }
 
 proptest! {
@@ -152,9 +177,9 @@ proptest! {
     }
 
     #[test]
-    fn rmsnorm(seed: u64, rows in 1usize..6, width in 1usize..40) {
+    fn rmsnorm(seed: u64, rows in 1usize..6, width in 1usize..40, plus_one: bool) {
         let (b, mut random) = (cpu(), Random(seed));
-        let d = Norm { rows, width, eps: 0.01 };
+        let d = Norm { rows, width, eps: 0.01, plus_one };
         let inputs: Inputs = vec![random.vec(rows * width), random.vec(width)];
         let r = random.vec(rows * width);
         let forward = |x: &Inputs| {
@@ -172,7 +197,7 @@ proptest! {
     #[test]
     fn layernorm(seed: u64, rows in 1usize..6, width in 3usize..40) {
         let (b, mut random) = (cpu(), Random(seed));
-        let d = Norm { rows, width, eps: 0.01 };
+        let d = Norm { rows, width, eps: 0.01, plus_one: false };
         let inputs: Inputs = vec![random.vec(rows * width), random.vec(width), random.vec(width)];
         let r = random.vec(rows * width);
         let forward = |x: &Inputs| {
@@ -187,21 +212,22 @@ proptest! {
     }
 
     #[test]
-    fn qk_norm(seed: u64, rows in 1usize..6, d in heads()) {
+    fn qk_norm(seed: u64, rows in 1usize..6, plus_one: bool, whole: bool, heads in heads()) {
         let (b, mut random) = (cpu(), Random(seed));
-        let len = rows * d.qkv_width();
-        let inputs: Inputs = vec![random.vec(len), random.vec(d.head_dim), random.vec(d.head_dim)];
+        let d = QkNorm { rows, heads, eps: 0.01, plus_one, whole };
+        let (len, [(_, q), (_, k)]) = (rows * heads.qkv_width(), d.parts());
+        let inputs: Inputs = vec![random.vec(len), random.vec(q), random.vec(k)];
         let r = random.vec(len);
         let forward = |x: &Inputs| {
-            let (mut y, mut rstd) = (dirty(len), dirty(rows * (d.heads + d.kv_heads)));
-            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], rows, 0.01, d);
+            let (mut y, mut rstd) = (dirty(len), dirty(rows * d.stats()));
+            b.qk_norm(&mut y, &mut rstd, &x[0], &x[1], &x[2], d);
             (y, rstd)
         };
-        let (mut dx, mut dq, mut dk) = (r.clone(), started(d.head_dim), started(d.head_dim));
+        let (mut dx, mut dq, mut dk) = (r.clone(), started(q), started(k));
         let rstd = forward(&inputs).1;
-        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], rows, d);
+        b.qk_norm_bw(&mut dx, Some(&mut dq), Some(&mut dk), &inputs[0], &rstd, &inputs[1], &inputs[2], d);
         let grads = vec![dx, added(dq), added(dk)];
-        check(&mut random, &inputs, &grads, &r, (6, 8.0 + d.head_dim as f64), |x| forward(x).0)?;
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + q as f64), |x| forward(x).0)?;
     }
 
     #[test]
@@ -226,46 +252,53 @@ proptest! {
 
     #[test]
     fn attention(seed: u64, groups in 1usize..4, d in heads()) {
-        let (b, mut random) = (cpu(), Random(seed));
-        let layout: Layout<Cpu<f64>> = batch(&mut random, groups, 7).layout(&b);
-        let rows = layout.rows;
-        let inputs: Inputs = vec![random.vec(rows * d.qkv_width())];
-        let r = random.vec(rows * d.q_width());
-        let forward = |x: &Inputs| {
-            let (mut o, mut lse) = (dirty(rows * d.q_width()), dirty(rows * d.heads));
-            b.attention(&mut o, &mut lse, &x[0], &layout, d);
-            (o, lse)
-        };
-        let (o, lse) = forward(&inputs);
-        let mut dx = dirty(inputs[0].len());
-        b.attention_bw(&mut dx, &r, &o, &lse, &inputs[0], &layout, d);
-        check(&mut random, &inputs, &vec![dx], &r, (16, 64.0), |x| forward(x).0)?;
+        let mut random = Random(seed);
+        let batch = batch(&mut random, groups, 7);
+        attention_of(&mut random, &batch, d, d.scores())?;
+    }
+
+    // A prompt of 5 and responses of 7 and 3: windows of one position, shorter than a response, of the prompt, longer
+    // than it, and of everything.
+    #[test]
+    fn windows_and_caps(
+        seed: u64,
+        d in heads(),
+        scale in 0.2..2.0f64,
+        cap in prop::option::of(0.3..3.0f64),
+        window in prop::sample::select(vec![None, Some(1), Some(2), Some(5), Some(6), Some(12)]),
+    ) {
+        let mut random = Random(seed);
+        let groups = [(5, vec![7, 3]), (0, vec![4])].map(|(prompt, responses)| Group {
+            prompt: random.tokens(prompt, 7),
+            responses: responses.into_iter().map(|n| random.tokens(n, 7)).collect(),
+        });
+        attention_of(&mut random, &Batch::packed(&groups), d, Scores { scale, cap, window })?;
     }
 
     #[test]
-    fn swiglu(seed: u64, rows in 1usize..6, width in 1usize..20) {
+    fn glu(seed: u64, rows in 1usize..6, width in 1usize..20, f in activation()) {
         let (b, mut random) = (cpu(), Random(seed));
         let inputs: Inputs = vec![random.vec(rows * 2 * width).into_iter().map(|x| 4.0 * x).collect()];
         let r = random.vec(rows * width);
         let mut dx = dirty(rows * 2 * width);
-        b.swiglu_bw(&mut dx, &r, &inputs[0], rows, width);
+        b.glu_bw(&mut dx, &r, &inputs[0], rows, width, f);
         check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
             let mut y = dirty(rows * width);
-            b.swiglu(&mut y, &x[0], rows, width);
+            b.glu(&mut y, &x[0], rows, width, f);
             y
         })?;
     }
 
     #[test]
-    fn gelu(seed: u64, len in 1usize..60) {
+    fn activate(seed: u64, len in 1usize..60, f in activation()) {
         let (b, mut random) = (cpu(), Random(seed));
         let inputs: Inputs = vec![random.vec(len).into_iter().map(|x| 4.0 * x).collect()];
         let r = random.vec(len);
         let mut dx = dirty(len);
-        b.gelu_bw(&mut dx, &r, &inputs[0], len);
+        b.activate_bw(&mut dx, &r, &inputs[0], len, f);
         check(&mut random, &inputs, &vec![dx], &r, (8, 16.0), |x| {
             let mut y = dirty(len);
-            b.gelu(&mut y, &x[0], len);
+            b.activate(&mut y, &x[0], len, f);
             y
         })?;
     }
@@ -286,11 +319,18 @@ proptest! {
     }
 
     #[test]
-    fn logprob(seed: u64, rows in 1usize..6, vocab in 1usize..40) {
+    fn logprob(seed: u64, rows in 1usize..6, vocab in 1usize..40, cap in prop::option::of(1.0..9.0f64)) {
         let (b, mut random) = (cpu(), Random(seed));
         let targets = random.tokens(rows, vocab);
         let inputs: Inputs = vec![random.vec(rows * vocab).into_iter().map(|x| 3.0 * x).collect()];
         let r = random.vec(rows);
+        let capped = |x: &Inputs| {
+            let mut logits = x[0].clone();
+            if let Some(cap) = cap {
+                b.soft_cap(&mut logits, cap, Logits::dense(rows, vocab));
+            }
+            logits
+        };
         let forward = |x: &Inputs| {
             let [mut logp, mut lse, mut entropy, mut mean_logit, mut hit, mut collision] =
                 [(); 6].map(|()| dirty(rows));
@@ -302,13 +342,13 @@ proptest! {
                 hit: &mut hit,
                 collision: &mut collision,
             };
-            b.logprob(out, &x[0], &targets, Logits::dense(rows, vocab));
+            b.logprob(out, &capped(x), &targets, Logits::dense(rows, vocab));
             [logp, lse, entropy, mean_logit, hit, collision]
         };
         let stats = forward(&inputs);
         // Two roundings a term of the longest sum, on numbers below 8.
         let close = |a: f64, b: f64| (a - b).abs() <= 16.0 * vocab as f64 * f64::EPSILON;
-        for (i, row) in inputs[0].chunks_exact(vocab).enumerate() {
+        for (i, row) in capped(&inputs).chunks_exact(vocab).enumerate() {
             let total: f64 = row.iter().map(|x| x.exp()).sum();
             let p: Vec<f64> = row.iter().map(|x| x.exp() / total).collect();
             let target = p[targets[i] as usize];
@@ -318,8 +358,8 @@ proptest! {
             prop_assert!(close(stats[5][i], p.iter().map(|p| p * p).sum::<f64>().ln()));
             prop_assert_eq!(stats[4][i] == 1.0, p.iter().all(|&p| p <= target));
         }
-        let mut dx = inputs[0].clone();
-        b.logprob_bw(&mut dx, &stats[1], &r, &targets, Logits::dense(rows, vocab));
+        let mut dx = capped(&inputs);
+        b.logprob_bw(&mut dx, &stats[1], &r, &targets, cap, Logits::dense(rows, vocab));
         let operations = 8.0 + vocab as f64;
         check(&mut random, &inputs, &vec![dx], &r, (8, operations), |x| forward(x)[0].clone())?;
     }
@@ -342,25 +382,9 @@ fn whole_model(family: Family, objective: Objective) {
 }
 
 #[test]
-fn whole_llama() {
-    whole_model(Family::Llama, Objective::Dpo);
-    whole_model(Family::Llama, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_qwen2() {
-    whole_model(Family::Qwen2, Objective::Dpo);
-    whole_model(Family::Qwen2, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_qwen3() {
-    whole_model(Family::Qwen3, Objective::Dpo);
-    whole_model(Family::Qwen3, Objective::Sft(0.1));
-}
-
-#[test]
-fn whole_gpt2() {
-    whole_model(Family::Gpt2, Objective::Dpo);
-    whole_model(Family::Gpt2, Objective::Sft(0.1));
+fn whole_models() {
+    for family in FAMILIES {
+        whole_model(family, Objective::Dpo);
+        whole_model(family, Objective::Sft(0.1));
+    }
 }

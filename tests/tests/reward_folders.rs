@@ -52,7 +52,23 @@ fn values<B: Backend>(b: &B, model: &Model<Real<B>>) -> Vec<Vec<f64>> {
 
 #[test]
 fn every_family_is_saved_as_transformers_class_and_loads_again() {
-    let classes = ["Llama", "Qwen2", "Qwen3", "GPT2"];
+    let classes = [
+        "Llama",
+        "Mistral",
+        "Qwen2",
+        "Qwen3",
+        "Gemma",
+        "Gemma2",
+        "Gemma3Text",
+        "GPT2",
+        "GPTNeoX",
+        "GPTJ",
+        "Phi",
+        "Phi3",
+        "SmolLM3",
+        "Olmo2",
+    ];
+    assert_eq!(FAMILIES.len(), classes.len());
     for (family, class) in FAMILIES.into_iter().zip(classes) {
         let dir = reward_folder(family);
         let folder = open(&dir);
@@ -81,7 +97,9 @@ fn names_without_the_models_own_are_read() {
         let before = values(&cpu(), &duel_model::load(&cpu(), &open(&dir)).unwrap());
         edit(&dir, |file| {
             for name in file.names() {
-                let short = name.split_once('.').filter(|(root, _)| ["model", "transformer"].contains(root));
+                let short = name
+                    .split_once('.')
+                    .filter(|(root, _)| ["model", "transformer", "gpt_neox"].contains(root));
                 if let Some((_, short)) = short {
                     file.rename(&name, short);
                 }

@@ -1,4 +1,4 @@
-use crate::{Heads, Index, Real, Storage};
+use crate::{Heads, Index, Real, Scores, Storage};
 
 /// Attention over a cache of keys and values, a token of each sequence at a time.
 pub trait Decode: Storage {
@@ -15,8 +15,8 @@ pub trait Decode: Storage {
     );
     /// Attention of each row's queries to two runs of cache rows, one softmax over both: its prompt's, which several
     /// rows may share, and its own. `runs[rows, 4]` holds first row and number of rows of the first, then of the
-    /// second; one of the two may be empty. Of neighbours that share a run a
-    /// device may read it once.
+    /// second; one of the two may be empty. They are the sequence up to the
+    /// query's own position: of a window it sees the end. Of neighbours that share a run a device may read it once.
     fn attention_cached(
         &self,
         o: &mut Real<Self>,
@@ -26,5 +26,6 @@ pub trait Decode: Storage {
         runs: &Index<Self>,
         rows: usize,
         dims: Heads,
+        scores: Scores,
     );
 }

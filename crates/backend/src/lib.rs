@@ -20,17 +20,17 @@ mod storage;
 mod update;
 mod weight;
 
-pub use attention::{Attention, Heads};
+pub use attention::{Attention, Heads, Scores};
 pub use blocks::Blocks;
 pub use decode::Decode;
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};
-pub use feed_forward::FeedForward;
+pub use feed_forward::{Activation, FeedForward};
 pub use gather::Gather;
 pub use layout::{Layout, Segment};
 pub use logprob::{LogProbs, Logits, Prediction, RowStats};
 pub use measure::Measure;
-pub use norm::{Norm, Norms};
+pub use norm::{Norm, Norms, QkNorm};
 pub use portions::Portions;
 pub use preference::{
     Grouped, PairFunction, PairObjective, Preference, PreferenceOut, ResponseGroups, ResponseSums, Rule, Side,
@@ -40,7 +40,7 @@ pub use repetition::Repetition;
 pub use sample::{Draw, Sample};
 pub use storage::{Acc, Index, Memory, Real, Storage};
 pub use update::{AdamW, Rmsprop, Update};
-pub use weight::Weight;
+pub use weight::{Map, MapGradients, Weight};
 
 /// A device that computes: buffers and a closed list of fused verbs, a trait a subject.
 ///

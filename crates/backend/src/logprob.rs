@@ -56,13 +56,17 @@ pub struct Prediction<'a, B: Storage> {
 pub trait LogProbs: Storage {
     /// Log-softmax of each row of `logits[rows, vocab]` at its target, with the row's statistics.
     fn logprob(&self, out: RowStats<'_, Self>, logits: &Real<Self>, targets: &Index<Self>, dims: Logits);
+    /// A soft cap on logits, in place: `cap · tanh(logits / cap)` (Gemma 2, 2024). What comes after it, comes of these.
+    fn soft_cap(&self, logits: &mut Real<Self>, cap: f64, dims: Logits);
     /// Backward of [`LogProbs::logprob`], in place: `logits[r] = coef[r] · (onehot(target[r]) - softmax(logits[r]))`.
+    /// Of logits that [`LogProbs::soft_cap`] left, its backward too: times `1 - (logits[r] / cap)²`.
     fn logprob_bw(
         &self,
         logits: &mut Real<Self>,
         lse: &Acc<Self>,
         coef: &Acc<Self>,
         targets: &Index<Self>,
+        cap: Option<f64>,
         dims: Logits,
     );
     /// The exact Kullback-Leibler divergence of two predictions of one shape (Kullback & Leibler, 1951), in nats, a row

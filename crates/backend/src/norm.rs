@@ -9,10 +9,46 @@ pub struct Norm {
     pub width: usize,
     /// Added to the mean square (or variance) before the root.
     pub eps: f64,
+    /// Of an RMSNorm, whether `w` holds what its factors have above 1: `1 + w` are they (Gemma).
+    pub plus_one: bool,
 }
 
-/// Norms of rows and of heads.
+/// Dimensions of the norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Rows.
+    pub rows: usize,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Added to the mean square before the root.
+    pub eps: f64,
+    /// As [`Norm::plus_one`].
+    pub plus_one: bool,
+    /// Whether all query heads are normalised at once, with a weight for every element, and so all key heads
+    /// (OLMo 2); otherwise each head is alone, with weights that all share.
+    pub whole: bool,
+}
+
+impl QkNorm {
+    /// Of queries and of keys, how many parts of a row are normalised, and elements of each.
+    pub fn parts(self) -> [(usize, usize); 2] {
+        let Heads { heads, kv_heads, head_dim } = self.heads;
+        match self.whole {
+            true => [(1, self.heads.q_width()), (1, self.heads.kv_width())],
+            false => [(heads, head_dim), (kv_heads, head_dim)],
+        }
+    }
+
+    /// Statistics of a row.
+    pub fn stats(self) -> usize {
+        self.parts().map(|(count, _)| count).iter().sum()
+    }
+}
+
+/// Norms of rows and of heads, and the sum where a norm ends a branch.
 pub trait Norms: Storage {
+    /// `y += x`, on `len` elements.
+    fn add(&self, y: &mut Real<Self>, x: &Real<Self>, len: usize);
     /// RMSNorm (Zhang & Sennrich, 2019): `y = x · rstd · w`, `rstd = 1/sqrt(mean(x²) + eps)`; `rstd[rows]` is kept.
     fn rmsnorm(&self, y: &mut Real<Self>, rstd: &mut Acc<Self>, x: &Real<Self>, w: &Real<Self>, dims: Norm);
     /// Backward of [`Norms::rmsnorm`]: `dx +=` (the residual's gradient is already there), `dw +=` where it is wanted.
@@ -48,8 +84,11 @@ pub trait Norms: Storage {
         w: &Real<Self>,
         dims: Norm,
     );
-    /// RMSNorm of every query and key head of `x[rows, qkv]` with weights `wq`, `wk` (`head_dim` each), values
-    /// copied (Qwen3); `rstd[rows · (heads + kv_heads)]` is kept.
+    /// Whether [`QkNorm::whole`] may be of fewer keys than queries. A device without such kernels is not asked.
+    const WHOLE_OF_FEWER_KEYS: bool = false;
+
+    /// RMSNorm of the queries and keys of `x[rows, qkv]` with weights `wq`, `wk`, values copied (Qwen3);
+    /// `rstd[rows, stats]` is kept.
     fn qk_norm(
         &self,
         y: &mut Real<Self>,
@@ -57,9 +96,7 @@ pub trait Norms: Storage {
         x: &Real<Self>,
         wq: &Real<Self>,
         wk: &Real<Self>,
-        rows: usize,
-        eps: f64,
-        dims: Heads,
+        dims: QkNorm,
     );
     /// Backward of [`Norms::qk_norm`], in place: `dqkv` holds the gradient of `y` and receives that of `x`;
     /// `dwq +=` and `dwk +=` where they are wanted.
@@ -72,7 +109,6 @@ pub trait Norms: Storage {
         rstd: &Acc<Self>,
         wq: &Real<Self>,
         wk: &Real<Self>,
-        rows: usize,
-        dims: Heads,
+        dims: QkNorm,
     );
 }

@@ -1,4 +1,4 @@
-use crate::{Blocks, Real, Storage};
+use crate::{Acc, Blocks, Real, Storage};
 
 /// A matrix of weights that a verb reads: as the backend computes, or frozen in a narrower form.
 ///
@@ -38,5 +38,65 @@ impl<B: Storage> Copy for Weight<'_, B> {}
 impl<'a, B: Storage> From<&'a Real<B>> for Weight<'a, B> {
     fn from(buf: &'a Real<B>) -> Self {
         Weight::Real(buf)
+    }
+}
+
+/// The parameters of a linear map whose bias may be there: those of a head.
+pub struct Map<'a, B: Storage> {
+    /// `[outputs, inputs]`.
+    pub weight: Weight<'a, B>,
+    /// `[outputs]`.
+    pub bias: Option<&'a Real<B>>,
+}
+
+impl<B: Storage> Clone for Map<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Storage> Copy for Map<'_, B> {}
+
+impl<'a, B: Storage> From<Weight<'a, B>> for Map<'a, B> {
+    fn from(weight: Weight<'a, B>) -> Self {
+        Map { weight, bias: None }
+    }
+}
+
+impl<'a, B: Storage> From<&'a Real<B>> for Map<'a, B> {
+    fn from(weight: &'a Real<B>) -> Self {
+        Map { weight: weight.into(), bias: None }
+    }
+}
+
+/// Gradients of a [`Map`], where they are wanted.
+pub struct MapGradients<'a, B: Storage> {
+    /// Of the weight.
+    pub weight: Option<&'a mut Acc<B>>,
+    /// Of the bias.
+    pub bias: Option<&'a mut Acc<B>>,
+}
+
+impl<B: Storage> MapGradients<'_, B> {
+    /// The same for a while.
+    pub fn again(&mut self) -> MapGradients<'_, B> {
+        MapGradients { weight: self.weight.as_deref_mut(), bias: self.bias.as_deref_mut() }
+    }
+}
+
+impl<'a, B: Storage> From<&'a mut Acc<B>> for MapGradients<'a, B> {
+    fn from(weight: &'a mut Acc<B>) -> Self {
+        MapGradients { weight: Some(weight), bias: None }
+    }
+}
+
+impl<'a, B: Storage> From<(Option<&'a mut Acc<B>>, Option<&'a mut Acc<B>>)> for MapGradients<'a, B> {
+    fn from((weight, bias): (Option<&'a mut Acc<B>>, Option<&'a mut Acc<B>>)) -> Self {
+        MapGradients { weight, bias }
+    }
+}
+
+impl<'a, B: Storage> From<Option<&'a mut Acc<B>>> for MapGradients<'a, B> {
+    fn from(weight: Option<&'a mut Acc<B>>) -> Self {
+        MapGradients { weight, bias: None }
     }
 }

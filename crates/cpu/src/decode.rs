@@ -2,15 +2,17 @@
 //!
 //! A run of cache rows is cut into pieces of [`PIECE`] rows from its beginning on. A piece is read once, for all heads
 //! and for all neighbouring rows that see its run, and leaves of each of them a softmax of its own; those of a row are
-//! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads.
+//! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads. Of what
+//! its window has passed a row has no piece, and in the piece where the window begins weights of 0.
 
 use crate::Cpu;
+use crate::attention::{Cap, factor_and_cap};
 use crate::prefetch::prefetch;
 use crate::real::{Real, Scalar, joined, max, sum, take};
 use crate::simd::simd;
 use crate::softmax::{axpy, scaled};
 use crate::sync::SyncPtr;
-use duel_backend::{Decode, Heads};
+use duel_backend::{Decode, Heads, Scores};
 use std::ops::Range;
 
 /// Cache rows of a piece.
@@ -26,35 +28,60 @@ const SMALL: usize = 1 << 15;
 /// Numbers beside the output of a head's share: the largest score, and the sum of the exponentials.
 const STATS: usize = 2;
 
+/// A run of cache rows, and how many of the first are before the window.
+#[derive(Clone, Copy)]
+struct Run {
+    first: usize,
+    len: usize,
+    hidden: usize,
+}
+
+/// Both runs of a row.
+fn runs_of(&[first, len, own_first, own_len]: &[u32; 4], scores: Scores) -> [Run; 2] {
+    let [first, len, own_first, own_len] = [first, len, own_first, own_len].map(|n| n as usize);
+    let passed = (len + own_len).checked_sub(1).map_or(0, |position| scores.passed(position));
+    let hidden = passed.min(len);
+    [Run { first, len, hidden }, Run { first: own_first, len: own_len, hidden: passed - hidden }]
+}
+
 /// A piece of a run.
 struct Piece {
-    /// The rows that see it.
+    /// The rows that see some of it.
     rows: Range<usize>,
-    /// Its number among the pieces of each.
+    /// Which of the runs of a row it is of.
+    run: usize,
+    /// The first row of the run that it has.
+    at: usize,
+    /// Its number among the pieces of each row.
     number: usize,
     first: usize,
     len: usize,
 }
 
 /// The pieces of all runs, and of each row where its shares begin, counted in rows of shares; the last is their number.
-fn pieces(runs: &[[u32; 4]]) -> (Vec<Piece>, Vec<usize>) {
+fn pieces(runs: &[[Run; 2]]) -> (Vec<Piece>, Vec<usize>) {
     let (mut pieces, mut starts) = (Vec::new(), vec![0]);
-    let mut cut = |rows: Range<usize>, number: usize, first: u32, len: u32| {
-        let (first, len) = (first as usize, len as usize);
-        let offsets = (0..len).step_by(PIECE).enumerate();
+    // Pieces begin at multiples of their length, wherever the window does.
+    let mut cut = |rows: Range<usize>, number: usize, which: usize| {
+        let Run { first, len, hidden } = runs[rows.start][which];
+        let from = if hidden < len { hidden - hidden % PIECE } else { len };
+        let offsets = (from..len).step_by(PIECE).enumerate();
         pieces.extend(offsets.map(|(i, at)| Piece {
             rows: rows.clone(),
+            run: which,
+            at,
             number: number + i,
             first: first + at,
             len: PIECE.min(len - at),
         }));
-        number + len.div_ceil(PIECE)
+        number + (len - from).div_ceil(PIECE)
     };
     let mut row = 0;
-    for group in runs.chunk_by(|a, b| a[..2] == b[..2]) {
-        let shared = cut(row..row + group.len(), 0, group[0][0], group[0][1]);
-        for &[.., own, len] in group {
-            let number = cut(row..row + 1, shared, own, len);
+    let begin = |[run, _]: &[Run; 2]| (run.first, run.len, run.hidden / PIECE, run.hidden == run.len);
+    for group in runs.chunk_by(|a, b| begin(a) == begin(b)) {
+        let shared = cut(row..row + group.len(), 0, 0);
+        for _ in group {
+            let number = cut(row..row + 1, shared, 1);
             assert!(number > 0, "row {row} sees nothing of the cache");
             starts.push(starts[row] + number);
             row += 1;
@@ -90,6 +117,11 @@ simd! {
                 _ => unreachable!("chunks of four"),
             }
         }
+    }
+
+    /// Products to scores.
+    pub fn cap<S: Scalar>(row: &mut [S], cap: Cap<S>) {
+        row.iter_mut().for_each(|s| *s = cap.of(*s));
     }
 
     /// `s = exp(scale · s - largest)` over a row; returns the largest, scaled, and the sum.
@@ -207,10 +239,12 @@ impl<R: Real> Decode for Cpu<R> {
         runs: &Vec<u32>,
         rows: usize,
         d: Heads,
+        how: Scores,
     ) {
         let (hd, heads, ratio, kv_width) = (d.head_dim, d.heads, d.ratio(), d.kv_width());
-        let scale = R::Acc::of(d.scale());
-        let (pieces, starts) = pieces(&runs.as_chunks().0[..rows]);
+        let (scale, capped) = factor_and_cap(how);
+        let runs: Vec<_> = runs.as_chunks().0[..rows].iter().map(|run| runs_of(run, how)).collect();
+        let (pieces, starts) = pieces(&runs);
         // Of each head: the output, not divided, and its statistics.
         let share = hd + STATS;
         let query = |row: usize, head: usize| &qkv[row * d.qkv_width() + head * hd..][..hd];
@@ -225,7 +259,10 @@ impl<R: Real> Decode for Cpu<R> {
                 let order = order.flat_map(|(row, head)| (head..head + ratio).map(move |head| (row, head)));
                 let queries: Vec<&[R]> = order.clone().map(|(row, head)| query(row, head)).collect();
                 let of_kv = piece.rows.len() * ratio;
-                let cached = piece.first * kv_width..(piece.first + piece.len) * kv_width;
+                // Of this piece; what all rows have passed is not read.
+                let hidden = |row: usize| runs[row][piece.run].hidden.saturating_sub(piece.at);
+                let least = piece.rows.clone().map(hidden).min().unwrap_or_default();
+                let cached = (piece.first + least) * kv_width..(piece.first + piece.len) * kv_width;
                 // Each head of a step asks for its share of a later one: their order is no stream that a machine sees.
                 let ahead = |cache: &[R], step: usize, kv: usize| {
                     let from = cached.start + step * STEP * kv_width + kv * STEP * hd + AHEAD;
@@ -238,17 +275,24 @@ impl<R: Real> Decode for Cpu<R> {
                         for (kv, queries) in queries.chunks(of_kv).enumerate() {
                             let s = &mut s[kv * of_kv * PIECE..][..of_kv * PIECE];
                             ahead(keys, step, kv);
-                            scores(&mut s[step * STEP..], queries, &part[kv * hd..], kv_width);
+                            scores(&mut s[least + step * STEP..], queries, &part[kv * hd..], kv_width);
                         }
                     }
                     out.fill(R::Acc::ZERO);
-                    let stats: Vec<_> =
-                        s.chunks_mut(PIECE).map(|s| exponentials(&mut s[..piece.len], scale)).collect();
+                    let weights = |(s, (row, _)): (&mut [R::Acc], (usize, usize))| {
+                        let (hidden, seen) = s[..piece.len].split_at_mut(hidden(row));
+                        hidden.fill(R::Acc::ZERO);
+                        if let Some(of) = capped {
+                            cap(seen, of);
+                        }
+                        exponentials(seen, scale)
+                    };
+                    let stats: Vec<_> = s.chunks_mut(PIECE).zip(order.clone()).map(weights).collect();
                     for (step, part) in values[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, out) in out.chunks_mut(of_kv * hd).enumerate() {
                             let s = &s[kv * of_kv * PIECE..][..of_kv * PIECE];
                             ahead(values, step, kv);
-                            weigh(out, &s[step * STEP..], &part[kv * hd..], kv_width, hd);
+                            weigh(out, &s[least + step * STEP..], &part[kv * hd..], kv_width, hd);
                         }
                     }
                     for (((row, head), out), (top, total)) in order.zip(out.chunks(hd)).zip(stats) {
@@ -300,13 +344,14 @@ mod tests {
     /// Rows of the cache in the tests below.
     const CACHED: usize = 700;
 
-    fn run<R: Real>(threads: usize, runs: &[[u32; 4]], queries: &[f32], d: Heads) -> Vec<R> {
+    fn run<R: Real>(threads: usize, runs: &[[u32; 4]], queries: &[f32], d: Heads, scores: Scores) -> Vec<R> {
         let of = |x: Vec<f32>| x.into_iter().map(|x| R::from_f32(x)).collect::<Vec<R>>();
         let (keys, values) = (of(wave(CACHED * d.kv_width(), 0.7)), of(wave(CACHED * d.kv_width(), 1.3)));
         let mut o = vec![R::from_f32(f32::NAN); runs.len() * d.q_width()];
         let qkv = of(queries.to_vec());
         let runs = runs.as_flattened().to_vec();
-        Cpu::<R>::new(threads).attention_cached(&mut o, &qkv, &keys, &values, &runs, runs.len() / 4, d);
+        let b = Cpu::<R>::new(threads);
+        b.attention_cached(&mut o, &qkv, &keys, &values, &runs, runs.len() / 4, d, scores);
         o
     }
 
@@ -335,20 +380,29 @@ mod tests {
         Heads { heads: 8, kv_heads: 1, head_dim: 5 },
     ];
 
+    /// Windows around the edges of a piece, a step and a run, with a cap and without.
+    fn all_scores(d: Heads) -> impl Iterator<Item = Scores> {
+        let windows = [1, 2, 63, 64, 65, 128, 201, 263, 600].map(Some);
+        let windows = windows.into_iter().chain([None]);
+        windows.flat_map(move |window| [None, Some(0.8)].map(|cap| Scores { cap, window, ..d.scores() }))
+    }
+
     #[test]
     fn rows_match_the_plain_sums() {
-        for d in HEADS {
+        for (d, scores) in HEADS.into_iter().flat_map(|d| all_scores(d).map(move |scores| (d, scores))) {
             let qkv = wave(RUNS.len() * d.qkv_width(), 0.9);
-            let got = run::<f64>(2, &RUNS, &qkv, d);
+            let got = run::<f64>(2, &RUNS, &qkv, d, scores);
             let (keys, values) = (wave(CACHED * d.kv_width(), 0.7), wave(CACHED * d.kv_width(), 1.3));
             for (row, &[prefix, before, own, len]) in RUNS.iter().enumerate() {
-                let seen = || (prefix..prefix + before).chain(own..own + len);
+                let passed = scores.passed((before + len) as usize - 1);
+                let seen = || (prefix..prefix + before).chain(own..own + len).skip(passed);
                 for h in 0..d.heads {
                     let at = |t: u32, c: usize| t as usize * d.kv_width() + h / d.ratio() * d.head_dim + c;
                     let q = |c: usize| f64::from(qkv[row * d.qkv_width() + h * d.head_dim + c]);
                     let weights = seen().map(|t| {
                         let score = (0..d.head_dim).map(|c| q(c) * f64::from(keys[at(t, c)])).sum::<f64>();
-                        (score * d.scale()).exp()
+                        let score = score * scores.scale;
+                        scores.cap.map_or(score, |c| c * (score / c).tanh()).exp()
                     });
                     let weights: Vec<f64> = weights.collect();
                     for c in 0..d.head_dim {
@@ -367,16 +421,37 @@ mod tests {
         }
     }
 
+    /// Rows that the window of every query has passed may hold anything.
+    #[test]
+    fn what_a_window_has_passed_is_not_read() {
+        let d = HEADS[1];
+        let scores = Scores { window: Some(70), ..d.scores() };
+        let (qkv, b) = (wave(2 * d.qkv_width(), 0.9), Cpu::<f32>::new(1));
+        // The first ends at position 199 and the second at 195: neither sees one before 126 of the shared run.
+        let runs = vec![0, 150, 300, 50, 0, 150, 400, 46];
+        let of = |passed: f32| {
+            let [mut keys, mut values] = [0.7, 1.3].map(|step| wave(CACHED * d.kv_width(), step));
+            for cache in [&mut keys, &mut values] {
+                cache[..126 * d.kv_width()].fill(passed);
+            }
+            let mut o = vec![f32::NAN; 2 * d.q_width()];
+            b.attention_cached(&mut o, &qkv, &keys, &values, &runs, 2, d, scores);
+            o
+        };
+        assert_eq!(of(f32::NAN), of(0.0));
+    }
+
     #[test]
     fn a_row_depends_on_nothing_but_its_runs() {
-        for d in HEADS {
+        for (d, scores) in HEADS.into_iter().flat_map(|d| all_scores(d).map(move |scores| (d, scores))) {
             let qkv = wave(RUNS.len() * d.qkv_width(), 0.9);
-            let all = run::<f32>(1, &RUNS, &qkv, d);
-            assert_eq!(run::<f32>(3, &RUNS, &qkv, d), all, "threads");
+            let all = run::<f32>(1, &RUNS, &qkv, d, scores);
+            assert_eq!(run::<f32>(3, &RUNS, &qkv, d, scores), all, "threads, {scores:?}");
             for row in 0..RUNS.len() {
                 let own = &qkv[row * d.qkv_width()..][..d.qkv_width()];
-                let alone = run::<f32>(2, &RUNS[row..=row], own, d);
-                assert_eq!(alone[..], all[row * d.q_width()..][..d.q_width()], "row {row} alone, {d:?}");
+                let alone = run::<f32>(2, &RUNS[row..=row], own, d, scores);
+                let here = &all[row * d.q_width()..][..d.q_width()];
+                assert_eq!(alone[..], *here, "row {row} alone, {d:?}, {scores:?}");
             }
         }
     }

@@ -16,6 +16,13 @@ simd! {
         }
     }
 
+    /// `y = factor · y`.
+    pub fn scale_part<R: Real>(y: &mut [R], factor: R::Acc) {
+        for y in y {
+            *y = R::down(y.up() * factor);
+        }
+    }
+
     /// `y += x`, a gradient collecting a row.
     pub fn add_up<R: Real>(y: &mut [R::Acc], x: &[R]) {
         for (y, x) in y.iter_mut().zip(x) {
@@ -106,6 +113,11 @@ impl<R: Real> Gather for Cpu<R> {
         if let Some(dpos) = dpos_table {
             scatter_up(&self.pool, dpos, dy, &layout.positions, layout.rows, width);
         }
+    }
+
+    fn scale(&self, y: &mut Vec<R>, factor: f64, len: usize) {
+        let factor = R::from_f64(factor).up();
+        self.pool.parts(y, len, |_, y| scale_part(y, factor));
     }
 
     fn gather(&self, y: &mut Vec<R>, x: &Vec<R>, index: &Vec<u32>, rows: usize, width: usize) {

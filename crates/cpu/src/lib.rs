@@ -8,6 +8,7 @@ mod gather;
 mod gemm;
 mod logprob;
 mod norm;
+mod normal;
 mod pages;
 mod preference;
 mod prefetch;

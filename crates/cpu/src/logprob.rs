@@ -174,24 +174,64 @@ simd! {
 
     /// `x = -coef · exp(x - lse)`.
     pub fn softmax_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc) {
-        let (wide, rest) = x.as_chunks_mut::<WIDE>();
-        for x in wide {
-            let mut d = [R::Acc::ZERO; WIDE];
-            d.iter_mut().zip(&*x).for_each(|(d, x)| *d = x.up() - lse);
-            x.iter_mut().zip(R::Acc::exps(d)).for_each(|(x, e)| *x = R::down(-coef * e));
-        }
-        for x in rest {
-            *x = R::down(-coef * (x.up() - lse).exp());
+        gradients(x, lse, coef, |_, gradient| gradient);
+    }
+
+    /// `x = -coef · exp(x - lse) · (1 - (x / cap)²)`, given `1 / cap`.
+    pub fn capped_grad<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc, inverse: R::Acc) {
+        gradients(x, lse, coef, |x, gradient| gradient * slope(x, inverse));
+    }
+
+    /// `x = cap · tanh(x / cap)`, given `1 / cap` too.
+    pub fn cap_row<R: Real>(x: &mut [R], cap: R::Acc, inverse: R::Acc) {
+        for x in x {
+            *x = R::down(cap * (x.up() * inverse).tanh());
         }
     }
 }
 
-/// `row = coef (onehot(target) - exp(row - lse))`.
-fn gradient_of_row<R: Real>(row: &mut [R], lse: R::Acc, coef: R::Acc, target: usize) {
+/// `x = f(x, -coef · exp(x - lse))`.
+#[inline(always)]
+fn gradients<R: Real>(x: &mut [R], lse: R::Acc, coef: R::Acc, f: impl Fn(R::Acc, R::Acc) -> R::Acc) {
+    let (wide, rest) = x.as_chunks_mut::<WIDE>();
+    for x in wide {
+        let mut d = [R::Acc::ZERO; WIDE];
+        d.iter_mut().zip(&*x).for_each(|(d, x)| *d = x.up() - lse);
+        x.iter_mut().zip(R::Acc::exps(d)).for_each(|(x, e)| *x = R::down(f(x.up(), -coef * e)));
+    }
+    for x in rest {
+        *x = R::down(f(x.up(), -coef * (x.up() - lse).exp()));
+    }
+}
+
+/// Derivative of a soft cap where its value is `y`.
+#[inline(always)]
+fn slope<S: Scalar>(y: S, inverse: S) -> S {
+    let t = y * inverse;
+    S::ONE - t * t
+}
+
+/// `row = coef (onehot(target) - exp(row - lse))`; under a cap times its derivative, given its inverse.
+fn gradient_of_row<R: Real>(
+    row: &mut [R],
+    lse: R::Acc,
+    coef: R::Acc,
+    target: usize,
+    inverse: Option<R::Acc>,
+) {
     // The target's gradient is coef · (1 - p), formed from 1 - p: p near 1 must not cancel twice.
-    let p = (row[target].up() - lse).exp();
-    softmax_grad(row, lse, coef);
-    row[target] = R::down(coef * (R::Acc::ONE - p));
+    let at_target = row[target].up();
+    let gradient = coef * (R::Acc::ONE - (at_target - lse).exp());
+    row[target] = match inverse {
+        None => {
+            softmax_grad(row, lse, coef);
+            R::down(gradient)
+        }
+        Some(inverse) => {
+            capped_grad(row, lse, coef, inverse);
+            R::down(gradient * slope(at_target, inverse))
+        }
+    };
 }
 
 impl<R: Real> LogProbs for Cpu<R> {
@@ -222,21 +262,35 @@ impl<R: Real> LogProbs for Cpu<R> {
         });
     }
 
-    fn logprob_bw(
-        &self,
-        logits: &mut Vec<R>,
-        lse: &Vec<R::Acc>,
-        coef: &Vec<R::Acc>,
-        targets: &Vec<u32>,
-        dims @ Logits { rows, vocab, stride }: Logits,
-    ) {
+    fn soft_cap(&self, logits: &mut Vec<R>, cap: f64, dims @ Logits { rows, vocab, stride }: Logits) {
         assert!(logits.len() >= dims.len(), "logits shorter than the rows");
         let logits = SyncPtr::new(logits);
         self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
             range.for_each(|r| {
                 // SAFETY: row r lies within the logits (asserted), and only this task has it.
                 let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };
-                gradient_of_row(row, lse[r], coef[r], targets[r] as usize);
+                cap_row(row, R::Acc::of(cap), R::Acc::of(1.0 / cap));
+            });
+        });
+    }
+
+    fn logprob_bw(
+        &self,
+        logits: &mut Vec<R>,
+        lse: &Vec<R::Acc>,
+        coef: &Vec<R::Acc>,
+        targets: &Vec<u32>,
+        cap: Option<f64>,
+        dims @ Logits { rows, vocab, stride }: Logits,
+    ) {
+        assert!(logits.len() >= dims.len(), "logits shorter than the rows");
+        let logits = SyncPtr::new(logits);
+        let inverse = cap.map(|cap| R::Acc::of(1.0 / cap));
+        self.pool.split(rows, 1, self.pool.parts_of(rows * vocab), |range| {
+            range.for_each(|r| {
+                // SAFETY: row r lies within the logits (asserted), and only this task has it.
+                let row = unsafe { std::slice::from_raw_parts_mut(logits.at(r * stride), vocab) };
+                gradient_of_row(row, lse[r], coef[r], targets[r] as usize, inverse);
             });
         });
     }

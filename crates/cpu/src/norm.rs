@@ -5,21 +5,29 @@ use crate::real::{Real, Scalar, sum, sums};
 use crate::reduce::over_rows;
 use crate::simd::simd;
 use crate::sync::Rows;
-use duel_backend::{Heads, Norm, Norms};
+use duel_backend::{Norm, Norms, QkNorm};
 
 simd! {
-    /// `y = x · rstd · w`; returns `rstd`.
-    pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64) -> R::Acc {
+    /// `y += x`.
+    pub fn add_part<R: Real>(y: &mut [R], x: &[R]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = R::down(y.up() + x.up());
+        }
+    }
+
+    /// `y = x · rstd · w`, `one` added to `w`; returns `rstd`.
+    pub fn rms_row<R: Real>(y: &mut [R], x: &[R], w: &[R], eps: f64, one: R::Acc) -> R::Acc {
         let n = x.len();
         let ms = sum([x], |[x]| x.up() * x.up()) / R::Acc::of(n as f64);
         let rstd = R::Acc::ONE / (ms + R::Acc::of(eps)).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-            *y = R::down(x.up() * rstd * w.up());
+            *y = R::down(x.up() * rstd * (one + w.up()));
         }
         rstd
     }
 
-    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂` where it is wanted, `x̂ = x · rstd`.
+    /// `dx += rstd · (dy·w - x̂ · mean(dy·w·x̂))`, `dw += dy · x̂` where it is wanted, `x̂ = x · rstd`; `one` is added
+    /// to `w`.
     pub fn rms_row_bw<R: Real>(
         dx: &mut [R],
         dw: Option<&mut [R::Acc]>,
@@ -27,10 +35,13 @@ simd! {
         x: &[R],
         w: &[R],
         rstd: R::Acc,
+        one: R::Acc,
     ) {
         let n = R::Acc::of(x.len() as f64);
-        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * w.up() * x.up()) * rstd * rstd / n;
-        let of = |dx: R, dy: R, x: R, w: R| R::down(dx.up() + rstd * (dy.up() * w.up() - x.up() * dot));
+        let dot = sum([dy, w, x], |[dy, w, x]| dy.up() * (one + w.up()) * x.up()) * rstd * rstd / n;
+        let of = |dx: R, dy: R, x: R, w: R| {
+            R::down(dx.up() + rstd * (dy.up() * (one + w.up()) - x.up() * dot))
+        };
         let dx = dx.iter_mut().zip(dy).zip(x).zip(w);
         match dw {
             Some(dw) => {
@@ -50,10 +61,11 @@ simd! {
         x: &[R],
         w: &[R],
         rstd: R::Acc,
+        one: R::Acc,
     ) {
         let n = R::Acc::of(x.len() as f64);
-        let dot = sum([d, w, x], |[d, w, x]| d.up() * w.up() * x.up()) * rstd * rstd / n;
-        let of = |dy: R, x: R, w: R| R::down(rstd * (dy.up() * w.up() - x.up() * dot));
+        let dot = sum([d, w, x], |[d, w, x]| d.up() * (one + w.up()) * x.up()) * rstd * rstd / n;
+        let of = |dy: R, x: R, w: R| R::down(rstd * (dy.up() * (one + w.up()) - x.up() * dot));
         let d = d.iter_mut().zip(x).zip(w);
         match dw {
             Some(dw) => {
@@ -122,11 +134,20 @@ simd! {
     }
 }
 
+/// What is added to the weights of an RMSNorm.
+fn one<S: Scalar>(plus_one: bool) -> S {
+    if plus_one { S::ONE } else { S::ZERO }
+}
+
 impl<R: Real> Norms for Cpu<R> {
+    fn add(&self, y: &mut Vec<R>, x: &Vec<R>, len: usize) {
+        self.pool.parts(y, len, |from, y| add_part(y, &x[from..][..y.len()]));
+    }
+
     fn rmsnorm(&self, y: &mut Vec<R>, rstd: &mut Vec<R::Acc>, x: &Vec<R>, w: &Vec<R>, d: Norm) {
         let n = d.width;
         self.pool.rows2(y, n, rstd, 1, d.rows, |r, y, rstd| {
-            rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps);
+            rstd[0] = rms_row(y, &x[r * n..][..n], &w[..n], d.eps, one(d.plus_one));
         });
     }
 
@@ -140,14 +161,14 @@ impl<R: Real> Norms for Cpu<R> {
         w: &Vec<R>,
         d: Norm,
     ) {
-        let n = d.width;
+        let (n, one) = (d.width, one(d.plus_one));
         let dx = Rows::new(dx, d.rows, n);
         let dw = dw.map(Vec::as_mut_slice);
         over_rows(&self.pool, [dw], n, d.rows, |rows, [mut dw]| {
             for r in rows {
                 // SAFETY: a row is in one run of rows.
                 let dx = unsafe { dx.row(r) };
-                rms_row_bw(dx, dw.as_deref_mut(), &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r]);
+                rms_row_bw(dx, dw.as_deref_mut(), &dy[r * n..][..n], &x[r * n..][..n], &w[..n], rstd[r], one);
             }
         });
     }
@@ -192,6 +213,8 @@ impl<R: Real> Norms for Cpu<R> {
         });
     }
 
+    const WHOLE_OF_FEWER_KEYS: bool = true;
+
     fn qk_norm(
         &self,
         y: &mut Vec<R>,
@@ -199,18 +222,21 @@ impl<R: Real> Norms for Cpu<R> {
         x: &Vec<R>,
         wq: &Vec<R>,
         wk: &Vec<R>,
-        rows: usize,
-        eps: f64,
-        d: Heads,
+        d: QkNorm,
     ) {
-        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-        self.pool.rows2(y, width, rstd, normed, rows, |r, y, rstd| {
+        let (width, values) = (d.heads.qkv_width(), d.heads.q_width() + d.heads.kv_width());
+        self.pool.rows2(y, width, rstd, d.stats(), d.rows, |r, y, mut rstd| {
             let x = &x[r * width..][..width];
-            for h in 0..normed {
-                let w = [wq, wk][usize::from(h >= d.heads)];
-                rstd[h] = rms_row(&mut y[h * hd..][..hd], &x[h * hd..][..hd], &w[..hd], eps);
+            let mut at = 0;
+            for ((count, n), w) in d.parts().into_iter().zip([wq, wk]) {
+                let own;
+                (own, rstd) = rstd.split_at_mut(count);
+                for rstd in own {
+                    *rstd = rms_row(&mut y[at..][..n], &x[at..][..n], &w[..n], d.eps, one(d.plus_one));
+                    at += n;
+                }
             }
-            y[normed * hd..].copy_from_slice(&x[normed * hd..]);
+            y[values..].copy_from_slice(&x[values..]);
         });
     }
 
@@ -223,32 +249,32 @@ impl<R: Real> Norms for Cpu<R> {
         rstd: &Vec<R::Acc>,
         wq: &Vec<R>,
         wk: &Vec<R>,
-        rows: usize,
-        d: Heads,
+        d: QkNorm,
     ) {
-        let (width, hd, normed) = (d.qkv_width(), d.head_dim, d.heads + d.kv_heads);
-        let dqkv = Rows::new(dqkv, rows, width);
-        let outs = [dwq, dwk].map(|out| out.map(Vec::as_mut_slice));
-        over_rows(&self.pool, outs, hd, rows, |rows, mut sums| {
-            for r in rows {
-                // SAFETY: a row is in one run of rows.
-                let d_row = unsafe { dqkv.row(r) };
-                let (x, rstd) = (&x[r * width..][..width], &rstd[r * normed..][..normed]);
-                for (h, (d_head, x)) in
-                    d_row.chunks_exact_mut(hd).zip(x.chunks_exact(hd)).enumerate().take(normed)
-                {
-                    let of_keys = usize::from(h >= d.heads);
-                    let dw = sums[of_keys].as_deref_mut();
-                    rms_row_bw_in_place(d_head, dw, x, &[wq, wk][of_keys][..hd], rstd[h]);
+        let (width, stats) = (d.heads.qkv_width(), d.stats());
+        let dqkv = Rows::new(dqkv, d.rows, width);
+        let (mut at, mut first) = (0, 0);
+        for (((count, n), w), dw) in d.parts().into_iter().zip([wq, wk]).zip([dwq, dwk]) {
+            over_rows(&self.pool, [dw.map(Vec::as_mut_slice)], n, d.rows, |rows, [mut dw]| {
+                for r in rows {
+                    // SAFETY: a row is in one run of rows.
+                    let d_row = unsafe { dqkv.row(r) };
+                    let (d_row, x) = (&mut d_row[at..][..count * n], &x[r * width + at..][..count * n]);
+                    let rstd = &rstd[r * stats + first..][..count];
+                    for ((d_part, x), rstd) in d_row.chunks_exact_mut(n).zip(x.chunks_exact(n)).zip(rstd) {
+                        rms_row_bw_in_place(d_part, dw.as_deref_mut(), x, &w[..n], *rstd, one(d.plus_one));
+                    }
                 }
-            }
-        });
+            });
+            (at, first) = (at + count * n, first + count);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use duel_backend::Heads;
 
     /// Gradients of parameters that nobody wants change nothing of the others, to the bit.
     #[test]
@@ -256,7 +282,7 @@ mod tests {
         let (rows, width) = (70, 19);
         let wave = |n: usize, k: f64| (0..n).map(|i| (i as f64 * k).sin() as f32).collect::<Vec<f32>>();
         let (dy, x, w) = (wave(rows * width, 0.7), wave(rows * width, 1.3), wave(width, 2.1));
-        let (b, d) = (Cpu::<f32>::new(2), Norm { rows, width, eps: 1e-5 });
+        let (b, d) = (Cpu::<f32>::new(2), Norm { rows, width, eps: 1e-5, plus_one: false });
         let layer = |weight: bool, bias: bool| {
             let (mut dx, mut dw, mut db) = (wave(rows * width, 0.3), vec![0.5; width], vec![0.25; width]);
             let stats = wave(2 * rows, 0.9);
@@ -283,7 +309,8 @@ mod tests {
             let (mut d, mut dq, mut dk) = (wave(x.len(), 0.3), vec![0.5; width], vec![0.25; width]);
             let rstd = wave(3 * rows, 0.9);
             let (q, k) = (q.then_some(&mut dq), k.then_some(&mut dk));
-            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, rows, heads);
+            let dims = QkNorm { rows, heads, eps: 1e-5, plus_one: false, whole: false };
+            b.qk_norm_bw(&mut d, q, k, &x, &rstd, &w, &w, dims);
             (d, dq, dk)
         };
         let frozen = (vec![0.5; width], vec![0.25; width]);

@@ -33,6 +33,8 @@ pub trait Scalar:
     }
     /// [`Scalar::exp`] of each. Of many at a time it is faster: a step of one does not wait for that of another.
     fn exps<const N: usize>(x: [Self; N]) -> [Self; N];
+    /// Hyperbolic tangent, branch-free in single precision; relative error below `4 * EPSILON`, and never above 1.
+    fn tanh(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Square root.
@@ -152,6 +154,10 @@ impl Scalar for f64 {
         x.map(f64::exp)
     }
     #[inline(always)]
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
+    }
+    #[inline(always)]
     fn ln(self) -> f64 {
         f64::ln(self)
     }
@@ -208,6 +214,23 @@ impl Scalar for f32 {
             *sum *= f32::from_bits(t.to_bits().wrapping_add(127) << 23);
         }
         sum
+    }
+    // Lambert's continued fraction x / (1 + x² / (3 + x² / (5 + ..))) up to 25, as a quotient of two sums without a
+    // negative term: off by less than 4e-8 up to 9, where the tangent is 1 to a float.
+    #[inline(always)]
+    fn tanh(self) -> f32 {
+        const OVER: [f32; 7] =
+            [1.264_885_6e-13, 5.179_706e-10, 3.228_683_6e-7, 6.625_259e-5, 5.217_391_3e-3, 0.146_666_67, 1.0];
+        const UNDER: [f32; 7] =
+            [1.151_045_9e-11, 1.519_380_5e-8, 5.230_467_5e-6, 6.625_259e-4, 3.188_405_8e-2, 0.48, 1.0];
+        // Comparisons, not max/min: a NaN stays a NaN.
+        let x = if self < -9.0 { -9.0 } else { self };
+        let x = if x > 9.0 { 9.0 } else { x };
+        let square = x * x;
+        let sum = |terms: [f32; 7]| terms.into_iter().fold(0.0, |sum, term| sum * square + term);
+        let y = x * sum(OVER) / sum(UNDER);
+        let y = if y < -1.0 { -1.0 } else { y };
+        if y > 1.0 { 1.0 } else { y }
     }
     #[inline(always)]
     fn ln(self) -> f32 {
@@ -337,6 +360,20 @@ mod tests {
         assert!(worst < 2.0 * f64::from(f32::EPSILON), "relative error {worst:e}");
         assert_eq!(Scalar::exp(0.0f32), 1.0);
         assert!(Scalar::exp(-1e9f32) < 1e-37 && Scalar::exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_is_within_four_ulp_over_its_range() {
+        let (mut worst, mut x) = (0.0f64, 1e-6f32);
+        while x < 12.0 {
+            let exact = f64::from(x).tanh();
+            worst = worst.max((f64::from(Scalar::tanh(x)) - exact).abs() / exact);
+            assert!(Scalar::tanh(x) <= 1.0 && Scalar::tanh(-x) == -Scalar::tanh(x));
+            x *= 1.000_03;
+        }
+        assert!(worst < 4.0 * f64::from(f32::EPSILON), "relative error {worst:e}");
+        assert_eq!(Scalar::tanh(f32::INFINITY), 1.0);
+        assert!(Scalar::tanh(0.0f32) == 0.0 && Scalar::tanh(f32::NAN).is_nan());
     }
 
     #[test]

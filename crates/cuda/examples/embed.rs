@@ -58,7 +58,7 @@ fn run() -> Result<()> {
     let tokens: Vec<u32> = (0..ROWS as u32).map(|i| i * 7919 % VOCAB as u32).collect();
     layout.set(&cuda, &tokens, [prompt, response(PROMPT, CHOSEN), response(PROMPT + CHOSEN, REJECTED)]);
     let (mut hidden, mut lse) = (cuda.alloc(ROWS * width)?, cuda.alloc(ROWS * HEADS.heads)?);
-    cuda.attention(&mut hidden, &mut lse, &qkv, &layout, HEADS);
+    cuda.attention(&mut hidden, &mut lse, &qkv, &layout, HEADS, HEADS.scores());
 
     // ---- the head, where a response token is predicted and nowhere else ----
     let scored = CHOSEN + REJECTED;
@@ -119,7 +119,7 @@ fn run() -> Result<()> {
         &groups,
         &objective,
     );
-    cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, of_logits);
+    cuda.logprob_bw(&mut logits, of_rows.lse, &coef, &targets, None, of_logits);
     let mut dw = cuda.alloc::<f32>(VOCAB * width)?;
     cuda.gemm_dw(&mut dw, &logits, &x, dims);
 

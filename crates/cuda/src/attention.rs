@@ -4,7 +4,7 @@ use crate::grid::{narrow, team_grid};
 use crate::maps::Rows;
 use crate::variants::{Tiled, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Attention, Heads, Layout};
+use duel_backend::{Attention, Heads, Layout, Scores};
 use duel_kernels::sys;
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
@@ -13,6 +13,12 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
         let (threads, shared) = launch_of(kernel.kernel);
         Grid::linear(tiles * heads, threads).with_shared(shared)
     }
+}
+
+/// # Panics
+/// With a cap, or a window that is shorter than a sequence: no kernel knows them.
+pub(crate) fn assert_known(scores: Scores) {
+    assert!(scores.cap.is_none() && scores.window.is_none(), "attention on a GPU with {scores:?}");
 }
 
 impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
@@ -54,11 +60,14 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
         qkv: &Buf<D, R>,
         layout: &Layout<Self>,
         dims: Heads,
+        scores: Scores,
     ) {
         let rows = layout.segments.last().map_or(0, |s| s.start + s.len);
         if rows == 0 {
             return;
         }
+        let longest = layout.segments.iter().map(|s| s.prefix_len + s.len).max();
+        assert_known(scores.within(longest.unwrap_or_default()));
         let family = self.variants.attention(dims.head_dim);
         let Some([tiles, ..]) = self.tile_lists(&layout.segments, family) else { return };
         let params = sys::AttentionParams {
@@ -69,7 +78,7 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
             heads: narrow(dims.heads),
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
-            scale: dims.scale() as f32,
+            scale: scores.scale as f32,
         };
         let grid = Self::tile_grid(family.forward, tiles.count, dims.heads);
         let of_qkv = Rows::dense(params.qkv, rows, dims.qkv_width());
@@ -88,11 +97,14 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
         qkv: &Buf<D, R>,
         layout: &Layout<Self>,
         dims: Heads,
+        scores: Scores,
     ) {
         let rows = layout.segments.last().map_or(0, |s| s.start + s.len);
         if rows == 0 {
             return;
         }
+        let longest = layout.segments.iter().map(|s| s.prefix_len + s.len).max();
+        assert_known(scores.within(longest.unwrap_or_default()));
         let family = self.variants.attention(dims.head_dim);
         let Some([_, query_tiles, key_tiles]) = self.tile_lists(&layout.segments, family) else { return };
         let teams = rows * dims.heads;
@@ -110,7 +122,7 @@ impl<D: Driver, R: CudaReal> Attention for Cuda<D, R> {
                 heads: narrow(dims.heads),
                 kv_heads: narrow(dims.kv_heads),
                 head_dim: narrow(dims.head_dim),
-                scale: dims.scale() as f32,
+                scale: scores.scale as f32,
             };
             let teams_a_block = sys::ATTENTION_STATS_THREADS / sys::ATTENTION_TEAM;
             let grid = Grid::linear(teams.div_ceil(teams_a_block as usize), sys::ATTENTION_STATS_THREADS);

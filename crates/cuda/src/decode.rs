@@ -1,9 +1,10 @@
 //! Attention over a cache of keys and values.
 
+use crate::attention::assert_known;
 use crate::grid::narrow;
 use crate::variants::{grouped, launch_of};
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Decode, Heads};
+use duel_backend::{Decode, Heads, Scores};
 use duel_kernels::{cached_bytes, sys};
 
 impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
@@ -43,10 +44,12 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
         runs: &Buf<D, u32>,
         rows: usize,
         dims: Heads,
+        scores: Scores,
     ) {
         if rows == 0 {
             return;
         }
+        assert_known(scores);
         let widest = sys::ATTENTION_WIDEST;
         assert!(
             narrow(dims.head_dim) <= widest,
@@ -64,7 +67,7 @@ impl<D: Driver, R: CudaReal> Decode for Cuda<D, R> {
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
             cache_rows: narrow(cache_rows),
-            scale: dims.scale() as f32,
+            scale: scores.scale as f32,
         };
         let (kernel, grid) = match grouped(R::DTYPE, dims.head_dim) {
             Some(kernel) => {

@@ -4,11 +4,16 @@ use crate::grid::narrow;
 use crate::library::{Epilogue, Product};
 use crate::product::{Operands, buffer_of};
 use crate::{Buf, Cuda, CudaReal, Driver, kernel};
-use duel_backend::{FeedForward, Gemm, Products, Weight};
+use duel_backend::{Activation, FeedForward, Gemm, Products, Weight};
 use duel_kernels::sys;
 
 impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
-    fn swiglu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
+    fn activates(activation: Activation, gated: bool) -> bool {
+        activation == if gated { Activation::Silu } else { Activation::GeluTanh }
+    }
+
+    fn glu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize, f: Activation) {
+        assert_eq!(f, Activation::Silu, "no kernel has this gate");
         if rows * width == 0 {
             return;
         }
@@ -22,7 +27,16 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "swiglu"), self.rows_grid(rows, width), &params) };
     }
 
-    fn swiglu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize) {
+    fn glu_bw(
+        &self,
+        dx: &mut Buf<D, R>,
+        dy: &Buf<D, R>,
+        x: &Buf<D, R>,
+        rows: usize,
+        width: usize,
+        f: Activation,
+    ) {
+        assert_eq!(f, Activation::Silu, "no kernel has this gate");
         if rows * width == 0 {
             return;
         }
@@ -37,7 +51,8 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "swiglu_bw"), self.rows_grid(rows, width), &params) };
     }
 
-    fn gelu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize) {
+    fn activate(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize, f: Activation) {
+        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         if len == 0 {
             return;
         }
@@ -46,7 +61,8 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "gelu"), self.flat_grid(len), &params) };
     }
 
-    fn gelu_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, len: usize) {
+    fn activate_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, len: usize, f: Activation) {
+        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         if len == 0 {
             return;
         }
@@ -60,19 +76,21 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "gelu_bw"), self.flat_grid(len), &params) };
     }
 
-    fn gemm_gelu<'w>(
+    fn gemm_activate<'w>(
         &self,
         y: &mut Buf<D, R>,
         x: &mut Buf<D, R>,
         a: &Buf<D, R>,
         w: impl Into<Weight<'w, Self>>,
         bias: Option<&Buf<D, R>>,
+        f: Activation,
         dims @ Gemm { m, n, .. }: Gemm,
     ) {
         if m * n == 0 {
             return;
         }
         dims.assert_dense();
+        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         let w = buffer_of(w.into());
         let operands = self.operands_of_gemm(a, w, bias, None, dims);
         let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
@@ -81,22 +99,24 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             return;
         }
         self.gemm(x, a, w, bias, None, dims);
-        self.gelu(y, x, m * n);
+        self.activate(y, x, m * n, f);
     }
 
-    fn gemm_dx_gelu<'w>(
+    fn gemm_dx_activate<'w>(
         &self,
         dx: &mut Buf<D, R>,
         dact: &mut Buf<D, R>,
         dy: &Buf<D, R>,
         w: impl Into<Weight<'w, Self>>,
         x: &Buf<D, R>,
+        f: Activation,
         dims @ Gemm { m, n, k, .. }: Gemm,
     ) {
         if m * k == 0 {
             return;
         }
         dims.assert_dense();
+        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
         let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
@@ -107,6 +127,6 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             return;
         }
         self.gemm_dx(dact, dy, w, dims);
-        self.gelu_bw(dx, dact, x, m * k);
+        self.activate_bw(dx, dact, x, m * k, f);
     }
 }

@@ -120,6 +120,16 @@ impl<D: Driver, R: CudaReal> Gather for Cuda<D, R> {
         }
     }
 
+    fn scale(&self, y: &mut Buf<D, R>, factor: f64, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let factor = R::from_f64(factor).to_f64() as f32;
+        let params = sys::ScaleParams { y: self.write(y, len), len: len as u64, factor };
+        // SAFETY: the kernel takes ScaleParams; `write` checked the buffer against its length.
+        unsafe { self.launch(kernel!(R, "scale"), self.flat_grid(len), &params) };
+    }
+
     fn gather(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, index: &Buf<D, u32>, rows: usize, width: usize) {
         self.gather_rows(y, x, index, None, rows, width);
     }

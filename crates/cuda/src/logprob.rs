@@ -46,12 +46,28 @@ impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
         unsafe { self.launch(kernel!(R, "logprob"), Self::vocab_grid(rows, vocab), &params) };
     }
 
+    fn soft_cap(&self, logits: &mut Buf<D, R>, cap: f64, dims @ Logits { rows, vocab, stride }: Logits) {
+        if dims.is_empty() {
+            return;
+        }
+        let params = sys::SoftCapParams {
+            logits: self.write(logits, dims.len()),
+            vocab: narrow(vocab),
+            stride: narrow(stride),
+            cap: cap as f32,
+            inverse: (1.0 / cap) as f32,
+        };
+        // SAFETY: the kernel takes SoftCapParams; `write` checked the buffer against its shape.
+        unsafe { self.launch(kernel!(R, "soft_cap"), Self::vocab_grid(rows, vocab), &params) };
+    }
+
     fn logprob_bw(
         &self,
         logits: &mut Buf<D, R>,
         lse: &Buf<D, f32>,
         coef: &Buf<D, f32>,
         targets: &Buf<D, u32>,
+        cap: Option<f64>,
         dims @ Logits { rows, vocab, stride }: Logits,
     ) {
         if dims.is_empty() {
@@ -64,6 +80,7 @@ impl<D: Driver, R: CudaReal> LogProbs for Cuda<D, R> {
             targets: self.read(targets, rows).cast(),
             vocab: narrow(vocab),
             stride: narrow(stride),
+            inverse: cap.map_or(0.0, |cap| (1.0 / cap) as f32),
         };
         // SAFETY: the kernel takes LogprobBwParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "logprob_bw"), Self::vocab_grid(rows, vocab), &params) };

@@ -3,7 +3,7 @@
 use crate::grid::{elements_a_thread, narrow, team_grid};
 use crate::reduce::rows_a_block;
 use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
-use duel_backend::{Heads, Norm, Norms};
+use duel_backend::{Heads, Norm, Norms, QkNorm};
 use duel_kernels::{norm_bytes, norm_sums_bytes, sys};
 
 /// Where a backward kernel puts its sums over rows, and how it is launched.
@@ -20,6 +20,11 @@ struct RowsOfBlocks {
 /// A grid of a team for every row.
 fn forward_grid<R>(rows: usize, width: usize) -> Grid {
     team_grid::<R>(rows, width).with_shared(sys::ROW_SUM_BYTES)
+}
+
+/// What is added to the weights of an RMSNorm.
+fn one(plus_one: bool) -> f32 {
+    f32::from(u8::from(plus_one))
 }
 
 impl<D: Driver, R: CudaReal> Cuda<D, R> {
@@ -57,9 +62,28 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
     }
 }
 
+/// The heads that kernels take each alone: all at once are one.
+fn heads_of(dims: QkNorm) -> Heads {
+    let Heads { heads, kv_heads, .. } = dims.heads;
+    if !dims.whole {
+        return dims.heads;
+    }
+    assert_eq!(heads, kv_heads, "kernels normalise as many keys as queries at once");
+    Heads { heads: 1, kv_heads: 1, head_dim: dims.heads.q_width() }
+}
+
 impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
+    fn add(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let params = sys::AddParams { y: self.write(y, len), x: self.read(x, len), len: len as u64 };
+        // SAFETY: the kernel takes AddParams; `write` and `read` checked the buffers against its length.
+        unsafe { self.launch(kernel!(R, "add"), self.flat_grid(len), &params) };
+    }
+
     fn rmsnorm(&self, y: &mut Buf<D, R>, rstd: &mut Buf<D, f32>, x: &Buf<D, R>, w: &Buf<D, R>, dims: Norm) {
-        let Norm { rows, width, eps } = dims;
+        let Norm { rows, width, eps, plus_one } = dims;
         if rows == 0 {
             return;
         }
@@ -71,6 +95,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
             rows: narrow(rows),
             width: narrow(width),
             eps: eps as f32,
+            one: one(plus_one),
         };
         // SAFETY: the kernel takes RmsnormParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "rmsnorm"), forward_grid::<R>(rows, width), &params) };
@@ -86,7 +111,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         w: &Buf<D, R>,
         dims: Norm,
     ) {
-        let Norm { rows, width, .. } = dims;
+        let Norm { rows, width, plus_one, .. } = dims;
         if rows * width == 0 {
             return;
         }
@@ -102,6 +127,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
                 rows: narrow(rows),
                 width: narrow(width),
                 rows_a_block: blocks.rows,
+                one: one(plus_one),
             };
             // SAFETY: the kernel takes RmsnormBwParams; `write` and `read` checked the buffers against its shapes, and
             // `sum_over_rows` made room for its sums.
@@ -118,7 +144,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         b: &Buf<D, R>,
         dims: Norm,
     ) {
-        let Norm { rows, width, eps } = dims;
+        let Norm { rows, width, eps, .. } = dims;
         if rows == 0 {
             return;
         }
@@ -177,10 +203,9 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         x: &Buf<D, R>,
         wq: &Buf<D, R>,
         wk: &Buf<D, R>,
-        rows: usize,
-        eps: f64,
-        dims: Heads,
+        dims: QkNorm,
     ) {
+        let (QkNorm { rows, eps, plus_one, .. }, dims) = (dims, heads_of(dims));
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
         if len == 0 {
             return;
@@ -196,6 +221,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
             kv_heads: narrow(dims.kv_heads),
             head_dim: narrow(dims.head_dim),
             eps: eps as f32,
+            one: one(plus_one),
         };
         let heads = rows * (normed + dims.kv_heads);
         narrow(heads); // the kernel counts them
@@ -213,9 +239,9 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
         rstd: &Buf<D, f32>,
         wq: &Buf<D, R>,
         wk: &Buf<D, R>,
-        rows: usize,
-        dims: Heads,
+        dims: QkNorm,
     ) {
+        let (QkNorm { rows, plus_one, .. }, dims) = (dims, heads_of(dims));
         let (normed, len) = (dims.heads + dims.kv_heads, rows * dims.qkv_width());
         if len == 0 {
             return;
@@ -235,6 +261,7 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
                 kv_heads: narrow(dims.kv_heads),
                 head_dim: narrow(dims.head_dim),
                 rows_a_block: blocks.rows,
+                one: one(plus_one),
             };
             // SAFETY: the kernel takes QkNormBwParams; `write` and `read` checked the buffers against its shapes, and
             // `sum_over_rows` made room for its sums.

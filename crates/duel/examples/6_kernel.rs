@@ -51,7 +51,7 @@ fn pair<B: Backend>(b: &B, logits: &[f64], tokens: &[u32], dpo: &Objective) -> R
     let (mut coef, mut sums) = (b.alloc(ROWS)?, b.alloc(2 * ResponseSums::COLUMNS)?);
     let stats = RowStats { logp, lse, entropy, mean_logit, hit, collision };
     b.preference(PreferenceOut { coef: &mut coef, sums: &mut sums, first: 0 }, &stats, &groups, &objective);
-    b.logprob_bw(&mut x, stats.lse, &coef, &targets, shape);
+    b.logprob_bw(&mut x, stats.lse, &coef, &targets, None, shape);
 
     // Only now does anything wait.
     let mut chosen = [0.0; ResponseSums::COLUMNS];

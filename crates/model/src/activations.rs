@@ -1,6 +1,7 @@
 //! Every buffer of a pass.
 
-use crate::config::{Config, Mlp};
+use crate::config::{Config, Turns};
+use crate::rope::Rope;
 use duel_backend::{Acc, Float, Measure, Real, Result, Storage};
 
 /// What a pass keeps.
@@ -33,9 +34,19 @@ pub(crate) struct Saved<B: Storage> {
     pub qkv: Real<B>,
     pub attended: Real<B>,
     pub lse: Acc<B>,
+    /// What the attention adds, before the norm of that, where there is one.
+    pub attn_branch: Option<Branch<B>>,
     pub middle: Real<B>,
     pub mlp_stats: Acc<B>,
     pub up: Real<B>,
+    /// The same of the feed-forward.
+    pub mlp_branch: Option<Branch<B>>,
+}
+
+/// What a norm at the end of a branch read, and its statistics.
+pub(crate) struct Branch<B: Storage> {
+    pub raw: Real<B>,
+    pub stats: Acc<B>,
 }
 
 /// Gradients of intermediate results: what only the backward needs.
@@ -51,8 +62,21 @@ pub(crate) struct Flow<B: Storage> {
 pub(crate) struct Scratch<B: Storage> {
     pub normed: Real<B>,
     pub act: Real<B>,
-    /// Cosines and sines of the positions, which stay as they are.
-    pub rope: Acc<B>,
+    /// Positions that there are at most.
+    pub positions: usize,
+    /// Cosines and sines of the positions, which stay as they are: [`Turns::Rope`]'s, and [`Turns::LocalRope`]'s.
+    pub ropes: [Acc<B>; 2],
+}
+
+impl<B: Storage> Scratch<B> {
+    /// Cosines and sines of layers of this kind, where they turn.
+    pub fn rope(&self, turns: Turns) -> Option<&Acc<B>> {
+        match turns {
+            Turns::Not => None,
+            Turns::Rope => Some(&self.ropes[0]),
+            Turns::LocalRope => Some(&self.ropes[1]),
+        }
+    }
 }
 
 /// Every buffer of a pass, allocated once for the largest micro-batch. Made on [`duel_backend::Measure`] it is the plan
@@ -80,6 +104,10 @@ impl<B: Storage> Activations<B> {
     pub fn new(b: &B, c: &Config, max_rows: usize, max_positions: usize, keep: Keep) -> Result<Self> {
         let (rows, h) = (max_rows, c.heads);
         let stats = |n: usize| b.alloc::<B::Acc>(2 * n);
+        let branch = || -> Result<Option<Branch<B>>> {
+            let new = || Ok(Branch { raw: b.alloc(rows * c.width)?, stats: stats(rows)? });
+            c.block.has_post().then(new).transpose()
+        };
         let lender_lens = lender_lens::<B>(c, rows, keep);
         let saved = |layer| -> Result<Saved<B>> {
             // Below the lowest layer there is nobody to lend to.
@@ -90,20 +118,28 @@ impl<B: Storage> Activations<B> {
             Ok(Saved {
                 attn_stats: stats(rows)?,
                 raw: match c.qk_norm {
-                    true => Some((b.alloc(rows * h.qkv_width())?, b.alloc(rows * (h.heads + h.kv_heads))?)),
-                    false => None,
+                    Some(_) => {
+                        Some((b.alloc(rows * h.qkv_width())?, b.alloc(rows * (h.heads + h.kv_heads))?))
+                    }
+                    None => None,
                 },
                 qkv: b.alloc(qkv)?,
                 attended: b.alloc(attended)?,
                 lse: b.alloc(rows * h.heads)?,
+                attn_branch: branch()?,
                 middle: b.alloc(middle)?,
                 mlp_stats: stats(rows)?,
                 up: b.alloc(up)?,
+                mlp_branch: branch()?,
             })
         };
-        let table: Vec<B::Acc> = c.rope_table(max_positions).into_iter().map(B::Acc::from_f64).collect();
-        let mut rope = b.alloc(table.len())?;
-        b.upload(&mut rope, 0, &table);
+        let rope = |rope: &Option<Rope>| -> Result<Acc<B>> {
+            let table = rope.iter().flat_map(|rope| rope.table(h.head_dim, max_positions));
+            let table: Vec<B::Acc> = table.map(B::Acc::from_f64).collect();
+            let mut buf = b.alloc(table.len())?;
+            b.upload(&mut buf, 0, &table);
+            Ok(buf)
+        };
         let residuals = if keep == Keep::Nothing { 2 } else { c.layers + 1 };
         let (dhidden, flow) = gradients(b, c, rows, keep)?;
         Ok(Activations {
@@ -114,7 +150,12 @@ impl<B: Storage> Activations<B> {
             residuals: (0..residuals).map(|_| b.alloc(rows * c.width)).collect::<Result<_>>()?,
             saved: (0..if keep.whole() { c.layers } else { 1 }).map(saved).collect::<Result<_>>()?,
             stats: stats(rows)?,
-            scratch: Scratch { normed: b.alloc(rows * c.width)?, act: b.alloc(rows * c.mlp_width)?, rope },
+            scratch: Scratch {
+                normed: b.alloc(rows * c.width)?,
+                act: b.alloc(rows * c.mlp_width)?,
+                positions: max_positions,
+                ropes: [rope(&c.rope)?, rope(&c.local_rope)?],
+            },
             flow,
         })
     }
@@ -133,12 +174,12 @@ impl<B: Storage> Activations<B> {
 /// Elements of the gradients that take over memory: of the maps up, down, to queries, keys and values, and out. So they
 /// are in falling order, as are the activations whose memory it is: large ones fall to large ones.
 pub(crate) fn gradient_lens(c: &Config) -> [usize; 4] {
-    [up_width(c), c.mlp_width, c.heads.qkv_width(), c.heads.q_width()].map(|n| n * c.width)
+    [c.up_width(), c.mlp_width, c.heads.qkv_width(), c.heads.q_width()].map(|n| n * c.width)
 }
 
 /// Elements that a pass of `rows` rows fills of [`Saved`]'s `up`, `qkv`, `attended` and `middle`.
 fn activation_lens(c: &Config, rows: usize) -> [usize; 4] {
-    [up_width(c), c.heads.qkv_width(), c.heads.q_width(), c.width].map(|n| rows * n)
+    [c.up_width(), c.heads.qkv_width(), c.heads.q_width(), c.width].map(|n| rows * n)
 }
 
 /// The same with room for the gradients, where `keep` has them lent.
@@ -162,15 +203,7 @@ fn gradients<B: Storage>(b: &B, c: &Config, rows: usize, keep: Keep) -> Result<(
         normed: b.alloc(rows * c.width)?,
         qkv: b.alloc(rows * c.heads.qkv_width())?,
         attended: b.alloc(rows * c.heads.q_width())?,
-        up: b.alloc(rows * up_width(c))?,
+        up: b.alloc(rows * c.up_width())?,
     };
     Ok((b.alloc(rows * c.width)?, Some(flow)))
-}
-
-/// Outputs of the first half of the feed-forward.
-pub(crate) fn up_width(c: &Config) -> usize {
-    match c.mlp {
-        Mlp::SwiGlu => 2 * c.mlp_width,
-        Mlp::Gelu => c.mlp_width,
-    }
 }

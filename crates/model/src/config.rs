@@ -1,35 +1,116 @@
 use crate::family::{Family, Output};
 use crate::keys::{Keys, Read};
 use crate::plural::counted;
-use crate::quantised;
 use crate::rope::Rope;
 use crate::score;
-use duel_backend::Heads;
+use crate::tensors::Names;
+use duel_backend::{Activation, Backend, Heads, Scores};
 use serde_json::{Map, Value};
+
+/// More layers no model has.
+pub(crate) const MOST_LAYERS: usize = 1 << 12;
 
 /// Kind of every norm in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Root mean square, weight only.
     Rms,
+    /// The same, and files hold the factors less 1 (Gemma).
+    RmsPlusOne,
     /// Mean and variance, weight and bias.
     Layer,
 }
 
-/// Feed-forward of every layer.
+/// Where a layer's norms stand, and how its two halves meet: `attn` and `mlp` are the branches, `n` a norm each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mlp {
-    /// `down(silu(gate x) · up x)`.
-    SwiGlu,
-    /// `down(gelu(up x))`, the tanh form.
-    Gelu,
+pub enum Block {
+    /// `m = x + attn(n(x))`, `y = m + mlp(n(m))`.
+    Pre,
+    /// `m = x + n(attn(n(x)))`, `y = m + n(mlp(n(m)))` (Gemma 2).
+    PreAndPost,
+    /// `m = x + n(attn(x))`, `y = m + n(mlp(m))` (OLMo 2).
+    Post,
+    /// `y = x + attn(n(x)) + mlp(n(x))`, two norms (GPT-NeoX).
+    Parallel,
+    /// The same with one norm for both (GPT-J).
+    ParallelOneNorm,
 }
 
-/// Shape of a decoder-only transformer, as its `config.json` describes it.
+impl Block {
+    /// Whether the attention reads what a norm made.
+    pub(crate) fn has_pre(self) -> bool {
+        self != Block::Post
+    }
+
+    /// Whether the feed-forward reads what a norm of its own made.
+    pub(crate) fn has_mlp_norm(self) -> bool {
+        !matches!(self, Block::Post | Block::ParallelOneNorm)
+    }
+
+    /// Whether branches go through a norm before they are added.
+    pub(crate) fn has_post(self) -> bool {
+        matches!(self, Block::PreAndPost | Block::Post)
+    }
+
+    /// Whether both branches read the layer's input.
+    pub(crate) fn is_parallel(self) -> bool {
+        matches!(self, Block::Parallel | Block::ParallelOneNorm)
+    }
+}
+
+/// Feed-forward of every layer: `down(f(gate x) · up x)`, or `down(f(up x))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mlp {
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// `f`.
+    pub activation: Activation,
+}
+
+/// What the RMSNorm of queries and keys is over; its weights are the same kind as the other norms'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Every head alone, with one weight for all query heads and one for all key heads.
+    Heads,
+    /// All query heads at once, and all key heads (OLMo 2).
+    Whole,
+}
+
+/// In which way a layer differs from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerKind {
+    /// How its queries and keys get their positions.
+    pub turns: Turns,
+    /// So many positions a token sees, its own the last; `None` means all.
+    pub window: Option<usize>,
+}
+
+/// How queries and keys of a layer get their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// Not at all, or with the embedding.
+    Not,
+    /// By [`Config::rope`].
+    Rope,
+    /// By [`Config::local_rope`].
+    LocalRope,
+}
+
+/// Positions by [`Config::rope`], where there are any.
+impl Default for LayerKind {
+    fn default() -> Self {
+        LayerKind { turns: Turns::Rope, window: None }
+    }
+}
+
+/// Shape of a decoder-only transformer, as its `config.json` describes it: all that the graph reads. What a family is
+/// lies here and in its [`Names`], nowhere in the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Family.
     pub family: Family,
+    /// What its tensors are called, and how files hold them.
+    pub names: &'static Names,
     /// Rows of the embedding and of the head.
     pub vocab: usize,
     /// Width of the residual stream.
@@ -46,8 +127,14 @@ pub struct Config {
     pub eps: f64,
     /// Rotary positions; `None` means learned ones.
     pub rope: Option<Rope>,
+    /// Those of layers with [`Turns::LocalRope`].
+    pub local_rope: Option<Rope>,
+    /// What layers are like, over and over: layer `l` is `kinds[l % kinds.len()]`.
+    pub kinds: Vec<LayerKind>,
     /// Kind of norm.
     pub norm: NormKind,
+    /// Where norms stand.
+    pub block: Block,
     /// Kind of feed-forward.
     pub mlp: Mlp,
     /// What the hidden states become: which head there is.
@@ -60,8 +147,18 @@ pub struct Config {
     pub out_bias: bool,
     /// Biases in the feed-forward.
     pub mlp_bias: bool,
-    /// RMSNorm on query and key heads.
-    pub qk_norm: bool,
+    /// Bias of the language model's head.
+    pub head_bias: bool,
+    /// RMSNorm on queries and keys, before their positions.
+    pub qk_norm: Option<QkNorm>,
+    /// What rows of the embedding are multiplied by.
+    pub embed_scale: Option<f64>,
+    /// What products of queries and keys are multiplied by; `None` means `1/sqrt(head_dim)`.
+    pub score_scale: Option<f64>,
+    /// Soft cap of attention's scores.
+    pub score_cap: Option<f64>,
+    /// Soft cap of the logits.
+    pub logit_cap: Option<f64>,
     /// Standard deviation of fresh weights.
     pub init_range: f64,
     /// The file as it was read: what is saved again beside changed weights.
@@ -69,124 +166,48 @@ pub struct Config {
 }
 
 impl Config {
-    /// Interprets the content of a `config.json`. Only the weights tell whether a tied model is really one, so a
-    /// folder is read with [`crate::Folder::open`].
+    /// What layer `l` is like.
+    pub fn kind(&self, l: usize) -> LayerKind {
+        self.kinds[l % self.kinds.len()]
+    }
+
+    /// What attention of layer `l` makes of its products, in sequences of up to `positions`.
+    pub fn scores(&self, l: usize, positions: usize) -> Scores {
+        let usual = self.heads.scores();
+        let scale = self.score_scale.unwrap_or(usual.scale);
+        Scores { scale, cap: self.score_cap, window: self.kind(l).window }.within(positions)
+    }
+
+    /// Whether the device has verbs for sequences of up to `positions`.
     ///
     /// # Errors
-    /// What is wrong, without the file's name.
-    pub fn from_json(json: Map<String, Value>) -> Result<Self, String> {
-        let keys = Keys::new(&json);
-        quantised::refuse_config(keys)?;
-        if keys.object("per_layer_config")?.is_some_and(|layers| !layers.is_empty()) {
-            return Err(
-                "`per_layer_config` is there; layers that differ from each other are not known".into()
-            );
-        }
-        let config = match keys.text("model_type")?.unwrap_or_default() {
-            "llama" => Self::llama(Family::Llama, keys),
-            "qwen2" => Self::llama(Family::Qwen2, keys),
-            "qwen3" => Self::llama(Family::Qwen3, keys),
-            "gpt2" => Self::gpt2(keys),
-            "" => Err(match keys.list("architectures")?.and_then(|all| all.first()?.as_str()) {
-                Some(class) => format!(
-                    "has no `model_type`, and its architecture is {class}; add the `model_type`, one of llama, qwen2, \
-                     qwen3 and gpt2"
-                ),
-                None => "has no `model_type`; duel knows llama, qwen2, qwen3 and gpt2".into(),
-            }),
-            other => {
-                Err(format!("architecture `{other}` is not known; duel knows llama, qwen2, qwen3 and gpt2"))
-            }
-        }?;
-        config.check()?;
-        Ok(Config { output: score::read(keys, &json)?, json, ..config })
+    /// What it lacks.
+    pub fn check_device<B: Backend>(&self, b: &B, positions: usize) -> duel_backend::Result<()> {
+        let Mlp { gated, activation } = self.mlp;
+        let half = if gated { "a gate" } else { "a feed-forward" };
+        let scores = || (0..self.layers).map(|l| self.scores(l, positions));
+        let window = scores().find_map(|s| s.window).filter(|_| !B::WINDOWS_AND_CAPS);
+        let cap = self.score_cap.filter(|_| !B::WINDOWS_AND_CAPS);
+        let fewer = self.qk_norm == Some(QkNorm::Whole) && self.heads.ratio() > 1;
+        let lacking = [
+            (!B::activates(activation, gated)).then(|| format!("{half} of {}", activation.name())),
+            (fewer && !B::WHOLE_OF_FEWER_KEYS).then(|| "a norm of all queries and of fewer keys".into()),
+            (self.head_bias && !self.vocab.is_multiple_of(b.portions().logits_multiple))
+                .then(|| format!("the bias of a head of {} words", self.vocab)),
+            window.map(|n| format!("attention that sees {n} of {positions} positions (`sliding_window`)")),
+            cap.map(|_| "attention whose scores have a soft cap (`attn_logit_softcapping`)".into()),
+        ];
+        let Some(what) = lacking.into_iter().flatten().next() else { return Ok(()) };
+        let shorter = if window.is_some() && cap.is_none() { ", or shorter sequences" } else { "" };
+        Err(duel_backend::Error::NoDevice(format!(
+            "{} has no kernels for {what}; take the CPU{shorter}",
+            b.describe()
+        )))
     }
 
-    fn llama(family: Family, keys: Keys) -> Read<Self> {
-        if let Some(act) = keys.text("hidden_act")?.filter(|a| !["silu", "swish"].contains(a)) {
-            return Err(format!("`hidden_act` is `{act}`; only silu is known for this architecture"));
-        }
-        let layers = keys.need("num_hidden_layers")?;
-        refuse_windows(keys, layers)?;
-        let width = keys.need("hidden_size")?;
-        let heads = keys.need("num_attention_heads")?;
-        if heads == 0 {
-            return Err("`num_attention_heads` is 0".into());
-        }
-        let kv_heads = match keys.count("num_key_value_heads")? {
-            Some(n) => n,
-            None if family == Family::Llama || keys.is_null("num_key_value_heads") => heads,
-            None => 32,
-        };
-        let head_dim = match keys.count("head_dim")? {
-            Some(n) => n,
-            None if family == Family::Qwen3 => 128,
-            None => width / heads,
-        };
-        let max_positions = keys.need("max_position_embeddings")?;
-        let attention_bias = keys.flag("attention_bias")?.unwrap_or(false);
-        Ok(Config {
-            family,
-            vocab: keys.need("vocab_size")?,
-            width,
-            mlp_width: keys.need("intermediate_size")?,
-            layers,
-            heads: Heads { heads, kv_heads, head_dim },
-            max_positions,
-            eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
-            rope: Some(Rope::read(keys, max_positions)?),
-            norm: NormKind::Rms,
-            mlp: Mlp::SwiGlu,
-            output: Output::Logits,
-            tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-            qkv_bias: attention_bias || family == Family::Qwen2,
-            out_bias: attention_bias && family != Family::Qwen2,
-            mlp_bias: keys.flag("mlp_bias")?.unwrap_or(false) && family == Family::Llama,
-            qk_norm: family == Family::Qwen3,
-            init_range: keys.number("initializer_range")?.unwrap_or(0.02),
-            json: Map::new(),
-        })
-    }
-
-    fn gpt2(keys: Keys) -> Read<Self> {
-        let tanh = ["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"];
-        if let Some(act) = keys.text("activation_function")?.filter(|a| !tanh.contains(a)) {
-            return Err(format!(
-                "`activation_function` is `{act}`; only gelu_new is known for this architecture"
-            ));
-        }
-        if keys.flag("scale_attn_weights")? == Some(false)
-            || keys.flag("scale_attn_by_inverse_layer_idx")? == Some(true)
-        {
-            return Err("attention scaled in another way than 1/sqrt(head_dim) is not known".into());
-        }
-        // transformers writes the common name onto the old one after it has read that.
-        let width = keys.need(keys.either("hidden_size", "n_embd"))?;
-        let heads = keys.need(keys.either("num_attention_heads", "n_head"))?;
-        if heads == 0 || !width.is_multiple_of(heads) {
-            return Err(format!("`n_embd` {width} is not a multiple of `n_head` {heads}"));
-        }
-        Ok(Config {
-            family: Family::Gpt2,
-            vocab: keys.need("vocab_size")?,
-            width,
-            mlp_width: keys.count("n_inner")?.unwrap_or(width.saturating_mul(4)),
-            layers: keys.need(keys.either("num_hidden_layers", "n_layer"))?,
-            heads: Heads { heads, kv_heads: heads, head_dim: width / heads },
-            max_positions: keys.need(keys.either("max_position_embeddings", "n_positions"))?,
-            eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
-            rope: None,
-            norm: NormKind::Layer,
-            mlp: Mlp::Gelu,
-            output: Output::Logits,
-            tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
-            qkv_bias: true,
-            out_bias: true,
-            mlp_bias: true,
-            qk_norm: false,
-            init_range: keys.number("initializer_range")?.unwrap_or(0.02),
-            json: Map::new(),
-        })
+    /// Outputs of the first half of the feed-forward.
+    pub fn up_width(&self) -> usize {
+        if self.mlp.gated { 2 * self.mlp_width } else { self.mlp_width }
     }
 
     /// The file that describes this model in every version of transformers, with weights of the given type.
@@ -199,11 +220,11 @@ impl Config {
             json.insert("dtype".into(), dtype.into());
         }
         json.insert("tie_word_embeddings".into(), self.tied.into());
-        if let Some(rope) = self.rope {
-            rope.write(&mut json);
+        if let (Some(rope), Some(names)) = (&self.rope, self.names.rope) {
+            rope.write(self.local_rope.as_ref(), &mut json, names, self.heads.head_dim);
         }
         if self.output == Output::Score {
-            score::write(self.family, &mut json, self.pad_token());
+            score::write(self.names, &mut json, self.pad_token());
         }
         json
     }
@@ -231,7 +252,7 @@ impl Config {
         *self == Config { json: self.json.clone(), ..other.clone() }
     }
 
-    fn check(&self) -> Read<()> {
+    pub(crate) fn check(&self) -> Read<()> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let sizes = [
             ("the vocabulary", self.vocab),
@@ -246,9 +267,20 @@ impl Config {
         // Products of these are buffer lengths, and every layer has a list of names: nothing real comes near these
         // bounds, a lying file does.
         let bounds = sizes.map(|(name, n)| (name, n, 1 << 28)).into_iter();
-        for (name, n, most) in bounds.chain([("the number of layers", self.layers, 1 << 12)]) {
+        for (name, n, most) in bounds.chain([("the number of layers", self.layers, MOST_LAYERS)]) {
             if n == 0 || n > most {
                 return Err(format!("{name} is {n}, which cannot be"));
+            }
+        }
+        // Far from what a float holds, with room for products.
+        let factors = [
+            ("the scale of scores", self.score_scale),
+            ("the cap of scores", self.score_cap),
+            ("the cap of logits", self.logit_cap),
+        ];
+        for (name, factor) in factors {
+            if let Some(x) = factor.filter(|x| !(1e-6..=1e6).contains(x)) {
+                return Err(format!("{name} is {x:e}, which cannot be"));
             }
         }
         if !heads.is_multiple_of(kv_heads) {
@@ -263,39 +295,4 @@ impl Config {
         }
         Ok(())
     }
-
-    /// `[max_positions, head_dim]`: half cosines, half sines a position, for [`duel_backend::Attention::rope`].
-    pub fn rope_table(&self, positions: usize) -> Vec<f64> {
-        let Some(rope) = self.rope else { return Vec::new() };
-        let frequencies = rope.frequencies(self.heads.head_dim);
-        (0..positions)
-            .flat_map(|p| {
-                let angles = frequencies.iter().map(move |f| p as f64 * f);
-                angles.clone().map(f64::cos).chain(angles.map(f64::sin))
-            })
-            .collect()
-    }
-}
-
-/// Sliding windows are not known, so each layer's attention must be full by the rules of transformers: `layer_types`
-/// where it is there, otherwise a window that is switched on for some of the layers.
-fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
-    if let Some(types) = keys.list("layer_types")? {
-        if types.len() != layers {
-            return Err(format!(
-                "`layer_types` has {} for {}",
-                counted(types.len(), "entry", "entries"),
-                counted(layers, "layer", "layers")
-            ));
-        }
-        return match types.iter().find(|t| *t != "full_attention") {
-            Some(other) => Err(format!("`layer_types` has {other}; only full_attention is known")),
-            None => Ok(()),
-        };
-    }
-    let on = keys.flag("use_sliding_window")? == Some(true) && !keys.is_null("sliding_window");
-    if on && keys.count("max_window_layers")?.unwrap_or(28) < layers {
-        return Err("`use_sliding_window` is true; sliding windows are not known".into());
-    }
-    Ok(())
 }

@@ -1,31 +1,37 @@
 //! Which model it is, and what it gives.
 
-/// Family of a model: decides tensor names and the parts that configs do not mention.
+/// Family of a model: what transformers calls the model's type. What it says of the graph and of the files is its
+/// description in `families`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Llama and the models that share its graph.
     Llama,
+    /// Llama with a window.
+    Mistral,
     /// Llama with biases on queries, keys and values.
     Qwen2,
     /// Llama with an RMSNorm on every query and key head.
     Qwen3,
+    /// Gemma.
+    Gemma,
+    /// Gemma 2.
+    Gemma2,
+    /// Gemma 3, its text models.
+    Gemma3,
     /// GPT-2.
     Gpt2,
-}
-
-impl Family {
-    /// First parts of a layer's tensor names: what holds the layers, and how they are called there.
-    pub(crate) fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Family::Gpt2 => ("transformer", "h"),
-            Family::Llama | Family::Qwen2 | Family::Qwen3 => ("model", "layers"),
-        }
-    }
-
-    /// A tensor's name as base models have it, without the model's own.
-    pub(crate) fn without_root(self, name: &str) -> &str {
-        name.strip_prefix(self.names().0).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
-    }
+    /// GPT-NeoX, and Pythia with it.
+    GptNeoX,
+    /// GPT-J.
+    GptJ,
+    /// Phi 1, 1.5 and 2.
+    Phi,
+    /// Phi 3 and 4.
+    Phi3,
+    /// Llama with layers that have no positions.
+    SmolLm3,
+    /// Norms at the ends of branches, and over all queries and keys.
+    Olmo2,
 }
 
 /// What the final hidden states become.

@@ -10,7 +10,7 @@ use crate::missing::missing;
 use crate::quantised;
 use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
-use crate::weights::{HEAD, Model, Shape};
+use crate::weights::{Model, Shape};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -41,11 +41,12 @@ impl Folder {
         let shards = Shards::open(path)?;
         quantised::refuse_weights(&shards)?;
         let mut notes = Vec::new();
+        let head = config.names.head();
         let embed = Model::manifest(&config).embed.pieces[0].name.clone();
         if config.output == Output::Logits && config.tied && is_untied(&shards, &config, &embed) {
             config.tied = false;
             notes.push(format!(
-                "{}: config.json ties the head to the embedding, but `{HEAD}` is another matrix; they stay two, and \
+                "{}: config.json ties the head to the embedding, but `{head}` is another matrix; they stay two, and \
                  what is saved says so",
                 shards.listing.display()
             ));
@@ -54,9 +55,9 @@ impl Folder {
         for shape in Model::manifest(&config).iter() {
             for piece in &shape.pieces {
                 // A writer that keeps one of two names of one matrix may have kept the head's.
-                let other = || shards.get(HEAD).filter(|_| config.tied && piece.name == embed);
+                let other = || shards.get(&head).filter(|_| config.tied && piece.name == embed);
                 let (stored, tensor) = find(&shards, &config, &piece.name)
-                    .or_else(|| other().map(|head| (HEAD, head)))
+                    .or_else(|| other().map(|tensor| (head.as_str(), tensor)))
                     .ok_or_else(|| missing(&shards, &config, &piece.name))?;
                 check(&tensor, stored, shape, piece.rows)?;
                 names.insert(piece.name.clone(), stored.to_string());
@@ -139,12 +140,12 @@ fn read_config(dir: &Path) -> Result<Config> {
 
 /// A tensor under its full name or, as base models are saved, without the model's own.
 fn find<'a>(shards: &'a Shards, config: &Config, name: &'a str) -> Option<(&'a str, Tensor<'a>)> {
-    [name, config.family.without_root(name)].into_iter().find_map(|name| Some((name, shards.get(name)?)))
+    [name, config.names.without_root(name)].into_iter().find_map(|name| Some((name, shards.get(name)?)))
 }
 
 /// Whether the files hold a head beside the embedding, and another one.
 fn is_untied(shards: &Shards, config: &Config, embed: &str) -> bool {
-    match (find(shards, config, embed), shards.get(HEAD)) {
+    match (find(shards, config, embed), shards.get(&config.names.head())) {
         (Some((_, embed)), Some(head)) => !embed.equals(&head),
         _ => false,
     }

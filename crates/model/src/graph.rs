@@ -34,6 +34,9 @@ pub(crate) fn run<B: Backend>(
 ) {
     assert!(layout.rows <= a.max_rows(), "more rows than the activations have room for");
     b.embed(&mut a.residuals[0], w.embed, w.positions.map(Weight::real), layout, c.width);
+    if let Some(factor) = c.embed_scale {
+        b.scale(&mut a.residuals[0], factor, layout.rows * c.width);
+    }
     let streams = a.residuals.len();
     let kept = a.saved.len();
     let filling = matches!(attend, Attend::Stored(_));
@@ -41,7 +44,7 @@ pub(crate) fn run<B: Backend>(
         let (x, y) = pair(&mut a.residuals, l % streams, (l + 1) % streams);
         let y = (l + 1 < w.layers.len() || !filling).then_some(y);
         let attend = attend.part(|(cache, at)| (&mut cache[l], *at));
-        layer_forward(b, c, layer, x, y, &mut a.saved[l % kept], &mut a.scratch, layout, attend);
+        layer_forward(b, c, l, layer, x, y, &mut a.saved[l % kept], &mut a.scratch, layout, attend);
     }
     if filling {
         return;
@@ -84,13 +87,16 @@ pub fn backward<B: Backend>(
         }
         let (x, saved) = (&a.residuals[l], &mut a.saved[l % kept]);
         if kept < w.layers.len() {
-            layer_forward(b, c, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);
+            layer_forward(b, c, l, layer, x, None, saved, &mut a.scratch, layout, Attend::Packed);
         }
         let own = reaches[l].filter(|_| l == lowest && !input);
         let reach = own.unwrap_or(Reach::Below);
-        layer_backward(b, c, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
+        layer_backward(b, c, l, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
     }
     if input {
+        if let Some(factor) = c.embed_scale {
+            b.scale(&mut f.stream, factor, layout.rows * c.width);
+        }
         b.embed_bw(g.embed, positions, &f.stream, layout, c.width);
     }
 }

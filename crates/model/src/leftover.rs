@@ -2,10 +2,9 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::family::{Family, Output};
+use crate::family::Output;
 use crate::plural::counted;
 use crate::shards::Shards;
-use crate::weights::HEAD;
 use std::collections::{HashMap, HashSet};
 
 /// Constants that older versions of transformers saved beside the weights.
@@ -13,12 +12,6 @@ const BUFFERS: [&str; 4] = ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bia
 
 /// Tensors that a note names.
 const SHOWN: usize = 3;
-
-/// Keys of a config that give biases to maps of every layer, and all maps of each.
-const BIASES: [(&str, &[&str]); 2] = [
-    ("attention_bias", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]),
-    ("mlp_bias", &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
-];
 
 /// Why a tensor cannot be left out.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,7 +35,8 @@ pub(crate) fn note(
     names: &HashMap<String, String>,
 ) -> Result<Option<String>> {
     let used: HashSet<&str> = names.values().map(String::as_str).collect();
-    let known = |name: &str| used.contains(name) || is_buffer(name) || (config.tied && name == HEAD);
+    let head = config.names.head();
+    let known = |name: &str| used.contains(name) || is_buffer(name) || (config.tied && name == head);
     let unused: Vec<(&str, Option<Cause>)> =
         shards.names().filter(|name| !known(name)).map(|name| (name, cause(name, config, names))).collect();
     for reason in [Cause::Layer, Cause::Bias, Cause::Inside] {
@@ -71,14 +65,14 @@ fn is_buffer(name: &str) -> bool {
 }
 
 fn cause(name: &str, config: &Config, names: &HashMap<String, String>) -> Option<Cause> {
-    let (root, _) = config.family.names();
-    let full = if config.family.without_root(name) == name { format!("{root}.{name}") } else { name.into() };
+    let (own, root) = (config.names, config.names.root);
+    let full = if own.without_root(name) == name { format!("{root}.{name}") } else { name.into() };
     if names.contains_key(&full) {
         return None; // it is there a second time, under its full name
     }
     let has_weight = |name: &str| {
         let weight = name.strip_suffix("bias").map(|stem| format!("{stem}weight"));
-        let head = |weight: &str| config.output == Output::Logits && weight == HEAD;
+        let head = |weight: &str| config.output == Output::Logits && weight == own.head();
         weight.is_some_and(|weight| head(&weight) || names.contains_key(&weight))
     };
     match layer(name, config) {
@@ -91,8 +85,7 @@ fn cause(name: &str, config: &Config, names: &HashMap<String, String>) -> Option
 
 /// Number of the layer that a tensor is of.
 fn layer(name: &str, config: &Config) -> Option<usize> {
-    let (_, block) = config.family.names();
-    let rest = config.family.without_root(name).strip_prefix(block)?.strip_prefix('.')?;
+    let rest = config.names.without_root(name).strip_prefix(config.names.block)?.strip_prefix('.')?;
     rest.split_once('.')?.0.parse().ok()
 }
 
@@ -125,15 +118,10 @@ fn refusal(shards: &Shards, config: &Config, reason: Cause, bad: &[&str]) -> Err
 
 /// How all of the biases `bad` get a place, if there is a way.
 fn bias_advice(config: &Config, bad: &[&str]) -> String {
-    let keys = match config.family {
-        Family::Llama => &BIASES[..],
-        Family::Qwen3 => &BIASES[..1],
-        Family::Qwen2 | Family::Gpt2 => &[],
-    };
     let of = |name: &str, map: &str| name.strip_suffix(".bias").is_some_and(|stem| stem.ends_with(map));
     // A key asks for the biases of all its maps: where some are not there it only moves the error.
     let whole = |maps: &[&str]| maps.iter().all(|map| bad.iter().any(|name| of(name, map)));
-    let fit: Vec<_> = keys.iter().filter(|(_, maps)| whole(maps)).collect();
+    let fit: Vec<_> = config.names.bias_keys.iter().filter(|(_, maps)| whole(maps)).collect();
     if bad.iter().all(|name| fit.iter().any(|(_, maps)| maps.iter().any(|map| of(name, map)))) {
         let keys: Vec<String> = fit.iter().map(|(key, _)| format!("`{key}`")).collect();
         return format!("config.json does not ask for it; set {} to true there", keys.join(" and "));

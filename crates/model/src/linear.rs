@@ -1,7 +1,7 @@
 //! The maps and norms of a layer with their parameters as a model holds them, forward and backward. A gradient is
 //! computed where there is a buffer for it.
 
-use crate::config::{Config, Mlp};
+use crate::config::Mlp;
 use crate::weights::{Linear, Norm};
 use duel_backend::{Acc, Backend, Gemm, Norm as NormDims, Real, Weight};
 
@@ -73,7 +73,7 @@ pub(crate) fn linear_bw<B: Backend>(
 /// The first half of the feed-forward: `up`, and its activation where that is wanted too (`activated`).
 pub(crate) fn expand<B: Backend>(
     b: &B,
-    c: &Config,
+    mlp: Mlp,
     act: &mut Real<B>,
     up: &mut Real<B>,
     x: &Real<B>,
@@ -81,23 +81,29 @@ pub(crate) fn expand<B: Backend>(
     activated: bool,
     d: Gemm,
 ) {
-    match c.mlp {
+    if !mlp.gated {
         // One verb whether the activation is wanted or not: a device may make the product by itself with other bits.
-        Mlp::Gelu => b.gemm_gelu(act, up, x, w.weight, w.bias.map(Weight::real), d),
-        Mlp::SwiGlu => {
-            linear(b, up, x, w, None, d);
-            if activated {
-                activate(b, c, act, up, d.m);
-            }
-        }
+        b.gemm_activate(act, up, x, w.weight, w.bias.map(Weight::real), mlp.activation, d);
+        return;
+    }
+    linear(b, up, x, w, None, d);
+    if activated {
+        activate(b, mlp, act, up, d.m, d.n / 2);
     }
 }
 
-/// The activation alone, of what [`expand`] left in `up`.
-pub(crate) fn activate<B: Backend>(b: &B, c: &Config, act: &mut Real<B>, up: &Real<B>, rows: usize) {
-    match c.mlp {
-        Mlp::SwiGlu => b.swiglu(act, up, rows, c.mlp_width),
-        Mlp::Gelu => b.gelu(act, up, rows * c.mlp_width),
+/// The activation alone, of what [`expand`] left in `up`; it is `width` columns wide.
+pub(crate) fn activate<B: Backend>(
+    b: &B,
+    mlp: Mlp,
+    act: &mut Real<B>,
+    up: &Real<B>,
+    rows: usize,
+    width: usize,
+) {
+    match mlp.gated {
+        true => b.glu(act, up, rows, width, mlp.activation),
+        false => b.activate(act, up, rows * width, mlp.activation),
     }
 }
 
@@ -105,7 +111,7 @@ pub(crate) fn activate<B: Backend>(b: &B, c: &Config, act: &mut Real<B>, up: &Re
 /// for what is between them.
 pub(crate) fn activate_bw<B: Backend>(
     b: &B,
-    c: &Config,
+    mlp: Mlp,
     dup: &mut Real<B>,
     dact: &mut Real<B>,
     dy: &Real<B>,
@@ -113,11 +119,10 @@ pub(crate) fn activate_bw<B: Backend>(
     w: Weight<'_, B>,
     d: Gemm,
 ) {
-    match c.mlp {
-        Mlp::SwiGlu => {
-            b.gemm_dx(dact, dy, w, d);
-            b.swiglu_bw(dup, dact, up, d.m, c.mlp_width);
-        }
-        Mlp::Gelu => b.gemm_dx_gelu(dup, dact, dy, w, up, d),
+    if !mlp.gated {
+        b.gemm_dx_activate(dup, dact, dy, w, up, mlp.activation, d);
+        return;
     }
+    b.gemm_dx(dact, dy, w, d);
+    b.glu_bw(dup, dact, up, d.m, d.k, mlp.activation);
 }

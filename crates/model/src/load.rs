@@ -3,13 +3,14 @@
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::shards::Tensor;
-use crate::weights::{Frozen, Model, Shape, Stored};
+use crate::weights::{Frozen, Model, Piece, Shape, Stored};
 use duel_backend::{Acc, Backend, Blocks, Element, Float, Real};
 
 /// Reads the weights of a Hugging Face folder onto the device.
 ///
 /// # Errors
-/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room.
+/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room, or no verbs for a
+/// part of the model.
 pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
     read_all(folder, |_, host: &[B::Real]| upload(b, host))
 }
@@ -94,7 +95,7 @@ fn read_all<R: Float, T>(
         let mut first = 0;
         for piece in &shape.pieces {
             let tensor = folder.tensor(&piece.name)?;
-            read(&mut host, &tensor, shape, first, piece.rows).map_err(|i| {
+            read(&mut host, &tensor, shape, first, piece).map_err(|i| {
                 let what =
                     format!("tensor `{}` holds a value that is not finite, at element {i}", piece.name);
                 Error::file(tensor.path, what)
@@ -105,24 +106,24 @@ fn read_all<R: Float, T>(
     })
 }
 
-/// Copies a tensor into rows `first..first + rows` of a parameter; the index of the first non-finite element is
+/// Copies a tensor into its rows of a parameter, from `first` on; the index of the first non-finite element is
 /// returned as the error.
 fn read<R: Float>(
     host: &mut [R],
     tensor: &Tensor,
     shape: &Shape,
     first: usize,
-    rows: usize,
+    piece: &Piece,
 ) -> std::result::Result<(), usize> {
     for (i, x) in tensor.values().enumerate() {
         if !x.is_finite() {
             return Err(i);
         }
-        let at = if shape.transposed {
-            (first + i % rows) * shape.cols + i / rows
-        } else {
-            first * shape.cols + i
+        let (row, col) = match shape.transposed {
+            true => (i % piece.rows, i / piece.rows),
+            false => (i / shape.cols, i % shape.cols),
         };
+        let at = (first + piece.place(row)) * shape.cols + col;
         host[at] = R::from_f64(x);
     }
     Ok(())

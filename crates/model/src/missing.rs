@@ -4,7 +4,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::score::{self, SCORE};
 use crate::shards::Shards;
-use crate::weights::HEAD;
 
 /// What stands before the names of a model that is a part of another thing, and what to do about it.
 const WRAPPERS: [(&str, &str); 3] = [
@@ -22,13 +21,14 @@ const VISION: &str =
 /// The error for a tensor of the manifest that the files do not have.
 pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
     let said = config.json.get("tie_word_embeddings").is_some_and(|v| !v.is_null());
+    let head = config.names.head();
     let why = match (wrapped(shards, config, name), name) {
         (Some((stored, what)), _) => format!(", but `{stored}` is there: {what}"),
-        (None, HEAD) if said => {
+        (None, name) if name == head && said => {
             ", and `tie_word_embeddings` is false in config.json; set it to true if the head is the embedding"
                 .into()
         }
-        (None, HEAD) => {
+        (None, name) if name == head => {
             ", and config.json does not set `tie_word_embeddings`; set it to true if the head is the embedding"
                 .into()
         }
@@ -38,10 +38,10 @@ pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
         ),
         (None, _) => "; config.json asks for it".into(),
     };
-    let reward = match shards.get(SCORE).filter(|_| name == HEAD) {
+    let reward = match shards.get(SCORE).filter(|_| name == head) {
         Some(_) => format!(
             "; or, if this is the reward model that `{SCORE}` is of, name its class {} in `architectures` there",
-            score::class_of(config.family)
+            score::class_of(config.names)
         ),
         None => String::new(),
     };
@@ -50,7 +50,7 @@ pub(crate) fn missing(shards: &Shards, config: &Config, name: &str) -> Error {
 
 /// The name of the tensor in the files behind a wrapper's, and what that means.
 fn wrapped(shards: &Shards, config: &Config, name: &str) -> Option<(String, &'static str)> {
-    let short = config.family.without_root(name);
+    let short = config.names.without_root(name);
     WRAPPERS.iter().find_map(|(wrapper, what)| {
         let mut stored = [name, short].into_iter().map(|name| format!("{wrapper}{name}"));
         Some((stored.find(|stored| shards.get(stored).is_some())?, *what))

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::SINGLE;
-use crate::weights::{Model, Shape, Weights};
+use crate::weights::{Model, Piece, Shape, Weights};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
 use duel_backend::{Backend, Element, Float, Real, Weight};
 use safetensors::tensor::{Dtype, View};
@@ -29,8 +29,8 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
     for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
         let mut first = 0;
         for piece in &shape.pieces {
-            let (rows, dims) = (piece.rows, shape.stored(piece.rows));
-            tensors.push((piece.name.as_str(), Outgoing { b, failure, buf, shape, first, rows, dims }));
+            let dims = shape.stored(piece.rows);
+            tensors.push((piece.name.as_str(), Outgoing { b, failure, buf, shape, first, piece, dims }));
             first += piece.rows;
         }
     }
@@ -92,7 +92,7 @@ struct Outgoing<'a, B: Backend> {
     buf: &'a Real<B>,
     shape: &'a Shape,
     first: usize,
-    rows: usize,
+    piece: &'a Piece,
     dims: Vec<usize>,
 }
 
@@ -108,21 +108,27 @@ impl<B: Backend> View for &Outgoing<'_, B> {
         &self.dims
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let cols = self.shape.cols;
-        let range = self.first * cols..(self.first + self.rows) * cols;
+        let (cols, rows) = (self.shape.cols, self.piece.rows);
+        let range = self.first * cols..(self.first + rows) * cols;
         let bytes = bytes_of(self.b, self.failure, self.buf, range);
-        if !self.shape.transposed {
-            return bytes;
-        }
         let size = size_of::<B::Real>();
-        let at = |r: usize, c: usize| &bytes[(r * cols + c) * size..][..size];
-        let mut turned = Vec::with_capacity(bytes.len());
-        for (c, r) in (0..cols).flat_map(|c| (0..self.rows).map(move |r| (c, r))) {
-            turned.extend_from_slice(at(r, c));
+        let mut turned = Vec::new();
+        if self.shape.transposed {
+            turned.reserve_exact(bytes.len());
+            for (c, r) in (0..cols).flat_map(|c| (0..rows).map(move |r| (c, r))) {
+                turned.extend_from_slice(&bytes[(self.piece.place(r) * cols + c) * size..][..size]);
+            }
+        } else if self.piece.places.is_some() {
+            turned.reserve_exact(bytes.len());
+            for r in 0..rows {
+                turned.extend_from_slice(&bytes[self.piece.place(r) * cols * size..][..cols * size]);
+            }
+        } else {
+            return bytes;
         }
         turned.into()
     }
     fn data_len(&self) -> usize {
-        self.rows * self.shape.cols * size_of::<B::Real>()
+        self.piece.rows * self.shape.cols * size_of::<B::Real>()
     }
 }

@@ -1,7 +1,8 @@
 //! The scalar head of a reward model: one score a text, in the place of the language model's head.
 
-use crate::family::{Family, Output};
+use crate::family::Output;
 use crate::keys::{Keys, Read};
+use crate::tensors::Names;
 use duel_random::SplitMix;
 use serde_json::{Map, Value, json};
 use std::f64::consts::TAU;
@@ -18,14 +19,8 @@ pub(crate) fn class(json: &Map<String, Value>) -> Option<&str> {
 }
 
 /// The class of transformers for a family's models with a scalar head.
-pub(crate) fn class_of(family: Family) -> String {
-    let name = match family {
-        Family::Llama => "Llama",
-        Family::Qwen2 => "Qwen2",
-        Family::Qwen3 => "Qwen3",
-        Family::Gpt2 => "GPT2",
-    };
-    format!("{name}{CLASS}")
+pub(crate) fn class_of(names: &Names) -> String {
+    format!("{}{CLASS}", names.class)
 }
 
 /// What the model gives, by the class and the labels that a config names.
@@ -43,9 +38,9 @@ pub(crate) fn read(keys: Keys, json: &Map<String, Value>) -> Read<Output> {
 }
 
 /// Makes a config that of a model with a scalar head. What says so already stays as it is.
-pub(crate) fn write(family: Family, json: &mut Map<String, Value>, pad: Option<u64>) {
+pub(crate) fn write(names: &Names, json: &mut Map<String, Value>, pad: Option<u64>) {
     if class(json).is_none() {
-        json.insert("architectures".into(), json!([class_of(family)]));
+        json.insert("architectures".into(), json!([class_of(names)]));
     }
     if json.get("id2label").and_then(Value::as_object).is_none_or(|labels| labels.len() != 1) {
         json.insert("num_labels".into(), 1.into());

@@ -35,40 +35,46 @@ impl<T> Linear<T> {
 impl<T> Layer<T> {
     fn as_ref(&self) -> Layer<&T> {
         Layer {
-            attn_norm: self.attn_norm.as_ref(),
+            attn_norm: self.attn_norm.as_ref().map(Norm::as_ref),
             qkv: self.qkv.as_ref(),
             qk_norm: self.qk_norm.as_ref().map(|(q, k)| (q, k)),
             out: self.out.as_ref(),
-            mlp_norm: self.mlp_norm.as_ref(),
+            attn_post: self.attn_post.as_ref().map(Norm::as_ref),
+            mlp_norm: self.mlp_norm.as_ref().map(Norm::as_ref),
             up: self.up.as_ref(),
             down: self.down.as_ref(),
+            mlp_post: self.mlp_post.as_ref().map(Norm::as_ref),
         }
     }
 
     fn as_mut(&mut self) -> Layer<&mut T> {
         Layer {
-            attn_norm: self.attn_norm.as_mut(),
+            attn_norm: self.attn_norm.as_mut().map(Norm::as_mut),
             qkv: self.qkv.as_mut(),
             qk_norm: self.qk_norm.as_mut().map(|(q, k)| (q, k)),
             out: self.out.as_mut(),
-            mlp_norm: self.mlp_norm.as_mut(),
+            attn_post: self.attn_post.as_mut().map(Norm::as_mut),
+            mlp_norm: self.mlp_norm.as_mut().map(Norm::as_mut),
             up: self.up.as_mut(),
             down: self.down.as_mut(),
+            mlp_post: self.mlp_post.as_mut().map(Norm::as_mut),
         }
     }
 
     fn map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Layer<U>, E> {
         Ok(Layer {
-            attn_norm: self.attn_norm.map(f)?,
+            attn_norm: self.attn_norm.map(|n| n.map(f)).transpose()?,
             qkv: self.qkv.map(f)?,
             qk_norm: match self.qk_norm {
                 Some((q, k)) => Some((f(q)?, f(k)?)),
                 None => None,
             },
             out: self.out.map(f)?,
-            mlp_norm: self.mlp_norm.map(f)?,
+            attn_post: self.attn_post.map(|n| n.map(f)).transpose()?,
+            mlp_norm: self.mlp_norm.map(|n| n.map(f)).transpose()?,
             up: self.up.map(f)?,
             down: self.down.map(f)?,
+            mlp_post: self.mlp_post.map(|n| n.map(f)).transpose()?,
         })
     }
 }
@@ -82,6 +88,7 @@ impl<T> Model<T> {
             layers: self.layers.iter().map(Layer::as_ref).collect(),
             norm: self.norm.as_ref(),
             head: self.head.as_ref(),
+            head_bias: self.head_bias.as_ref(),
             score: self.score.as_ref(),
         }
     }
@@ -94,11 +101,13 @@ impl<T> Model<T> {
             layers: self.layers.iter_mut().map(Layer::as_mut).collect(),
             norm: self.norm.as_mut(),
             head: self.head.as_mut(),
+            head_bias: self.head_bias.as_mut(),
             score: self.score.as_mut(),
         }
     }
 
-    /// The same model with `f` of every parameter, in one fixed order: embedding, positions, layers, norm, head, score.
+    /// The same model with `f` of every parameter, in one fixed order: embedding, positions, layers, norm, head, its
+    /// bias, score.
     ///
     /// # Errors
     /// The first that `f` has.
@@ -110,6 +119,7 @@ impl<T> Model<T> {
             layers: self.layers.into_iter().map(|l| l.map(f)).collect::<Result<_, E>>()?,
             norm: self.norm.map(f)?,
             head: self.head.map(&mut *f).transpose()?,
+            head_bias: self.head_bias.map(&mut *f).transpose()?,
             score: self.score.map(f).transpose()?,
         })
     }

@@ -1,10 +1,9 @@
-use crate::config::{Config, Mlp, NormKind};
-use crate::family::{Family, Output};
+use crate::config::{Config, NormKind, QkNorm};
+use crate::family::Output;
 use crate::score::{SCORE, deviation};
-use duel_backend::{Backend, Blocks, Element, Float, Real, Result, Storage, Weight};
-
-/// Name of the language model's head in every file.
-pub(crate) const HEAD: &str = "lm_head.weight";
+use crate::tensors::{Names, Qkv};
+use duel_backend::{Backend, Blocks, Element, Float, Map, Real, Result, Storage, Weight};
+use std::sync::Arc;
 
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
 #[derive(Clone, Debug)]
@@ -19,27 +18,33 @@ pub struct Model<T> {
     pub norm: Norm<T>,
     /// The language model's head `[vocab, width]`; `None` when it is the embedding, or there is a score.
     pub head: Option<T>,
+    /// Bias of the language model's head `[vocab]`.
+    pub head_bias: Option<T>,
     /// Scalar head `[1, width]` of a reward model.
     pub score: Option<T>,
 }
 
-/// Parameters of one layer.
+/// Parameters of one layer; which norms there are is the config's [`Block`](crate::Block).
 #[derive(Clone, Debug)]
 pub struct Layer<T> {
-    /// Norm before the attention.
-    pub attn_norm: Norm<T>,
+    /// Norm before the attention, or before both halves.
+    pub attn_norm: Option<Norm<T>>,
     /// Queries, keys and values in one product: `[heads + 2·kv_heads, head_dim]` outputs.
     pub qkv: Linear<T>,
-    /// Norms of the query and key heads, `[head_dim]` each.
+    /// Norms of queries and of keys, `[head_dim]` each or as wide as all their heads.
     pub qk_norm: Option<(T, T)>,
     /// Output of the attention.
     pub out: Linear<T>,
+    /// Norm of what the attention adds.
+    pub attn_post: Option<Norm<T>>,
     /// Norm before the feed-forward.
-    pub mlp_norm: Norm<T>,
-    /// Gate and up in one product (SwiGLU), or up alone.
+    pub mlp_norm: Option<Norm<T>>,
+    /// Gate and up in one product, or up alone.
     pub up: Linear<T>,
     /// Back to the residual stream.
     pub down: Linear<T>,
+    /// Norm of what the feed-forward adds.
+    pub mlp_post: Option<Norm<T>>,
 }
 
 /// Parameters of a norm.
@@ -67,6 +72,16 @@ pub struct Piece {
     pub name: String,
     /// Rows of the parameter that it covers.
     pub rows: usize,
+    /// Of each of the tensor's rows the row among these that it is; `None` where they come in order. They do not where
+    /// files hold heads in another way than verbs want them.
+    pub places: Option<Arc<[u32]>>,
+}
+
+impl Piece {
+    /// Row of the parameter, counted from the first that this covers, that row `i` of the tensor is.
+    pub fn place(&self, i: usize) -> usize {
+        self.places.as_ref().map_or(i, |places| places[i] as usize)
+    }
 }
 
 /// Shape of a parameter, and where its content comes from.
@@ -110,91 +125,121 @@ impl Shape {
 }
 
 fn vector(name: String, len: usize, fill: f64) -> Shape {
-    let pieces = vec![Piece { name, rows: 1 }];
+    let pieces = vec![Piece { name, rows: 1, places: None }];
     Shape { rows: 1, cols: len, pieces, transposed: false, vector: true, fill: Some(fill) }
 }
 
-fn matrix(name: &str, rows: usize, cols: usize) -> Shape {
-    let pieces = vec![Piece { name: name.into(), rows }];
+fn matrix(name: String, rows: usize, cols: usize) -> Shape {
+    let pieces = vec![Piece { name, rows, places: None }];
     Shape { rows, cols, pieces, transposed: false, vector: false, fill: None }
 }
 
-/// A linear map whose rows come from one or several tensors `NAME.weight`, `NAME.bias`.
-fn linear(parts: &[(String, usize)], inputs: usize, bias: bool, transposed: bool) -> Linear<Shape> {
-    let pieces = |suffix: &str| -> Vec<Piece> {
-        parts.iter().map(|(n, rows)| Piece { name: format!("{n}.{suffix}"), rows: *rows }).collect()
+/// Some of a linear map's outputs: a layer's name of the tensors they come from, how many they are, and
+/// [`Piece::places`].
+type Part = (&'static str, usize, Option<Arc<[u32]>>);
+
+/// The tensors of queries, keys and values.
+fn qkv_parts(c: &Config) -> Vec<Part> {
+    let h = c.heads;
+    let within = c.rope.as_ref().and_then(|rope| rope.places(h.head_dim));
+    // Rows of `heads` heads whose elements lie elsewhere than in the file.
+    let moved = |heads: usize| {
+        let within = within.as_ref()?;
+        Some((0..heads).flat_map(move |head| within.iter().map(move |j| (head * h.head_dim + j) as u32)))
     };
-    let rows = parts.iter().map(|p| p.1).sum();
+    match c.names.qkv {
+        Qkv::Split([q, k, v]) => vec![
+            (q, h.q_width(), moved(h.heads).map(Iterator::collect)),
+            (k, h.kv_width(), moved(h.kv_heads).map(Iterator::collect)),
+            (v, h.kv_width(), None),
+        ],
+        Qkv::Whole(name) => {
+            let turned = h.heads + h.kv_heads;
+            let values = (turned * h.head_dim) as u32..h.qkv_width() as u32;
+            vec![(name, h.qkv_width(), moved(turned).map(|rows| rows.chain(values).collect()))]
+        }
+        Qkv::ByHead(name) => {
+            let places = (0..h.heads).flat_map(|head| {
+                let within = &within;
+                (0..3).flat_map(move |kind| {
+                    (0..h.head_dim).map(move |j| {
+                        let j = within.as_ref().filter(|_| kind < 2).map_or(j, |within| within[j]);
+                        ((kind * h.heads + head) * h.head_dim + j) as u32
+                    })
+                })
+            });
+            vec![(name, h.qkv_width(), Some(places.collect()))]
+        }
+    }
+}
+
+/// A linear map of layer `layer` whose rows come from one or several tensors.
+fn linear(names: &Names, layer: usize, parts: &[Part], inputs: usize, bias: bool) -> Linear<Shape> {
+    let rows = parts.iter().map(|part| part.1).sum();
+    let shape = |suffix: &str, cols: usize, transposed: bool, vector: bool| Shape {
+        rows,
+        cols,
+        pieces: parts
+            .iter()
+            .map(|(name, rows, places)| Piece {
+                name: names.in_layer(layer, name, suffix),
+                rows: *rows,
+                places: places.clone(),
+            })
+            .collect(),
+        transposed,
+        vector,
+        fill: vector.then_some(0.0),
+    };
     Linear {
-        weight: Shape { rows, cols: inputs, pieces: pieces("weight"), transposed, vector: false, fill: None },
-        bias: bias.then(|| Shape {
-            rows,
-            cols: 1,
-            pieces: pieces("bias"),
-            transposed: false,
-            vector: true,
-            fill: Some(0.0),
-        }),
+        weight: shape("weight", inputs, names.transposed, false),
+        bias: bias.then(|| shape("bias", 1, false, true)),
     }
 }
 
 impl Model<Shape> {
     /// Every parameter of the model that `config` describes: what is allocated, read and written.
     pub fn manifest(config: &Config) -> Self {
-        let gpt2 = config.family == Family::Gpt2;
-        let (root, block) = config.family.names();
-        let norm = |name: String| Norm {
-            weight: vector(format!("{name}.weight"), config.width, 1.0),
-            bias: (config.norm == NormKind::Layer).then(|| vector(format!("{name}.bias"), config.width, 0.0)),
+        let (c, names, h) = (config, config.names, config.heads);
+        // What a fresh norm multiplies by is 1.
+        let fill = if c.norm == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let norm = |name: &dyn Fn(&str) -> String| Norm {
+            weight: vector(name("weight"), c.width, fill),
+            bias: (c.norm == NormKind::Layer).then(|| vector(name("bias"), c.width, 0.0)),
         };
-        let h = config.heads;
-        let layers = (0..config.layers)
+        let qkv = qkv_parts(c);
+        let up = names.up.len();
+        let up: Vec<Part> = names.up.iter().map(|name| (*name, c.up_width() / up, None)).collect();
+        let layers = (0..c.layers)
             .map(|i| {
-                let at = |name: &str| format!("{root}.{block}.{i}.{name}");
-                let part = |name: &str, rows| (at(name), rows);
-                let qkv = if gpt2 {
-                    vec![part("attn.c_attn", h.qkv_width())]
-                } else {
-                    vec![
-                        part("self_attn.q_proj", h.q_width()),
-                        part("self_attn.k_proj", h.kv_width()),
-                        part("self_attn.v_proj", h.kv_width()),
-                    ]
-                };
-                let up = match config.mlp {
-                    Mlp::Gelu => vec![part("mlp.c_fc", config.mlp_width)],
-                    Mlp::SwiGlu => {
-                        vec![part("mlp.gate_proj", config.mlp_width), part("mlp.up_proj", config.mlp_width)]
-                    }
-                };
-                let pick = |gpt2_name, llama_name| if gpt2 { gpt2_name } else { llama_name };
-                let out = [part(pick("attn.c_proj", "self_attn.o_proj"), config.width)];
-                let down = [part(pick("mlp.c_proj", "mlp.down_proj"), config.width)];
+                let there =
+                    |is: bool, name: &str| is.then(|| norm(&|suffix| names.in_layer(i, name, suffix)));
+                let whole = c.qk_norm == Some(QkNorm::Whole);
+                let (q, k) = if whole { (h.q_width(), h.kv_width()) } else { (h.head_dim, h.head_dim) };
+                let head = |name, width| vector(names.in_layer(i, name, "weight"), width, fill);
                 Layer {
-                    attn_norm: norm(at(pick("ln_1", "input_layernorm"))),
-                    qkv: linear(&qkv, config.width, config.qkv_bias, gpt2),
-                    qk_norm: config.qk_norm.then(|| {
-                        let head = |n: &str| vector(at(n), h.head_dim, 1.0);
-                        (head("self_attn.q_norm.weight"), head("self_attn.k_norm.weight"))
-                    }),
-                    out: linear(&out, h.q_width(), config.out_bias, gpt2),
-                    mlp_norm: norm(at(pick("ln_2", "post_attention_layernorm"))),
-                    up: linear(&up, config.width, config.mlp_bias, gpt2),
-                    down: linear(&down, config.mlp_width, config.mlp_bias, gpt2),
+                    attn_norm: there(c.block.has_pre(), names.attn_norm),
+                    qkv: linear(names, i, &qkv, c.width, c.qkv_bias),
+                    qk_norm: c.qk_norm.map(|_| (head(names.q_norm, q), head(names.k_norm, k))),
+                    out: linear(names, i, &[(names.out, c.width, None)], h.q_width(), c.out_bias),
+                    attn_post: there(c.block.has_post(), names.attn_post),
+                    mlp_norm: there(c.block.has_mlp_norm(), names.mlp_norm),
+                    up: linear(names, i, &up, c.width, c.mlp_bias),
+                    down: linear(names, i, &[(names.down, c.width, None)], c.mlp_width, c.mlp_bias),
+                    mlp_post: there(c.block.has_post(), names.mlp_post),
                 }
             })
             .collect();
-        let name = |gpt2_name: &str, llama_name: &str| {
-            format!("{root}.{}", if gpt2 { gpt2_name } else { llama_name })
-        };
+        let positions = || matrix(names.outside(names.positions, "weight"), c.max_positions, c.width);
         Model {
-            embed: matrix(&name("wte.weight", "embed_tokens.weight"), config.vocab, config.width),
-            positions: gpt2.then(|| matrix(&name("wpe.weight", ""), config.max_positions, config.width)),
+            embed: matrix(names.outside(names.embed, "weight"), c.vocab, c.width),
+            positions: c.rope.is_none().then(positions),
             layers,
-            norm: norm(name("ln_f", "norm")),
-            head: (config.output == Output::Logits && !config.tied)
-                .then(|| matrix(HEAD, config.vocab, config.width)),
-            score: (config.output == Output::Score).then(|| matrix(SCORE, 1, config.width)),
+            norm: norm(&|suffix| names.outside(names.norm, suffix)),
+            head: (c.output == Output::Logits && !c.tied).then(|| matrix(names.head(), c.vocab, c.width)),
+            head_bias: (c.output == Output::Logits && c.head_bias)
+                .then(|| vector(format!("{}.bias", names.head), c.vocab, 0.0)),
+            score: (c.output == Output::Score).then(|| matrix(SCORE.into(), 1, c.width)),
         }
     }
 
@@ -219,10 +264,9 @@ impl Model<Shape> {
     ) -> Result<Model<Real<B>>> {
         let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
         self.as_ref().try_map(|s| {
-            let back = ["o_proj.weight", "down_proj.weight", "c_proj.weight"];
             let (range, scale) = match s.pieces[0].name.as_str() {
                 SCORE => (deviation(config.width), 1.0),
-                name if back.iter().any(|n| name.ends_with(n)) => (config.init_range, residual),
+                name if config.names.is_back(name) => (config.init_range, residual),
                 _ => (config.init_range, 1.0),
             };
             let host: Vec<B::Real> = (0..s.len())
@@ -319,5 +363,27 @@ impl<T> Model<T> {
     /// As [`Model::score`].
     pub fn score_mut(&mut self) -> &mut T {
         self.score.as_mut().expect("the model has a scalar head")
+    }
+}
+
+impl<'a, B: Backend> Model<Weight<'a, B>> {
+    /// The language model's head, the embedding where they are one.
+    ///
+    /// # Panics
+    /// As [`Model::head`].
+    pub fn lm_head(&self) -> Map<'a, B> {
+        Map { weight: *self.head(), bias: self.head_bias.map(Weight::real) }
+    }
+}
+
+impl<T> Model<Option<&mut T>> {
+    /// The gradients of the language model's head, of its weight and its bias.
+    ///
+    /// # Panics
+    /// As [`Model::head`].
+    pub fn lm_head_mut(&mut self) -> (Option<&mut T>, Option<&mut T>) {
+        assert!(self.score.is_none(), "a reward model has no head for words");
+        let bias = self.head_bias.as_mut().and_then(|bias| bias.as_deref_mut());
+        (self.head.as_mut().unwrap_or(&mut self.embed).as_deref_mut(), bias)
     }
 }

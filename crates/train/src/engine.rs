@@ -158,7 +158,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// Allocates everything.
     ///
     /// # Errors
-    /// The device has no room.
+    /// The device has no room, or no verbs for such a model.
     pub fn new(b: &'b B, model: &Config, room: Room, keep: Keep) -> Result<Self, Error> {
         Self::with(b, model, room, keep, Beside::default())
     }
@@ -168,6 +168,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with(b: &'b B, model: &Config, room: Room, keep: Keep, beside: Beside) -> Result<Self, Error> {
+        model.check_device(b, room.positions)?;
         let head = if beside.reference { Head::comparing } else { Head::new };
         Ok(Engine {
             b,
@@ -176,7 +177,8 @@ impl<'b, B: Backend> Engine<'b, B> {
             activations: Activations::new(b, model, room.rows, room.positions, keep)?,
             output: match model.output {
                 ModelOutput::Logits => {
-                    Output::Tokens(Box::new(head(b, model.width, model.vocab, room.logits)?))
+                    let head = head(b, model.width, model.vocab, room.logits)?;
+                    Output::Tokens(Box::new(head.capped(model.logit_cap)))
                 }
                 ModelOutput::Score => Output::Values(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
             },
@@ -346,7 +348,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             let hidden = &self.activations.hidden;
             all.extend(match &mut self.output {
                 Output::Tokens(head) => {
-                    self.targets.sums(head.score(self.b, *view.head(), hidden, &self.targets)?)
+                    self.targets.sums(head.score(self.b, view.lm_head(), hidden, &self.targets)?)
                 }
                 Output::Values(head) => {
                     valued(&self.targets, &head.values(self.b, *view.score(), hidden, &self.ends)?)
@@ -387,8 +389,8 @@ impl<'b, B: Backend> Engine<'b, B> {
                         objective(micro[group] as usize, stats, slopes);
                     };
                     let (mut grads, of) = (grads.view(), self.targets.by_response(of));
-                    let dw = grads.head_mut().as_deref_mut();
-                    head.loss(self.b, *view.head(), dw, hidden, dhidden, &self.targets, of)?;
+                    let dw = grads.lm_head_mut();
+                    head.loss(self.b, view.lm_head(), dw, hidden, dhidden, &self.targets, of)?;
                 }
                 Output::Values(head) => {
                     let mut grads = grads.view();
@@ -426,7 +428,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         indices: &[u32],
     ) -> Result<Vec<Tokens>, Error> {
         let mut all = Vec::new();
-        let heads = [*weights.view().head(), *reference.view().head()];
+        let heads = [weights.view().lm_head(), reference.view().lm_head()];
         for micro in self.scored_together(ds, indices) {
             self.forward(reference, ds, micro);
             let len = self.layout.rows * self.model.width;
@@ -491,8 +493,8 @@ impl<'b, B: Backend> Engine<'b, B> {
                 objective(micro[group] as usize, rows, &values[own.clone()], coefs, &mut slopes[own]);
             };
             let mut gradients = grads.view();
-            let dw = gradients.head_mut().as_deref_mut();
-            head.loss(self.b, *view.head(), dw, hidden, dhidden, targets, of)?;
+            let dw = gradients.lm_head_mut();
+            head.loss(self.b, view.lm_head(), dw, hidden, dhidden, targets, of)?;
             if let (Some((w, dw)), Some(critic)) = (&mut critic, &mut self.critic) {
                 critic.backward(self.b, *w, &mut **dw, hidden, dhidden, targets.rows(), &slopes);
             }
@@ -540,7 +542,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             }
             let known: Vec<Known<'_>> = micro.iter().map(|&i| known(i)).collect();
             let mut view = grads.view();
-            let (w, dw) = (*weights.view().head(), view.head_mut().as_deref_mut());
+            let (w, dw) = (weights.view().lm_head(), view.lm_head_mut());
             let (hidden, dhidden) = (&a.hidden, &mut a.dhidden);
             head.pair_loss(self.b, w, dw, hidden, dhidden, &self.targets, objective, &known)?;
             backward(self.b, &self.model, weights, grads, &self.layout, a);

@@ -1,7 +1,7 @@
 //! What a [`Device`] promises besides its kernels. Each function takes a way to open one.
 
 use crate::message_of_panic;
-use duel_backend::{Error, FeedForward, Storage};
+use duel_backend::{Activation, Error, FeedForward, Storage};
 use duel_cuda::{Cuda, Device, Driver, Grid, Settings, sys};
 
 /// Opens a device with these settings.
@@ -71,7 +71,7 @@ pub fn without_a_cache_kernels_are_compiled_and_run_all_the_same(open: &Open) {
     let mut x = cuda.alloc(2).expect("room for a test");
     cuda.upload(&mut x, 0, &[0.0, 20.0]);
     let mut y = cuda.alloc(2).expect("room for a test");
-    cuda.gelu(&mut y, &x, 2);
+    cuda.activate(&mut y, &x, 2, Activation::GeluTanh);
     let mut host = [9.0; 2];
     cuda.download(&mut host, &y, 0).expect("nothing went wrong");
     assert_eq!(host, [0.0, 20.0]);

@@ -1,16 +1,17 @@
 //! Whole DPO steps, composed of the kernels on the host emulation, against `Cpu<f32>` and `Cpu<f64>` by the precision
 //! rule: whatever the kernels get right alone, they must also get right together.
 
-use duel_backend::{Acc, Backend, Float, Real};
+use duel_backend::{Acc, Activation, Backend, Float, Real};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, ResponseStats, sigmoid};
-use duel_model::{Config, Family, Folder, Keep, Model};
+use duel_model::{Config, Family, Folder, Keep, LayerKind, Mlp, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{
-    Batch, Case, Group, How, Objective, Random, activations, distance, host, norm, shared_data, step, tiny,
+    Batch, Case, Group, How, Objective, Random, activations, distance, head, host, norm, shared_data, step,
+    tiny,
 };
 use half::bf16;
 
@@ -63,8 +64,7 @@ impl Run {
     }
 
     fn head<B: Backend>(&self, b: &B) -> Head<B> {
-        let Config { width, vocab, .. } = self.case.config;
-        Head::new(b, width, vocab, 64).expect("room for a test")
+        head(b, &self.case.config, 64)
     }
 
     /// Summed log-probability of every response: the forward alone.
@@ -199,8 +199,7 @@ fn random_groups(vocab: usize) -> Vec<Group> {
     groups
 }
 
-fn check_random_model(family: Family) {
-    let config = tiny(family);
+fn check_random_model(config: Config) {
     let groups = random_groups(config.vocab);
     for drift in [0.0, 0.2] {
         check_step(&Run::new(Case::new(config.clone(), 17), &groups, drift));
@@ -209,22 +208,54 @@ fn check_random_model(family: Family) {
 
 #[test]
 fn a_step_of_a_llama() {
-    check_random_model(Family::Llama);
+    check_random_model(tiny(Family::Llama));
 }
 
 #[test]
 fn a_step_of_a_qwen2() {
-    check_random_model(Family::Qwen2);
+    check_random_model(tiny(Family::Qwen2));
 }
 
 #[test]
 fn a_step_of_a_qwen3() {
-    check_random_model(Family::Qwen3);
+    check_random_model(tiny(Family::Qwen3));
 }
 
 #[test]
 fn a_step_of_a_gpt2() {
-    check_random_model(Family::Gpt2);
+    check_random_model(tiny(Family::Gpt2));
+}
+
+/// What Gemma has and kernels know: norms, their place and their factors above 1, a scaled embedding, a scale of scores
+/// of its own, capped logits; and not its gate, its windows and its capped scores.
+#[test]
+fn a_step_of_most_of_a_gemma() {
+    let logit_cap = Some(3.0);
+    check_random_model(Config {
+        kinds: vec![LayerKind::default()],
+        logit_cap,
+        ..with_known_gate(Family::Gemma3)
+    });
+}
+
+/// A tiny model whose gate has a kernel.
+fn with_known_gate(family: Family) -> Config {
+    let config = tiny(family);
+    Config { mlp: Mlp { activation: Activation::Silu, ..config.mlp }, ..config }
+}
+
+/// What has no kernel is named before it is computed; a window that no sequence leaves is none.
+#[test]
+fn windows_and_caps_of_scores_are_refused() {
+    let b = emulation(Order::Forward);
+    let check = |family, positions| with_known_gate(family).check_device(&b, positions);
+    let refused = |family, positions| check(family, positions).unwrap_err().to_string();
+    assert!(refused(Family::Mistral, 4).contains("sees 3 of 4 positions (`sliding_window`)"));
+    assert!(refused(Family::Gemma2, 3).contains("`attn_logit_softcapping`"));
+    for (family, positions) in [(Family::Mistral, 3), (Family::Gemma3, 4), (Family::Llama, 64)] {
+        assert_eq!(check(family, positions), Ok(()));
+    }
+    assert_eq!(tiny(Family::Gemma2).check_device(&Cpu::<f32>::new(1), 64), Ok(()));
 }
 
 /// The order in which the emulation lets threads run changes no bit of a step.

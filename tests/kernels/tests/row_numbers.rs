@@ -55,7 +55,7 @@ fn attention_cached() {
         let (keys, values) = (floats(5 * WIDTH), floats(5 * WIDTH));
         let mut index = b.alloc(8).expect("room for a test");
         b.upload(&mut index, 0, &[[0, 5, 4, 1], runs].concat());
-        b.attention_cached(&mut o, &qkv, &keys, &values, &index, 2, heads);
+        b.attention_cached(&mut o, &qkv, &keys, &values, &index, 2, heads, heads.scores());
         let error = b.finish().expect_err("not all rows are there").to_string();
         assert!(error.contains("rows"), "{runs:?}: {error}");
     }

@@ -33,6 +33,7 @@ macro_rules! conformance {
 }
 
 conformance!(
+    add,
     attention,
     attention_cached,
     attention_of_random_layouts,
@@ -66,6 +67,7 @@ conformance!(
     rmsnorm,
     rope,
     sample,
+    soft_cap,
     stochastic_rounding,
     sumsq,
     swiglu,

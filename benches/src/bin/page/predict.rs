@@ -55,6 +55,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::Head { .. } => of(0.90, "logits pass memory twice more; float gradient read and written"),
         Verb::LogProb { .. } => of(0.75, "a dozen float operations for 2 bytes"),
         Verb::LogProbBw { .. } => of(0.85, "an exponential for 4 bytes"),
+        Verb::SoftCap { .. } => of(0.85, "a hyperbolic tangent for 4 bytes"),
         Verb::Sample { .. } => of(0.05, "14 sweeps, all but the first in L2; an exponential an element each"),
         Verb::Kl { .. } => of(0.6, "two exponentials and a series for 4 bytes"),
         Verb::Blend { .. } => of(0.8, "a block a row"),
@@ -65,6 +66,7 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
         Verb::Rope { .. } => of(0.80, "angles again for every head, from the cache"),
         Verb::SwiGlu { .. } | Verb::SwiGluBw { .. } => of(0.88, "one pass; an exponential an element"),
         Verb::Gelu { .. } | Verb::GeluBw { .. } => of(0.85, "20 operations for 4 bytes"),
+        Verb::Scale { .. } => of(0.9, "one pass, 16 bytes a lane"),
         Verb::Embed { .. } | Verb::Gather { .. } => of(0.75, "rows of 4 KB in any order"),
         Verb::EmbedBw { .. } | Verb::ScatterAdd { .. } => {
             of(0.40, "row numbers sorted first, by comparing each with each")

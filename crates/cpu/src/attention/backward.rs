@@ -1,6 +1,7 @@
 //! The gradient of attention.
 
 use super::blocks::Plan;
+use super::cap::{cap_and_slope, factor_and_cap};
 use super::kernel::{BLOCK, Kernel, STRIDE};
 use super::order::{Turns, in_order};
 use super::packed::{Columns, lines};
@@ -8,7 +9,7 @@ use crate::gemm::HasKernel;
 use crate::real::{Real, Scalar};
 use crate::softmax::{dot, scaled};
 use crate::sync::{Pool, SyncPtr};
-use duel_backend::{Heads, Segment};
+use duel_backend::{Heads, Scores, Segment};
 
 /// See [`duel_backend::Attention::attention_bw`]. A task owns the gradient of its queries, and adds to that of the keys
 /// and values when it is its turn.
@@ -22,13 +23,14 @@ pub fn attention_bw<R: Real>(
     qkv: &[R],
     segments: &[Segment],
     d: Heads,
+    scores: Scores,
 ) where
     R::Acc: HasKernel,
 {
     let (hd, heads, kv_heads) = (d.head_dim, d.heads, d.kv_heads);
     let width = kernel.width(hd);
-    let scale = R::Acc::of(d.scale());
-    let plan = Plan::new(segments);
+    let (scale, capped) = factor_and_cap(scores);
+    let plan = Plan::new(segments, scores.window);
     assert!(dqkv.len() >= plan.rows * d.qkv_width(), "output shorter than the rows");
     let x = Columns { data: qkv, width: d.qkv_width(), head_dim: hd };
     let (g, y) =
@@ -67,13 +69,19 @@ pub fn attention_bw<R: Real>(
                     row_lse[i] = lse[row * heads + h];
                     delta[i] = dot(g.vector(h, row), y.vector(h, row));
                 }
-                for t in b.tiles() {
+                for (t, &turn) in b.tiles().zip(&plan.turns[b.turns..]) {
                     let at = (kv * plan.packed + t.at) * hd;
                     kernel.scores(p, q, width, &keys[at..], hd, b.rows, t.mask);
                     kernel.scores(dp, do_, width, &values[at..], hd, b.rows, t.mask);
-                    kernel.gradient(p, dp, row_lse, delta, scale, b.rows, t.mask);
+                    match capped {
+                        None => kernel.gradient(p, dp, row_lse, delta, scale, b.rows, t.mask),
+                        Some(of) => {
+                            cap_and_slope(p, dp, delta, b.rows, t.mask, of);
+                            kernel.gradient(p, dp, row_lse, &[R::Acc::ZERO; BLOCK], scale, b.rows, t.mask);
+                        }
+                    }
                     kernel.weighted(dq, width, dp, key_rows, t.at, b.rows, t.mask);
-                    let turn = (b.number - t.first) * d.ratio() + h % d.ratio();
+                    let turn = turn as usize * d.ratio() + h % d.ratio();
                     turns.take(t.number * kv_heads + kv, turn, || {
                         let len = t.mask.len.next_multiple_of(kernel.rows) * width;
                         for (values, weights, vectors) in [(0, &*dp, &*q), (1, &*p, &*do_)] {

@@ -14,8 +14,6 @@ struct Run {
     len: usize,
     /// Number of its first tile of keys.
     tile: usize,
-    /// Number of its first block of queries in its group.
-    block: usize,
 }
 
 impl Run {
@@ -49,9 +47,13 @@ pub struct Block {
     pub group: usize,
     /// Number in the group.
     pub number: usize,
+    /// Where its part of [`Plan::turns`] begins.
+    pub turns: usize,
     prefix: Run,
     own: Run,
     from: usize,
+    /// So many of the first positions are before the window of its first query; without a window far below 0.
+    passed: isize,
 }
 
 /// Keys that a block of queries sees some of.
@@ -63,24 +65,25 @@ pub struct Tile {
     pub mask: Mask,
     /// Number of the tile in the batch.
     pub number: usize,
-    /// Number in the group of the first block that sees some of it. All later blocks of the segment do too, and where
-    /// it is a prompt, all later blocks of the group.
-    pub first: usize,
 }
 
 impl Block {
-    /// The tiles of its keys in their order: those of the prefix, then its segment's own, each run from its start.
+    /// The tiles of its keys in their order: those of the prefix, then its segment's own, each run from its start but
+    /// for tiles that no query of the block sees any more.
     pub fn tiles(self) -> impl Iterator<Item = Tile> {
         let own = Run { len: self.from + self.rows, ..self.own };
-        [(self.prefix, None), (own, Some(self.from))].into_iter().flat_map(|(run, queries)| {
-            (0..run.len).step_by(KEYS).map(move |from| {
+        let runs = [(self.prefix, 0, None), (own, self.prefix.len, Some(self.from))];
+        runs.into_iter().flat_map(move |(run, position, queries)| {
+            let passed = self.passed - position as isize;
+            let hidden = passed.clamp(0, run.len as isize) as usize;
+            let first = if hidden < run.len { hidden - hidden % KEYS } else { run.len };
+            (first..run.len).step_by(KEYS).map(move |from| {
                 let len = KEYS.min(run.len - from);
                 let skew = queries.map_or(len as isize, |q| q as isize - from as isize + 1);
                 Tile {
                     at: run.at + from,
-                    mask: Mask { len, skew },
+                    mask: Mask { len, skew, lag: passed - from as isize },
                     number: run.tile + from / KEYS,
-                    first: run.block + from / BLOCK,
                 }
             })
         })
@@ -88,11 +91,14 @@ impl Block {
 }
 
 /// How a batch is cut.
+#[derive(Default)]
 pub struct Plan {
     /// Every tile of keys.
     pub cuts: Vec<Cut>,
     /// Every block of queries, group after group.
     pub blocks: Vec<Block>,
+    /// Of every block and each of its tiles: how many blocks before see some of the tile too.
+    pub turns: Vec<u32>,
     /// Rows of the batch.
     pub rows: usize,
     /// Packed rows.
@@ -102,19 +108,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Cuts the segments.
+    /// Cuts the segments for windows of so many positions.
     ///
     /// # Panics
     /// When they do not tile the rows in order, or a prefix is not the whole segment without a prefix before.
-    pub fn new(segments: &[Segment]) -> Self {
-        let mut plan = Plan { cuts: Vec::new(), blocks: Vec::new(), rows: 0, packed: 0, pairs: 0 };
+    pub fn new(segments: &[Segment], window: Option<usize>) -> Self {
+        assert_ne!(window, Some(0), "a query sees its own key at least");
+        let mut plan = Plan::default();
+        let reach = window.unwrap_or(usize::MAX).min(usize::MAX / 4);
         let (mut prompt, mut group, mut block) = (Run::default(), 0, 0);
         for s in segments {
             assert_eq!(s.start, plan.rows, "segments must tile the rows in order");
             if s.prefix_len == 0 {
                 (group, block) = (group + 1, 0);
             }
-            let own = Run { row: s.start, at: plan.packed, len: s.len, tile: plan.cuts.len(), block };
+            let own = Run { row: s.start, at: plan.packed, len: s.len, tile: plan.cuts.len() };
             let prefix = match s.prefix_len {
                 0 => {
                     prompt = own;
@@ -130,9 +138,11 @@ impl Plan {
                 rows: BLOCK.min(s.len - from),
                 group,
                 number: block + i,
+                turns: 0,
                 prefix,
                 own,
                 from,
+                passed: (s.prefix_len + from + 1) as isize - reach as isize,
             }));
             plan.cuts.extend((0..s.len).step_by(KEYS).map(|from| {
                 let len = KEYS.min(s.len - from);
@@ -141,8 +151,17 @@ impl Plan {
             }));
             plan.rows += s.len;
             plan.packed += own.packed();
-            plan.pairs += s.len * s.prefix_len + s.len * (s.len + 1) / 2;
+            plan.pairs += (1..=s.len).map(|n| (s.prefix_len + n).min(reach)).sum::<usize>();
             block += s.len.div_ceil(BLOCK);
+        }
+        let mut seen = vec![0; plan.cuts.len()];
+        for block in &mut plan.blocks {
+            block.turns = plan.turns.len();
+            plan.turns.extend(block.tiles().map(|tile| {
+                let before = &mut seen[tile.number];
+                *before += 1;
+                *before - 1
+            }));
         }
         plan
     }

@@ -1,6 +1,7 @@
 //! The output of attention, and the log-sum-exp of its scores.
 
 use super::blocks::Plan;
+use super::cap::{cap, factor_and_cap};
 use super::kernel::{BLOCK, Kernel, STRIDE, State};
 use super::order::{Turns, in_order};
 use super::packed::{Columns, lines};
@@ -8,7 +9,7 @@ use crate::gemm::HasKernel;
 use crate::real::{Real, Scalar, sum};
 use crate::softmax::scaled;
 use crate::sync::{Pool, SyncPtr};
-use duel_backend::{Heads, Segment};
+use duel_backend::{Heads, Scores, Segment};
 
 /// See [`duel_backend::Attention::attention`].
 pub fn attention<R: Real>(
@@ -19,13 +20,14 @@ pub fn attention<R: Real>(
     qkv: &[R],
     segments: &[Segment],
     d: Heads,
+    scores: Scores,
 ) where
     R::Acc: HasKernel,
 {
     let (hd, heads, kv_heads) = (d.head_dim, d.heads, d.kv_heads);
     let width = kernel.width(hd);
-    let scale = R::Acc::of(d.scale());
-    let plan = Plan::new(segments);
+    let (scale, capped) = factor_and_cap(scores);
+    let plan = Plan::new(segments, scores.window);
     let rows = plan.rows;
     assert!(o.len() >= rows * d.q_width() && lse.len() >= rows * heads, "output shorter than the rows");
     let x = Columns { data: qkv, width: d.qkv_width(), head_dim: hd };
@@ -54,6 +56,9 @@ pub fn attention<R: Real>(
                 for t in b.tiles() {
                     let keys = &keys[(kv * plan.packed + t.at) * hd..];
                     kernel.scores(s, q, width, keys, hd, b.rows, t.mask);
+                    if let Some(of) = capped {
+                        cap(s, b.rows, t.mask, of);
+                    }
                     kernel.softmax(s, out, width, State { top, total }, scale, b.rows, t.mask);
                     kernel.weighted(out, width, s, values, t.at, b.rows, t.mask);
                 }

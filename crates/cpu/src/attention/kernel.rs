@@ -5,6 +5,7 @@ use super::lanes::{Double4, Double8, Single8, Single16};
 use super::lanes::{Four, Lanes};
 use crate::real::Scalar;
 use crate::simd::{Isa, isa};
+use std::ops::Range;
 
 /// Keys whose scores are held at a time. With it the order of a row's sums changes: it is the same on every
 /// instruction set, and a multiple of every kernel's rows and columns, and of 16.
@@ -19,11 +20,12 @@ pub const MOST_ROWS: usize = 12;
 pub const MOST_COLUMNS: usize = 32;
 
 /// A tile of keys as a block of queries sees it: query row `i` sees the first `i + skew` keys of the tile, at least
-/// none and at most all `len`.
+/// none and at most all `len`, but for the first `i + lag`, which its window has passed.
 #[derive(Clone, Copy)]
 pub struct Mask {
     pub len: usize,
     pub skew: isize,
+    pub lag: isize,
 }
 
 impl Mask {
@@ -32,9 +34,29 @@ impl Mask {
     pub fn seen(self, i: usize) -> usize {
         (i as isize + self.skew).clamp(0, self.len as isize) as usize
     }
+    /// The first of them that are before its window.
+    #[inline(always)]
+    pub fn hidden(self, i: usize) -> usize {
+        (i as isize + self.lag).clamp(0, self.seen(i) as isize) as usize
+    }
+    /// What is left.
+    #[inline(always)]
+    pub fn keys(self, i: usize) -> Range<usize> {
+        self.hidden(i)..self.seen(i)
+    }
+    /// The same in whole sixteens: their begin and end.
+    #[inline(always)]
+    fn sixteens(self, i: usize) -> (usize, usize) {
+        let Range { start, end } = self.keys(i);
+        if start < end { (start - start % 16, end.next_multiple_of(16)) } else { (end, end) }
+    }
     /// The first query row that sees key `j`.
     pub fn first(self, j: usize) -> usize {
         (j as isize + 1 - self.skew).max(0) as usize
+    }
+    /// The first query row after it, of `m`, whose window has passed key `j`.
+    pub fn until(self, j: usize, m: usize) -> usize {
+        (j as isize + 1 - self.lag).clamp(0, m as isize) as usize
     }
 }
 
@@ -73,13 +95,13 @@ pub struct Kernel<S> {
 pub type Product<S> =
     unsafe fn(k: usize, a: Left<S>, b: *const S, b_step: usize, c: *mut S, c_row: usize, keep: bool);
 
-/// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked and up to 16 places behind, and `out`,
+/// Scores of `m` rows to weights `exp(scale · (s - top))`, zero where masked up to 16 places around, and `out`,
 /// rows of `width`, multiplied by what the new `top` makes of it.
 pub type Softmax<S> =
     unsafe fn(m: usize, s: *mut S, mask: Mask, scale: S, state: State<S>, out: *mut S, width: usize);
 
 /// Scores of `m` rows to weights `p = exp(scale · s - lse)`, and `dp` to `p · (dp - delta) · scale`, zero where masked
-/// and up to 16 places behind.
+/// up to 16 places around.
 pub type Gradient<S> =
     unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]);
 
@@ -141,6 +163,19 @@ unsafe fn fill<V: Lanes, const N: usize>(at: *mut V::Number, x: V::Number) {
     }
 }
 
+/// `x` in the sixteen places before the `end`th, as far as there are any.
+#[inline(always)]
+unsafe fn fill_before<V: Lanes, const N: usize>(at: *mut V::Number, end: usize, x: V::Number) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        if end >= 16 {
+            fill::<V, N>(at.add(end - 16), x);
+        } else {
+            (0..end).for_each(|j| *at.add(j) = x);
+        }
+    }
+}
+
 /// Folds sixteen numbers, halves onto each other.
 #[inline(always)]
 unsafe fn fold<V: Lanes, const N: usize>(
@@ -181,10 +216,12 @@ unsafe fn softmax<V: Lanes, const N: usize>(
         // SAFETY: a row has room for the keys and 16 numbers more.
         unsafe {
             let s = s.add(i * STRIDE);
-            let n = mask.seen(i);
-            fill::<V, N>(s.add(n), V::Number::LOWEST);
+            let keys = mask.keys(i);
+            fill::<V, N>(s.add(keys.end), V::Number::LOWEST);
+            fill_before::<V, N>(s, keys.start, V::Number::LOWEST);
             let mut largest = [V::splat(*top); N];
-            for j in (0..n).step_by(16) {
+            let (from, end) = mask.sixteens(i);
+            for j in (from..end).step_by(16) {
                 for (largest, x) in largest.iter_mut().zip(sixteen::<V, N>(s.add(j))) {
                     *largest = x.max(*largest);
                 }
@@ -212,9 +249,9 @@ unsafe fn softmax<V: Lanes, const N: usize>(
         // SAFETY: as above.
         unsafe {
             let s = s.add(i * STRIDE);
-            let end = mask.seen(i).next_multiple_of(16);
+            let (from, end) = mask.sixteens(i);
             let mut sum = sixteen::<V, N>(total.as_ptr());
-            for j in (0..end).step_by(16) {
+            for j in (from..end).step_by(16) {
                 for (lane, (sum, x)) in sum.iter_mut().zip(sixteen::<V, N>(s.add(j))).enumerate() {
                     let p = x.sub(V::splat(top)).mul(scales).exp();
                     p.store(s.add(j + lane * V::COUNT));
@@ -225,6 +262,7 @@ unsafe fn softmax<V: Lanes, const N: usize>(
                 sum.store(total.as_mut_ptr().add(lane * V::COUNT));
             }
             fill::<V, N>(s.add(end), V::Number::ZERO);
+            fill_before::<V, N>(s, from, V::Number::ZERO);
         }
     }
 }
@@ -245,18 +283,21 @@ unsafe fn gradient<V: Lanes, const N: usize>(
         // SAFETY: a row has room for the keys and 16 numbers more.
         unsafe {
             let (p, dp) = (p.add(i * STRIDE), dp.add(i * STRIDE));
-            let n = mask.seen(i);
+            let keys = mask.keys(i);
+            let (from, end) = mask.sixteens(i);
             let scales = V::splat(scale);
             let lowered = V::splat(-lse);
             let delta = V::splat(delta);
-            for j in (0..n.next_multiple_of(16)).step_by(V::COUNT) {
+            for j in (from..end).step_by(V::COUNT) {
                 let (p, dp) = (p.add(j), dp.add(j));
                 let weight = V::load(p).mul_add(scales, lowered).exp();
                 weight.store(p);
                 V::load(dp).sub(delta).mul(weight.mul(scales)).store(dp);
             }
-            fill::<V, N>(p.add(n), V::Number::ZERO);
-            fill::<V, N>(dp.add(n), V::Number::ZERO);
+            for at in [p, dp] {
+                fill::<V, N>(at.add(keys.end), V::Number::ZERO);
+                fill_before::<V, N>(at, keys.start, V::Number::ZERO);
+            }
         }
     }
 }

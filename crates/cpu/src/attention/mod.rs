@@ -3,13 +3,15 @@
 //! Keys and values are packed once, for all query heads that read them. A task then takes one block of queries of one
 //! head through the keys that it sees, a tile at a time, whose scores stay in the L1 cache: what a row has summed is
 //! corrected when its largest score grows (Dao et al., 2022). Memory grows with the length, not with its square, and of
-//! the scores only the log-sum-exp of each row is kept for the backward.
+//! the scores only the log-sum-exp of each row is kept for the backward. Tiles that the windows of all of a block's
+//! queries have passed are left out.
 //!
 //! A row's sums run over its keys in order, in tiles that begin with its prefix and with its segment: its bits depend
 //! on nothing else in the batch. The gradient of a key sums over the queries in order, whichever thread computes them.
 
 mod backward;
 mod blocks;
+mod cap;
 mod forward;
 mod kernel;
 mod lanes;
@@ -23,7 +25,8 @@ use crate::Cpu;
 use crate::gemm::HasKernel;
 use crate::real::{Real, Scalar};
 use crate::simd::simd;
-use duel_backend::{Attention, Heads, Layout};
+pub use cap::{Cap, factor_and_cap};
+use duel_backend::{Attention, Heads, Layout, Scores};
 pub use kernel::HasLoops;
 
 simd! {
@@ -44,6 +47,8 @@ impl<R: Real> Attention for Cpu<R>
 where
     R::Acc: HasKernel,
 {
+    const WINDOWS_AND_CAPS: bool = true;
+
     fn rope(
         &self,
         qkv: &mut Vec<R>,
@@ -70,8 +75,9 @@ where
         qkv: &Vec<R>,
         layout: &Layout<Self>,
         d: Heads,
+        scores: Scores,
     ) {
-        forward::attention(&self.pool, R::Acc::loops(), o, lse, qkv, &layout.segments, d);
+        forward::attention(&self.pool, R::Acc::loops(), o, lse, qkv, &layout.segments, d, scores);
     }
 
     fn attention_bw(
@@ -83,7 +89,19 @@ where
         qkv: &Vec<R>,
         layout: &Layout<Self>,
         d: Heads,
+        scores: Scores,
     ) {
-        backward::attention_bw(&self.pool, R::Acc::loops(), dqkv, dout, o, lse, qkv, &layout.segments, d);
+        backward::attention_bw(
+            &self.pool,
+            R::Acc::loops(),
+            dqkv,
+            dout,
+            o,
+            lse,
+            qkv,
+            &layout.segments,
+            d,
+            scores,
+        );
     }
 }

@@ -48,8 +48,8 @@ impl<S: Scalar> Kernel<S> {
         );
         assert!(panels.len() >= mask.len.next_multiple_of(columns) * depth, "too few keys");
         for j in (0..mask.len).step_by(columns) {
-            let first = mask.first(j);
-            for i in (first - first % self.rows..m).step_by(self.rows) {
+            let (first, until) = (mask.first(j), mask.until(j + columns - 1, m));
+            for i in (first - first % self.rows..until).step_by(self.rows) {
                 // SAFETY: whole tiles lie in the buffers (asserted): BLOCK and KEYS are multiples of their sides.
                 unsafe {
                     let a = Left { at: x.as_ptr().add(i * width), row: width, step: 1 };
@@ -105,14 +105,15 @@ impl<S: Scalar> Kernel<S> {
         assert!(width.is_multiple_of(self.lanes), "whole registers");
         for c in self.panels(width) {
             for i in (0..m).step_by(self.rows) {
-                let depth = mask.seen((i + self.rows).min(m) - 1);
-                if depth == 0 {
+                let (from, end) = (mask.hidden(i), mask.seen((i + self.rows).min(m) - 1));
+                if from >= end {
                     continue;
                 }
+                let depth = end - from;
                 // SAFETY: whole tiles lie in the buffers (asserted).
                 unsafe {
-                    let a = Left { at: s.as_ptr().add(i * STRIDE), row: STRIDE, step: 1 };
-                    let b = y.as_ptr().add(c.from * rows + at * c.width);
+                    let a = Left { at: s.as_ptr().add(i * STRIDE + from), row: STRIDE, step: 1 };
+                    let b = y.as_ptr().add(c.from * rows + (at + from) * c.width);
                     (c.product)(depth, a, b, c.width, out.as_mut_ptr().add(i * width + c.from), width, true);
                 }
             }
@@ -127,13 +128,16 @@ impl<S: Scalar> Kernel<S> {
         assert!(width.is_multiple_of(self.lanes), "whole registers");
         for c in self.panels(width) {
             for j in (0..mask.len).step_by(self.rows) {
-                let first = mask.first(j);
+                let (first, until) = (mask.first(j), mask.until(j + self.rows - 1, m));
+                if first >= until {
+                    continue;
+                }
                 // SAFETY: whole tiles lie in the buffers (asserted), and behind a row's keys there is room.
                 unsafe {
                     let a = Left { at: s.as_ptr().add(first * STRIDE + j), row: 1, step: STRIDE };
                     let b = x.as_ptr().add(first * width + c.from);
                     let to = out.as_mut_ptr().add(j * width + c.from);
-                    (c.product)(m - first, a, b, width, to, width, true);
+                    (c.product)(until - first, a, b, width, to, width, true);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Rows of the hidden states that a head works on, and their way back.
 
-use duel_backend::{Acc, Backend, Gemm, Index, Real, Result, Storage, Weight};
+use duel_backend::{Backend, Gemm, Index, Map, MapGradients, Real, Result, Storage};
 
 /// Room for rows of the hidden states that a head works on, and for their gradients.
 pub(super) struct Gathered<B: Storage> {
@@ -25,19 +25,22 @@ impl<B: Backend> Gathered<B> {
         b.gather(&mut self.hidden, hidden, &self.rows, rows.len(), self.width);
     }
 
-    /// The backward of a product of them with `w`, given the gradient `dy` of what came out: `dw +=` where there is
+    /// The backward of a product of them with `w`, given the gradient `dy` of what came out: `dw +=` where there are
     /// one, and added to `dhidden` in the places that they were taken from.
     pub fn give_back(
         &mut self,
         b: &B,
-        w: Weight<'_, B>,
-        dw: Option<&mut Acc<B>>,
+        w: Map<'_, B>,
+        dw: MapGradients<'_, B>,
         dy: &Real<B>,
         dhidden: &mut Real<B>,
         dims: Gemm,
     ) {
-        b.gemm_dx(&mut self.dhidden, dy, w, dims);
-        if let Some(dw) = dw {
+        b.gemm_dx(&mut self.dhidden, dy, w.weight, dims);
+        if let Some(db) = dw.bias {
+            b.bias_dw(db, dy, dims);
+        }
+        if let Some(dw) = dw.weight {
             b.gemm_dw(dw, dy, &self.hidden, dims);
         }
         b.scatter_add(dhidden, &self.dhidden, &self.rows, dims.m, self.width);

@@ -5,8 +5,8 @@ use super::pairs::{Known, Unread};
 use super::row::{ResponseStats, Row};
 use super::targets::Targets;
 use duel_backend::{
-    Acc, Backend, Float, Gemm, Index, Logits, Measure, PairObjective, Portions, PreferenceOut, Real, Result,
-    RowStats, Storage, Weight,
+    Acc, Backend, Float, Gemm, Index, Logits, Map, MapGradients, Measure, PairObjective, Portions,
+    PreferenceOut, Real, Result, RowStats, Storage,
 };
 use std::ops::Range;
 
@@ -34,6 +34,8 @@ pub struct Head<B: Storage> {
     vocab: usize,
     /// From one row of logits to the next.
     stride: usize,
+    /// Soft cap on the logits.
+    cap: Option<f64>,
     taken: Gathered<B>,
     targets: Index<B>,
     logits: Real<B>,
@@ -59,6 +61,7 @@ impl<B: Storage> Head<B> {
             capacity,
             vocab,
             stride,
+            cap: None,
             taken: Gathered::new(b, width, capacity)?,
             targets: b.alloc(capacity)?,
             logits: b.alloc(capacity * stride)?,
@@ -93,13 +96,21 @@ impl<B: Backend> Head<B> {
         Self::on(b, b.portions(), width, vocab, capacity)
     }
 
+    /// The same with a soft cap on its logits, as Gemma 2 has one.
+    pub fn capped(self, cap: Option<f64>) -> Self {
+        Head { cap, ..self }
+    }
+
     /// Logits and their statistics of the target rows `range`, on the device.
-    fn forward(&mut self, b: &B, w: Weight<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
+    fn forward(&mut self, b: &B, w: Map<'_, B>, hidden: &Real<B>, targets: &Targets, range: Range<usize>) {
         let n = range.len();
         self.taken.take(b, hidden, &targets.rows[range.clone()]);
         b.upload(&mut self.targets, 0, &targets.tokens[range]);
         let (dims, shape) = (self.dims(n), self.shape(n));
-        b.gemm(&mut self.logits, &self.taken.hidden, w, None, None, dims);
+        b.gemm(&mut self.logits, &self.taken.hidden, w.weight, w.bias, None, dims);
+        if let Some(cap) = self.cap {
+            b.soft_cap(&mut self.logits, cap, shape);
+        }
         b.logprob(row_stats!(self), &self.logits, &self.targets, shape);
     }
 
@@ -107,7 +118,7 @@ impl<B: Backend> Head<B> {
     fn logits(
         &mut self,
         b: &B,
-        w: Weight<'_, B>,
+        w: Map<'_, B>,
         hidden: &Real<B>,
         targets: &Targets,
         range: Range<usize>,
@@ -144,8 +155,8 @@ impl<B: Backend> Head<B> {
     fn gradients(
         &mut self,
         b: &B,
-        w: Weight<'_, B>,
-        dw: Option<&mut Acc<B>>,
+        w: Map<'_, B>,
+        dw: MapGradients<'_, B>,
         dhidden: &mut Real<B>,
         range: Range<usize>,
     ) {
@@ -157,16 +168,9 @@ impl<B: Backend> Head<B> {
     }
 
     /// The same of `n` rows, given that the coefficients are on the device.
-    fn backward(
-        &mut self,
-        b: &B,
-        w: Weight<'_, B>,
-        dw: Option<&mut Acc<B>>,
-        dhidden: &mut Real<B>,
-        n: usize,
-    ) {
+    fn backward(&mut self, b: &B, w: Map<'_, B>, dw: MapGradients<'_, B>, dhidden: &mut Real<B>, n: usize) {
         let (dims, shape) = (self.dims(n), self.shape(n));
-        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, shape);
+        b.logprob_bw(&mut self.logits, &self.lse, &self.coef, &self.targets, self.cap, shape);
         self.taken.give_back(b, w, dw, &self.logits, dhidden, dims);
     }
 
@@ -174,7 +178,7 @@ impl<B: Backend> Head<B> {
     pub fn score<'w>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
+        w: impl Into<Map<'w, B>>,
         hidden: &Real<B>,
         targets: &Targets,
     ) -> Result<&[Row]> {
@@ -195,8 +199,8 @@ impl<B: Backend> Head<B> {
     pub fn loss<'w, 'g>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
-        dw: impl Into<Option<&'g mut Acc<B>>>,
+        w: impl Into<Map<'w, B>>,
+        dw: impl Into<MapGradients<'g, B>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         targets: &Targets,
@@ -223,7 +227,7 @@ impl<B: Backend> Head<B> {
                 if i + 1 < parts.len() {
                     self.logits(b, w, hidden, targets, part.clone())?;
                 }
-                self.gradients(b, w, dw.as_deref_mut(), dhidden, part.clone());
+                self.gradients(b, w, dw.again(), dhidden, part.clone());
             }
         }
         Ok(&self.said)
@@ -248,8 +252,8 @@ impl<B: Backend> Head<B> {
     pub fn pair_loss<'w, 'g>(
         &mut self,
         b: &B,
-        w: impl Into<Weight<'w, B>>,
-        dw: impl Into<Option<&'g mut Acc<B>>>,
+        w: impl Into<Map<'w, B>>,
+        dw: impl Into<MapGradients<'g, B>>,
         hidden: &Real<B>,
         dhidden: &mut Real<B>,
         targets: &Targets,
@@ -265,7 +269,7 @@ impl<B: Backend> Head<B> {
             self.unread.take(b, targets, chunk, known)?;
             let out = PreferenceOut { coef: &mut self.coef, sums: &mut self.unread.sums, first };
             b.preference(out, &row_stats!(self), &self.unread.groups, objective);
-            self.backward(b, w, dw.as_deref_mut(), dhidden, rows.len());
+            self.backward(b, w, dw.again(), dhidden, rows.len());
         }
         Ok(())
     }

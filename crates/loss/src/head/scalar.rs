@@ -86,7 +86,7 @@ impl<B: Backend> ScalarHead<B> {
             }
             b.upload(&mut self.values, 0, &self.host[..part.len() * self.stride]);
             let dims = self.dims(part.len());
-            self.taken.give_back(b, w, dw.as_deref_mut(), &self.values, dhidden, dims);
+            self.taken.give_back(b, w.into(), dw.as_deref_mut().into(), &self.values, dhidden, dims);
         }
     }
 }

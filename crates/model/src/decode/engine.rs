@@ -12,7 +12,8 @@ use crate::layer::{Attend, CacheRows, KeysValues};
 use crate::save::first_not_finite_of;
 use crate::weights::{Model, Weights};
 use duel_backend::{
-    Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Measure, Portions, Real, Segment, Storage, Weight,
+    Acc, Backend, Draw, Float, Gemm, Index, Layout, Logits, Map, Measure, Portions, Real, Segment, Storage,
+    Weight,
 };
 use duel_random::{at, fraction};
 use std::collections::HashMap;
@@ -113,16 +114,18 @@ impl<B: Backend> Engine<B> {
     /// An engine for a model of this shape, with its buffers.
     ///
     /// # Errors
-    /// The device has no room for them.
+    /// The device has no room for them, or no verbs for such a model.
     pub fn new(b: &B, c: &Config, room: Room) -> Result<Self> {
+        c.check_device(b, room.positions(c))?;
         Self::on(b, b.portions(), c, room, 1)
     }
 
     /// As [`Engine::new`], with the room that [`Engine::run_mixed`] needs: keys and values of two models.
     ///
     /// # Errors
-    /// The device has no room for them.
+    /// The device has no room for them, or no verbs for such models.
     pub fn mixing(b: &B, c: &Config, room: Room) -> Result<Self> {
+        c.check_device(b, room.positions(c))?;
         Self::on(b, b.portions(), c, room, 2)
     }
 
@@ -334,24 +337,28 @@ impl<B: Backend> Engine<B> {
         b.upload(&mut self.draws, 0, draws);
         self.layout.set_rows(b, ids, positions);
         let c = &self.config;
-        let dims = Logits { rows, vocab: c.vocab, stride: self.stride };
+        let of_logits = Logits { rows, vocab: c.vocab, stride: self.stride };
         b.repeat(recording, || {
             for (w, seat) in models.iter().zip(&mut self.seats) {
                 let attend = Attend::Cached((&mut seat.cache[..], &self.at));
                 run(b, c, w, &self.layout, &mut self.activations, attend);
                 let dims = Gemm { m: rows, n: c.vocab, k: c.width, stride: self.stride };
-                b.gemm(&mut seat.logits, &self.activations.hidden, *w.head(), None, None, dims);
+                let Map { weight, bias } = w.lm_head();
+                b.gemm(&mut seat.logits, &self.activations.hidden, weight, bias, None, dims);
+                if let Some(cap) = c.logit_cap {
+                    b.soft_cap(&mut seat.logits, cap, of_logits);
+                }
             }
             if let ([_, _], [seat, second]) = (models, &mut self.seats[..]) {
-                b.blend(&mut seat.logits, &second.logits, coef, dims);
+                b.blend(&mut seat.logits, &second.logits, coef, of_logits);
             }
         });
         let logits = &mut self.seats[0].logits;
         if !seen.is_empty() {
             b.upload(&mut self.seen, 0, seen);
-            b.penalise(logits, &self.seen, seen.len() / 2, how.repetition_penalty, dims);
+            b.penalise(logits, &self.seen, seen.len() / 2, how.repetition_penalty, of_logits);
         }
-        b.sample(&mut self.tokens, &mut self.logps, logits, &self.draws, how.draw(), dims);
+        b.sample(&mut self.tokens, &mut self.logps, logits, &self.draws, how.draw(), of_logits);
         b.download(&mut tokens[..rows], &self.tokens, 0)?;
         b.download(&mut logps[..rows], &self.logps, 0)?;
         Ok(())

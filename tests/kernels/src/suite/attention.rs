@@ -2,7 +2,7 @@
 
 use super::{check_both, for_random};
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, Element, Float, Heads, Layout, Segment};
+use duel_backend::{Backend, Element, Float, Heads, Layout, Scores, Segment};
 use duel_cuda::{Cuda, CudaReal};
 use duel_tests::{Random, host};
 use half::bf16;
@@ -40,6 +40,7 @@ fn packed(groups: &[Group]) -> Vec<Segment> {
 #[derive(Debug)]
 struct Attention {
     dims: Heads,
+    scores: Scores,
     groups: Vec<Group>,
     /// Of the largest query, key and value.
     scale: f64,
@@ -48,13 +49,15 @@ struct Attention {
 impl Attention {
     fn new((heads, kv_heads, head_dim): (usize, usize, usize), groups: &[(usize, &[usize])]) -> Self {
         let groups = groups.iter().map(|(prompt, responses)| (*prompt, responses.to_vec())).collect();
-        Attention { dims: Heads { heads, kv_heads, head_dim }, groups, scale: SOFT }
+        let dims = Heads { heads, kv_heads, head_dim };
+        Attention { dims, scores: dims.scores(), groups, scale: SOFT }
     }
 }
 
 impl Operation for Attention {
     fn name(&self) -> String {
-        format!("attention {:?}, groups {:?}, inputs to {:e}", self.dims, self.groups, self.scale)
+        let Attention { dims, scores, groups, scale } = self;
+        format!("attention {dims:?}, {scores:?}, groups {groups:?}, inputs to {scale:e}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
@@ -68,8 +71,8 @@ impl Operation for Attention {
         let mut o = bench.output(b, rows * d.q_width());
         let mut lse = bench.output(b, rows * d.heads);
         let mut dqkv = bench.output(b, rows * d.qkv_width());
-        b.attention(&mut o, &mut lse, &qkv, &layout, d);
-        b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, d);
+        b.attention(&mut o, &mut lse, &qkv, &layout, d, self.scores);
+        b.attention_bw(&mut dqkv, &dout, &o, &lse, &qkv, &layout, d, self.scores);
         bench.done(b, "o", &o, d.head_dim);
         // Scores can cancel to a log-sum-exp of about 0: the scale is that of all of them.
         bench.done(b, "lse", &lse, rows * d.heads);
@@ -106,6 +109,11 @@ pub fn attention(devices: &impl Devices) {
     for case in &cases {
         check_both(devices, case);
     }
+    // A scale of its own, and a window that no sequence leaves.
+    for dims in [(2, 1, 64), (1, 1, 24)] {
+        let scores = Scores { scale: 0.3, cap: None, window: Some(107) };
+        check_both(devices, &Attention { scores, ..Attention::new(dims, &[(37, &[70, 5])]) });
+    }
     // Scores of some hundreds, where a bare exponential overflows, and of 10^9, where one key takes all.
     for scale in [12.0, 1e4] {
         for dims in [(2, 1, 64), (1, 1, 128), (1, 1, 24)] {
@@ -122,6 +130,7 @@ pub fn attention_of_random_layouts(devices: &impl Devices) {
     let group = (0usize..100, prop::collection::vec(0usize..80, 0..4));
     let operation = (dims, prop::collection::vec(group, 1..3)).prop_map(|(dims, groups)| Attention {
         dims,
+        scores: dims.scores(),
         groups,
         scale: SOFT,
     });
@@ -146,7 +155,7 @@ fn forward<B: Backend>(b: &B, d: Heads, groups: &[(Group, u64)]) -> Vec<Vec<f64>
     let qkv = upload(b, &values);
     let mut o = upload(b, &vec![B::Real::default(); rows * d.q_width()]);
     let mut lse = upload(b, &vec![B::Acc::default(); rows * d.heads]);
-    b.attention(&mut o, &mut lse, &qkv, &layout, d);
+    b.attention(&mut o, &mut lse, &qkv, &layout, d, d.scores());
     b.finish().unwrap_or_else(|e| panic!("attention: {e}"));
     let (o, lse) = (host(b, &o), host(b, &lse));
     let part = |s: &Segment| {
@@ -203,7 +212,8 @@ impl Operation for Cached {
         let mut values = bench.output(b, n * d.kv_width());
         let mut o = bench.output(b, rows * d.q_width());
         b.kv_store(&mut keys, &mut values, &new, &slots, n, d);
-        b.attention_cached(&mut o, &qkv, &keys, &values, &upload(b, self.runs.as_flattened()), rows, d);
+        let runs = upload(b, self.runs.as_flattened());
+        b.attention_cached(&mut o, &qkv, &keys, &values, &runs, rows, d, d.scores());
         bench.done(b, "keys", &keys, d.kv_width());
         bench.done(b, "values", &values, d.kv_width());
         bench.done(b, "o", &o, d.head_dim);

@@ -2,7 +2,7 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::Backend;
+use duel_backend::{Activation, Backend};
 
 struct Swiglu {
     rows: usize,
@@ -21,14 +21,14 @@ impl Operation for Swiglu {
         let dy = bench.real(b, rows * width, 4.0);
         let mut y = bench.output(b, rows * width);
         let mut dx = bench.output(b, 2 * rows * width);
-        b.swiglu(&mut y, &x, rows, width);
-        b.swiglu_bw(&mut dx, &dy, &x, rows, width);
+        b.glu(&mut y, &x, rows, width, Activation::Silu);
+        b.glu_bw(&mut dx, &dy, &x, rows, width, Activation::Silu);
         bench.done(b, "y", &y, width);
         bench.done(b, "dx", &dx, width);
     }
 }
 
-/// `swiglu` and its backward.
+/// `glu` of SiLU and its backward.
 pub fn swiglu(devices: &impl Devices) {
     // One row, odd widths, one past a block, gates where the sigmoid has run out, numbers near the largest bf16.
     for (rows, width, scale) in [
@@ -61,14 +61,14 @@ impl Operation for Gelu {
         let dy = bench.real(b, len, 1.0);
         let mut y = bench.output(b, len);
         let mut dx = bench.output(b, len);
-        b.gelu(&mut y, &x, len);
-        b.gelu_bw(&mut dx, &dy, &x, len);
+        b.activate(&mut y, &x, len, Activation::GeluTanh);
+        b.activate_bw(&mut dx, &dy, &x, len, Activation::GeluTanh);
         bench.done(b, "y", &y, len);
         bench.done(b, "dx", &dx, len);
     }
 }
 
-/// `gelu` and its backward.
+/// `activate` of GELU and its backward.
 pub fn gelu(devices: &impl Devices) {
     // One element, the rest after whole packs, more than the grid takes at once, inputs where s is 0 or 1, and
     // those near the largest bf16.

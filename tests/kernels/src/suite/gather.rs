@@ -93,6 +93,8 @@ impl Operation for Embed {
         b.embed(&mut y, &table, of_positions.as_ref().map(|p| &p.0), &layout, width);
         b.embed_bw(Some(&mut dtable), of_positions.as_mut().map(|p| &mut p.1), &dy, &layout, width);
         bench.done(b, "y", &y, width);
+        b.scale(&mut y, 1.0 / 12f64.sqrt(), rows * width);
+        bench.done(b, "scaled y", &y, width);
         bench.changed(b, "dtable", &dtable, width);
         if let Some((_, dpos)) = &mut of_positions {
             bench.changed(b, "dpos", dpos, width);
@@ -102,7 +104,7 @@ impl Operation for Embed {
     }
 }
 
-/// `embed` and `embed_bw`, with and without positions.
+/// `embed`, `scale` and `embed_bw`, with and without positions.
 pub fn embed(devices: &impl Devices) {
     let plain = Embed { sequences: &[1], width: 1, vocab: 1, positions: false, scale: 1.0 };
     check_both(devices, &plain);

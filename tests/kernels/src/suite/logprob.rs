@@ -10,16 +10,17 @@ struct Logprob {
     /// Elements after the vocabulary in each row.
     between: usize,
     scale: f64,
+    cap: Option<f64>,
 }
 
 impl Operation for Logprob {
     fn name(&self) -> String {
-        let Logprob { rows, vocab, between, scale } = self;
-        format!("logprob {rows} x {vocab} and {between} between rows, logits to {scale:e}")
+        let Logprob { rows, vocab, between, scale, cap } = self;
+        format!("logprob {rows} x {vocab} and {between} between rows, logits to {scale:e}, cap {cap:?}")
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let Logprob { rows, vocab, between, scale } = *self;
+        let Logprob { rows, vocab, between, scale, cap } = *self;
         let dims = Logits { rows, vocab, stride: vocab + between };
         // What lies between the rows is nobody's: NaNs that no sum may see, and that nobody may overwrite.
         let values = bench.random().vec(rows * dims.stride).into_iter().enumerate();
@@ -37,8 +38,11 @@ impl Operation for Logprob {
             hit: &mut hit,
             collision: &mut collision,
         };
+        if let Some(cap) = cap {
+            b.soft_cap(&mut logits, cap, dims);
+        }
         b.logprob(out, &logits, &targets, dims);
-        b.logprob_bw(&mut logits, &lse, &coef, &targets, dims);
+        b.logprob_bw(&mut logits, &lse, &coef, &targets, cap, dims);
         bench.done(b, "logp", &logp, rows);
         bench.done(b, "lse", &lse, rows);
         bench.done(b, "entropy", &entropy, rows);
@@ -136,7 +140,7 @@ pub fn logprob(devices: &impl Devices) {
         (3, 40, 1e4),
         (2, 96, 3e38),
     ] {
-        check_both(devices, &Logprob { rows, vocab, between: 0, scale });
+        check_both(devices, &Logprob { rows, vocab, between: 0, scale, cap: None });
     }
 }
 
@@ -145,13 +149,26 @@ pub fn logprob_strided(devices: &impl Devices) {
     for (rows, vocab, between) in
         [(3, 1, 7), (2, 13, 3), (5, 67, 61), (2, 1009, 15), (2, 4099, 61), (1, 50257, 47)]
     {
-        check_both(devices, &Logprob { rows, vocab, between, scale: 5.0 });
+        check_both(devices, &Logprob { rows, vocab, between, scale: 5.0, cap: None });
+    }
+}
+
+/// The same of logits under a soft cap, next to linear and saturated.
+pub fn soft_cap(devices: &impl Devices) {
+    for (rows, vocab, between, scale, cap) in [
+        (1, 1, 0, 3.0, 2.0),
+        (5, 67, 0, 3.0, 30.0),
+        (3, 64, 0, 20.0, 5.0),
+        (2, 1009, 15, 10.0, 5.0),
+        (1, 16384, 0, 60.0, 30.0),
+    ] {
+        check_both(devices, &Logprob { rows, vocab, between, scale, cap: Some(cap) });
     }
 }
 
 /// The same at random shapes.
 pub fn logprob_random(devices: &impl Devices) {
     super::for_random(8, (1usize..5, 1usize..700, 0.1..20.0f64), |(rows, vocab, scale)| {
-        check_both(devices, &Logprob { rows, vocab, between: 0, scale });
+        check_both(devices, &Logprob { rows, vocab, between: 0, scale, cap: None });
     });
 }

@@ -23,8 +23,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 pub use attention::{attention, attention_cached, attention_of_random_layouts, attention_rows};
 pub use feed_forward::{gelu, swiglu};
 pub use gather::{embed, gather, gather_random};
-pub use logprob::{kl, logprob, logprob_random, logprob_strided};
-pub use norm::{layernorm, norm_random, qk_norm, rmsnorm};
+pub use logprob::{kl, logprob, logprob_random, logprob_strided, soft_cap};
+pub use norm::{add, layernorm, norm_random, qk_norm, rmsnorm};
 pub use preference::{head_chunk, preference};
 pub use product::{gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide};
 pub use reduce::{bias_dw, sumsq};
@@ -54,7 +54,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
 #[macro_export]
 macro_rules! conformance {
     ($devices:expr) => {
-        $crate::conformance!($devices; attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, blend, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide, head_chunk, kl, layernorm, logprob, logprob_random, logprob_strided, norm_random, optimizers, penalise, preference, qk_norm, repetition, rmsnorm, rope, sample, stochastic_rounding, sumsq, swiglu);
+        $crate::conformance!($devices; add, attention, attention_cached, attention_of_random_layouts, attention_rows, bias_dw, blend, clipped_steps, embed, gather, gather_random, gelu, gemm, gemm_gelu, gemm_parts, gemm_random, gemm_rows, gemm_strided, gemm_wide, head_chunk, kl, layernorm, logprob, logprob_random, logprob_strided, norm_random, optimizers, penalise, preference, qk_norm, repetition, rmsnorm, rope, sample, soft_cap, stochastic_rounding, sumsq, swiglu);
     };
     ($devices:expr; $($operation:ident),* $(,)?) => {
         $(

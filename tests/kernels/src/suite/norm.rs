@@ -57,7 +57,9 @@ impl Operation for Rmsnorm {
 /// `rmsnorm` and its backward.
 pub fn rmsnorm(devices: &impl Devices) {
     for (rows, width, scale) in SHAPES {
-        check_both(devices, &Rmsnorm { dims: Norm { rows, width, eps: EPS }, scale });
+        for plus_one in [false, true] {
+            check_both(devices, &Rmsnorm { dims: Norm { rows, width, eps: EPS, plus_one }, scale });
+        }
     }
 }
 
@@ -104,48 +106,66 @@ impl Operation for Layernorm {
 /// `layernorm` and its backward.
 pub fn layernorm(devices: &impl Devices) {
     for (rows, width, scale) in SHAPES {
-        check_both(devices, &Layernorm { dims: Norm { rows, width, eps: EPS }, scale, offset: 0.0 });
+        check_both(
+            devices,
+            &Layernorm { dims: Norm { rows, width, eps: EPS, plus_one: false }, scale, offset: 0.0 },
+        );
     }
-    let far = Layernorm { dims: Norm { rows: 3, width: 200, eps: EPS }, scale: 2.0, offset: 100.0 };
+    let far = Layernorm {
+        dims: Norm { rows: 3, width: 200, eps: EPS, plus_one: false },
+        scale: 2.0,
+        offset: 100.0,
+    };
     check_both(devices, &far);
     // Running sums that shared memory has no room for.
-    let wide = Layernorm { dims: Norm { rows: 2, width: 30_008, eps: EPS }, scale: 2.0, offset: 0.0 };
+    let wide = Layernorm {
+        dims: Norm { rows: 2, width: 30_008, eps: EPS, plus_one: false },
+        scale: 2.0,
+        offset: 0.0,
+    };
     check::<f32>(devices, &wide);
 }
 
 struct QkNorm {
     rows: usize,
     heads: Heads,
+    plus_one: bool,
+    /// All heads at once: as many keys as queries.
+    whole: bool,
     scale: f64,
 }
 
 impl Operation for QkNorm {
     fn name(&self) -> String {
-        format!("qk_norm {} x {:?}, inputs to {:e}", self.rows, self.heads, self.scale)
+        format!(
+            "qk_norm {} x {:?}, at once {}, inputs to {:e}",
+            self.rows, self.heads, self.whole, self.scale
+        )
     }
 
     fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
-        let QkNorm { rows, heads, scale } = *self;
-        let (width, normed) = (heads.qkv_width(), heads.heads + heads.kv_heads);
+        let QkNorm { rows, heads, plus_one, whole, scale } = *self;
+        let dims = duel_backend::QkNorm { rows, heads, eps: EPS, plus_one, whole };
+        let (width, normed, [(_, part), _]) = (heads.qkv_width(), dims.stats(), dims.parts());
         let x = bench.real(b, rows * width, scale);
-        let wq = bench.real(b, heads.head_dim, 1.0);
-        let wk = bench.real(b, heads.head_dim, 1.0);
+        let wq = bench.real(b, part, 1.0);
+        let wk = bench.real(b, part, 1.0);
         let mut dqkv = bench.real(b, rows * width, 1.0);
-        let mut dwq = bench.acc(b, heads.head_dim, 1.0);
-        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
+        let mut dwq = bench.acc(b, part, 1.0);
+        let mut dwk = bench.acc(b, part, 1.0);
         let mut y = bench.output(b, rows * width);
         let mut rstd = bench.output(b, rows * normed);
-        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, rows, EPS, heads);
-        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
-        bench.done(b, "y", &y, heads.head_dim);
+        b.qk_norm(&mut y, &mut rstd, &x, &wq, &wk, dims);
+        b.qk_norm_bw(&mut dqkv, Some(&mut dwq), Some(&mut dwk), &x, &rstd, &wq, &wk, dims);
+        bench.done(b, "y", &y, part);
         bench.done(b, "rstd", &rstd, 1);
-        bench.changed(b, "dqkv", &dqkv, heads.head_dim);
-        bench.changed(b, "dwq", &dwq, heads.head_dim);
-        bench.changed(b, "dwk", &dwk, heads.head_dim);
+        bench.changed(b, "dqkv", &dqkv, part);
+        bench.changed(b, "dwq", &dwq, part);
+        bench.changed(b, "dwk", &dwk, part);
         let mut dqkv = bench.real(b, rows * width, 1.0);
-        let mut dwk = bench.acc(b, heads.head_dim, 1.0);
-        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, rows, heads);
-        bench.changed(b, "dwk without dwq", &dwk, heads.head_dim);
+        let mut dwk = bench.acc(b, part, 1.0);
+        b.qk_norm_bw(&mut dqkv, None, Some(&mut dwk), &x, &rstd, &wq, &wk, dims);
+        bench.changed(b, "dwk without dwq", &dwk, part);
     }
 }
 
@@ -162,14 +182,20 @@ pub fn qk_norm(devices: &impl Devices) {
         (300, 2, 1, 8, 2.0),
         (2, 2, 1, 64, 1e15),
     ] {
-        check_both(devices, &QkNorm { rows, heads: Heads { heads, kv_heads, head_dim }, scale });
+        let heads = Heads { heads, kv_heads, head_dim };
+        for plus_one in [false, true] {
+            check_both(devices, &QkNorm { rows, heads, plus_one, whole: false, scale });
+        }
+        if heads.ratio() == 1 {
+            check_both(devices, &QkNorm { rows, heads, plus_one: false, whole: true, scale });
+        }
     }
 }
 
 /// All norms at random shapes.
 pub fn norm_random(devices: &impl Devices) {
     super::for_random(6, (1usize..40, 1usize..600), |(rows, width)| {
-        let dims = Norm { rows, width, eps: EPS };
+        let dims = Norm { rows, width, eps: EPS, plus_one: false };
         check_both(devices, &Rmsnorm { dims, scale: 3.0 });
         check_both(devices, &Layernorm { dims, scale: 3.0, offset: 1.0 });
     });
@@ -178,7 +204,32 @@ pub fn norm_random(devices: &impl Devices) {
         (1usize..30, 1usize..4, 1usize..4, 1usize..80),
         |(rows, ratio, kv_heads, head_dim)| {
             let heads = Heads { heads: ratio * kv_heads, kv_heads, head_dim };
-            check_both(devices, &QkNorm { rows, heads, scale: 3.0 });
+            check_both(devices, &QkNorm { rows, heads, plus_one: false, whole: false, scale: 3.0 });
         },
     );
+}
+
+struct Sum {
+    len: usize,
+}
+
+impl Operation for Sum {
+    fn name(&self) -> String {
+        format!("add {}", self.len)
+    }
+
+    fn run<B: Backend>(&self, b: &B, bench: &mut Bench) {
+        let x = bench.real(b, self.len, 2.0);
+        let mut y = bench.real(b, self.len, 2.0);
+        b.add(&mut y, &x, self.len);
+        bench.changed(b, "y", &y, self.len);
+    }
+}
+
+/// `add`.
+pub fn add(devices: &impl Devices) {
+    // One element, the rest after whole packs, more than the grid takes at once.
+    for len in [1, 7, 8, 1037, 40_003] {
+        check_both(devices, &Sum { len });
+    }
 }

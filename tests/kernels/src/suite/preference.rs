@@ -258,7 +258,7 @@ fn gradients<B: Backend>(
     let mut stats = Stats::new(b, rows);
     b.logprob(stats.out(), &logits, &of_rows, Logits::dense(rows, vocab));
     let (_, coef) = on_device(b, chunk, &mut stats, objective);
-    b.logprob_bw(&mut logits, &stats.0[1], &coef, &of_rows, Logits::dense(rows, vocab));
+    b.logprob_bw(&mut logits, &stats.0[1], &coef, &of_rows, None, Logits::dense(rows, vocab));
     host(b, &logits)
 }
 

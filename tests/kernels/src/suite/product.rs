@@ -2,7 +2,7 @@
 
 use super::check_both;
 use crate::{Bench, Devices, Operation};
-use duel_backend::{Backend, Gemm, Products};
+use duel_backend::{Activation, Backend, Gemm, Products};
 use duel_cuda::{Cuda, CudaReal, Driver};
 use duel_tests::host;
 use half::bf16;
@@ -62,17 +62,17 @@ impl Operation for WithGelu {
         let (a, w) = (bench.real(b, m * k, self.scale), bench.real(b, n * k, 1.0));
         let bias = self.bias.then(|| bench.real(b, n, self.scale));
         let (mut y, mut x) = (bench.output(b, m * n), bench.output(b, m * n));
-        b.gemm_gelu(&mut y, &mut x, &a, &w, bias.as_ref(), dims);
+        b.gemm_activate(&mut y, &mut x, &a, &w, bias.as_ref(), Activation::GeluTanh, dims);
         bench.done(b, "x", &x, n);
         bench.done(b, "y", &y, n);
         let (dy, input) = (bench.real(b, m * n, 1.0), bench.real(b, m * k, 3.0));
         let (mut dx, mut dact) = (bench.output(b, m * k), bench.output::<B, B::Real>(b, m * k));
-        b.gemm_dx_gelu(&mut dx, &mut dact, &dy, &w, &input, dims);
+        b.gemm_dx_activate(&mut dx, &mut dact, &dy, &w, &input, Activation::GeluTanh, dims);
         bench.done(b, "dx", &dx, k);
     }
 }
 
-/// `gemm_gelu` and `gemm_dx_gelu`.
+/// `gemm_activate` and `gemm_dx_activate`, of GELU.
 pub fn gemm_gelu(devices: &impl Devices) {
     for ([m, n, k], bias, scale) in [
         ([1, 1, 1], true, 1.0),

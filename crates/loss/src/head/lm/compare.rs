@@ -1,7 +1,7 @@
 //! Two models on the same rows: what each says of the token that comes, and how far their predictions are apart.
 
 use super::{Head, Row, Targets};
-use duel_backend::{Acc, Backend, Float, Measure, Portions, Prediction, Real, Result, Storage, Weight};
+use duel_backend::{Acc, Backend, Float, Map, Measure, Portions, Prediction, Real, Result, Storage};
 
 /// What a policy and a reference predict on one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,7 +64,7 @@ impl<B: Backend> Head<B> {
     pub fn compare(
         &mut self,
         b: &B,
-        [policy, reference]: [Weight<'_, B>; 2],
+        [policy, reference]: [Map<'_, B>; 2],
         hidden: [&Real<B>; 2],
         targets: &Targets,
     ) -> Result<&[Compared]> {
@@ -78,7 +78,7 @@ impl<B: Backend> Head<B> {
         &mut self,
         second: &mut Second<B>,
         b: &B,
-        [policy, reference]: [Weight<'_, B>; 2],
+        [policy, reference]: [Map<'_, B>; 2],
         hidden: [&Real<B>; 2],
         targets: &Targets,
     ) -> Result<()> {
