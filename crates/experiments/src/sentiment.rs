@@ -102,7 +102,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
 fn shown(options: Options) -> Options {
     match options.method {
         Some(Method::Dpo) => {
-            Options { beta: Some(1.0), learning_rate: Some(3.3e-4), num_train_epochs: Some(2.0), ..options }
+            Options { beta: Some(1.0), learning_rate: Some(5e-4), num_train_epochs: Some(2.0), ..options }
         }
         _ => options,
     }

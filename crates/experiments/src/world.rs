@@ -64,10 +64,12 @@ impl<'b, B: Backend> World<'b, B> {
             model: Some(base),
             dataset: Some(write_rows(dir.join("reviews.jsonl"), &reviews)?),
             max_length: LENGTH,
-            learning_rate: Some(2e-3),
+            // Half the batch and twice the rate of what seems safe: 79 and not 67 of 100 samples are reviews of the
+            // grammar, for the same time.
+            learning_rate: Some(4e-3),
             num_train_epochs: Some(1.0),
-            per_device_train_batch_size: Some(48),
-            warmup_steps: Some(20),
+            per_device_train_batch_size: Some(24),
+            warmup_steps: Some(40),
             lr_scheduler_type: Some(Scheduler::Cosine),
             ..Options::default()
         };

@@ -78,7 +78,8 @@ impl Labels {
         }
     }
 
-    /// Draws the samples and writes the files; returns what there is to say of them.
+    /// Draws the samples and writes the files; returns what there is to say of them. Up to `most` pairs are there to
+    /// be learned from, which every method has: of more, who goes over them several times would see more.
     ///
     /// # Errors
     /// There are too few pairs to learn from, the judge failed, a file cannot be written, or Ctrl-C.
@@ -86,9 +87,12 @@ impl Labels {
         &self,
         scene: &Scene<'_, B>,
         judge: &mut dyn Judge,
+        most: usize,
         seed: u64,
     ) -> Result<Value, Error> {
-        let drawn = scene.draw(&scene.before, &scene.learned, SAMPLES, seed)?;
+        // A twentieth more, in the place of those that are left out.
+        let prompts = ((most + EVAL) * 21 / 20).div_ceil(SAMPLES / 2).min(scene.learned.len());
+        let drawn = scene.draw(&scene.before, &scene.learned[..prompts], SAMPLES, seed)?;
         let rewards = judged(judge, &drawn)?;
         let [mut by_draw, mut sure, mut chosen] = [const { Vec::new() }; 3];
         let (mut flipped, mut left_out) = (0, LeftOut::default());
@@ -138,6 +142,7 @@ impl Labels {
         }
         let all = by_draw.len();
         let eval = by_draw.split_off(all - EVAL.min(all / 10));
+        by_draw.truncate(most);
         sure.truncate(by_draw.len());
         chosen.truncate(by_draw.len());
         let written =

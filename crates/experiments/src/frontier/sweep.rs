@@ -31,7 +31,15 @@ pub struct Size {
     quick: bool,
 }
 
+/// Pairs in a step of a method that learns from a file.
+const BATCH: usize = 32;
+
 impl Size {
+    /// Pairs that a method learns from in its steps.
+    pub fn pairs(&self) -> usize {
+        self.offline as usize * BATCH
+    }
+
     /// About 5 minutes on two cores.
     pub const QUICK: Size = Size { offline: 60, online: 40, points: 2, each: 1, exact: 64, quick: true };
     /// About 20 minutes a seed.
@@ -213,6 +221,7 @@ fn run(
         loss_type: row.loss.map(str::parse).transpose()?,
         learning_rate: options.learning_rate.map(|of| of * rate),
         eval_dataset: Some(Maybe(None)),
+        per_device_train_batch_size: if draws { options.per_device_train_batch_size } else { Some(BATCH) },
         num_train_epochs: None,
         max_completion_length: draws.then_some(prompts.new_tokens),
         max_steps: Some(total as i64),
