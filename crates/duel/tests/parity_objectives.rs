@@ -26,7 +26,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("kto_accum2", "the KL is of the step"),
     // transformers reads the last token that is not the padding: where that is EOS, the one before it.
     ("pad_is_eos", "a reward is read at the end of the response"),
-    ("assistant_only_chatml", "smollm3 is not a family of duel"),
     ("dft", "not a loss of duel"),
     ("label_smoothing", "not a loss of duel"),
 ];
@@ -283,6 +282,11 @@ fn options_of_dpo() {
 #[test]
 fn another_family() {
     all_match("dpo_qwen3");
+}
+
+#[test]
+fn conversations() {
+    all_match("dpo_chat");
 }
 
 #[test]
