@@ -192,12 +192,20 @@ typedef struct AddParams {
     unsigned long long len;
 } AddParams;
 
-/* swiglu: y[rows, width] = silu(g) * u for x[rows, 2 * width] = [g | u]. */
+/* Activations of the feed-forward. */
+#define ACTIVATION_SILU 0
+#define ACTIVATION_GELU 1
+#define ACTIVATION_GELU_TANH 2
+#define ACTIVATION_GELU_SIGMOID 3
+#define ACTIVATION_RELU 4
+
+/* swiglu: y[rows, width] = f(g) * u for x[rows, 2 * width] = [g | u]. */
 typedef struct SwigluParams {
     void *y;
     const void *x;
     unsigned rows;
     unsigned width;
+    unsigned kind; /* ACTIVATION_.. */
 } SwigluParams;
 
 /* swiglu_bw: dx[rows, 2 * width] from dy[rows, width] and x. */
@@ -207,6 +215,7 @@ typedef struct SwigluBwParams {
     const void *x;
     unsigned rows;
     unsigned width;
+    unsigned kind; /* ACTIVATION_.. */
 } SwigluBwParams;
 
 /* gelu: y[len] from x[len]. */
@@ -214,6 +223,7 @@ typedef struct GeluParams {
     void *y;
     const void *x;
     unsigned long long len;
+    unsigned kind; /* ACTIVATION_.. */
 } GeluParams;
 
 /* gelu_bw: dx[len] from dy[len] and x. */
@@ -222,6 +232,7 @@ typedef struct GeluBwParams {
     const void *dy;
     const void *x;
     unsigned long long len;
+    unsigned kind; /* ACTIVATION_.. */
 } GeluBwParams;
 
 /* ---- norms --------------------------------------------------------------------------------------------- */

@@ -1,16 +1,13 @@
-// SwiGLU (Shazeer, 2020) and its backward. Verbs: swiglu, swiglu_bw.
+// Gated activations (Shazeer, 2020), SwiGLU and others, and their backward. Verbs: glu, glu_bw.
 //
-//   x[rows, 2 width] = [g | u],  s = 1 / (1 + e^-g)
-//   y[rows, width] = g s u
-//   dg = dy u s (1 + g (1 - s)),  du = dy g s
+//   x[rows, 2 width] = [g | u]
+//   y[rows, width] = f(g) u
+//   dg = dy u f'(g),  du = dy f(g)
 //
 // Grid: x covers the columns, 256 threads of 16 bytes each (one element each where a row is not a whole number of 16
 // bytes); y strides over the rows. Bound by memory: forward 3 and backward 5 elements of traffic for each of y, about
 // 20 operations.
-#include "common.cuh"
-
-
-DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+#include "activation.cuh"
 
 template <class Real, unsigned count> DEVICE void swiglu_columns(const SwigluParams &p) {
     const unsigned column = (blockIdx.x * ROW_THREADS + threadIdx.x) * count;
@@ -24,7 +21,7 @@ template <class Real, unsigned count> DEVICE void swiglu_columns(const SwigluPar
         load(u, x + p.width);
 #pragma unroll
         for (unsigned i = 0; i < count; i++) {
-            y[i] = g[i] * sigmoid(g[i]) * u[i];
+            y[i] = activation(p.kind, g[i]) * u[i];
         }
         store(static_cast<Real *>(p.y) + static_cast<size_t>(row) * p.width + column, y);
     }
@@ -53,10 +50,9 @@ template <class Real, unsigned count> DEVICE void swiglu_bw_columns(const Swiglu
         load(u, x + p.width);
 #pragma unroll
         for (unsigned i = 0; i < count; i++) {
-            const float s = sigmoid(g[i]);
             // In this order what is too large for a float on the way is too large at the end.
-            dg[i] = dy[i] * (u[i] * (s * (1.0f + g[i] * (1.0f - s))));
-            du[i] = dy[i] * (g[i] * s);
+            dg[i] = dy[i] * (u[i] * slope(p.kind, g[i]));
+            du[i] = dy[i] * activation(p.kind, g[i]);
         }
         Real *dx = static_cast<Real *>(p.dx) + pair;
         store(dx, dg);

@@ -24,7 +24,8 @@ macro_rules! sources {
 }
 
 /// What the compilation units include.
-pub const HEADERS: &[Source] = sources!["params.h", "ptx.cuh", "common.cuh", "linear.cuh", "attention.cuh"];
+pub const HEADERS: &[Source] =
+    sources!["params.h", "ptx.cuh", "common.cuh", "activation.cuh", "linear.cuh", "attention.cuh"];
 
 /// The compilation units.
 pub const SOURCES: &[Source] = sources![

@@ -2,6 +2,11 @@
 // Made from params.h: DUEL_BLESS=1 cargo test -p duel-kernels
 #![allow(missing_docs)] // they are in params.h
 
+pub const ACTIVATION_SILU: u32 = 0;
+pub const ACTIVATION_GELU: u32 = 1;
+pub const ACTIVATION_GELU_TANH: u32 = 2;
+pub const ACTIVATION_GELU_SIGMOID: u32 = 3;
+pub const ACTIVATION_RELU: u32 = 4;
 pub const SAMPLE_NONE: u32 = 4294967295;
 pub const PREFERENCE_SIGMOID: u32 = 0;
 pub const PREFERENCE_IPO_SUM: u32 = 1;
@@ -180,15 +185,17 @@ pub struct SwigluParams {
     pub x: *const core::ffi::c_void,
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
+    pub kind: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SwigluParams"][::core::mem::size_of::<SwigluParams>() - 24usize];
+    ["Size of SwigluParams"][::core::mem::size_of::<SwigluParams>() - 32usize];
     ["Alignment of SwigluParams"][::core::mem::align_of::<SwigluParams>() - 8usize];
     ["Offset of field: SwigluParams::y"][::core::mem::offset_of!(SwigluParams, y) - 0usize];
     ["Offset of field: SwigluParams::x"][::core::mem::offset_of!(SwigluParams, x) - 8usize];
     ["Offset of field: SwigluParams::rows"][::core::mem::offset_of!(SwigluParams, rows) - 16usize];
     ["Offset of field: SwigluParams::width"][::core::mem::offset_of!(SwigluParams, width) - 20usize];
+    ["Offset of field: SwigluParams::kind"][::core::mem::offset_of!(SwigluParams, kind) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -198,16 +205,18 @@ pub struct SwigluBwParams {
     pub x: *const core::ffi::c_void,
     pub rows: core::ffi::c_uint,
     pub width: core::ffi::c_uint,
+    pub kind: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SwigluBwParams"][::core::mem::size_of::<SwigluBwParams>() - 32usize];
+    ["Size of SwigluBwParams"][::core::mem::size_of::<SwigluBwParams>() - 40usize];
     ["Alignment of SwigluBwParams"][::core::mem::align_of::<SwigluBwParams>() - 8usize];
     ["Offset of field: SwigluBwParams::dx"][::core::mem::offset_of!(SwigluBwParams, dx) - 0usize];
     ["Offset of field: SwigluBwParams::dy"][::core::mem::offset_of!(SwigluBwParams, dy) - 8usize];
     ["Offset of field: SwigluBwParams::x"][::core::mem::offset_of!(SwigluBwParams, x) - 16usize];
     ["Offset of field: SwigluBwParams::rows"][::core::mem::offset_of!(SwigluBwParams, rows) - 24usize];
     ["Offset of field: SwigluBwParams::width"][::core::mem::offset_of!(SwigluBwParams, width) - 28usize];
+    ["Offset of field: SwigluBwParams::kind"][::core::mem::offset_of!(SwigluBwParams, kind) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -215,14 +224,16 @@ pub struct GeluParams {
     pub y: *mut core::ffi::c_void,
     pub x: *const core::ffi::c_void,
     pub len: core::ffi::c_ulonglong,
+    pub kind: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GeluParams"][::core::mem::size_of::<GeluParams>() - 24usize];
+    ["Size of GeluParams"][::core::mem::size_of::<GeluParams>() - 32usize];
     ["Alignment of GeluParams"][::core::mem::align_of::<GeluParams>() - 8usize];
     ["Offset of field: GeluParams::y"][::core::mem::offset_of!(GeluParams, y) - 0usize];
     ["Offset of field: GeluParams::x"][::core::mem::offset_of!(GeluParams, x) - 8usize];
     ["Offset of field: GeluParams::len"][::core::mem::offset_of!(GeluParams, len) - 16usize];
+    ["Offset of field: GeluParams::kind"][::core::mem::offset_of!(GeluParams, kind) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -231,15 +242,17 @@ pub struct GeluBwParams {
     pub dy: *const core::ffi::c_void,
     pub x: *const core::ffi::c_void,
     pub len: core::ffi::c_ulonglong,
+    pub kind: core::ffi::c_uint,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GeluBwParams"][::core::mem::size_of::<GeluBwParams>() - 32usize];
+    ["Size of GeluBwParams"][::core::mem::size_of::<GeluBwParams>() - 40usize];
     ["Alignment of GeluBwParams"][::core::mem::align_of::<GeluBwParams>() - 8usize];
     ["Offset of field: GeluBwParams::dx"][::core::mem::offset_of!(GeluBwParams, dx) - 0usize];
     ["Offset of field: GeluBwParams::dy"][::core::mem::offset_of!(GeluBwParams, dy) - 8usize];
     ["Offset of field: GeluBwParams::x"][::core::mem::offset_of!(GeluBwParams, x) - 16usize];
     ["Offset of field: GeluBwParams::len"][::core::mem::offset_of!(GeluBwParams, len) - 24usize];
+    ["Offset of field: GeluBwParams::kind"][::core::mem::offset_of!(GeluBwParams, kind) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

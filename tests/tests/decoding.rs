@@ -3,8 +3,11 @@
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
 use duel_model::decode::{Completion, Engine, FinishReason, Mixture, Request, Room, Sampling};
-use duel_model::{Config, Keep, Model};
-use duel_tests::{Batch, Case, FAMILIES, Random, activations, logits, tiny};
+use duel_model::{Config, Family, Keep, Model};
+use duel_tests::{
+    Batch, Case, FAMILIES, Group, How, Objective, Random, activations, config, logits, merge, tiny,
+};
+use serde_json::{Value, json};
 
 /// From the model's own distribution, with every filter and the penalty.
 const DRAWN: Sampling = Sampling {
@@ -304,4 +307,47 @@ fn what_cannot_be_had_is_said() {
     w.layers[1].down.weight.fill(3e38);
     let said = engine.generate(&b, &w, &requests, &DRAWN, &[]).unwrap_err().to_string();
     assert!(said.contains("all weights are finite"), "{said}");
+}
+
+/// A model that turns long sequences in another way than short ones: each sequence is what it is in a model that turns
+/// all in its way, packed beside the other or decoded, and none becomes long on the way.
+#[test]
+fn long_sequences_turn_in_their_own_way() {
+    let model = |short: &[f64], long: &[f64]| {
+        let mut json = Value::Object(tiny(Family::Phi3).json);
+        let scaling = json!({"type": "longrope", "short_factor": short, "long_factor": long});
+        merge(
+            &mut json,
+            json!({"rope_scaling": scaling, "original_max_position_embeddings": 5, "partial_rotary_factor": 1.0}),
+        );
+        Case::new(config(json), 3)
+    };
+    let (short, long) = ([1.0, 1.5], [2.0, 9.0]);
+    let [both, all_short, all_long] =
+        [(short, long), (short, short), (long, long)].map(|(s, l)| model(&s, &l));
+    let (b, how) = (Cpu::<f32>::new(1), How::new(Objective::Sft(1.0)));
+    let group = |prompt: &[u32], responses: &[&[u32]]| Group {
+        prompt: prompt.to_vec(),
+        responses: responses.iter().map(|r| r.to_vec()).collect(),
+    };
+    let groups = [group(&[1, 2, 3], &[&[4, 5], &[6]]), group(&[1, 2, 3], &[&[4, 5, 6], &[7]])];
+    let score = |case: &Case, groups: &[Group]| case.score(&b, &Batch::packed(groups), how).stats;
+    let [first, second] = [score(&all_short, &groups[..1]), score(&all_long, &groups[1..])];
+    assert_ne!(score(&all_short, &groups[1..]), second);
+    assert_eq!(score(&both, &groups), [first, second].concat());
+
+    let run = |case: &Case, prompt: &[u32], new| {
+        let (w, prompts) = (case.upload(&b), [prompt]);
+        let requests = Request::each(&prompts);
+        let room = Room::of(requests.iter().copied(), 1, new);
+        let mut engine = Engine::new(&b, &case.config, room).unwrap();
+        engine
+            .generate(&b, &w, &requests, &Sampling::greedy(new), &[])
+            .map(|drawn| drawn.flat()[0].logps.clone())
+    };
+    for (prompt, new, like) in [(&[1u32, 2, 3][..], 2, &all_short), (&[1, 2, 3, 4, 5, 6][..], 4, &all_long)] {
+        assert_eq!(run(&both, prompt, new).unwrap(), run(like, prompt, new).unwrap());
+    }
+    let e = run(&both, &[1, 2, 3], 3).unwrap_err().to_string();
+    assert!(e.contains("pass the 5 up to") && e.ends_with("ask for at most 2"), "{e}");
 }

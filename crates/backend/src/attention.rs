@@ -77,8 +77,8 @@ pub trait Attention: Storage {
         dims: Heads,
     );
     /// Softmax attention over the shared-prefix layout: a row attends to its segment's prefix and, causally, to
-    /// its segment, of both as far back as the window reaches by position. `qkv[rows, (heads + 2·kv_heads)·head_dim]` → `o[rows, heads·head_dim]`,
-    /// `lse[rows, heads]` the log-sum-exp of the scores.
+    /// its segment, of both as far back as the window reaches by position. `qkv[rows, (heads + 2·kv_heads)·head_dim]` →
+    /// `o[rows, heads·head_dim]`, `lse[rows, heads]` the log-sum-exp of the scores.
     fn attention(
         &self,
         o: &mut Real<Self>,

@@ -15,26 +15,8 @@ pub enum Activation {
     Relu,
 }
 
-impl Activation {
-    /// As configs have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::Silu => "silu",
-            Activation::Gelu => "gelu",
-            Activation::GeluTanh => "gelu_new",
-            Activation::GeluSigmoid => "quick_gelu",
-            Activation::Relu => "relu",
-        }
-    }
-}
-
 /// Activations of the feed-forward layers, alone and in one with a product.
 pub trait FeedForward: Products {
-    /// Whether the verbs know `activation`, of gated halves or of single ones. Where they do not, it is a programmer's
-    /// error to ask them.
-    fn activates(_activation: Activation, _gated: bool) -> bool {
-        true
-    }
     /// A gated activation (Shazeer, 2020): `y = f(g) · u` for `x[rows, 2·width] = [g | u]`.
     fn glu(&self, y: &mut Real<Self>, x: &Real<Self>, rows: usize, width: usize, f: Activation);
     /// Backward of [`FeedForward::glu`].

@@ -2,8 +2,8 @@
 //!
 //! A run of cache rows is cut into pieces of [`PIECE`] rows from its beginning on. A piece is read once, for all heads
 //! and for all neighbouring rows that see its run, and leaves of each of them a softmax of its own; those of a row are
-//! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads. Of what
-//! its window has passed a row has no piece, and in the piece where the window begins weights of 0.
+//! joined in order. So the bits of a row depend on its runs alone: on no other row, and on no number of threads. Of
+//! what its window has passed a row has no piece, and in the piece where the window begins weights of 0.
 
 use crate::Cpu;
 use crate::attention::{Cap, factor_and_cap};

@@ -7,13 +7,19 @@ use crate::{Buf, Cuda, CudaReal, Driver, kernel};
 use duel_backend::{Activation, FeedForward, Gemm, Products, Weight};
 use duel_kernels::sys;
 
-impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
-    fn activates(activation: Activation, gated: bool) -> bool {
-        activation == if gated { Activation::Silu } else { Activation::GeluTanh }
+/// As kernels have it.
+fn kind(f: Activation) -> u32 {
+    match f {
+        Activation::Silu => sys::ACTIVATION_SILU,
+        Activation::Gelu => sys::ACTIVATION_GELU,
+        Activation::GeluTanh => sys::ACTIVATION_GELU_TANH,
+        Activation::GeluSigmoid => sys::ACTIVATION_GELU_SIGMOID,
+        Activation::Relu => sys::ACTIVATION_RELU,
     }
+}
 
+impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
     fn glu(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, rows: usize, width: usize, f: Activation) {
-        assert_eq!(f, Activation::Silu, "no kernel has this gate");
         if rows * width == 0 {
             return;
         }
@@ -22,6 +28,7 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             x: self.read(x, 2 * rows * width),
             rows: narrow(rows),
             width: narrow(width),
+            kind: kind(f),
         };
         // SAFETY: the kernel takes SwigluParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "swiglu"), self.rows_grid(rows, width), &params) };
@@ -36,7 +43,6 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         width: usize,
         f: Activation,
     ) {
-        assert_eq!(f, Activation::Silu, "no kernel has this gate");
         if rows * width == 0 {
             return;
         }
@@ -46,23 +52,23 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             x: self.read(x, 2 * rows * width),
             rows: narrow(rows),
             width: narrow(width),
+            kind: kind(f),
         };
         // SAFETY: the kernel takes SwigluBwParams; `write` and `read` checked the buffers against its shapes.
         unsafe { self.launch(kernel!(R, "swiglu_bw"), self.rows_grid(rows, width), &params) };
     }
 
     fn activate(&self, y: &mut Buf<D, R>, x: &Buf<D, R>, len: usize, f: Activation) {
-        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         if len == 0 {
             return;
         }
-        let params = sys::GeluParams { y: self.write(y, len), x: self.read(x, len), len: len as u64 };
+        let params =
+            sys::GeluParams { y: self.write(y, len), x: self.read(x, len), len: len as u64, kind: kind(f) };
         // SAFETY: the kernel takes GeluParams; `write` and `read` checked the buffers against its length.
         unsafe { self.launch(kernel!(R, "gelu"), self.flat_grid(len), &params) };
     }
 
     fn activate_bw(&self, dx: &mut Buf<D, R>, dy: &Buf<D, R>, x: &Buf<D, R>, len: usize, f: Activation) {
-        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         if len == 0 {
             return;
         }
@@ -71,6 +77,7 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             dy: self.read(dy, len),
             x: self.read(x, len),
             len: len as u64,
+            kind: kind(f),
         };
         // SAFETY: the kernel takes GeluBwParams; `write` and `read` checked the buffers against its length.
         unsafe { self.launch(kernel!(R, "gelu_bw"), self.flat_grid(len), &params) };
@@ -90,12 +97,13 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             return;
         }
         dims.assert_dense();
-        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         let w = buffer_of(w.into());
         let operands = self.operands_of_gemm(a, w, bias, None, dims);
         let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        if unsafe { self.by_library(Product::Forward, epilogue, self.write(y, m * n), &operands, dims) } {
+        if f == Activation::GeluTanh
+            && unsafe { self.by_library(Product::Forward, epilogue, self.write(y, m * n), &operands, dims) }
+        {
             return;
         }
         self.gemm(x, a, w, bias, None, dims);
@@ -116,14 +124,15 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
             return;
         }
         dims.assert_dense();
-        assert_eq!(f, Activation::GeluTanh, "no kernel has this activation");
         let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
         let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
         // SAFETY: `write` and `read` checked the buffers against m, n and k.
-        if unsafe {
-            self.by_library(Product::InputGradient, epilogue, self.write(dx, m * k), &operands, dims)
-        } {
+        if f == Activation::GeluTanh
+            && unsafe {
+                self.by_library(Product::InputGradient, epilogue, self.write(dx, m * k), &operands, dims)
+            }
+        {
             return;
         }
         self.gemm_dx(dact, dy, w, dims);

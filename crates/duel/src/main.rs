@@ -32,8 +32,8 @@ use theorem::Theorem;
 use tournament::Play;
 use train::Train;
 
-/// Preference training of Llama-family and GPT-2 models: DPO, CPO, ORPO, KTO, SFT, reward models, and what learns from
-/// its own samples: PPO, RLOO, GRPO, online DPO.
+/// Preference training of language models: DPO, CPO, ORPO, KTO, SFT, reward models, and what learns from its own
+/// samples: PPO, RLOO, GRPO, online DPO.
 #[derive(Parser)]
 #[command(name = "duel", version)]
 struct Cli {

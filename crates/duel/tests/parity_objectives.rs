@@ -26,7 +26,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("kto_accum2", "the KL is of the step"),
     // transformers reads the last token that is not the padding: where that is EOS, the one before it.
     ("pad_is_eos", "a reward is read at the end of the response"),
-    ("assistant_only_chatml", "smollm3 is not a family of duel"),
+    ("assistant_only_chatml", "not compared yet"),
     ("dft", "not a loss of duel"),
     ("label_smoothing", "not a loss of duel"),
 ];

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Turns};
 use crate::rope::Rope;
-use duel_backend::{Acc, Float, Measure, Real, Result, Storage};
+use duel_backend::{Acc, Float, Index, Layout, Measure, Real, Result, Segment, Storage};
 
 /// What a pass keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +66,55 @@ pub(crate) struct Scratch<B: Storage> {
     pub positions: usize,
     /// Cosines and sines of the positions, which stay as they are: [`Turns::Rope`]'s, and [`Turns::LocalRope`]'s.
     pub ropes: [Acc<B>; 2],
+    /// Where rows are found in them, where that is not by their positions alone.
+    pub places: Option<Places<B>>,
+}
+
+/// Rows of a table that has those of long sequences behind those of short ones.
+pub(crate) struct Places<B: Storage> {
+    rows: Index<B>,
+    host: Vec<u32>,
+    /// Tokens of the longest short sequence.
+    original: usize,
+    /// Rows of each kind.
+    positions: usize,
+}
+
+impl<B: Storage> Places<B> {
+    /// Of rows at these positions, and whether each is of a long sequence.
+    fn set(&mut self, b: &B, rows: impl Iterator<Item = (usize, bool)>) {
+        let of_long = |long| if long { self.positions } else { 0 };
+        self.host.clear();
+        self.host.extend(rows.map(|(position, long)| (position + of_long(long)) as u32));
+        b.upload(&mut self.rows, 0, &self.host);
+    }
+
+    /// Of a packed pass. A prompt's keys are those of all its responses, so the longest decides for the group. `more`
+    /// tokens follow each sequence that are not in the pass.
+    pub fn set_packed(&mut self, b: &B, segments: &[Segment], more: usize) {
+        let original = self.original;
+        let group = |s: &[Segment]| s.iter().any(|s| s.prefix_len + s.len + more > original);
+        let groups = segments.chunk_by(|_, next| next.prefix_len > 0);
+        let rows = groups.flat_map(|of_group| {
+            let long = group(of_group);
+            of_group.iter().flat_map(move |s| (s.prefix_len..s.prefix_len + s.len).map(move |p| (p, long)))
+        });
+        self.set(b, rows);
+    }
+
+    /// Of rows that each go on with a sequence in a cache: a short one never becomes long.
+    pub fn set_rows(&mut self, b: &B, positions: &[u32]) {
+        let original = self.original;
+        self.set(b, positions.iter().map(|&p| (p as usize, p as usize >= original)));
+    }
 }
 
 impl<B: Storage> Scratch<B> {
+    /// Rows of [`Scratch::rope`]'s tables.
+    pub fn places<'a>(&'a self, layout: &'a Layout<B>) -> &'a Index<B> {
+        self.places.as_ref().map_or(&layout.positions, |places| &places.rows)
+    }
+
     /// Cosines and sines of layers of this kind, where they turn.
     pub fn rope(&self, turns: Turns) -> Option<&Acc<B>> {
         match turns {
@@ -140,6 +186,15 @@ impl<B: Storage> Activations<B> {
             b.upload(&mut buf, 0, &table);
             Ok(buf)
         };
+        let original = c.rope.as_ref().and_then(Rope::longest_short).filter(|n| *n < max_positions);
+        let places = original.map(|original| -> Result<_> {
+            Ok(Places {
+                rows: b.alloc(rows)?,
+                host: Vec::with_capacity(rows),
+                original,
+                positions: max_positions,
+            })
+        });
         let residuals = if keep == Keep::Nothing { 2 } else { c.layers + 1 };
         let (dhidden, flow) = gradients(b, c, rows, keep)?;
         Ok(Activations {
@@ -155,6 +210,7 @@ impl<B: Storage> Activations<B> {
                 act: b.alloc(rows * c.mlp_width)?,
                 positions: max_positions,
                 ropes: [rope(&c.rope)?, rope(&c.local_rope)?],
+                places: places.transpose()?,
             },
             flow,
         })

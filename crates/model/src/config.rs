@@ -183,14 +183,11 @@ impl Config {
     /// # Errors
     /// What it lacks.
     pub fn check_device<B: Backend>(&self, b: &B, positions: usize) -> duel_backend::Result<()> {
-        let Mlp { gated, activation } = self.mlp;
-        let half = if gated { "a gate" } else { "a feed-forward" };
         let scores = || (0..self.layers).map(|l| self.scores(l, positions));
         let window = scores().find_map(|s| s.window).filter(|_| !B::WINDOWS_AND_CAPS);
         let cap = self.score_cap.filter(|_| !B::WINDOWS_AND_CAPS);
         let fewer = self.qk_norm == Some(QkNorm::Whole) && self.heads.ratio() > 1;
         let lacking = [
-            (!B::activates(activation, gated)).then(|| format!("{half} of {}", activation.name())),
             (fewer && !B::WHOLE_OF_FEWER_KEYS).then(|| "a norm of all queries and of fewer keys".into()),
             (self.head_bias && !self.vocab.is_multiple_of(b.portions().logits_multiple))
                 .then(|| format!("the bias of a head of {} words", self.vocab)),

@@ -20,10 +20,14 @@ pub fn forward<B: Backend>(
     layout: &Layout<B>,
     a: &mut Activations<B>,
 ) {
+    if let Some(places) = &mut a.scratch.places {
+        places.set_packed(b, &layout.segments, 0);
+    }
     run(b, c, &w.view(), layout, a, Attend::Packed);
 }
 
-/// The same with a cache of a part a layer. A pass that fills it leaves no hidden states.
+/// The same with a cache of a part a layer, given where rows are found in the tables of positions. A pass that fills
+/// the cache leaves no hidden states.
 pub(crate) fn run<B: Backend>(
     b: &B,
     c: &Config,

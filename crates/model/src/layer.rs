@@ -92,7 +92,7 @@ pub(crate) fn layer_forward<B: Backend>(
         _ => linear(b, &mut s.qkv, input, &w.qkv, None, d.qkv),
     }
     if let Some(table) = scratch.rope(c.kind(l).turns) {
-        b.rope(&mut s.qkv, table, &layout.positions, rows, false, c.heads);
+        b.rope(&mut s.qkv, table, scratch.places(layout), rows, false, c.heads);
     }
     if let Attend::Stored(((keys, values), at)) | Attend::Cached(((keys, values), at)) = &mut attend {
         b.kv_store(keys, values, &s.qkv, &at.slots, rows, c.heads);
@@ -258,7 +258,7 @@ pub(crate) fn layer_backward<B: Backend>(
     }
     b.attention_bw(&mut f.qkv, &f.attended, &s.attended, &s.lse, &s.qkv, layout, c.heads, scores);
     if let Some(table) = scratch.rope(c.kind(l).turns) {
-        b.rope(&mut f.qkv, table, &layout.positions, rows, true, c.heads);
+        b.rope(&mut f.qkv, table, scratch.places(layout), rows, true, c.heads);
     }
     if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, g.qk_norm) {
         b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), qk_dims(c, d.norm));

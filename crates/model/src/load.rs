@@ -9,8 +9,7 @@ use duel_backend::{Acc, Backend, Blocks, Element, Float, Real};
 /// Reads the weights of a Hugging Face folder onto the device.
 ///
 /// # Errors
-/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room, or no verbs for a
-/// part of the model.
+/// A weight that is not a finite number; the file and the tensor are named. Or the device has no room.
 pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
     read_all(folder, |_, host: &[B::Real]| upload(b, host))
 }

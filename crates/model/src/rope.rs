@@ -273,6 +273,14 @@ impl Rope {
         tables.collect()
     }
 
+    /// Tokens of the longest sequence that turns as short ones do, where longer ones turn in another way.
+    pub(crate) fn longest_short(&self) -> Option<usize> {
+        match self.scaling {
+            RopeScaling::Long { original, .. } => Some(original),
+            _ => None,
+        }
+    }
+
     /// Where a head's elements lie of which the file's are the first, second and so on: pairs that turn stand half a
     /// head apart, as verbs want them, and what has no position between them. Scores are sums over elements, and do not
     /// see it. `None` where nothing moves.
@@ -374,11 +382,6 @@ fn scaling(keys: Keys, dict: Keys, dims: usize, max_positions: usize) -> Read<Ro
             original: original()? as f64,
         }),
         // Phi-3 called it by the two other names while it was new.
-        "longrope" | "su" if max_positions > original()? => Err(format!(
-            "{} gives sequences of more than {} tokens other frequencies than short ones, which is not known",
-            dict.named(name),
-            original()?
-        )),
         "longrope" | "su" => long(dict, original()?, factor(original()?)?, dims),
         "yarn" if dict.get("short_factor").is_some() => long(dict, original()?, factor(original()?)?, dims),
         "yarn" => {

@@ -38,8 +38,8 @@ pub const PLANTS: &[Plant] = &[
         name: "swapped_field",
         source: "swiglu.cu",
         file: "params.h",
-        right: "    void *y;\n    const void *x;\n    unsigned rows;\n    unsigned width;\n} SwigluParams;",
-        wrong: "    void *y;\n    const void *x;\n    unsigned width;\n    unsigned rows;\n} SwigluParams;",
+        right: "    void *y;\n    const void *x;\n    unsigned rows;\n    unsigned width;\n    unsigned kind;",
+        wrong: "    void *y;\n    const void *x;\n    unsigned width;\n    unsigned rows;\n    unsigned kind;",
     },
     Plant {
         name: "early_stage_release",

@@ -1,13 +1,13 @@
 //! Whole DPO steps, composed of the kernels on the host emulation, against `Cpu<f32>` and `Cpu<f64>` by the precision
 //! rule: whatever the kernels get right alone, they must also get right together.
 
-use duel_backend::{Acc, Activation, Backend, Float, Real};
+use duel_backend::{Acc, Backend, Float, Real};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, ResponseStats, sigmoid};
-use duel_model::{Config, Family, Folder, Keep, LayerKind, Mlp, Model};
+use duel_model::{Config, Family, Folder, Keep, LayerKind, Model};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{
     Batch, Case, Group, How, Objective, Random, activations, distance, head, host, norm, shared_data, step,
@@ -226,35 +226,32 @@ fn a_step_of_a_gpt2() {
     check_random_model(tiny(Family::Gpt2));
 }
 
-/// What Gemma has and kernels know: norms, their place and their factors above 1, a scaled embedding, a scale of scores
-/// of its own, capped logits; and not its gate, its windows and its capped scores.
 #[test]
-fn a_step_of_most_of_a_gemma() {
-    let logit_cap = Some(3.0);
-    check_random_model(Config {
-        kinds: vec![LayerKind::default()],
-        logit_cap,
-        ..with_known_gate(Family::Gemma3)
-    });
+fn a_step_of_a_gpt_neox() {
+    check_random_model(tiny(Family::GptNeoX));
 }
 
-/// A tiny model whose gate has a kernel.
-fn with_known_gate(family: Family) -> Config {
-    let config = tiny(family);
-    Config { mlp: Mlp { activation: Activation::Silu, ..config.mlp }, ..config }
+/// What Gemma has and kernels know: its gate, norms, their place and their factors above 1, a scaled embedding, a scale
+/// of scores of its own, capped logits; and not its windows and its capped scores.
+#[test]
+fn a_step_of_most_of_a_gemma() {
+    let (kinds, logit_cap) = (vec![LayerKind::default()], Some(3.0));
+    check_random_model(Config { kinds, logit_cap, ..tiny(Family::Gemma3) });
 }
 
 /// What has no kernel is named before it is computed; a window that no sequence leaves is none.
 #[test]
-fn windows_and_caps_of_scores_are_refused() {
+fn what_has_no_kernel_is_refused() {
     let b = emulation(Order::Forward);
-    let check = |family, positions| with_known_gate(family).check_device(&b, positions);
+    let check = |family, positions| tiny(family).check_device(&b, positions);
     let refused = |family, positions| check(family, positions).unwrap_err().to_string();
     assert!(refused(Family::Mistral, 4).contains("sees 3 of 4 positions (`sliding_window`)"));
     assert!(refused(Family::Gemma2, 3).contains("`attn_logit_softcapping`"));
     for (family, positions) in [(Family::Mistral, 3), (Family::Gemma3, 4), (Family::Llama, 64)] {
         assert_eq!(check(family, positions), Ok(()));
     }
+    assert!(refused(Family::Olmo2, 64).contains("a norm of all queries and of fewer keys"));
+    assert!(refused(Family::GptJ, 64).contains("the bias of a head of 19 words"));
     assert_eq!(tiny(Family::Gemma2).check_device(&Cpu::<f32>::new(1), 64), Ok(()));
 }
 

@@ -39,7 +39,8 @@ fn end_capture(stream: &Arc<CudaStream>) -> Result<CudaGraph, result::DriverErro
 
 /// Launches `gelu_f32` of `len` numbers.
 fn launch_gelu(device: &Device, y: u64, x: u64, len: u64) {
-    let params = sys::GeluParams { y: y as *mut c_void, x: x as *const c_void, len };
+    let params =
+        sys::GeluParams { y: y as *mut c_void, x: x as *const c_void, len, kind: sys::ACTIVATION_GELU_TANH };
     // SAFETY: the kernel takes this struct. That its addresses may be wrong is what the stand-in is to notice.
     unsafe { device.launch("gelu_f32", Grid::linear(1, 256), &[Argument::of(&params)]) };
 }
@@ -191,7 +192,8 @@ fn shared_memory_is_asked_for() {
         let device = device();
         let x = device.alloc(256).expect("room for a test");
         let address = device.address(&x);
-        let params = sys::GeluParams { y: address as *mut c_void, x: address as *const c_void, len: 64 };
+        let params =
+            sys::GeluParams { y: address as *mut c_void, x: address as *const c_void, len: 64, kind: 0 };
         let launch = |shared| {
             let grid = Grid::linear(1, 256).with_shared(shared);
             // SAFETY: the kernel takes this struct, and its memory is there.
@@ -428,6 +430,7 @@ fn a_graph_keeps_the_arguments_of_its_kernels() {
             y: y.device_ptr_mut(&stream).0 as *mut c_void,
             x: x.device_ptr(&stream).0 as *const c_void,
             len: 4,
+            kind: sys::ACTIVATION_GELU_TANH,
         };
         stream.begin_capture(GLOBAL).expect("nothing is captured yet");
         let argument = (&raw mut params).cast::<c_void>();

@@ -266,6 +266,7 @@ impl<B: Backend> Engine<B> {
         assert!(new <= room.own(c), "more new tokens than there is room for");
         for request in requests {
             request.check(c)?;
+            request.check_length(c, new)?;
             assert!(request.prompt.len() <= room.longest, "a prompt is longer than there is room for");
             assert!(room.sequences > 0 || request.samples == 0, "there is no room for a sequence");
         }
@@ -294,6 +295,10 @@ impl<B: Backend> Engine<B> {
         }
         b.upload(&mut self.at.slots, 0, slots);
         self.layout.set(b, ids, segments);
+        if let Some(places) = &mut self.activations.scratch.places {
+            // A prompt's last token is in the passes after it.
+            places.set_packed(b, &self.layout.segments, 1);
+        }
         for (w, seat) in models.iter().zip(&mut self.seats) {
             let attend = Attend::Stored((&mut seat.cache[..], &self.at));
             run(b, &self.config, w, &self.layout, &mut self.activations, attend);
@@ -336,6 +341,9 @@ impl<B: Backend> Engine<B> {
         b.upload(&mut self.at.runs, 0, runs);
         b.upload(&mut self.draws, 0, draws);
         self.layout.set_rows(b, ids, positions);
+        if let Some(places) = &mut self.activations.scratch.places {
+            places.set_rows(b, positions);
+        }
         let c = &self.config;
         let of_logits = Logits { rows, vocab: c.vocab, stride: self.stride };
         b.repeat(recording, || {

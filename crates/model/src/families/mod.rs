@@ -1,5 +1,5 @@
-//! What each family is: how its `config.json` is read to a [`Config`], and its tensors' names. A file a family, or those
-//! that are one with something more.
+//! What each family is: how its `config.json` is read to a [`Config`], and its tensors' names. A file a family, or
+//! those that are one with something more.
 
 mod gemma;
 mod gpt2;
