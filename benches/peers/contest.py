@@ -114,7 +114,8 @@ def train_with_trl(model, tokenizer, rows, out, settings, tuned, adapter=None, *
 
     Default is TRL as it comes: gradient checkpointing, and the reference's forward pass inside the step. Tuned is
     without checkpointing and with the reference's log-probabilities computed before. The clock covers the training
-    steps alone. With `adapter`, PEFT's folder of a fresh one, that is trained. `options` are further ones of DPOConfig, such as the device.
+    steps alone. With `adapter`, PEFT's folder of a fresh one, that is trained. `options` are further ones of DPOConfig,
+    such as the device.
     """
     import torch
     from datasets import Dataset

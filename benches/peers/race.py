@@ -21,8 +21,8 @@ whole training loop. Ratios are of the best round of each; every round is kept i
 `--isa avx2` holds both to AVX2 on a machine that has more; the JSON file says what each then ran on. With `--bf16` both
 multiply in bfloat16 and keep weights to be updated in float32: TRL under autocast, as its `bf16` says.
 
-With `--lora` both train adapters (TRL by PEFT, in versions tried with peft 0.21) of the same rank on the same maps, from
-the same random numbers: PEFT draws them, and duel is given PEFT's folder.
+With `--lora` both train adapters (TRL by PEFT, tried with peft 0.21) of the same rank on the same maps, from the same
+random numbers: PEFT draws them, and duel is given PEFT's folder.
 """
 
 import argparse

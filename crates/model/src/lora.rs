@@ -144,8 +144,8 @@ impl Lora {
         self.modules == other.modules && self.saved == other.saved
     }
 
-    /// A fresh parameter: `A` uniform within 1/sqrt(inputs), as PEFT draws it, and `B` 0. Rounded to single precision, as
-    /// a file would hold it.
+    /// A fresh parameter: `A` uniform within 1/sqrt(inputs), as PEFT draws it, and `B` 0. Rounded to single precision,
+    /// as a file would hold it.
     pub(crate) fn fresh(&self, shape: &Shape) -> impl Iterator<Item = f64> {
         let name = shape.pieces[0].name.bytes().map(u64::from);
         let place: Vec<u64> = [self.settings.seed].into_iter().chain(name).collect();
@@ -372,8 +372,8 @@ fn saved(
             tied && (name == config.names.head || all[before..].iter().any(|m| is_embedding(m, manifest)));
         if head {
             return Err(format!(
-                "modules_to_save has `{name}`, and the model's head is its embedding: trained alone the two would part; \
-                 leave it out"
+                "modules_to_save has `{name}`, and the model's head is its embedding: trained alone the two would \
+                 part; leave it out"
             ));
         }
         if all.len() == before {
