@@ -104,12 +104,18 @@ def duel_results(out):
     return end, records
 
 
-def train_with_trl(model, tokenizer, rows, out, settings, tuned, **options):
+def lora_targets(text):
+    """What PEFT calls target_modules: one word that means many, or names with commas."""
+    return text if text == "all-linear" else [name.strip() for name in text.split(",")]
+
+
+def train_with_trl(model, tokenizer, rows, out, settings, tuned, adapter=None, **options):
     """Trains once with TRL, one epoch of the rows in their order; seconds and metrics of each step.
 
     Default is TRL as it comes: gradient checkpointing, and the reference's forward pass inside the step. Tuned is
     without checkpointing and with the reference's log-probabilities computed before. The clock covers the training
-    steps alone. `options` are further ones of DPOConfig, such as the device.
+    steps alone. With `adapter`, PEFT's folder of a fresh one, that is trained. `options` are further ones of DPOConfig,
+    such as the device.
     """
     import torch
     from datasets import Dataset
@@ -117,7 +123,11 @@ def train_with_trl(model, tokenizer, rows, out, settings, tuned, **options):
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    times = []
+    times, peft = [], {}
+    if adapter:
+        from peft import LoraConfig
+
+        peft["peft_config"] = LoraConfig.from_pretrained(adapter, inference_mode=False)
 
     def now():
         if torch.cuda.is_available():
@@ -156,7 +166,12 @@ def train_with_trl(model, tokenizer, rows, out, settings, tuned, **options):
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=[Clock()],
+        **peft,
     )
+    if adapter:
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(adapter), device="cpu"))
     trainer._get_train_sampler = lambda *_, **__: SequentialSampler(trainer.train_dataset)
     trainer.train()
     return {

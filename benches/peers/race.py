@@ -20,6 +20,9 @@ whole training loop. Ratios are of the best round of each; every round is kept i
 
 `--isa avx2` holds both to AVX2 on a machine that has more; the JSON file says what each then ran on. With `--bf16` both
 multiply in bfloat16 and keep weights to be updated in float32: TRL under autocast, as its `bf16` says.
+
+With `--lora` both train adapters (TRL by PEFT, tried with peft 0.21) of the same rank on the same maps, from the same
+random numbers: PEFT draws them, and duel is given PEFT's folder.
 """
 
 import argparse
@@ -37,6 +40,7 @@ from contest import (
     duel_isa,
     duel_results,
     hold_to,
+    lora_targets,
     machine,
     offline,
     read_rows,
@@ -64,6 +68,10 @@ def options():
     p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
     p.add_argument("--isa", choices=ISAS, help="the instruction set of both (default: each takes its best)")
     p.add_argument("--bf16", action="store_true", help="both in bfloat16, with masters in float32")
+    p.add_argument("--lora", action="store_true", help="both train LoRA adapters")
+    p.add_argument("--lora-r", type=int, default=16, help="their rank (default: %(default)s)")
+    p.add_argument("--lora-alpha", type=float, default=32, help="(default: %(default)s)")
+    p.add_argument("--lora-targets", default="all-linear", help="names with commas (default: %(default)s)")
     p.add_argument("--duel", default=ROOT / "target/release/duel", help="binary (default: %(default)s)")
     p.add_argument("--json", help="where the results go, for example benches/results/race-NAME.json")
     p.add_argument("--trl-worker", help=argparse.SUPPRESS)
@@ -79,11 +87,22 @@ def bf16(a):
     return ["--bf16"] if a.bf16 else []
 
 
+def lora(a):
+    """What the workers are told of adapters."""
+    said = ["--lora-r", str(a.lora_r), "--lora-alpha", str(a.lora_alpha), "--lora-targets", a.lora_targets]
+    return ["--lora", *said] if a.lora else []
+
+
+def adapter(model):
+    """Where the adapter lies that both begin with."""
+    return Path(model).parent / "adapter"
+
+
 def run_trl(a, work, model, rows, kind):
     out = work / f"trl-{kind}.json"
     command = [sys.executable, __file__, "--trl-worker", str(out), "--model", str(model), "--rows", str(rows)]
     command += ["--settings", kind, "--batch-size", str(a.batch_size), "--max-length", str(a.max_length)]
-    command += ["--learning-rate", str(a.learning_rate), "--beta", str(a.beta), *bf16(a)]
+    command += ["--learning-rate", str(a.learning_rate), "--beta", str(a.beta), *bf16(a), *lora(a)]
     peak = timed(command, work / f"trl-{kind}.log")
     return {"who": f"TRL {kind}", "peak_bytes": peak, **json.loads(out.read_text())}
 
@@ -94,6 +113,7 @@ def run_duel(a, work, model, rows, kind):
         for file in cache.glob("*"):
             file.unlink()
     log = work / f"duel-{kind}.log"
+    model = adapter(model) if a.lora else model
     peak = timed(duel_command(a.duel, model, rows, out, cache, settings(a), *bf16(a)), log)
     end, records = duel_results(out)
     if kind == "tuned" and end["reference_runtime"] > 0:
@@ -122,6 +142,7 @@ def trl_worker(a):
         a.trl_worker + ".out",
         settings(a),
         tuned=a.settings == "tuned",
+        adapter=adapter(a.model) if a.lora else None,
         bf16=a.bf16,
         use_cpu=True,
     )
@@ -154,20 +175,30 @@ def table(results, kinds):
 
 
 def export(a):
-    """Writes the model folder again, as transformers reads it."""
+    """Writes the model folder again, as transformers reads it, and with `--lora` a fresh adapter for it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoModelForCausalLM.from_pretrained(a.model).save_pretrained(a.export)
     AutoTokenizer.from_pretrained(a.model).save_pretrained(a.export)
+    if a.lora:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(0)
+        targets = lora_targets(a.lora_targets)
+        config = LoraConfig(r=a.lora_r, lora_alpha=a.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
+        model = AutoModelForCausalLM.from_pretrained(a.export, dtype=torch.float32)
+        get_peft_model(model, config).save_pretrained(adapter(a.export))
 
 
 def write(a, results, ratios):
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "versions": versions("torch", "transformers", "trl"),
+        "versions": versions("torch", "transformers", "trl", *(["peft"] if a.lora else [])),
         "isa": a.isa,
         "bf16": a.bf16,
+        "lora": {"r": a.lora_r, "alpha": a.lora_alpha, "targets": a.lora_targets} if a.lora else None,
         "rows": Path(a.rows).name,
         "settings": {"count": a.count, **settings(a)},
         "ratios": ratios,
@@ -188,7 +219,7 @@ def main():
         ready.model(a.model),
         ready.rows(a.rows, a.count),
         ready.target("--json", a.json) if a.json else [],
-        ready.packages(),
+        ready.packages([*ready.IMPORTS, *(["import peft"] if a.lora else [])]),
     )
     hold_to(a.isa)
     kinds = KINDS if a.settings == "both" else (a.settings,)
@@ -196,6 +227,7 @@ def main():
         work = Path(folder)
         model, rows = work / "model", work / "rows.jsonl"
         command = [sys.executable, __file__, "--export", str(model), "--model", a.model, "--rows", a.rows]
+        command += lora(a)
         timed(command, work / "export.log")
         write_rows(rows, read_rows(a.rows, a.count))
         results = []

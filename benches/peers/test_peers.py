@@ -17,7 +17,7 @@ import generate
 import ready
 
 RACES = {
-    "race.py": ["--model", "no-model", "--rows", "no-rows.json"],
+    "race.py": ["--model", "no-model", "--rows", "no-rows.json", "--lora"],
     "generate.py": ["--model", "no-model", "--rows", "no-rows.json", "--gguf", "no.gguf"],
     "../gpu/steps.py": ["--work", "no-work"],
 }
@@ -129,6 +129,10 @@ class Contest(unittest.TestCase):
             self.assertEqual([os.environ[name] for name in ("DUEL_ISA", "ATEN_CPU_CAPABILITY")], ["avx2", "avx2"])
         self.assertEqual(contest.duel_isa("plan 5 steps; CPU, 2 thread(s), AVX-512, F32"), "AVX-512")
         self.assertEqual(contest.duel_isa(""), None)
+
+    def test_names_of_maps(self):
+        self.assertEqual(contest.lora_targets("all-linear"), "all-linear")
+        self.assertEqual(contest.lora_targets("q_proj, v_proj"), ["q_proj", "v_proj"])
 
     def test_rates_and_what_is_alike(self):
         self.assertEqual(generate.rate({"case": "16", "seconds": 2}), 4 * 4 * 64 / 2)

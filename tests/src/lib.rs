@@ -5,7 +5,7 @@ pub mod golden;
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
-use duel_model::{Activations, Config, Family, Gradients, Keep, Model, Shape, Weights};
+use duel_model::{Activations, Config, Family, Gradients, Keep, Lora, LoraSettings, Model, Shape, Weights};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -308,6 +308,12 @@ pub const FAMILIES: [Family; 14] = [
     Family::SmolLm3,
     Family::Olmo2,
 ];
+
+/// The model of `config` with adapters.
+pub fn adapted(config: Config, settings: LoraSettings) -> Config {
+    let lora = Lora::of(settings, &config, true).expect("they fit");
+    Config { lora: Some(lora), ..config }
+}
 
 /// A model on the host: what every backend is given, and what they are compared on.
 #[derive(Clone, Debug)]

@@ -1,15 +1,20 @@
 //! Model folders as they are found, read as transformers reads them: names, ties, tensors without a place, keys with
 //! two names, and what is saved again.
 
+use duel_backend::Backend;
 use duel_cpu::Cpu;
-use duel_model::{Config, Family, Folder, Model, Rope, RopeScaling};
-use duel_tests::{Case, FAMILIES, TempDir, TensorFile, config, host, merge, tiny};
+use duel_model::{Config, Family, Folder, Keep, LoraSettings, Model, Modules, Rope, RopeScaling, Weights};
+use duel_tests::{
+    Batch, Case, FAMILIES, TempDir, TensorFile, activations, adapted, config, host, merge, tiny,
+};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const ADAPTER: &str = "adapter_model.safetensors";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 const HEAD: &str = "lm_head.weight";
 const TIED: [Family; 3] = [Family::Qwen2, Family::Qwen3, Family::Gpt2];
 
@@ -862,7 +867,7 @@ fn folders_that_are_no_models_say_what_they_are() {
     };
     for (names, parts) in [
         (&[][..], &["empty folder"][..]),
-        (&["adapter_model.safetensors"], &["LoRA adapter of another model", "merge_and_unload"]),
+        (&["adapter_model.safetensors"], &["LoRA adapter of another model", "copy the whole folder"]),
         (
             &["training_args.bin", "pytorch_model.bin"],
             &["PyTorch's", "(pytorch_model.bin)", "save_pretrained"],
@@ -894,7 +899,7 @@ fn folders_that_are_no_models_say_what_they_are() {
     let adapter = put(&[]);
     fs::write(adapter.path().join("adapter_config.json"), r#"{"base_model_name_or_path": "org/base"}"#)
         .unwrap();
-    assert_refused(&adapter, &["LoRA adapter of org/base"]);
+    assert_refused(&adapter, &["`base_model_name_or_path`", "org/base", "no such folder"]);
 
     let message = |path: &Path| Folder::open(path).err().expect("no model").to_string();
     let file = put(&["file"]);
@@ -927,4 +932,149 @@ fn a_config_without_a_type_says_what_to_add() {
     json.insert("architectures".into(), json!(["LlamaForCausalLM"]));
     let e = Config::from_json(json).unwrap_err();
     assert!(e.contains("LlamaForCausalLM") && e.contains("model_type"), "{e}");
+}
+
+// ---- adapters -------------------------------------------------------------------------------------------------------
+
+/// A model, and an adapter of random numbers for it in a folder of its own; with the settings that it was made by.
+fn with_adapter(family: Family, settings: LoraSettings) -> (TempDir, TempDir, Case) {
+    let base = folder(family);
+    let plain = Case::new(tiny(family), 1);
+    let mut case = Case::new(adapted(tiny(family), settings), 2);
+    let (manifest, mut own) = (case.manifest(), plain.weights.into_iter());
+    for (weights, shape) in case.weights.iter_mut().zip(manifest.iter()) {
+        if !shape.pieces[0].name.starts_with("base_model.") {
+            *weights = own.next().unwrap();
+        }
+    }
+    let adapter = TempDir::new().unwrap();
+    let weights = case.upload(&cpu());
+    duel_model::save_adapter(&cpu(), adapter.path(), &case.config, &weights, base.path()).unwrap();
+    (base, adapter, case)
+}
+
+fn every_map() -> LoraSettings {
+    LoraSettings { r: 2, alpha: 3.0, targets: Modules::All, ..LoraSettings::default() }
+}
+
+fn hidden<B: Backend>(b: &B, c: &Config, w: &impl Weights<B>, batch: &Batch) -> Vec<f64> {
+    let mut a = activations(b, c, batch.tokens.len(), Keep::Nothing);
+    duel_model::forward(b, c, w, &batch.layout(b), &mut a);
+    host(b, &a.hidden)
+}
+
+/// Read beside its model an adapter is what it was, to the bit; merged it is the same model to rounding; written again
+/// its files are the same bytes.
+#[test]
+fn adapters_are_read_beside_their_model_and_merged() {
+    let pattern = Modules::Pattern(r".*\.(q_proj|v_proj|up_proj|c_attn|query_key_value|qkv_proj)".into());
+    let parts = LoraSettings { r: 3, rslora: true, targets: pattern, ..LoraSettings::default() };
+    for (family, settings) in FAMILIES.into_iter().flat_map(|f| [(f, every_map()), (f, parts.clone())]) {
+        let (base, dir, case) = with_adapter(family, settings);
+        let (b, opened) = (cpu(), open(&dir));
+        let beside = opened.adapted().unwrap();
+        assert_eq!(*opened.config(), *open(&base).config());
+        let weights = duel_model::load_as(&b, &opened, beside).unwrap();
+        assert_eq!(Model::manifest(beside).into_vec(), case.manifest().into_vec(), "{family:?}");
+        for (i, (got, want)) in weights.iter().into_iter().zip(case.upload(&b).iter()).enumerate() {
+            assert_eq!(got, want, "{family:?}, parameter {i}");
+        }
+        let batch = Batch::text(&(0..9).map(|i| i * 3 % case.config.vocab as u32).collect::<Vec<_>>());
+        let unmerged = hidden(&b, beside, &weights, &batch);
+        let merged = duel_model::load(&b, &opened).unwrap();
+        let merged = hidden(&b, opened.config(), &merged, &batch);
+        let plain = hidden(&b, opened.config(), &duel_model::load(&b, &open(&base)).unwrap(), &batch);
+        let most = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // Some 25 products one after another, of a few roundings of 6e-8 each; an adapter left out moves them by 1.
+        assert!(most(&merged, &unmerged) < 1e-4, "{family:?}: {}", most(&merged, &unmerged));
+        assert!(most(&merged, &plain) > 1e-2, "{family:?}: the adapter does nothing");
+        let again = TempDir::new().unwrap();
+        duel_model::save_adapter(&b, again.path(), beside, &weights, base.path()).unwrap();
+        for name in [ADAPTER, ADAPTER_CONFIG] {
+            let bytes = |dir: &TempDir| fs::read(dir.path().join(name)).unwrap();
+            assert_eq!(bytes(&again), bytes(&dir), "{family:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn adapters_have_pefts_names_and_shapes() {
+    let settings = LoraSettings { r: 2, saved: vec!["norm".into()], ..LoraSettings::default() };
+    let (_base, dir, case) = with_adapter(Family::Llama, settings);
+    let file = TensorFile::read(&dir.path().join(ADAPTER));
+    let c = &case.config;
+    let mut want = vec![("base_model.model.model.norm.weight".to_owned(), json!([c.width]))];
+    for layer in 0..c.layers {
+        let maps = [("q_proj", c.heads.q_width()), ("v_proj", c.heads.kv_width())];
+        for (map, rows) in maps {
+            let name = |side| format!("base_model.model.model.layers.{layer}.self_attn.{map}.{side}.weight");
+            want.extend([(name("lora_A"), json!([2, c.width])), (name("lora_B"), json!([rows, 2]))]);
+        }
+    }
+    want.sort_by(|a, b| a.0.cmp(&b.0));
+    let got: Vec<(String, Value)> =
+        file.names().into_iter().map(|name| (name.clone(), file.header[&name]["shape"].clone())).collect();
+    assert_eq!(got, want);
+    let (_base, dir, _) = with_adapter(Family::Gpt2, LoraSettings::default());
+    let json = fs::read_to_string(dir.path().join(ADAPTER_CONFIG)).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["fan_in_fan_out"], &json["peft_type"]), (&json!(true), &json!("LORA")));
+}
+
+/// What a config says beyond the usual, as PEFT means it.
+#[test]
+fn adapters_follow_pefts_keys() {
+    let (_base, dir, case) = with_adapter(Family::Llama, every_map());
+    let modules = |more: Value| {
+        let path = dir.path().join(ADAPTER_CONFIG);
+        let before = fs::read_to_string(&path).unwrap();
+        let mut json: Value = serde_json::from_str(&before).unwrap();
+        merge(&mut json, more);
+        fs::write(&path, json.to_string()).unwrap();
+        let opened = Folder::open(dir.path()).map(|folder| folder.adapted().unwrap().clone());
+        fs::write(&path, before).unwrap();
+        opened.map_err(|e| e.to_string())
+    };
+    let own = modules(json!({})).unwrap();
+    assert!(own.is_like(&case.config));
+    let also = json!({"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "mlp.up_proj", "down_proj"]});
+    assert!(modules(also).unwrap().is_like(&own));
+    let less = json!({"target_modules": ".*_proj", "alpha_pattern": {"mlp.*_proj": 6, "q_proj": 1.5}});
+    let scales = |c: &Config| {
+        let layer = &Model::manifest(c).layers[0];
+        [&layer.qkv, &layer.up].map(|map| map.adapters.iter().map(|a| a.part.scale).collect::<Vec<_>>())
+    };
+    assert_eq!(scales(&modules(less).unwrap()), [vec![0.75, 1.5, 1.5], vec![3.0, 3.0]]);
+    assert_eq!(scales(&modules(json!({"use_rslora": true})).unwrap())[1], [3.0 / 2f64.sqrt(); 2]);
+    // Other tensors than the file has.
+    for other in [
+        json!({"r": 3}),
+        json!({"rank_pattern": {"q_proj": 1}}),
+        json!({"target_modules": ["q_proj"]}),
+        json!({"layers_to_transform": [0]}),
+        json!({"exclude_modules": ["v_proj"]}),
+        json!({"modules_to_save": ["norm"]}),
+    ] {
+        let e = modules(other.clone()).unwrap_err();
+        assert!(e.contains(ADAPTER) && e.contains("tensor `base_model.model.model."), "{other}: {e}");
+    }
+    for (key, value) in [
+        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("bias", json!("all")),
+        ("peft_type", json!("IA3")),
+        ("init_lora_weights", json!("pissa")),
+        ("layer_replication", json!([[0, 1]])),
+        ("trainable_token_indices", json!([1])),
+        ("target_parameters", json!(["x"])),
+        ("modules_to_save", json!(["embed"])),
+        ("lora_dropout", json!(1.5)),
+        ("target_modules", json!(["embed_tokens"])),
+        ("base_model_name_or_path", json!("org/name")),
+        ("a_key_of_tomorrow", json!(1)),
+    ] {
+        let e = modules(json!({key: value})).unwrap_err();
+        let named = if key == "target_modules" { "embed_tokens" } else { key };
+        assert!(e.contains(ADAPTER_CONFIG) && e.contains(named), "{key}: {e}");
+    }
 }

@@ -10,8 +10,8 @@ use duel_backend::{
     QkNorm, RowStats, Scores,
 };
 use duel_cpu::Cpu;
-use duel_model::Family;
-use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Random, tiny};
+use duel_model::{Config, Family, Keep, LoraSettings, Modules};
+use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Random, activations, adapted, tiny};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -368,8 +368,13 @@ proptest! {
 /// Embedding to loss: every parameter of every family, with a shared prompt, responses of different length, and a
 /// group without prompt.
 fn whole_model(family: Family, objective: Objective) {
-    let (b, mut random) = (cpu(), Random(family as u64 + 11));
-    let case = Case::new(tiny(family), 3);
+    whole(tiny(family), objective);
+}
+
+fn whole(config: Config, objective: Objective) {
+    let (b, mut random) = (cpu(), Random(config.family as u64 + 11));
+    let case = Case::new(config, 3);
+    let family = case.config.family;
     let vocab = case.config.vocab;
     let groups = [(2..6, 2), (0..1, 2), (1..2, 2)].map(|(prompt, k)| random.group(vocab, prompt, k, 1..5));
     let batch = Batch::packed(&groups);
@@ -386,5 +391,61 @@ fn whole_models() {
     for family in FAMILIES {
         whole_model(family, Objective::Dpo);
         whole_model(family, Objective::Sft(0.1));
+    }
+}
+
+/// Adapters that a test trains: on every map, and on some parts of products that have several.
+fn settings() -> [LoraSettings; 2] {
+    let ranks = vec![("[kc]_.*".to_owned(), 1)];
+    let all = LoraSettings { r: 3, alpha: 1.0, targets: Modules::All, ranks, ..LoraSettings::default() };
+    let pattern = r".*(q_proj|v_proj|up_proj|c_attn|mlp\.c_proj|query_key_value|qkv_proj)".to_owned();
+    [
+        all,
+        LoraSettings {
+            r: 2,
+            alpha: 0.5,
+            rslora: true,
+            targets: Modules::Pattern(pattern),
+            ..LoraSettings::default()
+        },
+    ]
+}
+
+#[test]
+fn whole_with_adapters() {
+    for family in FAMILIES {
+        settings().into_iter().for_each(|settings| whole(adapted(tiny(family), settings), Objective::Dpo));
+    }
+}
+
+/// What is dropped is the same in both directions, and where a layer is computed again.
+#[test]
+fn adapters_that_drop_inputs() {
+    // With a gate and without, some parts of a product and all of it; layers computed again, or not.
+    let cases =
+        [(Family::Llama, Keep::All), (Family::Gpt2, Keep::Residuals), (Family::Qwen3, Keep::Residuals)];
+    for (family, keep) in cases {
+        let [settings, _] = settings();
+        let (b, mut random) = (cpu(), Random(5));
+        let case = Case::new(adapted(tiny(family), LoraSettings { dropout: 0.4, alpha: 0.3, ..settings }), 6);
+        let (c, batch) = (&case.config, batch(&mut random, 2, case.config.vocab));
+        let rows = batch.tokens.len();
+        let keys: Vec<u32> = (0..2 * rows as u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+        let (layout, slopes) = (batch.layout(&b), random.vec(rows * c.width));
+        let pass = |case: &Case, dropping: bool| {
+            let (weights, mut a) = (case.upload(&b), activations(&b, c, rows, keep));
+            a.drop_by(&b, dropping.then_some(&keys[..]));
+            duel_model::forward(&b, c, &weights, &layout, &mut a);
+            (weights, a)
+        };
+        let (weights, mut a) = pass(&case, true);
+        assert_ne!(a.hidden, pass(&case, false).1.hidden);
+        a.dhidden.copy_from_slice(&slopes);
+        let mut grads = case.manifest().alloc::<_, f64>(&b).unwrap();
+        duel_model::backward(&b, c, &weights, &mut grads, &layout, &mut a);
+        let grads: Inputs = grads.into_vec();
+        let hidden = |w: &Inputs| pass(&Case { weights: w.clone(), ..case.clone() }, true).1.hidden;
+        let checked = check(&mut random, &case.weights, &grads, &slopes, (4, 500.0), hidden);
+        checked.unwrap_or_else(|e| panic!("{family:?}: {e}"));
     }
 }

@@ -2,9 +2,11 @@
 
 use duel_backend::{Backend, Real};
 use duel_cpu::Cpu;
-use duel_model::{Config, Family, Folder, Gradients, Keep, Model, Shape, Trained, Weights};
+use duel_model::{
+    Config, Family, Folder, Gradients, Keep, LoraSettings, Model, Modules, Shape, Trained, Weights,
+};
 use duel_optim::{Algorithm, Optimizer};
-use duel_tests::{Batch, Case, FAMILIES, Random, TempDir, activations, host, tiny};
+use duel_tests::{Batch, Case, FAMILIES, How, Objective, Random, TempDir, activations, adapted, host, tiny};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -104,6 +106,39 @@ fn a_backward_through_frozen_weights_has_the_same_bits() {
         run(&b, c, &frozen, &mut grads, &batch, Keep::All);
         let got: Vec<Vec<f64>> = grads.iter().into_iter().map(|g| host(&b, g)).collect();
         assert_eq!(got, whole(&b, c, &weights, &batch), "{family:?}");
+    }
+}
+
+/// Adapters alone have the bits that they have beside trained weights, on any number of threads; and those that add
+/// nothing leave the model's own as they are.
+#[test]
+fn adapters_have_the_bits_of_the_whole() {
+    for family in FAMILIES {
+        let settings = LoraSettings { r: 2, targets: Modules::All, ..LoraSettings::default() };
+        let mut case = Case::new(adapted(tiny(family), settings), 8);
+        let b = Cpu::<f32>::new(1);
+        let (manifest, batch) = (case.manifest(), batch(&case.config, 8));
+        let want = whole(&b, &case.config, &case.upload(&b), &batch);
+        let trained: Vec<bool> = manifest.iter().into_iter().map(|s| case.config.trains(s)).collect();
+        let want: Vec<Vec<f64>> =
+            want.into_iter().zip(&trained).filter(|(_, trained)| **trained).map(|(g, _)| g).collect();
+        for (threads, keep) in [(1, Keep::All), (3, Keep::All), (2, Keep::Residuals)] {
+            let b = Cpu::<f32>::new(threads);
+            let mut grads = Trained::of_model(&b, &case.config, keep).unwrap();
+            run(&b, &case.config, &case.upload(&b), &mut grads, &batch, keep);
+            let got: Vec<Vec<f64>> = grads.list().into_iter().map(|g| host(&b, g)).collect();
+            assert_eq!(got, want, "{family:?} on {threads} threads, {keep:?}");
+        }
+        let how = How::new(Objective::Dpo);
+        let plain = tiny(family);
+        let rest = case.weights.iter().zip(&trained).filter(|(_, trained)| !**trained);
+        let base = Case { config: plain, weights: rest.map(|(w, _)| w.clone()).collect() };
+        for (w, shape) in case.weights.iter_mut().zip(manifest.iter()) {
+            if shape.pieces[0].name.contains("lora_B") {
+                w.fill(0.0);
+            }
+        }
+        assert_eq!(case.score(&b, &batch, how), base.score(&b, &batch, how), "{family:?}");
     }
 }
 

@@ -19,6 +19,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   tournament [...]  duel tournament: policies against each other
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
   theorem [...]   duel theorem: what the paper proves, on a language small enough to count
+  merge [...]     duel merge: an adapter and its model as one model
   report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
@@ -47,22 +48,17 @@ fn start(command: &mut Command) -> Result<(), u8> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
         Err(e) => {
-            eprintln!("error: {} cannot be started: {e}", command.get_program().display());
+            eprintln!("error: cargo cannot be started: {e}");
             Err(1)
         }
     }
 }
 
 /// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked
-/// there. It is built for one of its own tests, with the workspace's: of crates that the other tests are made of too.
+/// there.
 fn fuzz(rest: &[String]) -> Result<(), u8> {
-    cargo(&["test", "--workspace", "--test", "kept", "--no-run"], &[])?;
-    start(
-        Command::new(target_dir().join("debug").join(format!("duel-fuzz{}", std::env::consts::EXE_SUFFIX)))
-            .arg("--out")
-            .arg(target_dir().join("fuzz"))
-            .args(rest),
-    )
+    let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
+    start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
 }
 
 /// All that CI checks.
@@ -141,7 +137,7 @@ fn main() -> ExitCode {
     };
     let result = match name.as_str() {
         "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
-        | "tournament" | "cycle" | "report" | "losses" => duel(&name),
+        | "tournament" | "cycle" | "merge" | "report" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

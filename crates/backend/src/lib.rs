@@ -9,6 +9,7 @@ mod feed_forward;
 mod gather;
 mod layout;
 mod logprob;
+mod low_rank;
 mod measure;
 mod norm;
 mod portions;
@@ -29,6 +30,7 @@ pub use feed_forward::{Activation, FeedForward};
 pub use gather::Gather;
 pub use layout::{Layout, Segment};
 pub use logprob::{LogProbs, Logits, Prediction, RowStats};
+pub use low_rank::{Dropout, LowRank};
 pub use measure::Measure;
 pub use norm::{Norm, Norms, QkNorm};
 pub use portions::Portions;
@@ -59,6 +61,7 @@ pub trait Backend:
     Storage
     + Repetition
     + Products
+    + LowRank
     + Gather
     + Norms
     + Attention

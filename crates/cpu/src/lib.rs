@@ -7,6 +7,7 @@ mod feed_forward;
 mod gather;
 mod gemm;
 mod logprob;
+mod low_rank;
 mod norm;
 mod normal;
 mod pages;

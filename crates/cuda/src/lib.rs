@@ -10,6 +10,7 @@ mod gpu;
 mod grid;
 mod library;
 mod logprob;
+mod low_rank;
 mod maps;
 mod norm;
 mod preference;

@@ -1,5 +1,6 @@
 //! The `duel` command.
 
+mod arguments;
 mod cycle;
 mod drawing;
 mod eval;
@@ -9,6 +10,7 @@ mod journal;
 mod judges;
 mod label;
 mod losses;
+mod merge;
 mod report;
 mod sample;
 mod table;
@@ -24,6 +26,7 @@ use eval::Eval;
 use frontier::Frontier;
 use generate::Generate;
 use label::Label;
+use merge::Merge;
 use report::Report;
 use sample::Sample;
 use std::process::ExitCode;
@@ -63,6 +66,8 @@ enum Command {
     Frontier(Box<Frontier>),
     /// Check what the paper proves, on a language small enough to count: optimum, rate, implied reward, best of n
     Theorem(Theorem),
+    /// Make one model of an adapter and the model that it is for
+    Merge(Merge),
     /// Put what runs and studies left on one page: curves, settings, samples, pictures
     Report(Report),
     /// List the losses that loss_type names, with formulas and sources
@@ -76,8 +81,8 @@ fn main() -> ExitCode {
 }
 
 fn command() -> ExitCode {
-    let result = duel::arguments::normalize(std::env::args_os()).and_then(|args| {
-        match Cli::parse_from(args).command {
+    let result =
+        arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -88,13 +93,13 @@ fn command() -> ExitCode {
             Command::Cycle(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Merge(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)
             }
-        }
-    });
+        });
     result.unwrap_or_else(|e| match duel_train::signal::interrupted() {
         // What was asked for is no error; the code is that of a shell for Ctrl-C.
         true => {

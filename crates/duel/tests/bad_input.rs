@@ -85,7 +85,7 @@ fn unknown_and_contradictory_keys_are_named() {
     let printed = run.clone().set("learning-rat", 1).go().stderr;
     assert!(printed.contains("--learning-rate"), "{printed}");
     refused(&run.clone().set("beta", "much"), &["much", "--beta"]);
-    refused(&run.clone().set("use_peft", true), &["`use_peft` is not supported", "remove it"]);
+    refused(&run.clone().set("use_dora", true), &["`use_dora` is not supported", "remove it"]);
     refused(&run.clone().set("loss-type", "sigmod"), &["sigmod", "sigmoid"]);
     refused(&run.clone().set("beta", 0), &["`beta = 0`", "above 0"]);
     refused(
@@ -115,6 +115,47 @@ fn unknown_and_contradictory_keys_are_named() {
     assert!(missing.error().contains("`model` is missing: give --model"), "{}", missing.stderr);
     let missing = run.command().arg(temp.path("no.toml")).output().unwrap();
     assert!(Ended::of(missing).error().contains("no.toml"));
+}
+
+#[test]
+fn adapters_that_cannot_be_are_named() {
+    let temp = Temp::with_model("adapters");
+    let run = Run::new(&temp, "out");
+    refused(&run.clone().set("lora-alpha", 3), &["`lora_alpha`", "no effect without `lora_r`"]);
+    let run = run.set("lora-r", 2);
+    refused(&run.clone().set("lora-r", 0), &["`lora_r = 0`", "at least 1"]);
+    refused(&run.clone().set("lora-dropout", 1), &["`lora_dropout = 1`", "below 1"]);
+    refused(&run.clone().set("sync-ref-model", true), &["`sync_ref_model`", "adapters"]);
+    let to = |names: &str| run.clone().set("lora-target-modules", names);
+    refused(
+        &to("q_proj,c_attn"),
+        &["`c_attn`", "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"],
+    );
+    refused(&to("lm_head"), &["`lm_head`", "modules_to_save"]);
+    refused(&to(".*(q_proj"), &["`.*(q_proj`", "regular expression"]);
+    refused(&to(".*none"), &["no map of the model is adapted", "q_proj"]);
+    let saved = |names: &str| run.clone().set("modules-to-save", names);
+    refused(&saved("embed_tokens"), &["`embed_tokens`", "the model's head is its embedding"]);
+    refused(&saved("k_proj"), &["`model.layers.0.self_attn.k_proj`", "one matrix with"]);
+    refused(&saved("nothing"), &["`nothing`", "no module"]);
+    let adapter = run.clone().set("max-steps", 1);
+    adapter.ok();
+    let on = Run::new(&temp, "on").set("model", adapter.out().display());
+    refused(&on.clone().set("lora-r", 2), &["has an adapter", "duel merge"]);
+    refused(&on.clone().set("sync-ref-model", true), &["`sync_ref_model`", "adapters"]);
+    refused(&on.set("method", "reward"), &["adapter of a language model", "merge"]);
+    let merge = |model: &Path, to: &Path| {
+        let args = [
+            "merge".as_ref(),
+            "--model".as_ref(),
+            model.as_os_str(),
+            "--output-dir".as_ref(),
+            to.as_os_str(),
+        ];
+        Ended::of(Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap()).error().to_owned()
+    };
+    assert!(merge(&temp.path("model"), &temp.path("merged")).contains("nothing to merge"));
+    assert!(merge(&adapter.out(), &temp.path("model")).contains("holds a model already (model.safetensors)"));
 }
 
 /// A copy of the tiny model with something wrong.

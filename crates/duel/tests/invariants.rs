@@ -387,3 +387,118 @@ fn the_evaluation_file_does_not_change_the_weights() {
     with_eval.ok();
     assert_same(&plain, &with_eval, &["model.safetensors"]);
 }
+
+/// Adapters on some parts of fused products.
+fn adapters(temp: &Temp, out: &str) -> Run {
+    Run::new(temp, out).set("lora-r", 4).set("lora-target-modules", "q_proj,v_proj,up_proj,down_proj")
+}
+
+const ADAPTER: &[&str] = &["adapter_model.safetensors", "metrics.jsonl"];
+
+/// Fresh adapters add nothing, and those that are trained on are their own reference, however the groups are packed.
+#[test]
+fn the_first_loss_of_adapters_is_ln_2() {
+    let temp = Temp::with_model("adapters-ln2");
+    let trained = adapters(&temp, "trained").set("learning-rate", 1e-2);
+    trained.ok();
+    assert!(trained.metric("loss")[5] < 0.65, "nothing was learned: {:?}", trained.metric("loss"));
+    let plain = Run::new(&temp, "plain").set("max-steps", 1);
+    plain.ok();
+    for (i, tokens) in [0, 1, 100].into_iter().enumerate() {
+        let fresh = adapters(&temp, &format!("fresh{i}"));
+        let again = Run::new(&temp, &format!("again{i}")).set("model", trained.out().display());
+        for (run, of_base) in [(fresh, true), (again, false)] {
+            let run = run.set("micro-batch-tokens", tokens).set("max-steps", 1);
+            let said = run.ok();
+            let loss = run.metric("loss")[0];
+            assert!((loss - std::f64::consts::LN_2).abs() < 1e-15, "{tokens} tokens: {loss:e}");
+            for name in ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"] {
+                assert_eq!(run.metric(name), [0.0], "{tokens} tokens: {name}");
+            }
+            // What is computed of the base serves every adapter of it.
+            assert_eq!(said.contains(" 8 read from"), of_base || i > 0, "{said}");
+            assert_eq!(run.metric("logps/chosen") == plain.metric("logps/chosen"), of_base);
+            assert!(said.contains("frozen weights") && said.contains("the adapters' gradients"), "{said}");
+        }
+    }
+}
+
+/// With inputs that are dropped: on any number of threads, with layers computed again, in micro-batches of any size,
+/// and from a checkpoint on, which holds the adapter alone.
+#[test]
+fn adapters_repeat_and_resume_bit_for_bit() {
+    let temp = Temp::with_model("adapters-bits");
+    let run = |out: &str| adapters(&temp, out).set("lora-dropout", 0.2).set("save-steps", 2);
+    let whole = run("whole").set("save-total-limit", "none");
+    whole.ok();
+    let other = run("threads").set("threads", 2).set("gradient-checkpointing", true);
+    other.ok();
+    assert_same(&whole, &other, ADAPTER);
+    let checkpoint = whole.out().join("checkpoint-2");
+    assert!(!checkpoint.join("model.safetensors").exists() && !checkpoint.join("config.json").exists());
+    let on = run("on").set("resume-from-checkpoint", checkpoint.display());
+    on.ok();
+    assert_same(&whole, &on, &ADAPTER[..1]);
+    // Which inputs are dropped does not depend on what is computed together; that some are, a reference shows that
+    // drops none.
+    let first_loss = |tokens: usize| {
+        let run = Run::new(&temp, &format!("on{tokens}")).set("model", whole.out().display());
+        let run = run.set("micro-batch-tokens", tokens).set("max-steps", 1);
+        run.ok();
+        run.metric("loss")
+    };
+    let loss = first_loss(0);
+    assert_eq!(loss, first_loss(1));
+    assert!((loss[0] - std::f64::consts::LN_2).abs() > 1e-9, "{loss:?}");
+}
+
+/// Adapters in bfloat16, whose masters alone are the weights': the same bits after a stop.
+#[test]
+fn adapters_have_masters() {
+    let temp = Temp::with_model("adapters-bf16");
+    let run = |out: &str| adapters(&temp, out).set("bf16", true).set("save-steps", 3);
+    let whole = run("whole");
+    assert!(whole.ok().contains("their masters"));
+    let loss = whole.metric("loss");
+    assert!((loss[0] - std::f64::consts::LN_2).abs() < 1e-15 && loss[5] < loss[0], "{loss:?}");
+    let on = run("on").set("resume-from-checkpoint", whole.out().join("checkpoint-3").display());
+    on.ok();
+    assert_same(&whole, &on, &ADAPTER[..1]);
+}
+
+/// Every method of files trains adapters, which merge to a model that says the same.
+#[test]
+fn every_method_of_files_trains_adapters() {
+    let temp = Temp::with_model("adapters-methods");
+    for method in ["sft", "dpo", "cpo", "orpo", "kto", "reward"] {
+        let run = adapters(&temp, method)
+            .set("method", method)
+            .set("eval-dataset", temp.path("eval.jsonl").display());
+        run.ok();
+        let loss = run.metric("loss");
+        assert!(loss[5] != loss[0], "{method}: {loss:?}");
+        let merged = temp.path(&format!("{method}-merged"));
+        let duel = |args: &[&str]| {
+            let output = Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap();
+            assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let (out, to) = (run.out(), merged.to_str().unwrap().to_owned());
+        let out = out.to_str().unwrap();
+        duel(&["merge", "--model", out, "--output-dir", &to]);
+        let eval = temp.path("eval.jsonl");
+        let said = |model: &str| {
+            duel(&[
+                "eval",
+                "--model",
+                model,
+                "--dataset",
+                eval.to_str().unwrap(),
+                "--format=json",
+                "--device=cpu",
+            ])
+        };
+        // The same numbers, by another name.
+        assert_eq!(said(out).replace(out, ""), said(&to).replace(&to, ""), "{method}");
+    }
+}

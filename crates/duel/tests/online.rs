@@ -550,3 +550,19 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
     check(&Cpu::<f32>::new(2), &folder, &tokenizer, &prompts);
     check(&Cpu::<f64>::new(1), &folder, &tokenizer, &prompts);
 }
+
+/// The policy is its own reference before the first step, with the weights of one model.
+#[test]
+fn adapters_learn_from_their_own_samples() {
+    let temp = temp("adapters");
+    for method in online().filter(|method| *method != Method::Sppo) {
+        let run = run(&temp, &method.to_string(), method).set("lora-r", 2).set("max-steps", 2);
+        run.ok();
+        assert_eq!(run.metric("kl")[0], 0.0, "{method}");
+        assert!(run.out().join("adapter_model.safetensors").exists(), "{method}");
+    }
+    let sppo = run(&temp, "sppo", Method::Sppo).set("lora-r", 2).go();
+    assert!(sppo.error().contains("`method = sppo`"), "{}", sppo.stderr);
+    let dropping = run(&temp, "dropping", Method::Grpo).set("lora-r", 2).set("lora-dropout", 0.1).go();
+    assert!(dropping.error().contains("`lora_dropout = 0.1`"), "{}", dropping.stderr);
+}

@@ -1,7 +1,9 @@
 //! Every buffer of a pass.
 
+use crate::adapter::Between;
 use crate::config::{Config, Turns};
 use crate::rope::Rope;
+use crate::weights::Model;
 use duel_backend::{Acc, Float, Index, Layout, Measure, Real, Result, Segment, Storage};
 
 /// What a pass keeps.
@@ -62,6 +64,8 @@ pub(crate) struct Flow<B: Storage> {
 pub(crate) struct Scratch<B: Storage> {
     pub normed: Real<B>,
     pub act: Real<B>,
+    /// Within adapters.
+    pub between: Between<B>,
     /// Positions that there are at most.
     pub positions: usize,
     /// Cosines and sines of the positions, which stay as they are: [`Turns::Rope`]'s, and [`Turns::LocalRope`]'s.
@@ -208,6 +212,7 @@ impl<B: Storage> Activations<B> {
             scratch: Scratch {
                 normed: b.alloc(rows * c.width)?,
                 act: b.alloc(rows * c.mlp_width)?,
+                between: Between::new(b, &Model::manifest(c), rows, keep != Keep::Nothing)?,
                 positions: max_positions,
                 ropes: [rope(&c.rope)?, rope(&c.local_rope)?],
                 places: places.transpose()?,
@@ -219,6 +224,12 @@ impl<B: Storage> Activations<B> {
     /// How many of the bytes that [`Activations::new`] allocates are gradients.
     pub fn gradient_bytes(c: &Config, max_rows: usize, keep: Keep) -> usize {
         Measure::<B>::bytes(|b| gradients(b, c, max_rows, keep))
+    }
+
+    /// Lets adapters drop inputs of the passes from now on, by two words a row of the next layout; `None`: they keep
+    /// all. Which are dropped depends on a row's words, the adapter and the input alone.
+    pub fn drop_by(&mut self, b: &B, keys: Option<&[u32]>) {
+        self.scratch.between.drop_by(b, keys);
     }
 
     /// Most rows of a micro-batch.

@@ -70,8 +70,8 @@ fn adapter(names: &[String], dir: &Path) -> Option<String> {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let base = json["base_model_name_or_path"].as_str().unwrap_or("another model");
     Some(format!(
-        "is a LoRA adapter of {base}; merge it into its base first (PEFT's merge_and_unload) and give the folder of the \
-         merged model"
+        "is a LoRA adapter of {base} without its adapter_model.safetensors or adapter_config.json; copy the whole folder \
+         again"
     ))
 }
 

@@ -1,9 +1,11 @@
 use crate::family::{Family, Output};
 use crate::keys::{Keys, Read};
+use crate::lora::Lora;
 use crate::plural::counted;
 use crate::rope::Rope;
 use crate::score;
 use crate::tensors::Names;
+use crate::weights::Shape;
 use duel_backend::{Activation, Backend, Heads, Scores};
 use serde_json::{Map, Value};
 
@@ -161,6 +163,8 @@ pub struct Config {
     pub logit_cap: Option<f64>,
     /// Standard deviation of fresh weights.
     pub init_range: f64,
+    /// Adapters beside the maps of the layers, which are trained in the place of what they are beside.
+    pub lora: Option<Lora>,
     /// The file as it was read: what is saved again beside changed weights.
     pub json: Map<String, Value>,
 }
@@ -246,7 +250,16 @@ impl Config {
 
     /// Whether both are one and the same model, in whatever words their files say so.
     pub fn is_like(&self, other: &Self) -> bool {
-        *self == Config { json: self.json.clone(), ..other.clone() }
+        let same = match (&self.lora, &other.lora) {
+            (Some(own), Some(other)) => own.is_like(other),
+            (own, other) => own.is_some() == other.is_some(),
+        };
+        same && *self == Config { json: self.json.clone(), lora: self.lora.clone(), ..other.clone() }
+    }
+
+    /// Whether a parameter is trained: all are, or where there are adapters those alone, with what goes with them.
+    pub fn trains(&self, shape: &Shape) -> bool {
+        self.lora.as_ref().is_none_or(|lora| lora.trains(shape))
     }
 
     pub(crate) fn check(&self) -> Read<()> {

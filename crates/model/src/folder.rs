@@ -6,12 +6,14 @@ use crate::error::{Error, Result};
 use crate::family::Output;
 use crate::json;
 use crate::leftover;
+use crate::lora::{Lora, LoraSettings, in_file};
 use crate::missing::missing;
+use crate::peft::{self, Peft};
 use crate::quantised;
 use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
 use crate::weights::{Model, Shape};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -25,17 +27,79 @@ pub struct Folder {
     names: HashMap<String, String>,
     /// Seed of a scalar head that the files do not have.
     fresh: Option<u64>,
+    adapter: Option<Attached>,
+}
+
+/// An adapter from another folder than that of the model.
+struct Attached {
+    /// The model with it.
+    config: Config,
+    shards: Shards,
 }
 
 impl Folder {
-    /// Opens a folder as transformers does: `model.safetensors` or the files of its index, tensors with or without the
+    /// Opens a folder as transformers and PEFT do: that of a model, or that of an adapter with the folder of the model
+    /// that it is for. [`Folder::config`] and what loads weights take the two as one model, merged, unless they are
+    /// asked for the adapter beside it ([`Folder::adapted`]).
+    ///
+    /// # Errors
+    /// A file that is missing, truncated or lies about its content; a config that is not known; a tensor that is
+    /// missing, or of another shape or type than `config.json` asks for; tensors without a place that would change
+    /// what the model computes; an adapter that says or holds what is not known, or is for another model. Each names
+    /// the file and the key or tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        match Peft::read(path)? {
+            Some(peft) => Self::open_adapter(path, peft),
+            None => Self::open_model(path),
+        }
+    }
+
+    fn open_adapter(path: &Path, peft: Peft) -> Result<Self> {
+        let said = path.join(peft::CONFIG);
+        if Peft::read(&peft.base)?.is_some() {
+            let what = format!("adapts {}, which is an adapter too; merge that first", peft.base.display());
+            return Err(Error::file(&said, what));
+        }
+        let folder = Self::open_model(&peft.base)?;
+        let folder = if peft.score { folder.with_score(0) } else { folder };
+        let lora = Lora::of(peft.settings, &folder.config, false);
+        let mut lora = lora.map_err(|what| Error::file(&said, what))?;
+        lora.json = peft.json;
+        let config = Config { lora: Some(lora), ..folder.config.clone() };
+        let weights = path.join(peft::WEIGHTS);
+        if !weights.exists() {
+            return Err(Error::file(&weights, "is missing; copy the adapter's whole folder, as safetensors"));
+        }
+        let shards = Shards::of_file(weights)?;
+        let mut left: HashSet<&str> = shards.names().collect();
+        for shape in Model::manifest(&config).iter().into_iter().filter(|shape| config.trains(shape)) {
+            for piece in &shape.pieces {
+                let name = in_file(&config, shape, &piece.name);
+                let tensor = shards.get(&name).ok_or_else(|| {
+                    Error::file(
+                        &shards.listing,
+                        format!("lacks tensor `{name}`, which {} asks for", peft::CONFIG),
+                    )
+                })?;
+                check(&tensor, &name, shape, piece.rows)?;
+                left.remove(&*name);
+            }
+        }
+        if let Some(name) = left.into_iter().min() {
+            let what = format!("tensor `{name}` has no place by {} in {}", peft::CONFIG, peft.base.display());
+            return Err(Error::file(&shards.listing, what));
+        }
+        Ok(Folder { adapter: Some(Attached { config, shards }), ..folder })
+    }
+
+    /// Opens the folder of a model: `model.safetensors` or the files of its index, tensors with or without the
     /// model's own name before theirs, a head that is the embedding under either name.
     ///
     /// # Errors
     /// A file that is missing, truncated or lies about its content; a config that is not known; a tensor that is
     /// missing, or of another shape or type than `config.json` asks for; tensors without a place that would change
     /// what the model computes. Each names the file and the key or tensor.
-    pub fn open(path: &Path) -> Result<Self> {
+    fn open_model(path: &Path) -> Result<Self> {
         let mut config = read_config(path)?;
         quantised::refuse_folder(path)?;
         let shards = Shards::open(path)?;
@@ -69,7 +133,7 @@ impl Folder {
                 .push(format!("{}: the adapter is left out, the model beside it is read", adapter.display()));
         }
         notes.extend(leftover::note(&shards, &config, &names)?);
-        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names, fresh: None })
+        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names, fresh: None, adapter: None })
     }
 
     /// The folder.
@@ -80,6 +144,39 @@ impl Folder {
     /// What `config.json` and the weights together say of the model.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The model with the adapter of its folder beside it; `None`: it has none.
+    pub fn adapted(&self) -> Option<&Config> {
+        self.adapter.as_ref().map(|adapter| &adapter.config)
+    }
+
+    /// The model with new adapters.
+    ///
+    /// # Errors
+    /// What is said of them does not fit the model; or it has adapters already.
+    pub fn with_lora(&self, settings: LoraSettings) -> Result<Config> {
+        if self.adapter.is_some() {
+            return Err(Error::file(
+                &self.path,
+                "has an adapter, which is trained on as it is; leave out what lora_r and the like say, or merge it first \
+                 (duel merge)",
+            ));
+        }
+        let lora = Lora::of(settings, &self.config, true).map_err(|what| Error::file(&self.path, what))?;
+        Ok(Config { lora: Some(lora), ..self.config.clone() })
+    }
+
+    /// The type that most of the model's files are in, by its embedding; `None`: one that no backend computes in.
+    pub fn dtype(&self) -> Option<duel_backend::Dtype> {
+        use duel_backend::Dtype;
+        let embed = Model::manifest(&self.config).embed;
+        match self.tensor(&embed.pieces[0].name).ok()?.dtype {
+            safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+            safetensors::Dtype::F32 => Some(Dtype::F32),
+            safetensors::Dtype::F64 => Some(Dtype::F64),
+            _ => None,
+        }
     }
 
     /// What the user should hear about the folder, a line each.
@@ -117,11 +214,18 @@ impl Folder {
 
     /// Elements of a tensor of the manifest that no file holds.
     pub(crate) fn drawn(&self, shape: &Shape) -> Option<impl Iterator<Item = f64>> {
-        let seed = self.fresh.filter(|_| shape.pieces[0].name == SCORE)?;
+        let attached = || self.adapter.as_ref().is_some_and(|adapter| adapter.config.trains(shape));
+        let seed = self.fresh.filter(|_| shape.pieces[0].name == SCORE && !attached())?;
         Some(score::fresh(shape.cols, seed).take(shape.len()))
     }
 
-    /// A tensor of the manifest that the files hold.
+    /// A tensor of a parameter that the files of an adapter hold; `None`: there are none, or it is the model's own.
+    pub(crate) fn attached(&self, shape: &Shape, name: &str) -> Option<Tensor<'_>> {
+        let Attached { config, shards } = self.adapter.as_ref()?;
+        shards.get(&in_file(config, shape, name)).filter(|_| config.trains(shape))
+    }
+
+    /// A tensor of the manifest that the files of the model hold.
     pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let stored = self.names.get(name).and_then(|stored| self.shards.get(stored));
         stored.ok_or_else(|| missing(&self.shards, &self.config, name))

@@ -1,5 +1,7 @@
 //! Gradients: of a whole model, or of the part of it that is trained.
 
+use crate::activations::Keep;
+use crate::config::Config;
 use crate::weights::{Model, Shape};
 use duel_backend::{Acc, Backend, Result, Storage};
 
@@ -29,6 +31,24 @@ impl<B: Storage> Trained<B> {
     pub fn new(b: &B, manifest: &Model<Shape>, mut is_trained: impl FnMut(&Shape) -> bool) -> Result<Self> {
         let gradient = |s: &Shape| is_trained(s).then(|| b.alloc(s.len())).transpose();
         Ok(Trained { parameters: manifest.as_ref().try_map(gradient)? })
+    }
+
+    /// Zeroed gradients of what is trained of the model of `config`: of all of it without the memory that `keep` has a
+    /// backward pass lend them.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn of_model(b: &B, config: &Config, keep: Keep) -> Result<Self> {
+        let manifest = Model::manifest(config);
+        match config.lora {
+            Some(_) => Trained::new(b, &manifest, |shape| config.trains(shape)),
+            None => Ok(Trained { parameters: manifest.gradients(b, keep)?.map(Some) }),
+        }
+    }
+
+    /// The gradients that there are, to write to.
+    pub fn list_mut(&mut self) -> Vec<&mut Acc<B>> {
+        self.parameters.iter_mut().into_iter().flatten().collect()
     }
 
     /// The gradients that there are.

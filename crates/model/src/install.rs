@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::json;
 use crate::names::SINGLE;
+use crate::peft;
 use crate::quantised;
 use crate::write::{sync, write_synced};
 use serde_json::{Map, Value};
@@ -160,7 +161,7 @@ pub fn install(staged: &Path, out: &Path) -> Result<Vec<String>> {
     let old = remove_model(out)?;
     sync(out)?;
     let mut names = names_in(staged)?;
-    names.sort_by_key(|name| name == SINGLE);
+    names.sort_by_key(|name| name == SINGLE || name == peft::WEIGHTS);
     for name in names {
         let (from, to) = (staged.join(&name), out.join(&name));
         fs::rename(&from, &to)

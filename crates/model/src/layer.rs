@@ -1,6 +1,7 @@
 //! One layer, forward and backward: the backward reads as the forward mirrored.
 
 use crate::activations::{Branch, Flow, Saved, Scratch};
+use crate::adapter::Between;
 use crate::config::{Block, Config, NormKind, QkNorm};
 use crate::linear::{activate, activate_bw, expand, linear, linear_bw, norm, norm_bw};
 use crate::weights::{Layer, Linear, Norm};
@@ -86,10 +87,10 @@ pub(crate) fn layer_forward<B: Backend>(
     let input = normed(b, &mut scratch.normed, &mut s.attn_stats, x, w.attn_norm.as_ref(), d.norm);
     match (&mut s.raw, &w.qk_norm) {
         (Some((raw, rstd)), Some((wq, wk))) => {
-            linear(b, raw, input, &w.qkv, None, d.qkv);
+            linear(b, raw, input, &w.qkv, None, &mut scratch.between, d.qkv);
             b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), qk_dims(c, d.norm));
         }
-        _ => linear(b, &mut s.qkv, input, &w.qkv, None, d.qkv),
+        _ => linear(b, &mut s.qkv, input, &w.qkv, None, &mut scratch.between, d.qkv),
     }
     if let Some(table) = scratch.rope(c.kind(l).turns) {
         b.rope(&mut s.qkv, table, scratch.places(layout), rows, false, c.heads);
@@ -107,8 +108,8 @@ pub(crate) fn layer_forward<B: Backend>(
         }
     }
     let post = s.attn_branch.as_mut().zip(w.attn_post.as_ref());
-    join(b, &mut s.middle, x, &s.attended, &w.out, post, d.out, d.norm);
-    let Scratch { normed: room, act, .. } = scratch;
+    join(b, &mut s.middle, x, &s.attended, &w.out, post, &mut scratch.between, d.out, d.norm);
+    let Scratch { normed: room, act, between, .. } = scratch;
     let input = match c.block {
         // What the attention has read is still there.
         Block::ParallelOneNorm => &*room,
@@ -116,11 +117,11 @@ pub(crate) fn layer_forward<B: Backend>(
         _ => normed(b, room, &mut s.mlp_stats, &s.middle, w.mlp_norm.as_ref(), d.norm),
     };
     let post = s.mlp_branch.as_mut().zip(w.mlp_post.as_ref());
-    expand(b, c.mlp, act, &mut s.up, input, &w.up, y.is_some() || post.is_some(), d.up);
+    expand(b, c.mlp, act, &mut s.up, input, &w.up, y.is_some() || post.is_some(), between, d.up);
     match (y, post) {
-        (Some(y), post) => join(b, y, &s.middle, act, &w.down, post, d.down, d.norm),
+        (Some(y), post) => join(b, y, &s.middle, act, &w.down, post, between, d.down, d.norm),
         (None, Some((branch, w_post))) => {
-            linear(b, &mut branch.raw, act, &w.down, None, d.down);
+            linear(b, &mut branch.raw, act, &w.down, None, between, d.down);
             norm(b, room, &mut branch.stats, &branch.raw, w_post, d.norm);
         }
         (None, None) => {}
@@ -149,11 +150,14 @@ fn join<B: Backend>(
     last: &Real<B>,
     map: &Linear<Weight<'_, B>>,
     post: Option<(&mut Branch<B>, &Norm<Weight<'_, B>>)>,
+    between: &mut Between<B>,
     d: Gemm,
     of_norm: NormDims,
 ) {
-    let Some((Branch { raw, stats }, w)) = post else { return linear(b, y, last, map, Some(x), d) };
-    linear(b, raw, last, map, None, d);
+    let Some((Branch { raw, stats }, w)) = post else {
+        return linear(b, y, last, map, Some(x), between, d);
+    };
+    linear(b, raw, last, map, None, between, d);
     norm(b, y, stats, raw, w, of_norm);
     b.add(y, x, d.m * d.n);
 }
@@ -180,16 +184,15 @@ impl Reach {
         let norm = |n: &Option<Norm<Option<T>>>| {
             n.as_ref().is_some_and(|n| n.weight.is_some() || matches!(n.bias, Some(Some(_))))
         };
-        let map = |l: &Linear<Option<T>>| l.weight.is_some() || matches!(l.bias, Some(Some(_)));
         let parts = [
             (Reach::AttnNorm, norm(&g.attn_norm)),
-            (Reach::Qkv, map(&g.qkv)),
+            (Reach::Qkv, g.qkv.is_trained()),
             (Reach::QkNorm, g.qk_norm.as_ref().is_some_and(|(q, k)| q.is_some() || k.is_some())),
-            (Reach::Out, map(&g.out)),
+            (Reach::Out, g.out.is_trained()),
             (Reach::AttnPost, norm(&g.attn_post)),
             (Reach::MlpNorm, norm(&g.mlp_norm)),
-            (Reach::Up, map(&g.up)),
-            (Reach::Down, map(&g.down)),
+            (Reach::Up, g.up.is_trained()),
+            (Reach::Down, g.down.is_trained()),
             (Reach::MlpPost, norm(&g.mlp_post)),
         ];
         parts.into_iter().find_map(|(part, trained)| trained.then_some(part))
@@ -214,7 +217,7 @@ pub(crate) fn layer_backward<B: Backend>(
     let rows = layout.rows;
     let d = dims(c, rows);
     let scores = c.scores(l, scratch.positions);
-    let Scratch { normed: room, act, .. } = &mut *scratch;
+    let Scratch { normed: room, act, between, .. } = &mut *scratch;
     // What the feed-forward has read: a norm of it, or itself.
     let (read, stats, w_norm, g_norm) = match c.block {
         Block::ParallelOneNorm => (x, &mut s.attn_stats, w.attn_norm.as_ref(), &mut g.attn_norm),
@@ -223,20 +226,20 @@ pub(crate) fn layer_backward<B: Backend>(
     };
     let post = s.mlp_branch.as_ref().zip(w.mlp_post.as_ref());
     let dy = join_bw(b, &mut f.normed, g.mlp_post, &f.stream, post, d.norm);
-    if g.down.weight.is_some() {
+    if g.down.reads_input() {
         activate(b, c.mlp, act, &s.up, rows, c.mlp_width);
     }
-    linear_bw(b, None, g.down, dy, act, w.down.weight, d.down);
+    linear_bw(b, None, g.down, dy, act, &w.down, between, d.down);
     if reach < Reach::Up {
         return;
     }
-    activate_bw(b, c.mlp, &mut f.up, act, dy, &s.up, w.down.weight, d.down);
-    let input = match g.up.weight {
-        Some(_) => normed(b, room, stats, read, w_norm, d.norm),
-        None => read,
+    activate_bw(b, c.mlp, &mut f.up, act, dy, &s.up, &w.down, between, d.down);
+    let input = match g.up.reads_input() {
+        true => normed(b, room, stats, read, w_norm, d.norm),
+        false => read,
     };
     let dx = (reach >= Reach::MlpNorm).then_some(&mut f.normed);
-    linear_bw(b, dx, g.up, &f.up, input, w.up.weight, d.up);
+    linear_bw(b, dx, g.up, &f.up, input, &w.up, between, d.up);
     if reach < Reach::MlpNorm {
         return;
     }
@@ -247,7 +250,7 @@ pub(crate) fn layer_backward<B: Backend>(
         let post = s.attn_branch.as_ref().zip(w.attn_post.as_ref());
         let dy = join_bw(b, &mut f.normed, g.attn_post, &f.stream, post, d.norm);
         let dx = (reach >= Reach::QkNorm).then_some(&mut f.attended);
-        linear_bw(b, dx, g.out, dy, &s.attended, w.out.weight, d.out);
+        linear_bw(b, dx, g.out, dy, &s.attended, &w.out, between, d.out);
     }
     if c.block.is_parallel() {
         // Only now: the attention's branch ends where that of the feed-forward does, and had to read the same.
@@ -266,12 +269,12 @@ pub(crate) fn layer_backward<B: Backend>(
     if reach < Reach::Qkv {
         return;
     }
-    let input = match g.qkv.weight {
-        Some(_) => normed(b, &mut scratch.normed, &mut s.attn_stats, x, w.attn_norm.as_ref(), d.norm),
-        None => x,
+    let input = match g.qkv.reads_input() {
+        true => normed(b, &mut scratch.normed, &mut s.attn_stats, x, w.attn_norm.as_ref(), d.norm),
+        false => x,
     };
     let dx = (reach >= Reach::AttnNorm).then_some(&mut f.normed);
-    linear_bw(b, dx, g.qkv, &f.qkv, input, w.qkv.weight, d.qkv);
+    linear_bw(b, dx, g.qkv, &f.qkv, input, &w.qkv, &mut scratch.between, d.qkv);
     if reach < Reach::AttnNorm {
         return;
     }

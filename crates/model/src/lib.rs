@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod activations;
+mod adapter;
 mod advice;
 mod config;
 pub mod decode;
@@ -19,8 +20,10 @@ mod leftover;
 mod lend;
 mod linear;
 mod load;
+mod lora;
 mod missing;
 mod names;
+mod peft;
 mod plural;
 mod quantised;
 mod rope;
@@ -33,6 +36,7 @@ mod weights;
 mod write;
 
 pub use activations::{Activations, Keep};
+pub use adapter::{Adapter, Part};
 pub use config::{Block, Config, LayerKind, Mlp, NormKind, QkNorm, Turns};
 pub use error::{Error, Result};
 pub use family::{Family, Output};
@@ -41,7 +45,9 @@ pub use folder::Folder;
 pub use gradients::{Gradients, Trained};
 pub use graph::{backward, forward};
 pub use install::{copy_companions, install, model_files, remove_model, write_stops};
-pub use load::{load, load_frozen, load_in_8bit, load_masters};
+pub use load::{load, load_as, load_frozen, load_frozen_as, load_in_8bit, load_masters};
+pub use lora::{Lora, LoraSettings, Modules};
+pub use peft::{base_folder, save_adapter, tokenizer_folder};
 pub use rope::{Rope, RopeScaling};
 pub use save::{first_not_finite, save};
 pub use tensors::Names;

@@ -1,6 +1,7 @@
 //! The maps and norms of a layer with their parameters as a model holds them, forward and backward. A gradient is
 //! computed where there is a buffer for it.
 
+use crate::adapter::{Between, adapt, adapt_dw, adapt_dx};
 use crate::config::Mlp;
 use crate::weights::{Linear, Norm};
 use duel_backend::{Acc, Backend, Gemm, Norm as NormDims, Real, Weight};
@@ -36,27 +37,30 @@ pub(crate) fn norm_bw<B: Backend>(
     }
 }
 
-/// `y = x wᵀ + b (+ residual)`.
+/// `y = x wᵀ + b (+ residual)`, and what adapters add.
 pub(crate) fn linear<B: Backend>(
     b: &B,
     y: &mut Real<B>,
     x: &Real<B>,
     w: &Linear<Weight<'_, B>>,
     residual: Option<&Real<B>>,
+    between: &mut Between<B>,
     d: Gemm,
 ) {
     b.gemm(y, x, w.weight, w.bias.map(Weight::real), residual, d);
+    adapt(b, y, x, w, between, d);
 }
 
-/// Backward of [`linear`]: `dx =` of weights in whatever form, and the gradients `+=`. `x` is read for the weight's
-/// alone.
+/// Backward of [`linear`]: `dx =` of weights in whatever form, and the gradients `+=`. `x` is read for those that
+/// [`Linear::reads_input`] is of.
 pub(crate) fn linear_bw<B: Backend>(
     b: &B,
     dx: Option<&mut Real<B>>,
     g: Linear<Option<&mut Acc<B>>>,
     dy: &Real<B>,
     x: &Real<B>,
-    w: Weight<'_, B>,
+    w: &Linear<Weight<'_, B>>,
+    between: &mut Between<B>,
     d: Gemm,
 ) {
     if let Some(dw) = g.weight {
@@ -65,8 +69,10 @@ pub(crate) fn linear_bw<B: Backend>(
     if let Some(db) = g.bias.flatten() {
         b.bias_dw(db, dy, d);
     }
+    adapt_dw(b, g.adapters, dy, x, w, between, d);
     if let Some(dx) = dx {
-        b.gemm_dx(dx, dy, w, d);
+        b.gemm_dx(dx, dy, w.weight, d);
+        adapt_dx(b, dx, dy, w, between, d);
     }
 }
 
@@ -79,16 +85,16 @@ pub(crate) fn expand<B: Backend>(
     x: &Real<B>,
     w: &Linear<Weight<'_, B>>,
     activated: bool,
+    between: &mut Between<B>,
     d: Gemm,
 ) {
-    if !mlp.gated {
+    if !mlp.gated && w.adapters.is_empty() {
         // One verb whether the activation is wanted or not: a device may make the product by itself with other bits.
-        b.gemm_activate(act, up, x, w.weight, w.bias.map(Weight::real), mlp.activation, d);
-        return;
+        return b.gemm_activate(act, up, x, w.weight, w.bias.map(Weight::real), mlp.activation, d);
     }
-    linear(b, up, x, w, None, d);
+    linear(b, up, x, w, None, between, d);
     if activated {
-        activate(b, mlp, act, up, d.m, d.n / 2);
+        activate(b, mlp, act, up, d.m, if mlp.gated { d.n / 2 } else { d.n });
     }
 }
 
@@ -116,13 +122,17 @@ pub(crate) fn activate_bw<B: Backend>(
     dact: &mut Real<B>,
     dy: &Real<B>,
     up: &Real<B>,
-    w: Weight<'_, B>,
+    w: &Linear<Weight<'_, B>>,
+    between: &mut Between<B>,
     d: Gemm,
 ) {
-    if !mlp.gated {
-        b.gemm_dx_activate(dup, dact, dy, w, up, mlp.activation, d);
-        return;
+    if !mlp.gated && w.adapters.is_empty() {
+        return b.gemm_dx_activate(dup, dact, dy, w.weight, up, mlp.activation, d);
     }
-    b.gemm_dx(dact, dy, w, d);
-    b.glu_bw(dup, dact, up, d.m, d.k, mlp.activation);
+    b.gemm_dx(dact, dy, w.weight, d);
+    adapt_dx(b, dact, dy, w, between, d);
+    match mlp.gated {
+        true => b.glu_bw(dup, dact, up, d.m, d.k, mlp.activation),
+        false => b.activate_bw(dup, dact, up, d.m * d.k, mlp.activation),
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::lora::in_file;
 use crate::names::SINGLE;
 use crate::weights::{Model, Piece, Shape, Weights};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
@@ -23,25 +24,37 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
     let text = serde_json::to_string_pretty(&config.saved(dtype)).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, text.as_bytes())?;
 
+    write_model(b, &dir.join(SINGLE), &path, config, model, |_| true)
+}
+
+/// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read `beside`.
+pub(crate) fn write_model<B: Backend>(
+    b: &B,
+    path: &Path,
+    beside: &Path,
+    config: &Config,
+    model: &Model<Real<B>>,
+    is_wanted: impl Fn(&Shape) -> bool,
+) -> Result<()> {
     let manifest = Model::manifest(config);
     let failure = &Failure::default();
     let mut tensors = Vec::new();
-    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()) {
+    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()).filter(|(shape, _)| is_wanted(shape)) {
         let mut first = 0;
         for piece in &shape.pieces {
             let dims = shape.stored(piece.rows);
-            tensors.push((piece.name.as_str(), Outgoing { b, failure, buf, shape, first, piece, dims }));
+            let name = in_file(config, shape, &piece.name);
+            tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims }));
             first += piece.rows;
         }
     }
-    let path = dir.join(SINGLE);
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    write_tensors(&path, tensors.iter().map(|(name, t)| (*name, t)), Some(metadata), failure)?;
+    write_tensors(path, tensors.iter().map(|(name, t)| (name.as_ref(), t)), Some(metadata), failure)?;
     // The safetensors crate writes for the owner alone; a model is for whoever may read its config.
-    std::fs::metadata(dir.join("config.json"))
-        .and_then(|config| std::fs::set_permissions(&path, config.permissions()))
-        .map_err(|e| Error::file(&path, format!("cannot be made readable: {e}")))?;
-    sync(&path)
+    std::fs::metadata(beside)
+        .and_then(|config| std::fs::set_permissions(path, config.permissions()))
+        .map_err(|e| Error::file(path, format!("cannot be made readable: {e}")))?;
+    sync(path)
 }
 
 /// Name of the first tensor with a value that is not a finite number, if there is one. Fails when the device did.

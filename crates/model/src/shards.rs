@@ -66,6 +66,13 @@ impl Shards {
         Ok(shards)
     }
 
+    /// One file alone.
+    pub(crate) fn of_file(path: PathBuf) -> Result<Self> {
+        let mut shards = Shards { listing: path.clone(), files: Vec::new(), tensors: BTreeMap::new() };
+        shards.add(path)?;
+        Ok(shards)
+    }
+
     /// Takes off what torch.compile and DataParallel put before every name: the tensors are the same.
     fn unwrap(&mut self) {
         let before_all = |tensors: &BTreeMap<String, _>| {

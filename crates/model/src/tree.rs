@@ -1,5 +1,6 @@
 //! A model's parameters as a tree: borrowed, changed to something else, listed in one order.
 
+use crate::adapter::Adapter;
 use crate::weights::{Layer, Linear, Model, Norm};
 use std::convert::Infallible;
 use std::result::Result;
@@ -20,19 +21,38 @@ impl<T> Norm<T> {
 
 impl<T> Linear<T> {
     fn as_ref(&self) -> Linear<&T> {
-        Linear { weight: &self.weight, bias: self.bias.as_ref() }
+        let adapters = self.adapters.iter().map(|x| Adapter { part: x.part, a: &x.a, b: &x.b }).collect();
+        Linear { weight: &self.weight, bias: self.bias.as_ref(), adapters }
     }
 
     fn as_mut(&mut self) -> Linear<&mut T> {
-        Linear { weight: &mut self.weight, bias: self.bias.as_mut() }
+        let all = self.adapters.iter_mut();
+        let adapters = all.map(|x| Adapter { part: x.part, a: &mut x.a, b: &mut x.b }).collect();
+        Linear { weight: &mut self.weight, bias: self.bias.as_mut(), adapters }
     }
 
     fn map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Linear<U>, E> {
-        Ok(Linear { weight: f(self.weight)?, bias: self.bias.map(f).transpose()? })
+        let (weight, bias) = (f(self.weight)?, self.bias.map(&mut *f).transpose()?);
+        let adapter = |Adapter { part, a, b }| Ok(Adapter { part, a: f(a)?, b: f(b)? });
+        Ok(Linear {
+            weight,
+            bias,
+            adapters: self.adapters.into_iter().map(adapter).collect::<Result<_, E>>()?,
+        })
     }
 }
 
 impl<T> Layer<T> {
+    /// Its maps.
+    pub(crate) fn maps(&self) -> [&Linear<T>; 4] {
+        [&self.qkv, &self.out, &self.up, &self.down]
+    }
+
+    /// As [`Layer::maps`], to write to.
+    pub(crate) fn maps_mut(&mut self) -> [&mut Linear<T>; 4] {
+        [&mut self.qkv, &mut self.out, &mut self.up, &mut self.down]
+    }
+
     fn as_ref(&self) -> Layer<&T> {
         Layer {
             attn_norm: self.attn_norm.as_ref().map(Norm::as_ref),
@@ -145,5 +165,17 @@ impl<T> Model<T> {
     /// As [`Model::into_vec`], to write to.
     pub fn iter_mut(&mut self) -> Vec<&mut T> {
         self.as_mut().into_vec()
+    }
+}
+
+impl<T> Linear<Option<T>> {
+    /// Whether a gradient that is there is made of the map's input.
+    pub(crate) fn reads_input(&self) -> bool {
+        self.weight.is_some() || self.adapters.iter().any(|adapter| adapter.a.is_some())
+    }
+
+    /// Whether anything of it is trained.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.reads_input() || matches!(self.bias, Some(Some(_)))
     }
 }

@@ -1,3 +1,4 @@
+use crate::adapter::Adapter;
 use crate::config::{Config, NormKind, QkNorm};
 use crate::family::Output;
 use crate::score::{SCORE, deviation};
@@ -63,6 +64,8 @@ pub struct Linear<T> {
     pub weight: T,
     /// `[outputs]`.
     pub bias: Option<T>,
+    /// Low-rank maps beside some of the outputs.
+    pub adapters: Vec<Adapter<T>>,
 }
 
 /// A tensor as Hugging Face files hold it: a run of rows of one of our parameters.
@@ -194,6 +197,7 @@ fn linear(names: &Names, layer: usize, parts: &[Part], inputs: usize, bias: bool
     Linear {
         weight: shape("weight", inputs, names.transposed, false),
         bias: bias.then(|| shape("bias", 1, false, true)),
+        adapters: Vec::new(),
     }
 }
 
@@ -231,7 +235,7 @@ impl Model<Shape> {
             })
             .collect();
         let positions = || matrix(names.outside(names.positions, "weight"), c.max_positions, c.width);
-        Model {
+        let mut model = Model {
             embed: matrix(names.outside(names.embed, "weight"), c.vocab, c.width),
             positions: c.rope.is_none().then(positions),
             layers,
@@ -240,7 +244,11 @@ impl Model<Shape> {
             head_bias: (c.output == Output::Logits && c.head_bias)
                 .then(|| vector(format!("{}.bias", names.head), c.vocab, 0.0)),
             score: (c.output == Output::Score).then(|| matrix(SCORE.into(), 1, c.width)),
+        };
+        if let Some(lora) = &config.lora {
+            lora.adapt(&mut model);
         }
+        model
     }
 
     /// Number of parameters.

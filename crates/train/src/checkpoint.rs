@@ -96,6 +96,45 @@ pub struct Content<'a, B: Backend> {
     pub state: &'a State,
 }
 
+/// The model that a run began with, on disk.
+pub struct Origin {
+    /// Where its tokenizer lies.
+    companions: PathBuf,
+    /// What adapters are for.
+    base: PathBuf,
+}
+
+impl Origin {
+    /// That of the folder `path`.
+    ///
+    /// # Errors
+    /// It is that of an adapter and broken.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        let base = duel_model::base_folder(path)?.unwrap_or_else(|| path.to_path_buf());
+        Ok(Origin { companions: duel_model::tokenizer_folder(path)?, base })
+    }
+
+    /// Writes a model with what goes with it: its adapters alone where it has some.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save<B: Backend>(
+        &self,
+        b: &B,
+        dir: &Path,
+        model: &duel_model::Config,
+        weights: &Model<Real<B>>,
+        stops: &[u32],
+    ) -> Result<(), Error> {
+        match model.lora {
+            Some(_) => duel_model::save_adapter(b, dir, model, weights, &self.base)?,
+            None => duel_model::save(b, dir, model, weights)?,
+        }
+        duel_model::copy_companions(&self.companions, dir)?;
+        Ok(duel_model::write_stops(dir, stops)?)
+    }
+}
+
 /// Checkpoints of a run, oldest first.
 pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut all: Vec<(u64, PathBuf)> = fs::read_dir(output_dir)
@@ -125,7 +164,7 @@ pub fn half_written(output_dir: &Path) -> Vec<PathBuf> {
 pub struct Checkpoints {
     dir: PathBuf,
     /// Folder of the model that the run started from: what lies beside its weights goes along.
-    model: PathBuf,
+    model: Origin,
     config: String,
     limit: Option<usize>,
 }
@@ -138,7 +177,7 @@ impl Checkpoints {
     pub fn of(config: &Config) -> Result<Self, Error> {
         Ok(Checkpoints {
             dir: config.output_dir.clone(),
-            model: config.model.clone(),
+            model: Origin::of(&config.model)?,
             config: config.to_toml()?,
             limit: config.save_total_limit,
         })
@@ -169,9 +208,7 @@ impl Checkpoints {
                 fs::remove_dir_all(&partial).map_err(failed)?;
             }
             fs::create_dir_all(&partial).map_err(failed)?;
-            duel_model::save(b, &partial, model, weights)?;
-            duel_model::copy_companions(&self.model, &partial)?;
-            duel_model::write_stops(&partial, stops)?;
+            self.model.save(b, &partial, model, weights, stops)?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
                 fs::create_dir_all(&folder).map_err(failed)?;
@@ -290,7 +327,7 @@ impl Checkpoint {
 /// The folder `path` of a checkpoint, which holds a run's `model`.
 fn open(path: &Path, model: &duel_model::Config) -> Result<Folder, Error> {
     let folder = Folder::open(path)?;
-    if !folder.config().is_like(model) {
+    if !folder.adapted().unwrap_or(folder.config()).is_like(model) {
         return Err(Error::new(format!(
             "{}: config.json is not that of this run's model; use an earlier checkpoint",
             path.display()

@@ -5,9 +5,8 @@ use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, Group, pack};
 use duel_loss::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
-use duel_model::{
-    Activations, Config, Gradients, Keep, Model, Output as ModelOutput, Weights, backward, forward,
-};
+use duel_model::{Activations, Config, Gradients, Keep, Output as ModelOutput, Weights, backward, forward};
+use duel_random::at;
 
 /// Room that an [`Engine`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +126,8 @@ pub struct Engine<'b, B: Backend> {
     /// Last rows of the responses.
     ends: Vec<u32>,
     scoring: Scoring,
+    /// What decides which inputs of adapters are dropped; `None`: none are.
+    drops: Option<u64>,
     critic: Option<ScalarHead<B>>,
     /// The reference's hidden states, where it is compared with; else empty.
     of_reference: Real<B>,
@@ -186,6 +187,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             targets: Targets::default(),
             ends: Vec::new(),
             scoring: Scoring::default(),
+            drops: None,
             critic: match beside.critic {
                 true => Some(ScalarHead::new(b, model.width, VALUES.min(room.rows))?),
                 false => None,
@@ -197,6 +199,12 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// Scores so in all passes from now on.
     pub fn score_as(&mut self, scoring: Scoring) {
         self.scoring = scoring;
+    }
+
+    /// Lets adapters drop inputs in all passes from now on, by `seed`, the group's row in its file, and the place of a
+    /// token in its response or prompt; `None`: they keep all.
+    pub fn drop_by(&mut self, seed: Option<u64>) {
+        self.drops = seed;
     }
 
     /// What is scored of group `i`: its responses, and its prompt where that is asked for.
@@ -250,6 +258,8 @@ impl<'b, B: Backend> Engine<'b, B> {
             prefix_len: s.prefix_len,
         };
         self.layout.set(self.b, &batch.tokens, batch.segments.iter().map(segment));
+        let keys = self.drops.map(|seed| keys(seed, ds, &batch));
+        self.activations.drop_by(self.b, keys.as_deref());
         self.targets.clear();
         self.ends.clear();
         let mut given = batch.given.as_slice();
@@ -305,8 +315,8 @@ impl<'b, B: Backend> Engine<'b, B> {
     /// The device failed, or has no room.
     pub fn rehearse(
         &mut self,
-        weights: &Model<Real<B>>,
-        grads: &mut Model<Acc<B>>,
+        weights: &impl Weights<B>,
+        grads: &mut impl Gradients<B>,
         ds: &Dataset,
         objective: Option<PairObjective<'_>>,
     ) -> Result<(), Error> {
@@ -318,7 +328,9 @@ impl<'b, B: Backend> Engine<'b, B> {
             }
             None => self.accumulate(weights, grads, ds, &largest, |_, _, coefs| coefs.fill(0.0))?,
         };
-        self.b.square_sums(&grads.iter())?;
+        let view = grads.view();
+        let made: Vec<&Acc<B>> = view.iter().into_iter().filter_map(|g| g.as_deref()).collect();
+        self.b.square_sums(&made)?;
         self.take_back(grads);
         Ok(())
     }
@@ -550,6 +562,25 @@ impl<'b, B: Backend> Engine<'b, B> {
         let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
         Ok(head.read(self.b)?)
     }
+}
+
+/// Two words for each row of a batch: a number of `seed`, the row of its group in the file, its segment's place in the
+/// group and its own in the segment.
+fn keys(seed: u64, ds: &Dataset, batch: &Batch) -> Vec<u32> {
+    let mut keys = Vec::with_capacity(2 * batch.tokens.len());
+    for group in &batch.groups {
+        let row = ds.group(group.index).row as u64;
+        let has_prompt = batch.segments[group.responses.start].prefix_len > 0;
+        let first = group.responses.start - usize::from(has_prompt);
+        for (part, segment) in batch.segments[first..group.responses.end].iter().enumerate() {
+            let part = part + usize::from(!has_prompt);
+            for place in 0..segment.len {
+                let key = at(&[seed, row, part as u64, place as u64]);
+                keys.extend([(key >> 32) as u32, key as u32]);
+            }
+        }
+    }
+    keys
 }
 
 /// Responses of which nothing is known but their value and their length.

@@ -1,7 +1,7 @@
 //! What a run allocates, by what it is for.
 
 use duel_backend::{Backend, Measure};
-use duel_model::{Keep, Model, Shape};
+use duel_model::{Config, Keep, Model, Shape};
 use duel_optim::{Algorithm, Optimizer};
 use std::fmt;
 
@@ -27,6 +27,31 @@ impl Bytes {
             .and("gradients", Measure::<B>::bytes(|b| manifest.gradients(b, keep)))
             .and("moments", sums * algorithm.moments())
             .and("masters", where_kept(Optimizer::<B>::needs_masters(), sums))
+    }
+
+    /// What the parameters of a model take in training, by [`Bytes::of_parameters`]; or, where it has adapters, those
+    /// that are frozen and those that are trained.
+    pub fn of_model<B: Backend>(
+        config: &Config,
+        keep: Keep,
+        algorithm: Algorithm,
+        keep_reference: bool,
+    ) -> Self {
+        let manifest = Model::manifest(config);
+        if config.lora.is_none() {
+            return Self::of_parameters::<B>(&manifest, keep, algorithm, keep_reference);
+        }
+        let shapes = manifest.iter().into_iter();
+        let trained: usize = shapes.filter(|shape| config.trains(shape)).map(Shape::len).sum();
+        let (real, sums) = (size_of::<B::Real>(), size_of::<B::Acc>() * trained);
+        let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
+        Bytes::default()
+            .and("frozen weights", real * (manifest.parameters() - trained))
+            .and("adapters", real * trained)
+            .and("the reference's weights", where_kept(keep_reference, real * manifest.parameters()))
+            .and("the adapters' gradients", sums)
+            .and("their moments", sums * algorithm.moments())
+            .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums))
     }
 
     /// With `bytes` more for `name`; without a word where there are none.

@@ -26,7 +26,10 @@ const NUMBERS: u64 = 4;
 pub struct ModelId(Xxh3);
 
 impl ModelId {
-    /// Reads the files through once.
+    /// Reads the files through once; of an adapter's folder those of the model that it is for too.
+    ///
+    /// # Errors
+    /// One cannot be read.
     pub fn of(dir: &Path) -> Result<Self, Error> {
         let entries =
             fs::read_dir(dir).map_err(|e| Error::new(format!("{}: cannot be read: {e}", dir.display())))?;
@@ -35,7 +38,13 @@ impl ModelId {
             .filter(|p| p.extension().is_some_and(|x| x == "safetensors") || p.ends_with("config.json"))
             .collect();
         paths.sort();
-        let mut hash = Xxh3::new();
+        let mut hash = match duel_model::base_folder(dir)? {
+            Some(base) => {
+                paths.push(dir.join("adapter_config.json"));
+                Self::of(&base)?.0
+            }
+            None => Xxh3::new(),
+        };
         hash.update(&NUMBERS.to_le_bytes());
         for path in paths {
             feed(&mut hash, &path)?;

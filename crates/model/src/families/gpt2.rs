@@ -71,6 +71,7 @@ fn read(keys: Keys) -> Read<Config> {
         score_cap: None,
         logit_cap: None,
         init_range: keys.number("initializer_range")?.unwrap_or(0.02),
+        lora: None,
         json: Map::new(),
     })
 }

@@ -94,6 +94,7 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names, heads: He
         score_cap: None,
         logit_cap: None,
         init_range: keys.number("initializer_range")?.unwrap_or(0.02),
+        lora: None,
         json: Map::new(),
     })
 }

@@ -162,6 +162,28 @@ impl Config {
         Ok(())
     }
 
+    /// What does not go with adapters yet, where there are `adapters`.
+    ///
+    /// # Errors
+    /// It is asked for.
+    pub fn check_adapters(&self, adapters: bool, dropout: f64) -> Result<(), Error> {
+        if adapters && self.sync_ref_model {
+            return Err(Error::new(format!(
+                "{} a reference that follows the policy does not go with adapters yet; train all weights, or {}",
+                if self.method == Method::Sppo { "`method = sppo`:" } else { "`sync_ref_model`:" },
+                if self.method == Method::Sppo { "take another method" } else { "remove it" }
+            )));
+        }
+        if adapters && dropout > 0.0 && self.method.is_online() {
+            return Err(Error::new(format!(
+                "`lora_dropout = {dropout}` does not go with `method = {}`, which weighs samples by what the policy says of \
+                 them; set it to 0",
+                self.method
+            )));
+        }
+        Ok(())
+    }
+
     fn check_contradictions(&self) -> Result<(), Error> {
         let wrong = |message: &str| Err(Error::new(message));
         let (batch, batches) = (self.per_device_train_batch_size, self.gradient_accumulation_steps);
@@ -194,6 +216,10 @@ impl Config {
         if self.beta == 0.0 && !self.method.is_policy_gradient() && self.loss_type.use_setting("beta") {
             return Err(out_of_range("beta", &self.beta, "above 0"));
         }
+        if self.lora_target_modules.as_ref().is_some_and(|names| names.0.is_empty()) {
+            return wrong("`lora_target_modules` names nothing; remove it, or give all-linear");
+        }
+        self.check_adapters(self.lora_r.is_some(), self.lora_dropout)?;
         self.check_losses()?;
         self.check_samples()?;
         if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {

@@ -2,10 +2,11 @@
 
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::values::{
-    Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Numbers, Optim, ReportTo,
-    Resume, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
+    Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Names, Numbers, Optim,
+    ReportTo, Resume, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
+use duel_model::{LoraSettings, Modules};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -111,6 +112,7 @@ const TAILS: Need =
 const FOLLOWED: Need =
     Need("where no loss needs a reference", |c| c.compares_with_reference() || c.holds_samples());
 const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
+const LORA: Need = Need("without `lora_r`", |c| c.lora_r.is_some());
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
 const ADAMW: Need = Need("unless `optim = adamw`", |c| c.optim == Optim::Adamw);
 const RMSPROP: Need = Need("unless `optim = rmsprop`", |c| c.optim == Optim::Rmsprop);
@@ -260,6 +262,24 @@ options! {
         resume_from_checkpoint: Resume = Resume::Off, may change;
         /// Seed of all randomness: shuffling, sampling. [default: 42]
         seed: u64 = 42, in Range("below 2^63", |&n| i64::try_from(n).is_ok());
+    }
+    "Adapters" {
+        /// Train low-rank adapters beside frozen weights, as lora_r does. A model that is an adapter's folder is trained
+        /// so in any case. [default: false]
+        use_peft: bool = false;
+        /// Rank of adapters (LoRA); none: all weights are trained. [default: none, or 16 with use_peft]
+        lora_r: usize | none = use_peft.then_some(16), in Range("at least 1, or \"none\"", |&n| n >= 1);
+        /// What an adapter is multiplied by, over its rank. [default: 32.0]
+        lora_alpha: f64 = 32.0, in POSITIVE, needs [LORA];
+        /// Share of an adapter's inputs that is dropped in training. [default: 0.0]
+        lora_dropout: f64 = 0.0, in Range("from 0 to below 1", |x| (0.0..1.0).contains(x)), needs [LORA];
+        /// Maps that are adapted: names with commas, all-linear, or a regular expression of whole names. [default: none,
+        /// which are those that PEFT adapts in such a model]
+        lora_target_modules: Names | none = None, needs [LORA];
+        /// Divide lora_alpha by the root of the rank (rsLoRA). [default: false]
+        use_rslora: bool = false, needs [LORA];
+        /// Modules that are trained as they are and saved with the adapters, with commas. [default: none]
+        modules_to_save: Names | none = None, needs [LORA];
     }
     "Data" {
         /// Longest prompt + response in tokens, or none for no limit. [default: 1024]
@@ -518,6 +538,21 @@ impl Config {
     /// How the reference follows the policy: after every so many steps, by what share; `None`: it stays.
     pub fn follows(&self) -> Option<(u64, f64)> {
         self.sync_ref_model.then_some((self.ref_model_sync_steps, self.ref_model_mixup_alpha))
+    }
+
+    /// The adapters that are trained; `None`: all weights are, or those of the model's folder.
+    pub fn lora(&self) -> Option<LoraSettings> {
+        let r = self.lora_r?;
+        Some(LoraSettings {
+            r,
+            alpha: self.lora_alpha,
+            rslora: self.use_rslora,
+            dropout: self.lora_dropout,
+            targets: self.lora_target_modules.as_ref().map_or(Modules::Usual, Names::modules),
+            saved: self.modules_to_save.as_ref().map_or(Vec::new(), |names| names.0.clone()),
+            seed: self.seed,
+            ..LoraSettings::default()
+        })
     }
 
     /// Groups in one optimizer step.

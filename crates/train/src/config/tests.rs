@@ -1,6 +1,7 @@
 use super::unsupported::UNSUPPORTED;
 use super::*;
 use crate::Error;
+use duel_model::Modules;
 
 fn find(name: &str) -> &'static Key {
     KEYS.iter().find(|key| key.name == name).unwrap()
@@ -183,7 +184,7 @@ fn unknown_keys_name_the_nearest() {
 
 #[test]
 fn unsupported_trl_keys_and_values_are_named() {
-    for key in ["fp16", "use_peft", "lora_r", "max_prompt_length", "deepspeed"] {
+    for key in ["fp16", "use_dora", "lora_modules_to_save", "max_prompt_length", "deepspeed"] {
         let expected = format!("`{key}` is not supported");
         assert!(error(&format!("{key} = true")).starts_with(&expected));
     }
@@ -195,6 +196,25 @@ fn unsupported_trl_keys_and_values_are_named() {
     assert!(error("report_to = 'wandb'").contains("not supported yet; use one of none, jsonl"));
     assert!(error("precompute_ref_log_probs = false").contains("always"));
     assert!(resolve("precompute_ref_log_probs = true").is_ok());
+}
+
+/// Names as they are said, on a line or in a list; and what TRL's users say first.
+#[test]
+fn adapters_are_said_in_pefts_words() {
+    let of = |toml: &str| resolve(toml).unwrap().lora();
+    assert_eq!(of(""), None);
+    let peft = of("use_peft = true").unwrap();
+    assert_eq!((peft.r, peft.alpha, peft.targets), (16, 32.0, Modules::Usual));
+    let names = Modules::Names(vec!["q_proj".into(), "v_proj".into()]);
+    for said in ["'q_proj, v_proj'", "['q_proj', 'v_proj']"] {
+        assert_eq!(of(&format!("lora_r = 4\nlora_target_modules = {said}")).unwrap().targets, names);
+    }
+    assert_eq!(of("lora_r = 4\nlora_target_modules = 'all-linear'").unwrap().targets, Modules::All);
+    let pattern = Modules::Pattern(".*(q|v)_proj{1,2}".into());
+    assert_eq!(of("lora_r = 4\nlora_target_modules = '.*(q|v)_proj{1,2}'").unwrap().targets, pattern);
+    let written = resolve("lora_r = 4\nmodules_to_save = 'norm'").unwrap().to_toml().unwrap();
+    assert!(written.contains("modules_to_save = [\"norm\"]"), "{written}");
+    assert!(error("lora_r = 4\nmethod = 'sppo'\njudge = 'truth'").contains("`method = sppo`"));
 }
 
 #[test]

@@ -33,18 +33,11 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
     ),
     (&["load_in_4bit"], "weights are float32 or bfloat16"),
     (&["ref_model"], "the reference is the model before the first step"),
-    (
-        &[
-            "use_peft",
-            "lora_r",
-            "lora_alpha",
-            "lora_dropout",
-            "lora_target_modules",
-            "use_rslora",
-            "use_dora",
-        ],
-        "LoRA is not there yet; all weights are trained",
-    ),
+    (&["lora_modules_to_save"], "it is called `modules_to_save` here"),
+    (&["lora_rank"], "it is called `lora_r` here"),
+    (&["use_dora", "peft_use_dora"], "DoRA is not there; adapters are plain LoRA or rsLoRA"),
+    (&["lora_target_parameters"], "adapters are beside whole maps, which `lora_target_modules` names"),
+    (&["lora_task_type"], "the method says what kind of model it is"),
     (
         &["deepspeed", "fsdp", "fsdp_config", "parallelism_config", "accelerator_config", "ddp_backend"],
         "a run uses one machine",

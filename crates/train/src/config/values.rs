@@ -2,6 +2,7 @@
 
 use crate::Error;
 use duel_loss::{WORDS, Word, policy};
+use duel_model::Modules;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 use std::path::PathBuf;
@@ -295,6 +296,58 @@ impl Serialize for Numbers {
 impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Vec::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Names, as a list or with commas; or one text that is more than a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Names(pub Vec<String>);
+
+impl Names {
+    /// What only regular expressions have.
+    const OF_PATTERNS: &[char] = &['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\', '^', '$'];
+
+    /// The modules that they name.
+    pub fn modules(&self) -> Modules {
+        match &self.0[..] {
+            [all] if all == "all-linear" => Modules::All,
+            [pattern] if pattern.contains(Self::OF_PATTERNS) => Modules::Pattern(pattern.clone()),
+            names => Modules::Names(names.to_vec()),
+        }
+    }
+}
+
+impl FromStr for Names {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains(Self::OF_PATTERNS) {
+            return Ok(Names(vec![text.to_owned()]));
+        }
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Ok(Names(names.map(str::to_owned).collect()))
+    }
+}
+
+impl Text for Names {}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Said {
+            One(String),
+            All(Vec<String>),
+        }
+        match Said::deserialize(deserializer)? {
+            Said::One(text) => text.parse().map_err(D::Error::custom),
+            Said::All(names) => Ok(Names(names)),
+        }
     }
 }
 

@@ -69,10 +69,10 @@ pub fn plan<B: Backend>(
         samples,
     };
     let all = scored.fold(learning, |all, ds| all.and(room(ds, config.per_device_eval_batch_size)));
-    let plan = Plan::new::<B>(config, visits, learning, all);
+    let plan = Plan::new::<B>(config, model, visits, learning, all);
     let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
     let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
-    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, aim.keep_reference)
+    let bytes = Bytes::of_model::<B>(model, plan.keep, plan.algorithm, aim.keep_reference)
         .with(Engine::<B>::bytes(model, plan.room, plan.keep))
         .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));
     let mut beside = String::new();

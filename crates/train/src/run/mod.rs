@@ -40,7 +40,7 @@ use start::Start;
 pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     assert!(!config.method.is_online(), "a judge is needed");
     let (start, tokenizer) = Start::of::<B>(config)?;
-    let (config, model) = (&start.config, start.folder.config());
+    let (config, model) = (&start.config, &start.model);
     let objective = Objective::of(config);
     let data = Data::load(config, objective.needs(), model, &tokenizer)?;
     let (plan, aim, text) = aim::plan(b, config, objective, model, &start.manifest, &data);
@@ -48,7 +48,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let tokenizer = aim.samples.is_some().then_some(tokenizer);
     let content = start.id.with::<B>(&data.train);
     start.announce(&text, &content)?;
-    let weights = duel_model::load(b, &start.folder)?;
+    let weights = duel_model::load_as(b, &start.folder, model)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
     engine.score_as(aim.scoring);
     let from = start.from();
@@ -65,7 +65,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             Some(Evaluation {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
                 reference_weights: (aim.keep_reference && aim.follow.is_none())
-                    .then(|| duel_model::load_frozen(b, &start.folder))
+                    .then(|| start.reference(b))
                     .transpose()?,
                 sampler: match aim.samples.as_ref().zip(tokenizer) {
                     Some((samples, tokenizer)) => {

@@ -77,7 +77,10 @@ impl<B: Backend> Offline<B> {
 
 impl<B: Backend> Learner<B> for Offline<B> {
     fn step(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Option<Step>, Error> {
-        let metrics = self.gradients(run, batch)?;
+        run.drop_inputs(true);
+        let metrics = self.gradients(run, batch);
+        run.drop_inputs(false);
+        let metrics = metrics?;
         let ds = &self.train.ds;
         let norm = run.update(metrics.loss, || batch.iter().map(|&i| ds.group(i as usize).row).collect())?;
         if let Some(following) = self.following.as_mut().filter(|f| f.moves_after(run.state.step + 1)) {

@@ -1,7 +1,7 @@
 //! The folder that a run writes: whether it may, and what it leaves there.
 
 use crate::Error;
-use crate::checkpoint::{self, Checkpoint, Checkpoints};
+use crate::checkpoint::{self, Checkpoint, Checkpoints, Origin};
 use crate::config::{Config, Resume};
 use crate::report::metrics::{self, MetricsWriter};
 use crate::report::plot;
@@ -101,8 +101,8 @@ pub fn announce(c: &Config) -> Result<(), Error> {
 /// The folder of a run, ready to be written.
 pub struct Output {
     dir: PathBuf,
-    /// Folder of the model that the run started from.
-    model: PathBuf,
+    /// The model that the run started from.
+    model: Origin,
     /// The checkpoints in it.
     pub checkpoints: Checkpoints,
 }
@@ -123,7 +123,7 @@ impl Output {
         // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
         let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
         duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-        Ok(Output { dir: out.clone(), model: c.model.clone(), checkpoints: Checkpoints::of(c)? })
+        Ok(Output { dir: out.clone(), model: Origin::of(&c.model)?, checkpoints: Checkpoints::of(c)? })
     }
 
     /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
@@ -176,9 +176,7 @@ impl Output {
             fs::remove_dir_all(&staged).map_err(failed)?;
         }
         fs::create_dir_all(&staged).map_err(failed)?;
-        duel_model::save(b, &staged, model, weights)?;
-        duel_model::copy_companions(&self.model, &staged)?;
-        duel_model::write_stops(&staged, stops)?;
+        self.model.save(b, &staged, model, weights, stops)?;
         let old = duel_model::install(&staged, out)?;
         if !old.is_empty() {
             eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));

@@ -16,6 +16,8 @@ pub struct Plan {
     pub room: Room,
     /// What a forward pass keeps for the backward pass.
     pub keep: Keep,
+    /// What decides which inputs of adapters are dropped in training; `None`: none are.
+    pub drops: Option<u64>,
     /// The optimizer.
     pub algorithm: Algorithm,
     /// The learning rate of every step.
@@ -34,14 +36,22 @@ pub struct Plan {
 
 impl Plan {
     /// That of `visits`, with room for passes that learn and, in all, for every pass.
-    pub fn new<B: Backend>(config: &Config, visits: Visits, learning: Room, room: Room) -> Self {
+    pub fn new<B: Backend>(
+        config: &Config,
+        model: &ModelConfig,
+        visits: Visits,
+        learning: Room,
+        room: Room,
+    ) -> Self {
+        let lends = learning.single && model.lora.is_none() && B::hands_over::<B::Real, B::Acc>();
         Plan {
             room,
             keep: match config.gradient_checkpointing {
                 true => Keep::Residuals,
-                false if learning.single && B::hands_over::<B::Real, B::Acc>() => Keep::Lend,
+                false if lends => Keep::Lend,
                 false => Keep::All,
             },
+            drops: model.lora.as_ref().filter(|lora| lora.settings.dropout > 0.0).map(|_| config.seed),
             algorithm: algorithm(config),
             schedule: schedule(config, visits.total),
             visits,
@@ -66,8 +76,13 @@ impl Plan {
         // On the host the program, its tokenizer and its rows are there already.
         let before =
             b.memory().used.map_or(String::new(), |used| format!(", beside {:.2} GB now", used as f64 / 1e9));
+        let trained: usize = manifest.iter().into_iter().filter(|s| model.trains(s)).map(Shape::len).sum();
+        let trained = match model.lora {
+            Some(_) => format!(" ({:.2} M are trained, in adapters)", trained as f64 / 1e6),
+            None => String::new(),
+        };
         let mut text = format!(
-            "model {}: {:.2} M parameters, {:?}, {} layers of width {}\n{rows}\
+            "model {}: {:.2} M parameters{trained}, {:?}, {} layers of width {}\n{rows}\
              plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n{beside}",
             config.model.display(),
             manifest.parameters() as f64 / 1e6,

@@ -10,9 +10,11 @@ use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::follow::Following;
 use crate::reference::ModelId;
-use duel_backend::{Acc, Backend, Dtype, Element, Real};
+use duel_backend::{Backend, Dtype, Element, Real};
 use duel_data::Tokenizer;
-use duel_model::{Folder, Model, Shape};
+use duel_model::{
+    Config as ModelConfig, Folder, Frozen, Model, Output as ModelOutput, Shape, Trained, tokenizer_folder,
+};
 use duel_optim::Optimizer;
 
 /// A run before anything of it is on a device.
@@ -27,6 +29,8 @@ pub struct Start {
     pub stops: Vec<u32>,
     /// Identity of that model.
     pub id: ModelId,
+    /// What is trained of it: that model, or the adapters beside it.
+    pub model: ModelConfig,
     /// Its parameters.
     pub manifest: Model<Shape>,
 }
@@ -46,15 +50,36 @@ impl Start {
         }
         let folder = Folder::open(&config.model)?;
         let folder = match config.method {
+            Method::Reward if folder.adapted().is_some_and(|model| model.output == ModelOutput::Logits) => {
+                return Err(Error::new(format!(
+                    "{}: is an adapter of a language model, which has no scalar head; merge it first (duel merge), and \
+                     train the reward model on that",
+                    config.model.display()
+                )));
+            }
             Method::Reward => folder.with_score(config.seed),
             _ => folder.language_model()?,
         };
+        let model = match (config.lora(), folder.adapted()) {
+            (Some(settings), _) => folder.with_lora(settings)?,
+            (None, Some(adapted)) => adapted.clone(),
+            (None, None) => folder.config().clone(),
+        };
+        if let Some(lora) = &model.lora {
+            config.check_adapters(true, lora.settings.dropout)?;
+            if !B::ADAPTS {
+                return Err(Error::new(
+                    "adapters are trained on the CPU alone: there are no kernels for them on a GPU yet; give \
+                     --device cpu, or train all weights",
+                ));
+            }
+        }
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let tokenizer = Tokenizer::from_dir(&config.model)?;
-        let manifest = Model::manifest(folder.config());
+        let tokenizer = Tokenizer::from_dir(&tokenizer_folder(&config.model)?)?;
+        let manifest = Model::manifest(&model);
         let id = ModelId::of(&config.model)?;
         let stops = tokenizer.stops().to_vec();
-        Ok((Start { config, checkpoint, folder, stops, id, manifest }, tokenizer))
+        Ok((Start { config, checkpoint, folder, stops, id, model, manifest }, tokenizer))
     }
 
     /// Says what will be done, and that a checkpoint continues only what it was made with: `content`.
@@ -86,6 +111,15 @@ impl Start {
         self.checkpoint.as_ref().map_or(0, |c| c.state.step)
     }
 
+    /// The model that the run began with, to be read alone: without the adapters that it began to train.
+    ///
+    /// # Errors
+    /// There is no room, or a file is damaged.
+    pub fn reference<B: Backend>(&self, b: &B) -> Result<Frozen<B>, Error> {
+        let model = self.folder.adapted().unwrap_or(self.folder.config());
+        Ok(duel_model::load_frozen_as(b, &self.folder, model)?)
+    }
+
     /// A reference that follows the policy by `rule`: after every so many steps, by what share.
     ///
     /// # Errors
@@ -112,20 +146,21 @@ impl Start {
         mut engine: Engine<'a, B>,
         mut weights: Model<Real<B>>,
         content: String,
-        rehearse: impl FnOnce(&mut Engine<'a, B>, &Model<Real<B>>, &mut Model<Acc<B>>) -> Result<(), Error>,
+        rehearse: impl FnOnce(&mut Engine<'a, B>, &Model<Real<B>>, &mut Trained<B>) -> Result<(), Error>,
     ) -> Result<Run<'a, B>, Error> {
-        let Start { config, checkpoint, folder, stops, manifest, .. } = self;
+        let Start { config, checkpoint, folder, stops, model, manifest, .. } = self;
         let mut critic =
             (config.method == Method::Ppo).then(|| Critic::new(b, engine.model.width)).transpose()?;
-        let mut masters =
-            Optimizer::<B>::needs_masters().then(|| duel_model::load_masters(b, &folder)).transpose()?;
+        let mut masters = Optimizer::<B>::needs_masters()
+            .then(|| duel_model::load_masters(b, &folder, &model))
+            .transpose()?;
         if let (Some(masters), Some(_)) = (&mut masters, &critic) {
             masters.push(b.alloc(engine.model.width)?);
         }
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
         drop(folder);
-        let mut grads = manifest.gradients(b, plan.keep)?;
-        let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
+        let mut grads = Trained::of_model(b, &model, plan.keep)?;
+        let shapes = grads.of(manifest.as_ref()).into_iter().map(|s| (s.len(), s.decays()));
         let of_critic = critic.iter().map(|critic| (b.len(&critic.weight), true));
         let mut optimizer = Optimizer::new(b, plan.algorithm, shapes.chain(of_critic))?;
         if let Some(masters) = masters {
@@ -134,7 +169,7 @@ impl Start {
         let mut state = State { content, ..State::default() };
         if let Some(c) = &checkpoint {
             drop(weights); // there may not be room for both
-            weights = duel_model::load(b, &c.model_of(&engine.model)?)?;
+            weights = duel_model::load_as(b, &c.model_of(&model)?, &model)?;
             c.restore(b, &mut optimizer, critic.as_mut())?;
             state = c.state.clone();
             eprintln!("continuing after step {} of {}", state.step, c.path.display());

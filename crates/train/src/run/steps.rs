@@ -12,9 +12,10 @@ use crate::objective::Metrics;
 use crate::report::metrics::MetricsWriter;
 use crate::report::progress::Progress;
 use crate::signal;
-use duel_backend::{Acc, Backend, Real};
-use duel_model::{Model, Shape};
+use duel_backend::{Backend, Real};
+use duel_model::{Model, Shape, Trained};
 use duel_optim::{Optimizer, clip_scale};
+use duel_random::at;
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
@@ -73,7 +74,7 @@ pub struct Run<'a, B: Backend> {
     pub manifest: Model<Shape>,
     pub engine: Engine<'a, B>,
     pub weights: Model<Real<B>>,
-    pub grads: Model<Acc<B>>,
+    pub grads: Trained<B>,
     pub critic: Option<Critic<B>>,
     pub optimizer: Optimizer<B>,
     pub writer: MetricsWriter,
@@ -181,7 +182,13 @@ impl<B: Backend> Run<'_, B> {
     pub fn clear(&mut self) {
         let b = self.engine.b;
         let critic = self.critic.iter_mut().map(|critic| &mut critic.gradient);
-        self.grads.iter_mut().into_iter().chain(critic).for_each(|g| b.zero(g));
+        self.grads.list_mut().into_iter().chain(critic).for_each(|g| b.zero(g));
+    }
+
+    /// Lets adapters drop inputs of the passes that make the next gradient, or with `false` of none.
+    pub fn drop_inputs(&mut self, drops: bool) {
+        let seed = self.plan.drops.filter(|_| drops).map(|seed| at(&[seed, self.state.updates]));
+        self.engine.drop_by(seed);
     }
 
     /// Updates the weights by the gradients, and returns their norm. `rows` are those that the gradients are of, for
@@ -191,7 +198,7 @@ impl<B: Backend> Run<'_, B> {
     /// The loss or a gradient is no number: nothing was changed.
     pub fn update(&mut self, loss: f64, rows: impl Fn() -> Vec<usize>) -> Result<f64, Error> {
         let b = self.engine.b;
-        let mut grads = self.grads.iter();
+        let mut grads = self.grads.list();
         grads.extend(self.critic.iter().map(|critic| &critic.gradient));
         let squares = b.square_sums(&grads)?;
         let norm = squares.iter().sum::<f64>().sqrt();
@@ -200,7 +207,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let rate = self.plan.schedule.rate(self.state.step);
         let scale = clip_scale(norm, self.plan.max_grad_norm);
-        let (mut weights, mut grads) = (self.weights.iter_mut(), self.grads.iter());
+        let (mut weights, mut grads) = (self.grads.of(self.weights.as_mut()), self.grads.list());
         if let Some(Critic { weight, gradient }) = &mut self.critic {
             weights.push(weight);
             grads.push(gradient);
@@ -213,7 +220,7 @@ impl<B: Backend> Run<'_, B> {
 
     fn diverged(&self, loss: f64, squares: &[f64], rows: &[usize]) -> Error {
         let bad = squares.iter().position(|s| !s.is_finite());
-        let manifest = self.manifest.iter();
+        let manifest = self.grads.of(self.manifest.as_ref());
         let name = |i: usize| manifest.get(i).map_or("the value head", |s| s.pieces[0].name.as_str());
         let tensor = bad.map_or("no tensor", name);
         let rows: Vec<String> = rows.iter().map(usize::to_string).collect();

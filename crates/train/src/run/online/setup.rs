@@ -51,7 +51,7 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         )));
     }
     let (start, tokenizer) = Start::of::<B>(config)?;
-    let (config, model) = (start.config.clone(), start.folder.config().clone());
+    let (config, model) = (start.config.clone(), start.model.clone());
     let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
     let prompts = read(&config.dataset)?;
     let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
@@ -77,10 +77,10 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         );
     }
     start.announce(&(text + &format!("judge {}\n", judge.describe())), &content)?;
-    let weights = duel_model::load(b, &start.folder)?;
+    let weights = duel_model::load_as(b, &start.folder, &model)?;
     let reference = match config.follows() {
         Some(rule) => Reference::Follows(start.following(b, rule)?),
-        None => Reference::Stays(duel_model::load_frozen(b, &start.folder)?),
+        None => Reference::Stays(start.reference(b)?),
     };
     let engine = Engine::with(b, &model, plan.room, plan.keep, beside)?;
     let sizes = Sizes::of(&config);
@@ -119,20 +119,20 @@ fn planned<B: Backend>(
     eval: &[Prompt],
     beside: Beside,
 ) -> (Plan, String) {
-    let (config, model) = (&start.config, start.folder.config());
+    let (config, model) = (&start.config, &start.model);
     let visits = Visits::of(config, prompts.len());
     let room = |sizes: Sizes, prompts: &[Prompt], batch| {
         sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
     };
     let learning = room(Sizes::of(config).of_step(config), prompts, (visits.batch, config.replay));
     let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
-    let plan = Plan::new::<B>(config, visits, learning, learning.and(looking));
+    let plan = Plan::new::<B>(config, model, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
     let manifest = &start.manifest;
     // Its weight, its gradient, its moments and its master.
     let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());
     let value_head = model.width * (size_of::<B::Real>() + sums * size_of::<B::Acc>());
-    let bytes = Bytes::of_parameters::<B>(manifest, plan.keep, plan.algorithm, true)
+    let bytes = Bytes::of_model::<B>(model, plan.keep, plan.algorithm, true)
         .and("the value head", if beside.critic { value_head } else { 0 })
         .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
         .and("samples", sampler.bytes());

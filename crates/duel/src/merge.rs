@@ -1,0 +1,74 @@
+//! `duel merge`: an adapter and the model that it is for as one model.
+
+use clap::Args;
+use duel_backend::{Backend, Dtype};
+use duel_cpu::Cpu;
+use duel_model::{Folder, base_folder, copy_companions, install, load, model_files, save, tokenizer_folder};
+use duel_train::Error;
+use half::bf16;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Its arguments.
+#[derive(Args)]
+pub struct Merge {
+    /// Folder of the adapter: adapter_config.json and adapter_model.safetensors, as duel train and PEFT write them
+    #[arg(long)]
+    model: PathBuf,
+    /// Folder for the merged model, with the names and the precision of the one that the adapter is for
+    #[arg(long)]
+    output_dir: PathBuf,
+}
+
+/// Folder in the output folder where the model is whole before it takes its place.
+const STAGED: &str = "model.partial";
+
+impl Merge {
+    /// Merges.
+    ///
+    /// # Errors
+    /// There is no adapter, it does not fit, or the output folder holds a model or cannot be written.
+    pub fn run(self) -> Result<(), Error> {
+        let Merge { model, output_dir } = self;
+        let Some(base) = base_folder(&model)? else {
+            return Err(Error::new(format!(
+                "{}: has no adapter without a model beside it, so that there is nothing to merge; give the folder with \
+                 adapter_config.json",
+                model.display()
+            )));
+        };
+        let old = model_files(&output_dir)?;
+        if let Some(name) = old.first() {
+            return Err(Error::new(format!(
+                "{} holds a model already ({name}); give another --output-dir",
+                output_dir.display()
+            )));
+        }
+        let folder = Folder::open(&model)?;
+        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        let staged = output_dir.join(STAGED);
+        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
+        if staged.exists() {
+            fs::remove_dir_all(&staged).map_err(failed)?;
+        }
+        fs::create_dir_all(&staged).map_err(failed)?;
+        match folder.dtype() {
+            Some(Dtype::Bf16) => write(&Cpu::<bf16>::new(1), &folder, &staged)?,
+            Some(Dtype::F64) => write(&Cpu::<f64>::new(1), &folder, &staged)?,
+            Some(_) => write(&Cpu::<f32>::new(1), &folder, &staged)?,
+            None => {
+                eprintln!("note: {} is in float16, the merged model is written in float32", base.display());
+                write(&Cpu::<f32>::new(1), &folder, &staged)?;
+            }
+        }
+        copy_companions(&base, &staged)?;
+        copy_companions(&tokenizer_folder(&model)?, &staged)?;
+        install(&staged, &output_dir)?;
+        eprintln!("{} and {} are one model in {}", base.display(), model.display(), output_dir.display());
+        Ok(())
+    }
+}
+
+fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path) -> Result<(), Error> {
+    Ok(save(b, dir, folder.config(), &load(b, folder)?)?)
+}
