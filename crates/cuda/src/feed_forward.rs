@@ -100,8 +100,8 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         let w = buffer_of(w.into());
         let operands = self.operands_of_gemm(a, w, bias, None, dims);
         let epilogue = Epilogue::Gelu { input: self.write(x, m * n) };
-        // SAFETY: `write` and `read` checked the buffers against m, n and k.
         if f == Activation::GeluTanh
+            // SAFETY: `write` and `read` checked the buffers against m, n and k.
             && unsafe { self.by_library(Product::Forward, epilogue, self.write(y, m * n), &operands, dims) }
         {
             return;
@@ -127,8 +127,8 @@ impl<D: Driver, R: CudaReal> FeedForward for Cuda<D, R> {
         let w = buffer_of(w.into());
         let operands = Operands::new(self.read(dy, m * n), self.read(w, n * k));
         let epilogue = Epilogue::GeluGradient { input: self.read(x, m * k) };
-        // SAFETY: `write` and `read` checked the buffers against m, n and k.
         if f == Activation::GeluTanh
+            // SAFETY: `write` and `read` checked the buffers against m, n and k.
             && unsafe {
                 self.by_library(Product::InputGradient, epilogue, self.write(dx, m * k), &operands, dims)
             }
