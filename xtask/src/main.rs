@@ -48,17 +48,22 @@ fn start(command: &mut Command) -> Result<(), u8> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
         Err(e) => {
-            eprintln!("error: cargo cannot be started: {e}");
+            eprintln!("error: {} cannot be started: {e}", command.get_program().display());
             Err(1)
         }
     }
 }
 
 /// Starts the fuzzer, which leaves what it finds where cargo builds. In the profile of tests: overflow is checked
-/// there.
+/// there. It is built for one of its own tests, with the workspace's: of crates that the other tests are made of too.
 fn fuzz(rest: &[String]) -> Result<(), u8> {
-    let run = ["run", "--quiet", "--package", "duel-fuzz", "--", "--out"];
-    start(command(&run, &[]).arg(target_dir().join("fuzz")).args(rest))
+    cargo(&["test", "--workspace", "--test", "kept", "--no-run"], &[])?;
+    start(
+        Command::new(target_dir().join("debug").join(format!("duel-fuzz{}", std::env::consts::EXE_SUFFIX)))
+            .arg("--out")
+            .arg(target_dir().join("fuzz"))
+            .args(rest),
+    )
 }
 
 /// All that CI checks.

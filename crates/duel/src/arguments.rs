@@ -5,6 +5,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use duel_train::Error;
 use duel_train::config::{Form, KEYS, Key, Options, check_supported};
 use std::ffi::OsString;
+use std::str::FromStr;
 
 /// Arguments as `clap` wants them: flags in kebab case (`--learning_rate=1` to `--learning-rate=1`). Values, and
 /// everything after a lone `--`, stay as they are.
@@ -114,6 +115,30 @@ fn argument(key: &'static Key) -> Arg {
     }
 }
 
+/// Seeds, each once: numbers with commas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seeds(pub Vec<u64>);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut all = Vec::new();
+        for said in text.split(',').map(str::trim) {
+            let seed = said
+                .parse()
+                .map_err(|_| format!("`{said}` is no seed: give numbers from 0 on with commas, as 1,2,3"))?;
+            if all.contains(&seed) {
+                return Err(format!(
+                    "{seed} is there twice, which would count a run twice; name each seed once"
+                ));
+            }
+            all.push(seed);
+        }
+        Ok(Seeds(all))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +225,17 @@ mod tests {
             let expected = format!("`{key}` is not supported");
             assert!(error(&[&format!("--{key}=true")]).starts_with(&expected));
             assert!(error(&[&format!("--{}", key.replace('_', "-"))]).starts_with(&expected));
+        }
+    }
+
+    #[test]
+    fn seeds_are_numbers_each_once() {
+        assert_eq!("3, 1 ,2".parse(), Ok(Seeds(vec![3, 1, 2])));
+        for (text, what) in
+            [("", "`` is no seed"), ("1,,2", "`` is no seed"), ("1, 01", "1 is there twice"), ("-1", "`-1`")]
+        {
+            let error = text.parse::<Seeds>().unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `duel eval`: a preference file under a policy or a reward model.
 
-use crate::arguments::ScoringOptions;
 use clap::{Args, ValueEnum};
+use duel::arguments::ScoringOptions;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_evaluate::{Answer, Question, evaluate};

@@ -2,6 +2,7 @@
 
 use crate::judges::{self, JudgeSettings};
 use clap::Args;
+use duel::arguments::Seeds;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
 use duel_experiments::frontier::{self, Ask, Given};
@@ -21,7 +22,7 @@ pub struct Frontier {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Seeds of training, with commas: every run is made with each [default: 1,2,3; 1 with --quick]
-    #[arg(long, value_parser = seeds)]
+    #[arg(long)]
     seeds: Option<Seeds>,
     /// Folder of a model, instead of the built-in world
     #[arg(long, requires_all = ["dataset", "eval_dataset", "judge"])]
@@ -46,24 +47,6 @@ pub struct Frontier {
     judging: JudgeSettings,
     #[command(flatten)]
     machine: Machine,
-}
-
-/// Seeds of training, each once.
-#[derive(Clone)]
-struct Seeds(Vec<u64>);
-
-fn seeds(text: &str) -> Result<Seeds, String> {
-    let mut all = Vec::new();
-    for said in text.split(',').map(str::trim) {
-        let seed = said
-            .parse()
-            .map_err(|_| format!("`{said}` is no seed: give numbers from 0 on with commas, as 1,2,3"))?;
-        if all.contains(&seed) {
-            return Err(format!("{seed} is there twice, which would count a run twice; name each seed once"));
-        }
-        all.push(seed);
-    }
-    Ok(Seeds(all))
 }
 
 impl Job for &Frontier {
@@ -111,21 +94,5 @@ impl Frontier {
         }
         let Machine { device, bf16, threads } = &self.machine;
         Chosen::of(*device, bf16.0, (*threads).into())?.run(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seeds_are_numbers_each_once() {
-        assert_eq!(seeds("3, 1 ,2").unwrap().0, [3, 1, 2]);
-        for (text, what) in
-            [("", "`` is no seed"), ("1,,2", "`` is no seed"), ("1, 01", "1 is there twice"), ("-1", "`-1`")]
-        {
-            let error = seeds(text).err().unwrap();
-            assert!(error.contains(what), "{text}: {error}");
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! The `duel` command.
 
-mod arguments;
 mod cycle;
 mod drawing;
 mod eval;
@@ -81,8 +80,8 @@ fn main() -> ExitCode {
 }
 
 fn command() -> ExitCode {
-    let result =
-        arguments::normalize(std::env::args_os()).and_then(|args| match Cli::parse_from(args).command {
+    let result = duel::arguments::normalize(std::env::args_os()).and_then(|args| {
+        match Cli::parse_from(args).command {
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -99,7 +98,8 @@ fn command() -> ExitCode {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)
             }
-        });
+        }
+    });
     result.unwrap_or_else(|e| match duel_train::signal::interrupted() {
         // What was asked for is no error; the code is that of a shell for Ctrl-C.
         true => {

@@ -1,8 +1,8 @@
 //! `duel train`: a run as the options say, or the built-in experiment where nothing is said.
 
-use crate::arguments::RunOptions;
 use crate::judges::{self, JudgeSettings};
 use clap::Args;
+use duel::arguments::RunOptions;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_experiments::sentiment::{self, Finding};

@@ -1,5 +1,5 @@
-//! Low-rank adapters (LoRA: Hu et al., 2021) beside the maps of a layer: `y += c B A x` of some of a map's outputs, with
-//! `A` of `[r, inputs]` and `B` of `[outputs, r]`. The weight may be frozen: its gradient is made where there is a
+//! Low-rank adapters (LoRA: Hu et al., 2021) beside the maps of a layer: `y += c B A x` of some of a map's outputs,
+//! with `A` of `[r, inputs]` and `B` of `[outputs, r]`. The weight may be frozen: its gradient is made where there is a
 //! buffer for it, as everywhere.
 
 use crate::weights::{Linear, Model, Shape};

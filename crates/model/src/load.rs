@@ -18,7 +18,8 @@ pub fn load<B: Backend>(b: &B, folder: &Folder) -> Result<Model<Real<B>>> {
     load_as(b, folder, folder.config())
 }
 
-/// As [`load`], of the model of `config`, which may have adapters: those of the folder, or fresh ones where it has none.
+/// As [`load`], of the model of `config`, which may have adapters: those of the folder, or fresh ones where it has
+/// none.
 ///
 /// # Errors
 /// As [`load`].

@@ -27,7 +27,8 @@ pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B
     write_model(b, &dir.join(SINGLE), &path, config, model, |_| true)
 }
 
-/// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read `beside`.
+/// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read
+/// `beside`.
 pub(crate) fn write_model<B: Backend>(
     b: &B,
     path: &Path,

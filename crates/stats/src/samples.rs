@@ -23,6 +23,26 @@ pub fn best_of_n(sorted: &[f64], n: usize) -> Option<f64> {
     Some(expected)
 }
 
+/// The chance that the best of `n` draws is of each class of equal worth, from the chances of the classes for one draw,
+/// the worst first: `F_c^n - F_(c-1)^n`, where `F_c` is the chance of a draw that is no better than `c`.
+pub fn best_of_n_classes(chances: &[f64], n: f64) -> Vec<f64> {
+    let mut below = 0.0;
+    let class = |chance: &f64| {
+        // The last class ends at 1, whatever the sum has been rounded to.
+        let to = f64::min(below + chance, 1.0);
+        let q = to.powf(n) - f64::powf(below, n);
+        below = to;
+        q
+    };
+    chances.iter().map(class).collect()
+}
+
+/// `KL(q || p)` of two distributions over the same things, in nats.
+pub fn kl(q: &[f64], p: &[f64]) -> f64 {
+    // Of a chance that is 0, q ln q is too.
+    q.iter().zip(p).filter(|(q, _)| **q > 0.0).map(|(q, p)| q * (q / p).ln()).sum()
+}
+
 /// How many samples of equal weight are worth as much: `(sum w)^2 / sum w^2` (Kish, 1965); 0 of no weight.
 pub fn effective_size(weights: &[f64]) -> f64 {
     // By the largest first: squares of weights that are exponentials leave the range of f64.

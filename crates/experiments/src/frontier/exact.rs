@@ -1,7 +1,7 @@
 //! Curves that no method is above, from samples of the model before: the best of n, and the optimum of reward less KL.
 
 use crate::written::{estimate, number};
-use duel_stats::{Bootstrap, Estimate, Share, best_of_n, effective_size};
+use duel_stats::{Bootstrap, Estimate, Share, best_of_n, best_of_n_classes, effective_size, kl};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
@@ -79,20 +79,14 @@ fn tilted(aimed: &[f64], rewards: &[f64], beta: f64) -> Found {
     Found { reward: shares().zip(rewards).map(|(w, r)| w * r).sum(), kl, effective: effective_size(&weights) }
 }
 
-/// Of classes of equal reward with the shares `F_c - F_(c-1)` of the samples, the best of n is one of class c with
-/// probability `q_c = F_c^n - F_(c-1)^n`; its KL is `sum q_c ln(q_c / (F_c - F_(c-1)))`, at most `ln n - (n - 1) / n`.
+/// By classes of equal reward with their shares of the samples; the KL is at most `ln n - (n - 1) / n`.
 fn best(rewards: &[f64], n: usize) -> Found {
     let mut sorted = rewards.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    let (of, mut below, mut kl) = (sorted.len() as f64, 0, 0.0);
-    for class in sorted.chunk_by(|a, b| a.total_cmp(b) == Ordering::Equal) {
-        let share = |count: usize| (count as f64 / of).powi(n as i32);
-        let q = share(below + class.len()) - share(below);
-        if q > 0.0 {
-            kl += q * (q * of / class.len() as f64).ln();
-        }
-        below += class.len();
-    }
+    let of = sorted.len() as f64;
+    let classes = sorted.chunk_by(|a, b| a.total_cmp(b) == Ordering::Equal);
+    let shares: Vec<f64> = classes.map(|class| class.len() as f64 / of).collect();
+    let kl = kl(&best_of_n_classes(&shares, n as f64), &shares);
     Found { reward: best_of_n(&sorted, n).unwrap_or(f64::NAN), kl, effective: of }
 }
 

@@ -1,6 +1,7 @@
 //! The best of n draws, exactly.
 
 use super::law::Table;
+use duel_stats::{best_of_n_classes, kl};
 
 /// What drawing `n` responses and keeping the best makes of the reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,23 +22,18 @@ pub fn bound(n: f64) -> f64 {
 
 /// Draws `n` times by the reference, log-probabilities, and keeps the best; any of those that are worth the same.
 ///
-/// By classes of equal reward from the worst up, the best is of class c with the chance `q = F_c^n - F_(c-1)^n`, where
-/// `F_c` is the chance of a draw that is no better; within a class it is as the reference has it. So the KL is
-/// `sum q ln(q / (F_c - F_(c-1)))`.
+/// Within a class of equal reward the best is as the reference has it, so the KL is that of the chances of the classes.
 pub fn best_of(reference: &Table, reward: &Table, n: f64) -> BestOf {
     let mut all = BestOf { kl: 0.0, reward: 0.0, win_rate: 0.0 };
     for (logp, reward) in reference.iter().zip(reward) {
+        let (worths, chances) = classes(logp, reward);
+        let best = best_of_n_classes(&chances, n);
+        all.kl += kl(&best, &chances);
         let mut below = 0.0;
-        for (worth, mass) in classes(logp, reward) {
-            // The last class ends at 1, whatever the sum has been rounded to.
-            let to = (below + mass).min(1.0);
-            let q = to.powf(n) - below.powf(n);
-            if q > 0.0 {
-                all.kl += q * (q / mass).ln();
-            }
+        for ((q, worth), chance) in best.iter().zip(worths).zip(chances) {
             all.reward += q * worth;
-            all.win_rate += q * (below + mass / 2.0);
-            below = to;
+            all.win_rate += q * (below + chance / 2.0);
+            below += chance;
         }
     }
     let prompts = reference.len() as f64;
@@ -45,16 +41,12 @@ pub fn best_of(reference: &Table, reward: &Table, n: f64) -> BestOf {
     BestOf { kl: (all.kl / prompts).max(0.0), reward: all.reward / prompts, win_rate: all.win_rate / prompts }
 }
 
-/// Every reward that there is, upward, with its chance.
-fn classes(logp: &[f64], reward: &[f64]) -> Vec<(f64, f64)> {
+/// Every reward that there is, upward, and the chance of each.
+fn classes(logp: &[f64], reward: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let mut sorted: Vec<(f64, f64)> = reward.iter().zip(logp).map(|(r, p)| (*r, p.exp())).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    sorted.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        kept.1 += if same { next.1 } else { 0.0 };
-        same
-    });
-    sorted
+    let of_class = |class: &[(f64, f64)]| (class[0].0, class.iter().map(|of| of.1).sum::<f64>());
+    sorted.chunk_by(|a, b| a.0 == b.0).map(of_class).unzip()
 }
 
 #[cfg(test)]
@@ -107,8 +99,9 @@ mod tests {
             let one = best_of(&reference, reward, 1.0);
             assert!(one.kl.abs() < 1e-15 && (one.win_rate - 0.5).abs() < 1e-15);
             let most = best_of(&reference, reward, 1e6);
-            let best = classes(&reference[0], &reward[0])[..].last().copied().unwrap();
-            assert!((most.kl + best.1.ln()).abs() < 1e-12 && (most.reward - best.0).abs() < 1e-12);
+            let (worths, chances) = classes(&reference[0], &reward[0]);
+            let (best, chance) = (worths.last().unwrap(), chances.last().unwrap());
+            assert!((most.kl + chance.ln()).abs() < 1e-12 && (most.reward - best).abs() < 1e-12);
         }
         let even = vec![vec![-(1e5f64.ln()); 100_000]];
         let all = vec![(0..100_000).map(f64::from).collect()];

@@ -8,6 +8,7 @@ use super::tabular::most_likely;
 use crate::study::Study;
 use duel_backend::Backend;
 use duel_loss::Settings;
+use duel_stats::slope;
 use duel_train::Error;
 use serde_json::{Value, json};
 
@@ -159,12 +160,9 @@ impl Grown {
         let ratio = points.iter().map(|p| p.1 * p.0 / self.prediction.kl).sum::<f64>() / count;
         // Of the logarithm of a gamma variable with this mean and deviation, which such sums of squares nearly are.
         let of_logarithm = (relative.powi(2) + relative.powi(4) / 2.0).sqrt();
-        let middle = points.iter().map(|p| p.0.ln()).sum::<f64>() / count;
-        let spread: f64 = points.iter().map(|p| (p.0.ln() - middle).powi(2)).sum();
-        let slope = || points.iter().map(|p| (p.0.ln() - middle) * p.1.ln()).sum::<f64>() / spread;
-        let several = points.iter().any(|p| p.0 != points[0].0);
+        let logarithms: Vec<(f64, f64)> = points.iter().map(|p| (p.0.ln(), p.1.ln())).collect();
         Some(Fit {
-            slope: several.then(|| (slope(), of_logarithm / spread.sqrt())),
+            slope: slope(&logarithms).map(|s| (s.value, of_logarithm * s.deviation)),
             ratio: (ratio, relative / count.sqrt()),
         })
     }

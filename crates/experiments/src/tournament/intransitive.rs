@@ -8,7 +8,7 @@ use crate::study::Study;
 use crate::written::{cells, leave, number, quoted, shown};
 use duel_backend::Backend;
 use duel_plot::{Axis, Chart, Point, Series, Style};
-use duel_stats::{Estimate, mean};
+use duel_stats::{Estimate, mean, slope};
 use duel_train::Error;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -203,16 +203,11 @@ fn looked(course: &Course) -> Value {
     course.looks.iter().map(|look| json!(shares(look, |_| 1))).collect()
 }
 
-/// The slope of the logarithm of sparring's regret over that of the rounds, by least squares over the longer half.
+/// The slope of the logarithm of sparring's regret over that of the rounds, over the longer half.
 fn exponent(regrets: &[Regret]) -> f64 {
     let half = &regrets[regrets.len() / 2..];
-    let points: Vec<(f64, f64)> =
-        half.iter().map(|r| ((r.rounds as f64).ln(), r.sparring.value.max(f64::MIN_POSITIVE).ln())).collect();
-    let n = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let (above, below) =
-        points.iter().fold((0.0, 0.0), |(a, b), p| (a + (p.0 - x) * (p.1 - y), b + (p.0 - x).powi(2)));
-    above / below
+    let point = |r: &Regret| ((r.rounds as f64).ln(), r.sparring.value.max(f64::MIN_POSITIVE).ln());
+    slope(&half.iter().map(point).collect::<Vec<_>>()).map_or(f64::NAN, |slope| slope.value)
 }
 
 fn csv(courses: &[(String, bool, Vec<Estimate>)], steps: &[u64]) -> String {

@@ -1,6 +1,6 @@
 //! A mixture of policies: each sample is drawn by one of them.
 
-use duel_random::at;
+use duel_random::{at, fraction};
 use duel_train::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -81,7 +81,7 @@ impl Mixture {
     pub fn pick(&self, seed: u64, prompt: u64, sample: u64) -> usize {
         // Of its own: not the number that draws a token.
         const POLICY: u64 = 0x706F_6C69_6379;
-        let drawn = (at(&[seed, POLICY, prompt, sample]) >> 11) as f64 / (1u64 << 53) as f64;
+        let drawn = fraction(at(&[seed, POLICY, prompt, sample]));
         let mut below = 0.0;
         let here = |part: &Part| {
             below += part.weight;

@@ -264,8 +264,8 @@ options! {
         seed: u64 = 42, in Range("below 2^63", |&n| i64::try_from(n).is_ok());
     }
     "Adapters" {
-        /// Train low-rank adapters beside frozen weights, as lora_r does. A model that is an adapter's folder is trained
-        /// so in any case. [default: false]
+        /// Train low-rank adapters beside frozen weights, as lora_r does. A model that is an adapter's folder is
+        /// trained so in any case. [default: false]
         use_peft: bool = false;
         /// Rank of adapters (LoRA); none: all weights are trained. [default: none, or 16 with use_peft]
         lora_r: usize | none = use_peft.then_some(16), in Range("at least 1, or \"none\"", |&n| n >= 1);
@@ -273,8 +273,8 @@ options! {
         lora_alpha: f64 = 32.0, in POSITIVE, needs [LORA];
         /// Share of an adapter's inputs that is dropped in training. [default: 0.0]
         lora_dropout: f64 = 0.0, in Range("from 0 to below 1", |x| (0.0..1.0).contains(x)), needs [LORA];
-        /// Maps that are adapted: names with commas, all-linear, or a regular expression of whole names. [default: none,
-        /// which are those that PEFT adapts in such a model]
+        /// Maps that are adapted: names with commas, all-linear, or a regular expression of whole names. [default:
+        /// none, which are those that PEFT adapts in such a model]
         lora_target_modules: Names | none = None, needs [LORA];
         /// Divide lora_alpha by the root of the rank (rsLoRA). [default: false]
         use_rslora: bool = false, needs [LORA];
