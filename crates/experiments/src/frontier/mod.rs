@@ -156,7 +156,8 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
         let labels = Labels::of(&self.ask.dir);
         let (scene, seed, size) = (self.scene, self.ask.seed, self.size);
         eprintln!("\nlabels of the model's own samples");
-        let labelled = self.study.point("labels", || labels.write(scene, self.judges.teacher, size.pairs(), seed))?;
+        let labelled =
+            self.study.point("labels", || labels.write(scene, self.judges.teacher, size.pairs(), seed))?;
         eprintln!("\n{} samples of each held-out prompt, for the exact curves", size.exact);
         let exact = self.study.point("exact", || curves(scene, &mut self.judges, size.exact, seed))?;
         let before = self.measure("SFT", &scene.model.clone())?;
