@@ -35,6 +35,15 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 fn command(args: &[&str], rest: &[String]) -> Command {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     cargo.args(args).args(rest);
+    // What cargo says of this package to it: build scripts that ask for such a thing would run again, here and by hand
+    // in turn, and all that is built on them.
+    let said =
+        |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|of| name.starts_with(of));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(said) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 

@@ -221,7 +221,7 @@ mod tests {
         assert!(error(&["--model="]).contains("a value is required for '--model <MODEL>'"));
         let expected = "`method = gkd` is not supported yet; use one of sft, dpo, cpo, orpo, kto, reward";
         assert!(error(&["--method", "gkd"]).contains(expected));
-        for key in ["fp16", "use_peft", "lora_r", "max_prompt_length", "deepspeed"] {
+        for key in ["fp16", "max_prompt_length", "deepspeed"] {
             let expected = format!("`{key}` is not supported");
             assert!(error(&[&format!("--{key}=true")]).starts_with(&expected));
             assert!(error(&[&format!("--{}", key.replace('_', "-"))]).starts_with(&expected));
