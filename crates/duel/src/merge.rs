@@ -1,11 +1,12 @@
 //! `duel merge`: an adapter and the model that it is for as one model.
 
 use clap::Args;
-use duel_backend::{Backend, Dtype};
+use duel_backend::Backend;
 use duel_cpu::Cpu;
-use duel_model::{Folder, base_folder, copy_companions, install, load, model_files, save, tokenizer_folder};
+use duel_model::{
+    Folder, Stored, base_folder, copy_companions, install, load, model_files, save_as, tokenizer_folder,
+};
 use duel_train::Error;
-use half::bf16;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,14 +53,9 @@ impl Merge {
             fs::remove_dir_all(&staged).map_err(failed)?;
         }
         fs::create_dir_all(&staged).map_err(failed)?;
-        match folder.dtype() {
-            Some(Dtype::Bf16) => write(&Cpu::<bf16>::new(1), &folder, &staged)?,
-            Some(Dtype::F64) => write(&Cpu::<f64>::new(1), &folder, &staged)?,
-            Some(_) => write(&Cpu::<f32>::new(1), &folder, &staged)?,
-            None => {
-                eprintln!("note: {} is in float16, the merged model is written in float32", base.display());
-                write(&Cpu::<f32>::new(1), &folder, &staged)?;
-            }
+        match folder.stored()? {
+            stored @ Stored::Float64 => write(&Cpu::<f64>::new(1), &folder, &staged, stored)?,
+            stored => write(&Cpu::<f32>::new(1), &folder, &staged, stored)?,
         }
         copy_companions(&base, &staged)?;
         copy_companions(&tokenizer_folder(&model)?, &staged)?;
@@ -69,6 +65,6 @@ impl Merge {
     }
 }
 
-fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path) -> Result<(), Error> {
-    Ok(save(b, dir, folder.config(), &load(b, folder)?)?)
+fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path, stored: Stored) -> Result<(), Error> {
+    Ok(save_as(b, dir, folder.config(), &load(b, folder)?, stored)?)
 }

@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Run, Temp, tiny_config, write_model};
-use serde_json::json;
+use half::bf16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -116,4 +119,40 @@ fn notes_about_the_model_are_printed() {
     let said = Run::new(&temp, "out").set("max-steps", 1).ok();
     let notes: Vec<&str> = said.lines().filter(|line| line.starts_with("note: ")).collect();
     assert!(notes.len() == 1 && notes[0].contains("score.weight"), "{said}");
+}
+
+/// The trained model has the source's type, or the one that is asked for; a checkpoint has what is computed with.
+#[test]
+fn a_model_is_saved_in_the_type_that_is_asked_for() {
+    let temp = Temp::with_model("dtype");
+    let tensors = |folder: &Path| {
+        let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = |(name, view): (String, TensorView)| (name, (view.dtype(), view.data().to_vec()));
+        file.tensors().into_iter().map(tensor).collect::<BTreeMap<_, _>>()
+    };
+    let config = |folder: &Path| -> Value {
+        serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let run = |name: &str| Run::new(&temp, name).set("max-steps", 1).set("save-steps", 1);
+    let plain = run("plain");
+    plain.ok();
+    let half = run("half").set("save-dtype", "bfloat16");
+    half.ok();
+    assert_eq!(config(&half.out())["torch_dtype"], "bfloat16");
+    let (whole, rounded) = (tensors(&plain.out()), tensors(&half.out()));
+    assert_eq!(whole.len(), rounded.len());
+    for (name, (dtype, bytes)) in &whole {
+        assert_eq!((*dtype, rounded[name].0), (Dtype::F32, Dtype::BF16), "{name}");
+        let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let expected: Vec<u8> = numbers.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect();
+        assert!(rounded[name].1 == expected, "{name}");
+    }
+    assert!(tensors(&half.out().join("checkpoint-1")) == whole, "checkpoints are what is computed with");
+
+    // What was saved so is the source of the next.
+    let next = run("next").set("model", half.out().display());
+    next.ok();
+    assert!(tensors(&next.out()).values().all(|(dtype, _)| *dtype == Dtype::BF16));
+    assert_eq!(config(&next.out())["torch_dtype"], "bfloat16");
 }

@@ -12,6 +12,7 @@ use crate::peft::{self, Peft};
 use crate::quantised;
 use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
+use crate::stored::Stored;
 use crate::weights::{Model, Shape};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -167,16 +168,16 @@ impl Folder {
         Ok(Config { lora: Some(lora), ..self.config.clone() })
     }
 
-    /// The type that most of the model's files are in, by its embedding; `None`: one that no backend computes in.
-    pub fn dtype(&self) -> Option<duel_backend::Dtype> {
-        use duel_backend::Dtype;
+    /// The type of the numbers in the model's files, by its embedding.
+    ///
+    /// # Errors
+    /// It is one that weights are never held in.
+    pub fn stored(&self) -> Result<Stored> {
         let embed = Model::manifest(&self.config).embed;
-        match self.tensor(&embed.pieces[0].name).ok()?.dtype {
-            safetensors::Dtype::BF16 => Some(Dtype::Bf16),
-            safetensors::Dtype::F32 => Some(Dtype::F32),
-            safetensors::Dtype::F64 => Some(Dtype::F64),
-            _ => None,
-        }
+        let name = &embed.pieces[0].name;
+        let dtype = self.tensor(name)?.dtype;
+        Stored::from_file(dtype)
+            .ok_or_else(|| Error::file(&self.path, format!("{name} is {dtype:?}, which holds no weights")))
     }
 
     /// What the user should hear about the folder, a line each.

@@ -30,6 +30,7 @@ mod rope;
 mod save;
 mod score;
 mod shards;
+mod stored;
 mod tensors;
 mod tree;
 mod weights;
@@ -49,7 +50,8 @@ pub use load::{load, load_as, load_frozen, load_frozen_as, load_in_8bit, load_ma
 pub use lora::{Lora, LoraSettings, Modules};
 pub use peft::{base_folder, save_adapter, tokenizer_folder};
 pub use rope::{Rope, RopeScaling};
-pub use save::{first_not_finite, save};
+pub use save::{first_not_finite, save, save_as};
+pub use stored::Stored;
 pub use tensors::Names;
 pub use weights::{Frozen, Layer, Linear, Model, Norm, Piece, Shape, Weights};
 pub use write::write_synced;

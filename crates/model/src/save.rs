@@ -4,9 +4,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lora::in_file;
 use crate::names::SINGLE;
+use crate::stored::Stored;
 use crate::weights::{Model, Piece, Shape, Weights};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
-use duel_backend::{Backend, Element, Float, Real, Weight};
+use duel_backend::{Backend, Float, Real, Weight};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,17 +15,30 @@ use std::path::Path;
 
 /// Writes config and weights into `dir` (which exists), in the precision they have, with the names and layout that
 /// transformers loads. Files reach the disk before this returns.
+///
+/// # Errors
+/// They cannot be written, or the device failed.
 pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B>>) -> Result<()> {
-    let dtype = match B::Real::DTYPE {
-        duel_backend::Dtype::Bf16 => "bfloat16",
-        duel_backend::Dtype::F64 => "float64",
-        _ => "float32",
-    };
+    save_as(b, dir, config, model, Stored::of::<B::Real>())
+}
+
+/// [`save`] in numbers of another type.
+///
+/// # Errors
+/// As that, or a weight is beyond what the type holds.
+pub fn save_as<B: Backend>(
+    b: &B,
+    dir: &Path,
+    config: &Config,
+    model: &Model<Real<B>>,
+    stored: Stored,
+) -> Result<()> {
     let path = dir.join("config.json");
-    let text = serde_json::to_string_pretty(&config.saved(dtype)).map_err(|e| Error::file(&path, e))?;
+    let text =
+        serde_json::to_string_pretty(&config.saved(stored.name())).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, text.as_bytes())?;
 
-    write_model(b, &dir.join(SINGLE), &path, config, model, |_| true)
+    write_model(b, &dir.join(SINGLE), &path, config, model, stored, |_| true)
 }
 
 /// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read
@@ -35,6 +49,7 @@ pub(crate) fn write_model<B: Backend>(
     beside: &Path,
     config: &Config,
     model: &Model<Real<B>>,
+    stored: Stored,
     is_wanted: impl Fn(&Shape) -> bool,
 ) -> Result<()> {
     let manifest = Model::manifest(config);
@@ -45,7 +60,7 @@ pub(crate) fn write_model<B: Backend>(
         for piece in &shape.pieces {
             let dims = shape.stored(piece.rows);
             let name = in_file(config, shape, &piece.name);
-            tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims }));
+            tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims, stored, path }));
             first += piece.rows;
         }
     }
@@ -108,20 +123,33 @@ struct Outgoing<'a, B: Backend> {
     first: usize,
     piece: &'a Piece,
     dims: Vec<usize>,
+    stored: Stored,
+    path: &'a Path,
 }
 
 impl<B: Backend> View for &Outgoing<'_, B> {
     fn dtype(&self) -> Dtype {
-        match B::Real::DTYPE {
-            duel_backend::Dtype::Bf16 => Dtype::BF16,
-            duel_backend::Dtype::F64 => Dtype::F64,
-            _ => Dtype::F32,
-        }
+        self.stored.in_file()
     }
     fn shape(&self) -> &[usize] {
         &self.dims
     }
     fn data(&self) -> Cow<'_, [u8]> {
+        let name = &self.piece.name;
+        let bytes = Stored::of::<B::Real>().convert(self.stored, self.arranged());
+        bytes.unwrap_or_else(|what| {
+            self.failure.set(Some(Error::file(self.path, format!("{name}: {what}"))));
+            vec![0; self.data_len()].into()
+        })
+    }
+    fn data_len(&self) -> usize {
+        self.piece.rows * self.shape.cols * self.stored.size()
+    }
+}
+
+impl<B: Backend> Outgoing<'_, B> {
+    /// The numbers in the order of the file, as the device computes with them.
+    fn arranged(&self) -> Cow<'_, [u8]> {
         let (cols, rows) = (self.shape.cols, self.piece.rows);
         let range = self.first * cols..(self.first + rows) * cols;
         let bytes = bytes_of(self.b, self.failure, self.buf, range);
@@ -141,8 +169,5 @@ impl<B: Backend> View for &Outgoing<'_, B> {
             return bytes;
         }
         turned.into()
-    }
-    fn data_len(&self) -> usize {
-        self.piece.rows * self.shape.cols * size_of::<B::Real>()
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn sync(path: &Path) -> Result<()> {
 }
 
 /// What went wrong while the bytes of a file's tensors were made: safetensors asks for bytes alone.
-pub(crate) type Failure = Cell<Option<duel_backend::Error>>;
+pub(crate) type Failure = Cell<Option<Error>>;
 
 /// Writes a file of tensors, of a device that may fail while it is read.
 pub(crate) fn write_tensors<'a, V: View + 'a>(
@@ -41,7 +41,7 @@ pub(crate) fn write_tensors<'a, V: View + 'a>(
 ) -> Result<()> {
     safetensors::serialize_to_file(tensors, metadata, path)
         .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
-    failure.take().map_or(Ok(()), |e| Err(e.into()))
+    failure.take().map_or(Ok(()), Err)
 }
 
 /// Elements that are copied from a device at a time.
@@ -64,7 +64,7 @@ pub(crate) fn bytes_of<'a, B: Backend, T: Float>(
     for from in range.clone().step_by(STAGED) {
         let part = &mut staging[..STAGED.min(range.end - from)];
         if let Err(e) = b.download(part, buf, from) {
-            failure.set(Some(e));
+            failure.set(Some(e.into()));
             return vec![0; range.len() * size].into();
         }
         for x in part {

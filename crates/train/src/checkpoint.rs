@@ -6,7 +6,7 @@ use crate::critic::Critic;
 use crate::replay::Replay;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
-use duel_model::{Folder, Model};
+use duel_model::{Folder, Model, Stored};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -114,7 +114,8 @@ impl Origin {
         Ok(Origin { companions: duel_model::tokenizer_folder(path)?, base })
     }
 
-    /// Writes a model with what goes with it: its adapters alone where it has some.
+    /// Writes a model with what goes with it, in numbers of that type: its adapters alone where it has some, which
+    /// stay as they are.
     ///
     /// # Errors
     /// It cannot be written.
@@ -125,10 +126,11 @@ impl Origin {
         model: &duel_model::Config,
         weights: &Model<Real<B>>,
         stops: &[u32],
+        stored: Stored,
     ) -> Result<(), Error> {
         match model.lora {
             Some(_) => duel_model::save_adapter(b, dir, model, weights, &self.base)?,
-            None => duel_model::save(b, dir, model, weights)?,
+            None => duel_model::save_as(b, dir, model, weights, stored)?,
         }
         duel_model::copy_companions(&self.companions, dir)?;
         Ok(duel_model::write_stops(dir, stops)?)
@@ -208,7 +210,7 @@ impl Checkpoints {
                 fs::remove_dir_all(&partial).map_err(failed)?;
             }
             fs::create_dir_all(&partial).map_err(failed)?;
-            self.model.save(b, &partial, model, weights, stops)?;
+            self.model.save(b, &partial, model, weights, stops, Stored::of::<B::Real>())?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
                 fs::create_dir_all(&folder).map_err(failed)?;

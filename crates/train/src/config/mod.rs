@@ -19,5 +19,5 @@ pub use table::{Config, KEYS, Key, Options};
 pub use unsupported::check_supported;
 pub use values::{
     Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Numbers, Optim, ReportTo,
-    Resume, SaveStrategy, ScaleRewards, Scheduler, TruncationMode,
+    Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, TruncationMode,
 };

@@ -3,7 +3,7 @@
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::values::{
     Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Names, Numbers, Optim,
-    ReportTo, Resume, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
+    ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
 use duel_model::{LoraSettings, Modules};
@@ -475,6 +475,9 @@ options! {
         /// Checkpoints kept, older ones are deleted; none: all. [default: 2]
         save_total_limit: usize | none = Some(2),
             in Range("at least 1, or \"none\"", |&n| n >= 1), needs [CHECKPOINTS], may change;
+        /// Type of the trained model's numbers: source, that of the model it began with, float32, bfloat16 or float16.
+        /// Checkpoints keep what is computed with. [default: source]
+        save_dtype: SaveDtype = SaveDtype::Source, may change;
         /// Groups in an evaluation batch. [default: 8]
         per_device_eval_batch_size: usize = 8, in AT_LEAST_1, needs [EVALUATION], may change;
         /// Write samples of the model at every evaluation. [default: false]

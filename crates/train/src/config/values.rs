@@ -465,6 +465,19 @@ choices! {
 }
 
 choices! {
+    /// The type of a trained model's numbers on the disk.
+    SaveDtype = "save_dtype", later &[],
+    /// That of the model it began with.
+    Source = "source",
+    /// Single precision.
+    Float32 = "float32" | "fp32",
+    /// Its upper half.
+    Bfloat16 = "bfloat16" | "bf16",
+    /// Half precision.
+    Float16 = "float16" | "fp16",
+}
+
+choices! {
     /// Where metrics go besides `metrics.jsonl`.
     ReportTo = "report_to",
     later &["all", "wandb", "tensorboard", "mlflow", "trackio", "comet_ml", "clearml", "neptune", "swanlab"],

@@ -6,7 +6,7 @@ use crate::config::{Config, Resume};
 use crate::report::metrics::{self, MetricsWriter};
 use crate::report::plot;
 use duel_backend::{Backend, Real};
-use duel_model::{Config as ModelConfig, Model};
+use duel_model::{Config as ModelConfig, Model, Stored};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -103,16 +103,19 @@ pub struct Output {
     dir: PathBuf,
     /// The model that the run started from.
     model: Origin,
+    /// Type of the trained model's numbers.
+    stored: Stored,
     /// The checkpoints in it.
     pub checkpoints: Checkpoints,
 }
 
 impl Output {
-    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten.
+    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten. The
+    /// trained model's numbers will be `stored` so.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn prepare(c: &Config) -> Result<Self, Error> {
+    pub fn prepare(c: &Config, stored: Stored) -> Result<Self, Error> {
         let out = &c.output_dir;
         let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
         fs::create_dir_all(out).map_err(failed)?;
@@ -123,7 +126,12 @@ impl Output {
         // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
         let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
         duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-        Ok(Output { dir: out.clone(), model: Origin::of(&c.model)?, checkpoints: Checkpoints::of(c)? })
+        Ok(Output {
+            dir: out.clone(),
+            model: Origin::of(&c.model)?,
+            stored,
+            checkpoints: Checkpoints::of(c)?,
+        })
     }
 
     /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
@@ -176,7 +184,7 @@ impl Output {
             fs::remove_dir_all(&staged).map_err(failed)?;
         }
         fs::create_dir_all(&staged).map_err(failed)?;
-        self.model.save(b, &staged, model, weights, stops)?;
+        self.model.save(b, &staged, model, weights, stops, self.stored)?;
         let old = duel_model::install(&staged, out)?;
         if !old.is_empty() {
             eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));

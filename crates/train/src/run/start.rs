@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::steps::Run;
 use crate::Error;
 use crate::checkpoint::{Checkpoint, State};
-use crate::config::{Config, Method};
+use crate::config::{Config, Method, SaveDtype};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::follow::Following;
@@ -13,7 +13,8 @@ use crate::reference::ModelId;
 use duel_backend::{Backend, Dtype, Element, Real};
 use duel_data::Tokenizer;
 use duel_model::{
-    Config as ModelConfig, Folder, Frozen, Model, Output as ModelOutput, Shape, Trained, tokenizer_folder,
+    Config as ModelConfig, Folder, Frozen, Model, Output as ModelOutput, Shape, Stored, Trained,
+    tokenizer_folder,
 };
 use duel_optim::Optimizer;
 
@@ -67,6 +68,11 @@ impl Start {
         };
         if let Some(lora) = &model.lora {
             config.check_adapters(true, lora.settings.dropout)?;
+            if config.save_dtype != SaveDtype::Source {
+                return Err(Error::new(
+                    "save_dtype has no effect on adapters, which are saved as they are trained; leave it out",
+                ));
+            }
             if !B::ADAPTS {
                 return Err(Error::new(
                     "adapters are trained on the CPU alone: there are no kernels for them on a GPU yet; give \
@@ -157,6 +163,7 @@ impl Start {
         if let (Some(masters), Some(_)) = (&mut masters, &critic) {
             masters.push(b.alloc(engine.model.width)?);
         }
+        let stored = stored(config.save_dtype, &folder)?;
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
         drop(folder);
         let mut grads = Trained::of_model(b, &model, plan.keep)?;
@@ -179,7 +186,7 @@ impl Start {
             print_peak(b);
             Ok(())
         })?;
-        let output = Output::prepare(&config)?;
+        let output = Output::prepare(&config, stored)?;
         let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
         let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
         Ok(Run {
@@ -204,4 +211,14 @@ fn print_peak<B: Backend>(b: &B) {
     if let Some(peak) = b.memory().peak {
         eprintln!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
     }
+}
+
+/// The type of the trained model's numbers on the disk.
+fn stored(asked: SaveDtype, source: &Folder) -> Result<Stored, Error> {
+    Ok(match asked {
+        SaveDtype::Source => source.stored()?,
+        SaveDtype::Float32 => Stored::Float32,
+        SaveDtype::Bfloat16 => Stored::Bfloat16,
+        SaveDtype::Float16 => Stored::Float16,
+    })
 }
