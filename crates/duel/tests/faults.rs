@@ -10,6 +10,9 @@ use std::thread;
 const FAULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/faults");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
 
+/// Reports whose script asks that something be refused which has been built since.
+const OUTGROWN: [(&str, &str); 1] = [("p12-yarn-and-dynamic-rope", "both are computed now")];
+
 /// The folders of `dir` with a script.
 fn scripts(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
@@ -53,6 +56,10 @@ fn what_users_reported_stays_right() {
     let faults = Path::new(FAULTS);
     let all = [scripts(faults), scripts(&faults.join("passing"))].concat();
     assert!(!all.is_empty(), "{FAULTS} holds no script");
+    let outgrown = |script: &PathBuf| {
+        OUTGROWN.iter().any(|(name, _)| script.parent().is_some_and(|p| p.ends_with(name)))
+    };
+    let all: Vec<PathBuf> = all.into_iter().filter(|script| !outgrown(script)).collect();
     let left = Mutex::new(all);
     let next = || left.lock().unwrap().pop();
     let work = || std::iter::from_fn(next).filter_map(|script| failure(&script)).collect::<Vec<_>>();

@@ -104,12 +104,12 @@ impl Stored {
     fn write(self, x: f64, bytes: &mut Vec<u8>) -> f64 {
         match self {
             Stored::Float16 => {
-                let x = f16::from_f64(x);
+                let x = f16::from_f32(for_less(x));
                 bytes.extend(x.to_le_bytes());
                 x.to_f64()
             }
             Stored::Bfloat16 => {
-                let x = bf16::from_f64(x);
+                let x = bf16::from_f32(for_less(x));
                 bytes.extend(x.to_le_bytes());
                 x.to_f64()
             }
@@ -125,6 +125,18 @@ impl Stored {
     }
 }
 
+/// A number with which a type of fewer bits is rounded to as if from `x`: the nearest towards 0 whose last bit says that
+/// something is behind it. (`half` drops the last bits of an f64, and what lies a little above the middle of two
+/// neighbours goes down.)
+fn for_less(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near) == x || !near.is_finite() {
+        return near;
+    }
+    let towards_0 = near.to_bits() - u32::from(f64::from(near).abs() > x.abs());
+    f32::from_bits(towards_0 | 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +149,10 @@ mod tests {
         let kept = Stored::Float32.convert(Stored::Bfloat16, bytes(&numbers).into()).unwrap();
         let back = Stored::Bfloat16.convert(Stored::Float32, kept).unwrap();
         assert_eq!(*back, bytes(&[1.0, -2.5, 1.0, 1.0 + 1.0 / 128.0]));
+        // An f64 that rounds to an f32 half-way between two of them, but lies above it.
+        let above = (1.0 + 1.0 / 256.0 + 1e-12f64).to_le_bytes().to_vec();
+        let kept = Stored::Float64.convert(Stored::Bfloat16, above.into()).unwrap();
+        assert_eq!(*kept, bf16::from_f32(1.0 + 1.0 / 128.0).to_le_bytes());
         let half = Stored::Float32.convert(Stored::Float16, bytes(&[65504.0, f32::NAN]).into()).unwrap();
         assert_eq!(half[..2], f16::MAX.to_le_bytes());
         let error = Stored::Float32.convert(Stored::Float16, bytes(&[1.0, 7e4]).into()).unwrap_err();
