@@ -156,6 +156,7 @@ fn memory() -> Vec<Verb> {
         Verb::EmbedBw { batch, vocab, width, learned: false },
         Verb::Gather { batch, rows, width },
         Verb::ScatterAdd { batch, rows, width },
+        Verb::Scale { rows: TOKENS, width },
         Verb::BiasDw(Gemm::dense(TOKENS, gpt2.heads.qkv_width(), gpt2.width)),
         Verb::SumSq(FLAT),
         Verb::AdamW(FLAT),

@@ -93,14 +93,15 @@ impl Operation for Embed {
         b.embed(&mut y, &table, of_positions.as_ref().map(|p| &p.0), &layout, width);
         b.embed_bw(Some(&mut dtable), of_positions.as_mut().map(|p| &mut p.1), &dy, &layout, width);
         bench.done(b, "y", &y, width);
-        b.scale(&mut y, 1.0 / 12f64.sqrt(), rows * width);
-        bench.done(b, "scaled y", &y, width);
         bench.changed(b, "dtable", &dtable, width);
         if let Some((_, dpos)) = &mut of_positions {
             bench.changed(b, "dpos", dpos, width);
             b.embed_bw(None, Some(dpos), &dy, &layout, width);
             bench.changed(b, "dpos without dtable", dpos, width);
         }
+        let mut scaled = bench.real(b, rows * width, scale);
+        b.scale(&mut scaled, 1.0 / 12f64.sqrt(), rows * width);
+        bench.changed(b, "scaled", &scaled, width);
     }
 }
 
