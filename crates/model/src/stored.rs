@@ -125,7 +125,7 @@ impl Stored {
     }
 }
 
-/// A number with which a type of fewer bits is rounded to as if from `x`: the nearest towards 0 whose last bit says that
+/// A number from which one of fewer bits is rounded to as if from `x`: the nearest towards 0, whose last bit says that
 /// something is behind it. (`half` drops the last bits of an f64, and what lies a little above the middle of two
 /// neighbours goes down.)
 fn for_less(x: f64) -> f32 {

@@ -110,8 +110,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten. The
-    /// trained model's numbers will be `stored` so.
+    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten.
+    /// The trained model's numbers will be `stored` so.
     ///
     /// # Errors
     /// It cannot be written.
