@@ -15,7 +15,7 @@ pub struct Frontier {
     /// Folder of the study; the same command goes on with it where it was stopped
     #[arg(long, default_value = "runs/frontier")]
     output_dir: PathBuf,
-    /// Fewer settings, shorter runs: about 5 minutes on two cores, where all take about 20 a seed
+    /// Fewer settings, shorter runs: about 6 minutes on two cores, where all take about 20 a seed
     #[arg(long)]
     quick: bool,
     /// Seed of labels, of what is measured, and of the built-in world

@@ -40,7 +40,7 @@ impl Size {
         self.offline as usize * BATCH
     }
 
-    /// About 5 minutes on two cores.
+    /// About 6 minutes on two cores.
     pub const QUICK: Size = Size { offline: 60, online: 40, points: 2, each: 1, exact: 64, quick: true };
     /// About 20 minutes a seed.
     pub const WHOLE: Size = Size { offline: 180, online: 80, points: 4, each: 2, exact: 256, quick: false };
