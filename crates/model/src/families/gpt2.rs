@@ -10,7 +10,7 @@ use serde_json::Map;
 
 pub(crate) const GPT2: Description = Description { model_type: "gpt2", read };
 
-const NAMES: Names = Names {
+pub(crate) const NAMES: Names = Names {
     class: "GPT2",
     root: "transformer",
     block: "h",
@@ -39,13 +39,25 @@ fn read(keys: Keys) -> Read<Config> {
     {
         return Err("attention scaled in another way than 1/sqrt(head_dim) is not known".into());
     }
+    let config = plain(keys, Family::Gpt2, &NAMES)?;
+    Ok(Config {
+        kinds: vec![LayerKind { turns: Turns::Not, ..LayerKind::default() }],
+        tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
+        qkv_bias: true,
+        out_bias: true,
+        ..config
+    })
+}
+
+/// What GPT-2 and GPT-J have in common, by the keys of both.
+pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names) -> Read<Config> {
     // transformers writes the common name onto the old one after it has read that.
     let width = keys.need(keys.either("hidden_size", "n_embd"))?;
     let heads = head_count(keys, keys.either("num_attention_heads", "n_head"))?;
     let head_dim = share(width, heads, ["n_embd", "n_head"])?;
     Ok(Config {
-        family: Family::Gpt2,
-        names: &NAMES,
+        family,
+        names,
         vocab: keys.need("vocab_size")?,
         width,
         mlp_width: keys.count("n_inner")?.unwrap_or(width.saturating_mul(4)),
@@ -55,14 +67,14 @@ fn read(keys: Keys) -> Read<Config> {
         eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
         rope: None,
         local_rope: None,
-        kinds: vec![LayerKind { turns: Turns::Not, ..LayerKind::default() }],
+        kinds: vec![LayerKind::default()],
         norm: NormKind::Layer,
         block: Block::Pre,
         mlp: Mlp { gated: false, activation: activation(keys, "activation_function", Activation::GeluTanh)? },
         output: Output::Logits,
-        tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
-        qkv_bias: true,
-        out_bias: true,
+        tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        qkv_bias: false,
+        out_bias: false,
         mlp_bias: true,
         head_bias: false,
         qk_norm: None,

@@ -32,7 +32,7 @@ const NAMES: Names = Names {
 };
 
 fn read(keys: Keys) -> Read<Config> {
-    let Heads { heads, .. } = heads(keys)?;
+    let Heads { heads, .. } = heads(keys, None)?;
     let head_dim = share(keys.need("hidden_size")?, heads, ["hidden_size", "num_attention_heads"])?;
     let config = plain(keys, Family::GptNeoX, &NAMES, Heads { heads, kv_heads: heads, head_dim })?;
     let parallel = keys.flag("use_parallel_residual")?.unwrap_or(true);

@@ -99,19 +99,18 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names, heads: He
     })
 }
 
-/// Heads by Llama's keys. Without theirs there are as many key heads as query heads, and a head's width is its share.
-pub(crate) fn heads(keys: Keys) -> Read<Heads> {
+/// Heads by Llama's keys. Where nothing is said of key heads there are `kv_heads`, or as many as query heads, as where
+/// `null` is; and a head's width is its share.
+pub(crate) fn heads(keys: Keys, kv_heads: Option<usize>) -> Read<Heads> {
+    const KEY: &str = "num_key_value_heads";
     let (width, heads) = (keys.need("hidden_size")?, head_count(keys, "num_attention_heads")?);
-    let kv_heads = keys.count("num_key_value_heads")?.unwrap_or(heads);
+    let unsaid = kv_heads.filter(|_| !keys.is_null(KEY)).unwrap_or(heads);
+    let kv_heads = keys.count(KEY)?.unwrap_or(unsaid);
     Ok(Heads { heads, kv_heads, head_dim: keys.count("head_dim")?.unwrap_or(width / heads) })
 }
 
 fn read(keys: Keys, family: Family, names: &'static Names) -> Read<Config> {
-    let mut heads = heads(keys)?;
-    let said = |key: &str| keys.get(key).is_some() || keys.is_null(key);
-    if family != Family::Llama && !said("num_key_value_heads") {
-        heads.kv_heads = 32;
-    }
+    let mut heads = heads(keys, (family != Family::Llama).then_some(32))?;
     if family == Family::Qwen3 && keys.get("head_dim").is_none() {
         heads.head_dim = 128;
     }

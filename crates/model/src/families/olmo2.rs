@@ -22,7 +22,7 @@ const NAMES: Names = Names {
 };
 
 fn read(keys: Keys) -> Read<Config> {
-    let config = plain(keys, Family::Olmo2, &NAMES, heads(keys)?)?;
+    let config = plain(keys, Family::Olmo2, &NAMES, heads(keys, None)?)?;
     let bias = keys.flag("attention_bias")?.unwrap_or(false);
     Ok(Config {
         eps: keys.number("rms_norm_eps")?.unwrap_or(1e-5),

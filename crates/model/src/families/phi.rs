@@ -1,9 +1,9 @@
 //! Phi 1, 1.5 and 2, and Phi 3 and 4, which are Llama in fused tensors.
 
 use super::llama::{NAMES as LLAMA_NAMES, ROPE_KEYS, heads, plain};
-use super::windows::{sliding, window};
+use super::windows::{everywhere, window};
 use super::{Description, activation};
-use crate::config::{Block, Config, LayerKind, Mlp, NormKind};
+use crate::config::{Block, Config, Mlp, NormKind};
 use crate::family::Family;
 use crate::keys::{Keys, Read};
 use crate::rope::RopeKeys;
@@ -38,7 +38,7 @@ fn first(keys: Keys) -> Read<Config> {
     if keys.flag("qk_layernorm")? == Some(true) {
         return Err("`qk_layernorm` is true; a LayerNorm of query and key heads is not known".into());
     }
-    let config = plain(keys, Family::Phi, &NAMES, heads(keys)?)?;
+    let config = plain(keys, Family::Phi, &NAMES, heads(keys, None)?)?;
     Ok(Config {
         eps: keys.number("layer_norm_eps")?.unwrap_or(1e-5),
         norm: NormKind::Layer,
@@ -53,13 +53,8 @@ fn first(keys: Keys) -> Read<Config> {
 }
 
 fn third(keys: Keys) -> Read<Config> {
-    let config = plain(keys, Family::Phi3, &NAMES3, heads(keys)?)?;
+    let config = plain(keys, Family::Phi3, &NAMES3, heads(keys, None)?)?;
     let window = if keys.get("sliding_window").is_some() { window(keys, 4096)? } else { None };
-    if sliding(keys, config.layers, |_| window.is_some())?.contains(&window.is_none()) {
-        return Err(
-            "`layer_types` is there; layers of this family are all alike, as `sliding_window` says".into()
-        );
-    }
     let eps = keys.number("rms_norm_eps")?.unwrap_or(1e-5);
-    Ok(Config { eps, kinds: vec![LayerKind { window, ..LayerKind::default() }], ..config })
+    Ok(Config { eps, kinds: everywhere(keys, config.layers, window)?, ..config })
 }

@@ -16,11 +16,7 @@ const NAMES: Names =
     Names { class: "SmolLM3", rope: Some(RopeKeys { default_theta: 2e6, ..ROPE_KEYS }), ..LLAMA_NAMES };
 
 fn read(keys: Keys) -> Read<Config> {
-    let mut heads = heads(keys)?;
-    if keys.get("num_key_value_heads").is_none() && !keys.is_null("num_key_value_heads") {
-        heads.kv_heads = 4;
-    }
-    let config = plain(keys, Family::SmolLm3, &NAMES, heads)?;
+    let config = plain(keys, Family::SmolLm3, &NAMES, heads(keys, Some(4))?)?;
     refuse_windows(keys, config.layers)?;
     let bias = keys.flag("attention_bias")?.unwrap_or(false);
     Ok(Config {

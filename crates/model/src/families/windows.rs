@@ -43,6 +43,16 @@ pub(crate) fn kinds(sliding: &[bool], full: LayerKind, windowed: LayerKind) -> V
     }
 }
 
+/// One kind of layer, with this window or none, for families whose layers are all alike.
+pub(crate) fn everywhere(keys: Keys, layers: usize, window: Option<usize>) -> Read<Vec<LayerKind>> {
+    if sliding(keys, layers, |_| window.is_some())?.contains(&window.is_none()) {
+        return Err(
+            "`layer_types` is there; layers of this family are all alike, as `sliding_window` says".into()
+        );
+    }
+    Ok(vec![LayerKind { window, ..LayerKind::default() }])
+}
+
 /// Windows as Qwen has them: of the layers from `max_window_layers` on, where they are switched on.
 pub(crate) fn switched(keys: Keys, layers: usize) -> Read<Vec<LayerKind>> {
     let on = keys.flag("use_sliding_window")?.unwrap_or(false);
