@@ -105,6 +105,18 @@ impl<B: Backend> Between<B> {
         b.gemm_dx_onto(&mut self.narrow, dy, part.at, adapter.b.real(), part.wide(d));
         b.weigh(&mut self.narrow, part.scale, d.m * part.r);
     }
+
+    /// Adds `Aᵀ` of the gradient between the maps to `dx`, where the input was not dropped.
+    fn widened(&mut self, b: &B, dx: &mut Real<B>, adapter: &Adapter<Weight<'_, B>>, d: Gemm) {
+        let part = &adapter.part;
+        match self.dropout(part, d) {
+            Some(of) => {
+                b.gemm_dx(&mut self.dropped, &self.narrow, adapter.a, part.narrow(d));
+                b.dropout(dx, &self.dropped, &self.keys, true, of);
+            }
+            None => b.gemm_dx_onto(dx, &self.narrow, 0, adapter.a.real(), part.narrow(d)),
+        }
+    }
 }
 
 /// Adds to `y`, of dims `d`, what the adapters of `w` make of `x`.
@@ -122,9 +134,11 @@ pub(crate) fn adapt<B: Backend>(
     }
 }
 
-/// The gradients of the adapters of `w` that are trained, `+=`: `dB = dyᵀ (c A x)` and `dA = (c Bᵀ dy)ᵀ x`.
-pub(crate) fn adapt_dw<B: Backend>(
+/// Backward of [`adapt`]: the gradients of the adapters that are trained, `+=`, `dB = dyᵀ (c A x)` and
+/// `dA = (c Bᵀ dy)ᵀ x`; and added to `dx` what comes through them.
+pub(crate) fn adapt_bw<B: Backend>(
     b: &B,
+    mut dx: Option<&mut Real<B>>,
     g: Vec<Adapter<Option<&mut Acc<B>>>>,
     dy: &Real<B>,
     x: &Real<B>,
@@ -132,13 +146,23 @@ pub(crate) fn adapt_dw<B: Backend>(
     between: &mut Between<B>,
     d: Gemm,
 ) {
-    for (g, adapter) in g.into_iter().zip(&w.adapters) {
-        let (Some(da), Some(db), part) = (g.a, g.b, adapter.part) else { continue };
-        between.narrowed(b, adapter, x, d);
-        b.gemm_dw_of(db, dy, part.at, &between.narrow, part.wide(d));
+    for (Adapter { part, a, b: db }, adapter) in g.into_iter().zip(&w.adapters) {
+        let trained = a.zip(db).map(|(da, db)| {
+            between.narrowed(b, adapter, x, d);
+            b.gemm_dw_of(db, dy, part.at, &between.narrow, part.wide(d));
+            da
+        });
+        if trained.is_none() && dx.is_none() {
+            continue;
+        }
         between.narrowed_bw(b, adapter, dy, d);
-        let x = if between.dropout(&part, d).is_some() { &between.dropped } else { x };
-        b.gemm_dw(da, &between.narrow, x, part.narrow(d));
+        if let Some(da) = trained {
+            let x = if between.dropout(&part, d).is_some() { &between.dropped } else { x };
+            b.gemm_dw(da, &between.narrow, x, part.narrow(d));
+        }
+        if let Some(dx) = dx.as_deref_mut() {
+            between.widened(b, dx, adapter, d);
+        }
     }
 }
 
@@ -153,12 +177,6 @@ pub(crate) fn adapt_dx<B: Backend>(
 ) {
     for adapter in &w.adapters {
         between.narrowed_bw(b, adapter, dy, d);
-        match between.dropout(&adapter.part, d) {
-            Some(of) => {
-                b.gemm_dx(&mut between.dropped, &between.narrow, adapter.a, adapter.part.narrow(d));
-                b.dropout(dx, &between.dropped, &between.keys, true, of);
-            }
-            None => b.gemm_dx_onto(dx, &between.narrow, 0, adapter.a.real(), adapter.part.narrow(d)),
-        }
+        between.widened(b, dx, adapter, d);
     }
 }

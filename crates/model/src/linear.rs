@@ -1,7 +1,7 @@
 //! The maps and norms of a layer with their parameters as a model holds them, forward and backward. A gradient is
 //! computed where there is a buffer for it.
 
-use crate::adapter::{Between, adapt, adapt_dw, adapt_dx};
+use crate::adapter::{Between, adapt, adapt_bw, adapt_dx};
 use crate::config::Mlp;
 use crate::weights::{Linear, Norm};
 use duel_backend::{Acc, Backend, Gemm, Norm as NormDims, Real, Weight};
@@ -55,7 +55,7 @@ pub(crate) fn linear<B: Backend>(
 /// [`Linear::reads_input`] is of.
 pub(crate) fn linear_bw<B: Backend>(
     b: &B,
-    dx: Option<&mut Real<B>>,
+    mut dx: Option<&mut Real<B>>,
     g: Linear<Option<&mut Acc<B>>>,
     dy: &Real<B>,
     x: &Real<B>,
@@ -69,11 +69,10 @@ pub(crate) fn linear_bw<B: Backend>(
     if let Some(db) = g.bias.flatten() {
         b.bias_dw(db, dy, d);
     }
-    adapt_dw(b, g.adapters, dy, x, w, between, d);
-    if let Some(dx) = dx {
+    if let Some(dx) = dx.as_deref_mut() {
         b.gemm_dx(dx, dy, w.weight, d);
-        adapt_dx(b, dx, dy, w, between, d);
     }
+    adapt_bw(b, dx, g.adapters, dy, x, w, between, d);
 }
 
 /// The first half of the feed-forward: `up`, and its activation where that is wanted too (`activated`).
