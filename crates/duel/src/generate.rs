@@ -68,7 +68,7 @@ impl Generate {
             self.drawing.sampling(self.temperature, ("--num-return-sequences", self.num_return_sequences))?;
         let folder = Folder::open(&self.model)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let tokenizer = Tokenizer::from_dir(&duel_model::tokenizer_folder(&self.model)?)?;
+        let tokenizer = duel_train::tokenizer(&self.model)?;
         let tokens = |prompt: &String| self.tokens(&tokenizer, prompt);
         let prompts = self.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let requests = Request::repeated(&prompts, self.num_return_sequences as usize);

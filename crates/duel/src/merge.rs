@@ -4,10 +4,10 @@ use clap::Args;
 use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_model::{
-    Folder, Stored, base_folder, copy_companions, install, load, model_files, save_as, tokenizer_folder,
+    FileDtype, Folder, base_folder, copy_companions, install, load, model_files, save_as, stage,
+    tokenizer_folder,
 };
 use duel_train::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Its arguments.
@@ -20,9 +20,6 @@ pub struct Merge {
     #[arg(long)]
     output_dir: PathBuf,
 }
-
-/// Folder in the output folder where the model is whole before it takes its place.
-const STAGED: &str = "model.partial";
 
 impl Merge {
     /// Merges.
@@ -47,15 +44,10 @@ impl Merge {
         }
         let folder = Folder::open(&model)?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let staged = output_dir.join(STAGED);
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
-        if staged.exists() {
-            fs::remove_dir_all(&staged).map_err(failed)?;
-        }
-        fs::create_dir_all(&staged).map_err(failed)?;
-        match folder.stored()? {
-            stored @ Stored::Float64 => write(&Cpu::<f64>::new(1), &folder, &staged, stored)?,
-            stored => write(&Cpu::<f32>::new(1), &folder, &staged, stored)?,
+        let staged = stage(&output_dir)?;
+        match folder.dtype()? {
+            dtype @ FileDtype::Float64 => write(&Cpu::<f64>::new(1), &folder, &staged, dtype)?,
+            dtype => write(&Cpu::<f32>::new(1), &folder, &staged, dtype)?,
         }
         copy_companions(&base, &staged)?;
         copy_companions(&tokenizer_folder(&model)?, &staged)?;
@@ -65,6 +57,6 @@ impl Merge {
     }
 }
 
-fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path, stored: Stored) -> Result<(), Error> {
-    Ok(save_as(b, dir, folder.config(), &load(b, folder)?, stored)?)
+fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path, dtype: FileDtype) -> Result<(), Error> {
+    Ok(save_as(b, dir, folder.config(), &load(b, folder)?, dtype)?)
 }

@@ -30,11 +30,7 @@ impl Writer {
     fn open(path: &Path) -> Result<Self, Error> {
         let folder = Folder::open(path)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        Ok(Writer {
-            path: path.to_owned(),
-            folder,
-            tokenizer: Tokenizer::from_dir(&duel_model::tokenizer_folder(path)?)?,
-        })
+        Ok(Writer { path: path.to_owned(), folder, tokenizer: duel_train::tokenizer(path)? })
     }
 }
 

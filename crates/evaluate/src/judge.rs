@@ -85,7 +85,7 @@ impl Judge {
     ) -> Result<(Dataset, Vec<Record>), Error> {
         let folder = Folder::open(&self.path)?;
         let model = folder.config();
-        let tokenizer = Tokenizer::from_dir(&duel_model::tokenizer_folder(&self.path)?)?;
+        let tokenizer = duel_train::tokenizer(&self.path)?;
         let (config, dataset) = (&self.config, &self.config.dataset);
         let reference = question.reference.as_deref().filter(|_| !self.is_reward_model());
         let reference = reference
@@ -241,7 +241,7 @@ fn check_reference(
     model: &ModelConfig,
 ) -> Result<(), Error> {
     check_vocabulary(ds, path, model)?;
-    let other = Tokenizer::from_dir(&duel_model::tokenizer_folder(path)?)?;
+    let other = duel_train::tokenizer(path)?;
     let mut used = ds.tokens().to_vec();
     used.sort_unstable();
     used.dedup();

@@ -67,7 +67,7 @@ impl<'b, B: Backend> Scene<'b, B> {
         new_tokens: usize,
     ) -> Result<Self, Error> {
         let folder = Folder::open(model)?.language_model()?;
-        let tokenizer = Tokenizer::from_dir(&duel_model::tokenizer_folder(model)?)?;
+        let tokenizer = duel_train::tokenizer(model)?;
         let read = |path| read_prompts(path, &tokenizer, folder.config());
         let (learned, held_out) = (read(prompts.learned)?, read(prompts.held_out)?);
         Ok(Scene {

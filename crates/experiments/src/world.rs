@@ -166,7 +166,7 @@ fn write_base<B: Backend>(b: &B, base: &Path, rng: &mut fastrand::Rng) -> Result
     let (tokenizer, tokenizer_config) = grammar::tokenizer_files();
     duel_model::write_synced(&base.join("tokenizer.json"), tokenizer.as_bytes())?;
     duel_model::write_synced(&base.join("tokenizer_config.json"), tokenizer_config.as_bytes())?;
-    let tokenizer = Tokenizer::from_dir(&duel_model::tokenizer_folder(base)?)?;
+    let tokenizer = Tokenizer::from_dir(base)?;
     let id = |token: Option<(&str, u32)>| token.map(|(_, id)| id);
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": tokenizer.vocab_size(),

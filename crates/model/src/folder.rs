@@ -4,6 +4,7 @@ use crate::advice;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family::Output;
+use crate::file_dtype::FileDtype;
 use crate::json;
 use crate::leftover;
 use crate::lora::{Lora, LoraSettings, in_file};
@@ -12,7 +13,6 @@ use crate::peft::{self, Peft};
 use crate::quantised;
 use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
-use crate::stored::Stored;
 use crate::weights::{Model, Shape};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -172,11 +172,11 @@ impl Folder {
     ///
     /// # Errors
     /// It is one that weights are never held in.
-    pub fn stored(&self) -> Result<Stored> {
+    pub fn dtype(&self) -> Result<FileDtype> {
         let embed = Model::manifest(&self.config).embed;
         let name = &embed.pieces[0].name;
         let dtype = self.tensor(name)?.dtype;
-        Stored::from_file(dtype)
+        FileDtype::from_file(dtype)
             .ok_or_else(|| Error::file(&self.path, format!("{name} is {dtype:?}, which holds no weights")))
     }
 

@@ -8,7 +8,7 @@ use crate::quantised;
 use crate::write::{sync, write_synced};
 use serde_json::{Map, Value};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Files of a model folder besides config and weights: carried along so that what is saved can be loaded anywhere.
 const COMPANIONS: [&str; 9] = [
@@ -55,6 +55,25 @@ const OTHERS: [&str; 9] = [
     "spiece.model",
     "tekken.json",
 ];
+
+/// Folder in an output folder where a model is whole before it takes its place.
+pub const STAGED: &str = "model.partial";
+
+/// An empty folder in `out`, which may not be there yet, for a model that [`install`] will put in its place.
+///
+/// # Errors
+/// It cannot be made.
+pub fn stage(out: &Path) -> Result<PathBuf> {
+    let staged = out.join(STAGED);
+    let empty = || -> std::io::Result<()> {
+        if staged.exists() {
+            fs::remove_dir_all(&staged)?;
+        }
+        fs::create_dir_all(&staged)
+    };
+    empty().map_err(|e| Error::file(&staged, e))?;
+    Ok(staged)
+}
 
 /// Copies the files of `from` that go with config and weights (tokenizer, chat templates, defaults for generation)
 /// into `to`.

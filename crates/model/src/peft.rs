@@ -3,12 +3,12 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family::Output;
+use crate::file_dtype::FileDtype;
 use crate::json;
 use crate::keys::{Keys, Read};
 use crate::lora::{Lora, LoraSettings, Modules};
 use crate::names::{INDEX, SINGLE};
 use crate::save::write_model;
-use crate::stored::Stored;
 use crate::weights::Model;
 use crate::write::write_synced;
 use duel_backend::{Backend, Real};
@@ -297,6 +297,6 @@ pub fn save_adapter<B: Backend>(
     let json =
         serde_json::to_string_pretty(&written(lora, config, text)).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, json.as_bytes())?;
-    let stored = Stored::of::<B::Real>();
-    write_model(b, &dir.join(WEIGHTS), &path, config, model, stored, |shape| config.trains(shape))
+    let dtype = FileDtype::of::<B::Real>();
+    write_model(b, &dir.join(WEIGHTS), &path, config, model, dtype, |shape| config.trains(shape))
 }

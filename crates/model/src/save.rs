@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::file_dtype::FileDtype;
 use crate::lora::in_file;
 use crate::names::SINGLE;
-use crate::stored::Stored;
 use crate::weights::{Model, Piece, Shape, Weights};
 use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
 use duel_backend::{Backend, Float, Real, Weight};
@@ -19,7 +19,7 @@ use std::path::Path;
 /// # Errors
 /// They cannot be written, or the device failed.
 pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B>>) -> Result<()> {
-    save_as(b, dir, config, model, Stored::of::<B::Real>())
+    save_as(b, dir, config, model, FileDtype::of::<B::Real>())
 }
 
 /// [`save`] in numbers of another type.
@@ -31,14 +31,14 @@ pub fn save_as<B: Backend>(
     dir: &Path,
     config: &Config,
     model: &Model<Real<B>>,
-    stored: Stored,
+    dtype: FileDtype,
 ) -> Result<()> {
     let path = dir.join("config.json");
     let text =
-        serde_json::to_string_pretty(&config.saved(stored.name())).map_err(|e| Error::file(&path, e))?;
+        serde_json::to_string_pretty(&config.saved(dtype.name())).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, text.as_bytes())?;
 
-    write_model(b, &dir.join(SINGLE), &path, config, model, stored, |_| true)
+    write_model(b, &dir.join(SINGLE), &path, config, model, dtype, |_| true)
 }
 
 /// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read
@@ -49,7 +49,7 @@ pub(crate) fn write_model<B: Backend>(
     beside: &Path,
     config: &Config,
     model: &Model<Real<B>>,
-    stored: Stored,
+    dtype: FileDtype,
     is_wanted: impl Fn(&Shape) -> bool,
 ) -> Result<()> {
     let manifest = Model::manifest(config);
@@ -60,7 +60,7 @@ pub(crate) fn write_model<B: Backend>(
         for piece in &shape.pieces {
             let dims = shape.stored(piece.rows);
             let name = in_file(config, shape, &piece.name);
-            tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims, stored, path }));
+            tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims, dtype, path }));
             first += piece.rows;
         }
     }
@@ -123,27 +123,27 @@ struct Outgoing<'a, B: Backend> {
     first: usize,
     piece: &'a Piece,
     dims: Vec<usize>,
-    stored: Stored,
+    dtype: FileDtype,
     path: &'a Path,
 }
 
 impl<B: Backend> View for &Outgoing<'_, B> {
     fn dtype(&self) -> Dtype {
-        self.stored.in_file()
+        self.dtype.in_file()
     }
     fn shape(&self) -> &[usize] {
         &self.dims
     }
     fn data(&self) -> Cow<'_, [u8]> {
         let name = &self.piece.name;
-        let bytes = Stored::of::<B::Real>().convert(self.stored, self.arranged());
+        let bytes = FileDtype::of::<B::Real>().convert(self.dtype, self.arranged());
         bytes.unwrap_or_else(|what| {
             self.failure.set(Some(Error::file(self.path, format!("{name}: {what}"))));
             vec![0; self.data_len()].into()
         })
     }
     fn data_len(&self) -> usize {
-        self.piece.rows * self.shape.cols * self.stored.size()
+        self.piece.rows * self.shape.cols * self.dtype.size()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::critic::Critic;
 use crate::replay::Replay;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
-use duel_model::{Folder, Model, Stored};
+use duel_model::{FileDtype, Folder, Model};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -126,11 +126,11 @@ impl Origin {
         model: &duel_model::Config,
         weights: &Model<Real<B>>,
         stops: &[u32],
-        stored: Stored,
+        dtype: FileDtype,
     ) -> Result<(), Error> {
         match model.lora {
             Some(_) => duel_model::save_adapter(b, dir, model, weights, &self.base)?,
-            None => duel_model::save_as(b, dir, model, weights, stored)?,
+            None => duel_model::save_as(b, dir, model, weights, dtype)?,
         }
         duel_model::copy_companions(&self.companions, dir)?;
         Ok(duel_model::write_stops(dir, stops)?)
@@ -165,8 +165,8 @@ pub fn half_written(output_dir: &Path) -> Vec<PathBuf> {
 /// The checkpoints that a run writes.
 pub struct Checkpoints {
     dir: PathBuf,
-    /// Folder of the model that the run started from: what lies beside its weights goes along.
-    model: Origin,
+    /// The model that the run started from: what lies beside its weights goes along.
+    pub model: Origin,
     config: String,
     limit: Option<usize>,
 }
@@ -210,7 +210,7 @@ impl Checkpoints {
                 fs::remove_dir_all(&partial).map_err(failed)?;
             }
             fs::create_dir_all(&partial).map_err(failed)?;
-            self.model.save(b, &partial, model, weights, stops, Stored::of::<B::Real>())?;
+            self.model.save(b, &partial, model, weights, stops, FileDtype::of::<B::Real>())?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
                 fs::create_dir_all(&folder).map_err(failed)?;

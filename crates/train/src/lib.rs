@@ -17,6 +17,8 @@ pub mod reward;
 mod run;
 pub mod sample;
 pub mod signal;
+mod tokenizer;
 
 pub use error::Error;
 pub use run::{Outcome, check_vocabulary, max_length, rows, train, train_online};
+pub use tokenizer::tokenizer;

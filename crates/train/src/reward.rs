@@ -74,7 +74,7 @@ impl<'b, B: Backend> RewardModel<'b, B> {
             b,
             path: path.to_path_buf(),
             identity,
-            tokenizer: Tokenizer::from_dir(&duel_model::tokenizer_folder(path)?)?,
+            tokenizer: crate::tokenizer(path)?,
             model,
             weights,
             normalization,

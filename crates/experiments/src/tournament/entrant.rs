@@ -4,7 +4,7 @@ use super::Tournament;
 use crate::scene::read_prompts;
 use crate::study::Study;
 use duel_backend::Backend;
-use duel_data::{Prompt, Tokenizer};
+use duel_data::Prompt;
 use duel_judge::Answer;
 use duel_model::Folder;
 use duel_model::decode::{Room, Sampling};
@@ -57,11 +57,7 @@ impl Entrant {
     pub fn prompts(&self, file: &Path) -> Result<Vec<Prompt>, Error> {
         let folder = Folder::open(&self.folder)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        read_prompts(
-            file,
-            &Tokenizer::from_dir(&duel_model::tokenizer_folder(&self.folder)?)?,
-            folder.config(),
-        )
+        read_prompts(file, &duel_train::tokenizer(&self.folder)?, folder.config())
     }
 
     /// Its samples of each prompt, as they are drawn in the tournament that is played; what was drawn before is read.
@@ -77,7 +73,7 @@ impl Entrant {
     ) -> Result<Vec<Vec<Answer>>, Error> {
         let (samples, how) = (played.samples, played.how);
         let folder = Folder::open(&self.folder)?.language_model()?;
-        let tokenizer = Tokenizer::from_dir(&duel_model::tokenizer_folder(&self.folder)?)?;
+        let tokenizer = duel_train::tokenizer(&self.folder)?;
         // Loaded where there is anything to draw.
         let mut desk = None;
         let mut progress = Progress::new(&self.name, "prompts", 0, prompts.len() as u64);

@@ -1,19 +1,17 @@
 //! The folder that a run writes: whether it may, and what it leaves there.
 
 use crate::Error;
-use crate::checkpoint::{self, Checkpoint, Checkpoints, Origin};
+use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::config::{Config, Resume};
 use crate::report::metrics::{self, MetricsWriter};
 use crate::report::plot;
 use duel_backend::{Backend, Real};
-use duel_model::{Config as ModelConfig, Model, Stored};
+use duel_model::{Config as ModelConfig, FileDtype, Model};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Folder in the output folder where the model is whole before it takes its place.
-const STAGED: &str = "model.partial";
 const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples.jsonl";
 const PLOT: &str = "metrics.svg";
@@ -101,21 +99,19 @@ pub fn announce(c: &Config) -> Result<(), Error> {
 /// The folder of a run, ready to be written.
 pub struct Output {
     dir: PathBuf,
-    /// The model that the run started from.
-    model: Origin,
     /// Type of the trained model's numbers.
-    stored: Stored,
+    dtype: FileDtype,
     /// The checkpoints in it.
     pub checkpoints: Checkpoints,
 }
 
 impl Output {
     /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten.
-    /// The trained model's numbers will be `stored` so.
+    /// The trained model's numbers will be of `dtype`.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn prepare(c: &Config, stored: Stored) -> Result<Self, Error> {
+    pub fn prepare(c: &Config, dtype: FileDtype) -> Result<Self, Error> {
         let out = &c.output_dir;
         let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
         fs::create_dir_all(out).map_err(failed)?;
@@ -126,12 +122,7 @@ impl Output {
         // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
         let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
         duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-        Ok(Output {
-            dir: out.clone(),
-            model: Origin::of(&c.model)?,
-            stored,
-            checkpoints: Checkpoints::of(c)?,
-        })
+        Ok(Output { dir: out.clone(), dtype, checkpoints: Checkpoints::of(c)? })
     }
 
     /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
@@ -178,13 +169,8 @@ impl Output {
         results: &Value,
     ) -> Result<(), Error> {
         let out = &self.dir;
-        let staged = out.join(STAGED);
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", staged.display()));
-        if staged.exists() {
-            fs::remove_dir_all(&staged).map_err(failed)?;
-        }
-        fs::create_dir_all(&staged).map_err(failed)?;
-        self.model.save(b, &staged, model, weights, stops, self.stored)?;
+        let staged = duel_model::stage(out)?;
+        self.checkpoints.model.save(b, &staged, model, weights, stops, self.dtype)?;
         let old = duel_model::install(&staged, out)?;
         if !old.is_empty() {
             eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
@@ -201,7 +187,7 @@ fn remove_run(out: &Path) -> std::io::Result<()> {
     for (_, old) in checkpoint::list(out) {
         fs::remove_dir_all(old)?;
     }
-    for half in checkpoint::half_written(out).into_iter().chain([out.join(STAGED)]) {
+    for half in checkpoint::half_written(out).into_iter().chain([out.join(duel_model::STAGED)]) {
         if half.exists() {
             fs::remove_dir_all(half)?;
         }

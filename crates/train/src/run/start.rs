@@ -13,8 +13,7 @@ use crate::reference::ModelId;
 use duel_backend::{Backend, Dtype, Element, Real};
 use duel_data::Tokenizer;
 use duel_model::{
-    Config as ModelConfig, Folder, Frozen, Model, Output as ModelOutput, Shape, Stored, Trained,
-    tokenizer_folder,
+    Config as ModelConfig, FileDtype, Folder, Frozen, Model, Output as ModelOutput, Shape, Trained,
 };
 use duel_optim::Optimizer;
 
@@ -81,7 +80,7 @@ impl Start {
             }
         }
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let tokenizer = Tokenizer::from_dir(&tokenizer_folder(&config.model)?)?;
+        let tokenizer = crate::tokenizer(&config.model)?;
         let manifest = Model::manifest(&model);
         let id = ModelId::of(&config.model)?;
         let stops = tokenizer.stops().to_vec();
@@ -163,7 +162,7 @@ impl Start {
         if let (Some(masters), Some(_)) = (&mut masters, &critic) {
             masters.push(b.alloc(engine.model.width)?);
         }
-        let stored = stored(config.save_dtype, &folder)?;
+        let dtype = saved_dtype(config.save_dtype, &folder)?;
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
         drop(folder);
         let mut grads = Trained::of_model(b, &model, plan.keep)?;
@@ -186,7 +185,7 @@ impl Start {
             print_peak(b);
             Ok(())
         })?;
-        let output = Output::prepare(&config, stored)?;
+        let output = Output::prepare(&config, dtype)?;
         let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
         let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
         Ok(Run {
@@ -214,11 +213,11 @@ fn print_peak<B: Backend>(b: &B) {
 }
 
 /// The type of the trained model's numbers on the disk.
-fn stored(asked: SaveDtype, source: &Folder) -> Result<Stored, Error> {
+fn saved_dtype(asked: SaveDtype, source: &Folder) -> Result<FileDtype, Error> {
     Ok(match asked {
-        SaveDtype::Source => source.stored()?,
-        SaveDtype::Float32 => Stored::Float32,
-        SaveDtype::Bfloat16 => Stored::Bfloat16,
-        SaveDtype::Float16 => Stored::Float16,
+        SaveDtype::Source => source.dtype()?,
+        SaveDtype::Float32 => FileDtype::Float32,
+        SaveDtype::Bfloat16 => FileDtype::Bfloat16,
+        SaveDtype::Float16 => FileDtype::Float16,
     })
 }

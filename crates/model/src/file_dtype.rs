@@ -1,5 +1,6 @@
 //! The types that files hold a model's weights in.
 
+use crate::shards::element;
 use duel_backend::{Dtype, Float};
 use half::{bf16, f16};
 use safetensors::Dtype as InFile;
@@ -7,7 +8,7 @@ use std::borrow::Cow;
 
 /// Type of a model's weights in its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum FileDtype {
     /// Half precision, up to 65504.
     Float16,
     /// The upper half of single precision.
@@ -18,49 +19,49 @@ pub enum Stored {
     Float64,
 }
 
-impl Stored {
+impl FileDtype {
     /// That of weights as a backend computes with them.
     pub fn of<T: Float>() -> Self {
         match T::DTYPE {
-            Dtype::Bf16 => Stored::Bfloat16,
-            Dtype::F64 => Stored::Float64,
-            _ => Stored::Float32,
+            Dtype::Bf16 => FileDtype::Bfloat16,
+            Dtype::F64 => FileDtype::Float64,
+            _ => FileDtype::Float32,
         }
     }
 
     /// Its name, as configs have it.
     pub fn name(self) -> &'static str {
         match self {
-            Stored::Float16 => "float16",
-            Stored::Bfloat16 => "bfloat16",
-            Stored::Float32 => "float32",
-            Stored::Float64 => "float64",
+            FileDtype::Float16 => "float16",
+            FileDtype::Bfloat16 => "bfloat16",
+            FileDtype::Float32 => "float32",
+            FileDtype::Float64 => "float64",
         }
     }
 
     /// As safetensors has it.
     pub(crate) fn in_file(self) -> InFile {
         match self {
-            Stored::Float16 => InFile::F16,
-            Stored::Bfloat16 => InFile::BF16,
-            Stored::Float32 => InFile::F32,
-            Stored::Float64 => InFile::F64,
+            FileDtype::Float16 => InFile::F16,
+            FileDtype::Bfloat16 => InFile::BF16,
+            FileDtype::Float32 => InFile::F32,
+            FileDtype::Float64 => InFile::F64,
         }
     }
 
     /// That of a tensor; `None` where weights are never held so.
     pub(crate) fn from_file(dtype: InFile) -> Option<Self> {
-        [Stored::Float16, Stored::Bfloat16, Stored::Float32, Stored::Float64]
+        [FileDtype::Float16, FileDtype::Bfloat16, FileDtype::Float32, FileDtype::Float64]
             .into_iter()
-            .find(|stored| stored.in_file() == dtype)
+            .find(|own| own.in_file() == dtype)
     }
 
     /// Bytes of a number.
     pub(crate) fn size(self) -> usize {
         match self {
-            Stored::Float16 | Stored::Bfloat16 => 2,
-            Stored::Float32 => 4,
-            Stored::Float64 => 8,
+            FileDtype::Float16 | FileDtype::Bfloat16 => 2,
+            FileDtype::Float32 => 4,
+            FileDtype::Float64 => 8,
         }
     }
 
@@ -68,13 +69,13 @@ impl Stored {
     ///
     /// # Errors
     /// A number that is finite here is not there: what is wrong, and what to do.
-    pub(crate) fn convert(self, to: Stored, bytes: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, String> {
+    pub(crate) fn convert(self, to: FileDtype, bytes: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, String> {
         if self == to {
             return Ok(bytes);
         }
         let mut converted = Vec::with_capacity(bytes.len() / self.size() * to.size());
         for number in bytes.chunks_exact(self.size()) {
-            let x = self.read(number);
+            let x = element(number, self.in_file());
             let written = to.write(x, &mut converted);
             if x.is_finite() && !written.is_finite() {
                 return Err(format!(
@@ -86,38 +87,24 @@ impl Stored {
         Ok(converted.into())
     }
 
-    fn read(self, bytes: &[u8]) -> f64 {
-        let two = || [bytes[0], bytes[1]];
-        let four = || [bytes[0], bytes[1], bytes[2], bytes[3]];
-        match self {
-            Stored::Float16 => f16::from_le_bytes(two()).to_f64(),
-            Stored::Bfloat16 => bf16::from_le_bytes(two()).to_f64(),
-            Stored::Float32 => f32::from_le_bytes(four()).into(),
-            Stored::Float64 => {
-                let [a, b, c, d] = four();
-                f64::from_le_bytes([a, b, c, d, bytes[4], bytes[5], bytes[6], bytes[7]])
-            }
-        }
-    }
-
     /// Appends a number, and returns what it has become.
     fn write(self, x: f64, bytes: &mut Vec<u8>) -> f64 {
         match self {
-            Stored::Float16 => {
+            FileDtype::Float16 => {
                 let x = f16::from_f32(for_less(x));
                 bytes.extend(x.to_le_bytes());
                 x.to_f64()
             }
-            Stored::Bfloat16 => {
+            FileDtype::Bfloat16 => {
                 let x = bf16::from_f32(for_less(x));
                 bytes.extend(x.to_le_bytes());
                 x.to_f64()
             }
-            Stored::Float32 => {
+            FileDtype::Float32 => {
                 bytes.extend((x as f32).to_le_bytes());
                 (x as f32).into()
             }
-            Stored::Float64 => {
+            FileDtype::Float64 => {
                 bytes.extend(x.to_le_bytes());
                 x
             }
@@ -146,16 +133,17 @@ mod tests {
         let bytes = |all: &[f32]| all.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         // In bfloat16 the neighbours of 1 are 1/128 apart: half-way goes to the even one, a little more goes up.
         let numbers = [1.0, -2.5, 1.0 + 1.0 / 256.0, 1.0 + 1.0 / 256.0 + 1e-6];
-        let kept = Stored::Float32.convert(Stored::Bfloat16, bytes(&numbers).into()).unwrap();
-        let back = Stored::Bfloat16.convert(Stored::Float32, kept).unwrap();
+        let kept = FileDtype::Float32.convert(FileDtype::Bfloat16, bytes(&numbers).into()).unwrap();
+        let back = FileDtype::Bfloat16.convert(FileDtype::Float32, kept).unwrap();
         assert_eq!(*back, bytes(&[1.0, -2.5, 1.0, 1.0 + 1.0 / 128.0]));
         // An f64 that rounds to an f32 half-way between two of them, but lies above it.
         let above = (1.0 + 1.0 / 256.0 + 1e-12f64).to_le_bytes().to_vec();
-        let kept = Stored::Float64.convert(Stored::Bfloat16, above.into()).unwrap();
+        let kept = FileDtype::Float64.convert(FileDtype::Bfloat16, above.into()).unwrap();
         assert_eq!(*kept, bf16::from_f32(1.0 + 1.0 / 128.0).to_le_bytes());
-        let half = Stored::Float32.convert(Stored::Float16, bytes(&[65504.0, f32::NAN]).into()).unwrap();
+        let half =
+            FileDtype::Float32.convert(FileDtype::Float16, bytes(&[65504.0, f32::NAN]).into()).unwrap();
         assert_eq!(half[..2], f16::MAX.to_le_bytes());
-        let error = Stored::Float32.convert(Stored::Float16, bytes(&[1.0, 7e4]).into()).unwrap_err();
+        let error = FileDtype::Float32.convert(FileDtype::Float16, bytes(&[1.0, 7e4]).into()).unwrap_err();
         assert!(error.contains("70000") && error.contains("float16"), "{error}");
     }
 }
