@@ -127,7 +127,9 @@ def train_with_trl(model, tokenizer, rows, out, settings, tuned, adapter=None, *
     if adapter:
         from peft import LoraConfig
 
-        peft["peft_config"] = LoraConfig.from_pretrained(adapter, inference_mode=False)
+        peft["peft_config"] = LoraConfig.from_pretrained(adapter)
+        # PEFT saves every adapter as one that is not trained, whatever the call says.
+        peft["peft_config"].inference_mode = False
 
     def now():
         if torch.cuda.is_available():

@@ -40,7 +40,9 @@ impl Chains {
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the CPU has AVX-512 F (asserted).
-            Isa::Avx512 => Chains { run: |steps| unsafe { x86::avx512(steps) }, flops: x86::AVX512_FLOPS },
+            Isa::Avx512 | Isa::Amx => {
+                Chains { run: |steps| unsafe { x86::avx512(steps) }, flops: x86::AVX512_FLOPS }
+            }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the CPU has AVX2 and FMA (asserted).
             Isa::Avx2 => Chains { run: |steps| unsafe { x86::avx2(steps) }, flops: x86::AVX2_FLOPS },

@@ -37,7 +37,8 @@ use sync::Pool;
 /// The CPU backend, with weights and activations stored as `R`.
 ///
 /// `Cpu<f32>` is the default device, `Cpu<f64>` the reference for gradient checks, `Cpu<bf16>` stores bf16 and sums in
-/// f32: the same arithmetic on every machine, by an instruction where the CPU has AVX512-BF16.
+/// f32: by an instruction where the CPU has AMX or AVX512-BF16. Without AMX, or where `DUEL_ISA` leaves it out, the
+/// arithmetic is the same on every machine; AMX has its own.
 pub struct Cpu<R = f32> {
     pool: Pool,
     real: PhantomData<R>,
@@ -61,9 +62,10 @@ where
     R::Acc: HasKernel,
 {
     fn describe(&self) -> String {
-        let products = match (R::DTYPE, simd::has_bf16_pairs()) {
-            (Dtype::Bf16, true) => ", products by AVX512-BF16",
-            (Dtype::Bf16, false) => ", products in software: slower than float32",
+        let products = match (R::DTYPE, simd::isa()) {
+            (Dtype::Bf16, Isa::Amx) => ", products by AMX",
+            (Dtype::Bf16, _) if gemm::pairs_are_fast() => ", products by AVX512-BF16",
+            (Dtype::Bf16, _) => ", products in software: slower than float32",
             _ => "",
         };
         format!("CPU, {} thread(s), {}, {:?}{products}", self.threads(), simd::isa(), R::DTYPE)
@@ -71,7 +73,11 @@ where
 
     fn identity(&self) -> String {
         // Not the threads, and not which vectors there are: AVX2 and AVX-512 sum in one order, with the same roundings.
-        let fused = if simd::isa() == Isa::Baseline { ", unfused" } else { "" };
-        format!("CPU, {:?}, sums in order{fused}", R::DTYPE)
+        let how = match (R::DTYPE, simd::isa()) {
+            (_, Isa::Baseline) => ", unfused",
+            (Dtype::Bf16, Isa::Amx) => ", in tiles",
+            _ => "",
+        };
+        format!("CPU, {:?}, sums in order{how}", R::DTYPE)
     }
 }

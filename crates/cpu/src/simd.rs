@@ -16,11 +16,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// The same, and the tiles of AMX for products of bf16.
+    Amx,
 }
 
 impl Isa {
     /// Every one, best last.
-    const ALL: [Isa; 3] = [Isa::Baseline, Isa::Avx2, Isa::Avx512];
+    const ALL: [Isa; 4] = [Isa::Baseline, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// Those of this machine, best last: the first is always there.
     pub fn available() -> Vec<Isa> {
@@ -33,6 +35,7 @@ impl Isa {
             Isa::Baseline => "baseline",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -40,15 +43,16 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
             match self {
                 Isa::Baseline => true,
                 Isa::Avx2 => avx2,
-                Isa::Avx512 => {
-                    avx2 && is_x86_feature_detected!("avx512f")
-                        && is_x86_feature_detected!("avx512bw")
-                        && is_x86_feature_detected!("avx512dq")
-                        && is_x86_feature_detected!("avx512vl")
-                }
+                Isa::Avx512 => avx512,
+                Isa::Amx => avx512 && crate::gemm::tiles_are_here(),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -82,6 +86,7 @@ impl fmt::Display for Isa {
             Isa::Baseline => "baseline",
             Isa::Avx2 => "AVX2",
             Isa::Avx512 => "AVX-512",
+            Isa::Amx => "AVX-512 and AMX",
         })
     }
 }
@@ -97,18 +102,6 @@ pub fn instruction_set() -> Result<Isa> {
         Isa::choose(std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned()).as_deref())
     })
     .clone()
-}
-
-/// Whether the kernels multiply pairs of bf16 numbers by an instruction (AVX512-BF16).
-pub fn has_bf16_pairs() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
 }
 
 /// As [`instruction_set`], for the kernels.
@@ -143,7 +136,7 @@ macro_rules! simd {
             match $crate::simd::isa() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `isa` found these features on this CPU.
-                $crate::simd::Isa::Avx512 => unsafe { avx512::<$g>($($a),*) },
+                $crate::simd::Isa::Avx512 | $crate::simd::Isa::Amx => unsafe { avx512::<$g>($($a),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `isa` found these features on this CPU.
                 $crate::simd::Isa::Avx2 => unsafe { avx2::<$g>($($a),*) },

@@ -14,7 +14,8 @@ pub struct Machine {
     /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one
     #[arg(long, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Compute in bfloat16. none: on a GPU, yes; on the CPU, where it is made for AVX512-BF16 and slow without, no
+    /// Compute in bfloat16. none: on a GPU, yes; on the CPU, where it is made for AMX or AVX512-BF16 and slow without,
+    /// no
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none")]
     pub bf16: Maybe<bool>,
     /// Threads on the CPU; 0: one per core

@@ -367,7 +367,7 @@ impl HasLoops for f32 {
     fn loops_of(isa: Isa) -> &'static Kernel<f32> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => &avx512_single::KERNEL,
+            Isa::Avx512 | Isa::Amx => &avx512_single::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2_single::KERNEL,
             _ => &any_single::KERNEL,
@@ -379,7 +379,7 @@ impl HasLoops for f64 {
     fn loops_of(isa: Isa) -> &'static Kernel<f64> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => &avx512_double::KERNEL,
+            Isa::Avx512 | Isa::Amx => &avx512_double::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2_double::KERNEL,
             _ => &any_double::KERNEL,

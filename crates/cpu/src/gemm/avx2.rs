@@ -1,8 +1,8 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose,
-    x86_turned,
+    Dest, Kernel, Thin, Transpose, Turned, Unit, finish, x86_kernel, x86_thin, x86_thin_blocks,
+    x86_transpose, x86_turned,
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
@@ -24,6 +24,8 @@ pub const F32: Kernel<f32> = Kernel {
         blocks: &[thin_blocks::<1>, thin_blocks::<2>, thin_blocks::<3>],
     },
     turned: Turned { rows: 6, lanes: 8, run: &[turned::<1>, turned::<2>] },
+    unit: Unit::Element,
+    registers: None,
 };
 pub const F64: Kernel<f64> = Kernel {
     mr: 6,
@@ -34,6 +36,8 @@ pub const F64: Kernel<f64> = Kernel {
     transpose: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
+    unit: Unit::Element,
+    registers: None,
 };
 
 x86_kernel!(

@@ -2,8 +2,8 @@
 
 use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose,
-    x86_turned,
+    Dest, Kernel, Thin, Transpose, Turned, Unit, finish, x86_kernel, x86_thin, x86_thin_blocks,
+    x86_transpose, x86_turned,
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
@@ -56,6 +56,8 @@ pub const F32: Kernel<f32> = Kernel {
         ],
     },
     turned: Turned { rows: 12, lanes: 16, run: &[turned::<1>, turned::<2>] },
+    unit: Unit::Element,
+    registers: None,
 };
 pub const F64: Kernel<f64> = Kernel {
     mr: 12,
@@ -79,6 +81,8 @@ pub const F64: Kernel<f64> = Kernel {
     transpose: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
+    unit: Unit::Element,
+    registers: None,
 };
 
 x86_kernel!(

@@ -1,12 +1,13 @@
 //! The loops over packed blocks that make one thread's part of a product.
 
 use super::choice::HasKernel;
-use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose};
+use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose, Unit};
 use super::operand::{Init, Operand, Right, Shape};
 use super::pack::{pack, room, same};
 use super::pairs::pack_pairs;
 use super::quantised::{LANES, Panels};
 use super::store::{adds, finish_row, in_place};
+use super::tiles::pack_tiles;
 use crate::prefetch::prefetch;
 use crate::real::{Lift, Pack, Real};
 use crate::sync::SyncPtr;
@@ -29,9 +30,8 @@ const THIN: usize = 8;
 
 /// A product, and where it goes.
 pub struct Product<'a, S: 'static, A, B, C> {
+    /// All depths below are counted in its [`Unit`].
     pub kernel: Kernel<S>,
-    /// Elements of the depth that the kernel takes at a time; all depths below are counted in these.
-    pub per: usize,
     pub shape: Shape,
     pub c: SyncPtr<C>,
     pub a: Operand<'a, A>,
@@ -62,6 +62,18 @@ where
     /// # Safety
     /// `c` has room for the shape, and no other thread touches that part of it.
     pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
+        let registers = self.kernel.registers;
+        // SAFETY: the kernel was chosen for this machine; its tiles are made in between.
+        unsafe {
+            registers.inspect(|of| (of.open)());
+            self.blocks(rows, cols);
+            registers.inspect(|of| (of.close)());
+        }
+    }
+
+    /// # Safety
+    /// As [`Product::part`], with the kernel's registers open.
+    unsafe fn blocks(&self, rows: Range<usize>, cols: Range<usize>) {
         let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
         let depth = even(k, if self.keeps() { KEPT } else { self.kernel.depth });
         let few = rows.len() <= FEW;
@@ -121,10 +133,15 @@ where
     }
 
     fn depth(&self) -> usize {
-        self.shape.k.div_ceil(self.per)
+        self.kernel.unit.depth(self.shape.k)
     }
 
     fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
+        if self.kernel.unit == Unit::Tile
+            && let Some((out, src, transpose)) = self.narrow(out, self.a)
+        {
+            return pack_tiles(out, src, rows.clone(), depths.clone(), self.shape.k, transpose);
+        }
         self.pack(out, self.a, rows, depths, self.kernel.mr, self.kernel.transpose.side * self.a.rs);
     }
 
@@ -152,22 +169,29 @@ where
         width: usize,
         ahead: usize,
     ) {
-        let transpose = &self.kernel.transpose;
-        if self.per == 2
-            && let Some(transpose) = same::<*const Transpose<S>, *const Transpose<f32>>(transpose)
+        if self.kernel.unit != Unit::Element
+            && let Some((out, src, transpose)) = self.narrow(out, src)
         {
-            // SAFETY: sums are in f32 (just found), and pairs are for operands in bf16 alone: the types are one.
-            let (out, data, transpose) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<f32>(), out.len()),
-                    std::slice::from_raw_parts(src.data.as_ptr().cast::<bf16>(), src.data.len()),
-                    &*transpose,
-                )
-            };
-            let src = Operand { data, rs: src.rs, cs: src.cs };
             return pack_pairs(out, src, rows.clone(), depths.clone(), self.shape.k, transpose, width, ahead);
         }
+        let transpose = &self.kernel.transpose;
         pack(out, src, rows.start, rows.len(), depths.start, depths.len(), width, transpose, ahead);
+    }
+
+    /// Room, an operand and a transposition by their own types, where those are float32 and bf16.
+    fn narrow<'o, T: Lift<S>>(
+        &self,
+        out: &'o mut [S],
+        src: Operand<'o, T>,
+    ) -> Option<(&'o mut [f32], Operand<'o, bf16>, &Transpose<f32>)> {
+        let transpose = same::<*const Transpose<S>, *const Transpose<f32>>(&self.kernel.transpose)?;
+        let data = same::<*const T, *const bf16>(src.data.as_ptr())?;
+        // SAFETY: sums are in f32 and elements in bf16 (just found): the types are one.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<f32>(), out.len());
+            let data = std::slice::from_raw_parts(data, src.data.len());
+            Some((out, Operand { data, rs: src.rs, cs: src.cs }, &*transpose))
+        }
     }
 
     /// Whole tiles of few rows straight from the operands, where they lie right; returns the columns that are left.

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{kernel::Kernel, pairs, portable};
+use super::{kernel::Kernel, pairs, portable, tiles};
 use crate::real::Scalar;
 use crate::simd::{Isa, isa};
 
@@ -20,7 +20,7 @@ macro_rules! has_kernel {
             fn kernel() -> Kernel<$t> {
                 match isa() {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => avx512::$of_x86,
+                    Isa::Avx512 | Isa::Amx => avx512::$of_x86,
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2::$of_x86,
                     _ => portable::kernel(),
@@ -32,7 +32,7 @@ macro_rules! has_kernel {
         }
     };
 }
-has_kernel!(f32, F32, Some(pairs::kernel()));
+has_kernel!(f32, F32, tiles::kernel().or_else(|| Some(pairs::kernel())));
 has_kernel!(f64, F64, None);
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::block::{Product, blocks};
 use super::choice::HasKernel;
 use super::kernel::SQUARE;
+use super::kernel::Unit;
 use super::operand::{Operand, Right};
 use super::pack::{pack, room, same};
 use super::store::{adds, finish_row};
@@ -28,7 +29,7 @@ where
         let (turned, k) = (&self.kernel.turned, self.shape.k);
         let Right::Plain(b) = self.b else { return false };
         let height = turned.rows;
-        let dense = self.a.cs == 1 && b.cs == 1 && k > 0 && self.per == 1;
+        let dense = self.a.cs == 1 && b.cs == 1 && k > 0 && self.kernel.unit == Unit::Element;
         if turned.run.is_empty() || !dense || self.keeps() || self.shape.n < height {
             return false;
         }

@@ -38,6 +38,41 @@ pub struct Kernel<S: 'static> {
     pub thin: Thin<S>,
     /// Tiles of more of them.
     pub turned: Turned<S>,
+    /// What a number of its operands is.
+    pub unit: Unit,
+    /// Registers that it needs besides.
+    pub registers: Option<Registers>,
+}
+
+/// What a number of a packed operand is of one that is as it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// An element.
+    Element,
+    /// Two elements of the depth, in bf16.
+    Pair,
+    /// The same, of which 16 are multiplied at a time: panels of a are tiles of rows, and the depth is a multiple of 16.
+    Tile,
+}
+
+impl Unit {
+    /// Elements of the depth in a number.
+    pub fn elements(self) -> usize {
+        if self == Unit::Element { 1 } else { 2 }
+    }
+
+    /// Numbers that a depth of `k` elements is packed to.
+    pub fn depth(self, k: usize) -> usize {
+        let depth = k.div_ceil(self.elements());
+        if self == Unit::Tile { depth.next_multiple_of(SQUARE) } else { depth }
+    }
+}
+
+/// Makes registers ready on the calling thread, and lets go of them.
+#[derive(Clone, Copy)]
+pub struct Registers {
+    pub open: unsafe fn(),
+    pub close: unsafe fn(),
 }
 
 /// A tile as [`Tile`] makes it, of [`Thin::nr`] rows of b as they are, `b_ld` apart, and of rows of a that are `a_ld`
@@ -102,7 +137,7 @@ impl<S> Turned<S> {
 }
 
 /// Largest `mr * nr` of any kernel.
-pub const TILE: usize = 12 * 32;
+pub const TILE: usize = 32 * 32;
 
 /// Largest side of a square that is transposed at a time.
 pub const SQUARE: usize = 16;

@@ -18,17 +18,21 @@ mod pairs;
 mod portable;
 mod quantised;
 mod store;
+mod tiles;
 
 use crate::real::{Lift, Real};
 use crate::sync::{Pool, SyncPtr, part};
 use block::Product;
 pub use choice::HasKernel;
 use half::bf16;
+use kernel::Kernel;
 pub use operand::{Init, Operand, Right, Shape};
 pub use pack::pack;
+pub use pairs::is_fast as pairs_are_fast;
 pub use portable::transpose as plain_transpose;
 pub use quantised::Panels;
 use std::any::TypeId;
+pub use tiles::are_here as tiles_are_here;
 
 /// `c = init + a bᵀ`, split over the pool's threads.
 pub fn gemm<'b, S, A, B, C>(
@@ -44,7 +48,29 @@ pub fn gemm<'b, S, A, B, C>(
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    let (Shape { m, n, k, ldc }, b) = (shape, b.into());
+    let b = b.into();
+    let plain = matches!(b, Right::Plain(_));
+    let narrow = plain && TypeId::of::<(A, B)>() == TypeId::of::<(bf16, bf16)>();
+    let pairs = if narrow { S::pairs() } else { None };
+    gemm_by(pairs.unwrap_or_else(S::kernel), pool, shape, c, a, b, init);
+}
+
+/// [`gemm`] by a kernel that this machine has, for operands as it takes them.
+fn gemm_by<S, A, B, C>(
+    kernel: Kernel<S>,
+    pool: &Pool,
+    shape: Shape,
+    c: &mut [C],
+    a: Operand<A>,
+    b: Right<B>,
+    init: Init<C>,
+) where
+    S: HasKernel,
+    A: Lift<S>,
+    B: Lift<S>,
+    C: Real<Acc = S>,
+{
+    let Shape { m, n, k, ldc } = shape;
     if m == 0 || n == 0 {
         return;
     }
@@ -63,16 +89,11 @@ pub fn gemm<'b, S, A, B, C>(
             "residual too short, or rows not dense"
         );
     }
-    let plain = matches!(b, Right::Plain(_));
-    let narrow = plain && TypeId::of::<(A, B)>() == TypeId::of::<(bf16, bf16)>();
-    let pairs = if narrow { S::pairs() } else { None };
-    let per = if pairs.is_some() { 2 } else { 1 };
-    let kernel = pairs.unwrap_or_else(S::kernel);
     let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
     let (mr, nr) = (kernel.mr, kernel.nr);
     let (down, across) = (down.min(m.div_ceil(mr)), across.min(n.div_ceil(nr)));
     let c = SyncPtr::new(c);
-    let product = Product { kernel, per, shape, c, a, b, init };
+    let product = Product { kernel, shape, c, a, b, init };
     pool.tasks(down * across, |task| {
         let rows = part(m, mr, task / across, down);
         let cols = part(n, nr, task % across, across);
@@ -172,9 +193,9 @@ mod tests {
     /// Whichever kernels make it: few rows have their own, where the depth is a multiple of a register.
     #[test]
     fn a_row_does_not_depend_on_the_other_rows() {
-        fn check<B: Lift<f32>>(k: usize) {
+        fn check<A: Lift<f32>, B: Lift<f32>>(k: usize) {
             let n = 75;
-            let a: Vec<f32> = (0..200 * k).map(|i| value(i) as f32).collect();
+            let a: Vec<A> = (0..200 * k).map(|i| A::from_f64(value(i))).collect();
             let b: Vec<B> = (0..n * k).map(|i| B::from_f64(value(i + 11))).collect();
             let run = |m: usize, threads| {
                 let mut c = vec![0f32; m * n];
@@ -189,8 +210,9 @@ mod tests {
             }
         }
         for k in [2 * KC + 30, 2 * KC + 32] {
-            check::<f32>(k);
-            check::<bf16>(k);
+            check::<f32, f32>(k);
+            check::<f32, bf16>(k);
+            check::<bf16, bf16>(k);
         }
     }
 }

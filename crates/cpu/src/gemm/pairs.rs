@@ -5,27 +5,39 @@
 //! as zero, wherever they appear (the instruction `VDPBF16PS`, Intel's Software Developer's Manual, volume 2). A
 //! product of two bf16 numbers is exact in float32.
 
-use super::kernel::{Dest, Kernel, Transpose};
+use super::kernel::{Dest, Kernel, Transpose, Unit};
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{finish, x86_kernel};
 use super::operand::Operand;
 use super::pack::pack;
 use super::portable;
-use crate::simd::has_bf16_pairs;
 use half::bf16;
 use std::ops::Range;
 
 /// The kernels of this machine; their depth is counted in pairs.
 pub fn kernel() -> Kernel<f32> {
-    match has_bf16_pairs() {
-        #[cfg(target_arch = "x86_64")]
-        true => hardware::KERNEL,
-        _ => SOFTWARE,
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        return hardware::KERNEL;
+    }
+    SOFTWARE
+}
+
+/// Whether there is an instruction for it.
+pub fn is_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::simd::{Isa, isa};
+        matches!(isa(), Isa::Avx512 | Isa::Amx) && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
     }
 }
 
 const SOFTWARE: Kernel<f32> =
-    Kernel { run: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>], ..portable::kernel() };
+    Kernel { run: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>], unit: Unit::Pair, ..portable::kernel() };
 
 /// Packs pairs `pairs` of the depth of rows `rows` of an operand that is `k` deep, as [`pack`] does elements: the first
 /// of a pair in the lower half of a number's bits. Behind an odd end comes a zero.
@@ -47,7 +59,7 @@ pub fn pack_pairs(
     if let ([], words, []) = unsafe { src.data.align_to::<f32>() }
         && src.cs == 1
         && src.rs.is_multiple_of(2)
-        && k.is_multiple_of(2)
+        && 2 * pairs.end <= k
     {
         let words = Operand { data: words, rs: src.rs / 2, cs: 1 };
         return pack(
@@ -62,10 +74,6 @@ pub fn pack_pairs(
             ahead / 2,
         );
     }
-    let bits = |row: usize, p: usize| match p < k {
-        true => u32::from(src.data[row * src.rs + p * src.cs].to_bits()),
-        false => 0,
-    };
     for (panel, out) in out.chunks_exact_mut(width * pairs.len()).take(rows.len().div_ceil(width)).enumerate()
     {
         let first = rows.start + panel * width;
@@ -82,7 +90,7 @@ pub fn pack_pairs(
             for (i, out) in out.iter_mut().enumerate() {
                 let row = first + i;
                 *out = match row < rows.end {
-                    true => f32::from_bits(bits(row, p) | bits(row, p + 1) << 16),
+                    true => pair_at(src, row, pair, k),
                     false => 0.0,
                 };
             }
@@ -90,18 +98,29 @@ pub fn pack_pairs(
     }
 }
 
+/// A pair of a row of an operand that is `k` deep.
+pub fn pair_at(src: Operand<bf16>, row: usize, pair: usize, k: usize) -> f32 {
+    let bits = |p: usize| match p < k {
+        true => u32::from(src.data[row * src.rs + p * src.cs].to_bits()),
+        false => 0,
+    };
+    f32::from_bits(bits(2 * pair) | bits(2 * pair + 1) << 16)
+}
+
+/// The numbers of a pair.
+pub fn halves(pair: f32) -> [f32; 2] {
+    let bits = pair.to_bits();
+    [bits << 16, bits & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)))
+}
+
 /// A number too small to be normal counts as zero.
-fn flushed(x: f32) -> f32 {
+pub fn flushed(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x }
 }
 
 /// `acc + x[1] y[1] + x[0] y[0]`, where a number's bits are a pair.
 fn dot(x: f32, y: f32, acc: f32) -> f32 {
-    let half = |pair: f32| {
-        let bits = pair.to_bits();
-        [bits << 16, bits & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)))
-    };
-    let ([x0, x1], [y0, y1]) = (half(x), half(y));
+    let ([x0, x1], [y0, y1]) = (halves(x), halves(y));
     let acc = flushed(flushed(acc) + flushed(x1 * y1));
     flushed(acc + flushed(x0 * y0))
 }
@@ -125,6 +144,7 @@ mod hardware {
             tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
             tile::<9>, tile::<10>, tile::<11>, tile::<12>,
         ],
+        unit: Unit::Pair,
         thin: Thin::NONE,
         turned: Turned::NONE,
         ..avx512::F32
@@ -156,13 +176,13 @@ mod hardware {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use crate::gemm::{Init, Shape, gemm};
+    use crate::gemm::{Init, Shape, gemm_by};
     use crate::sync::Pool;
 
     /// Numbers of all sizes, now and then too small to be normal.
-    fn numbers(n: usize, seed: u64) -> Vec<bf16> {
+    pub fn numbers(n: usize, seed: u64) -> Vec<bf16> {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -177,30 +197,35 @@ mod tests {
             .collect()
     }
 
-    /// Every layout against the definition, element by element, whatever this machine's kernel is: to the bit.
-    #[test]
-    fn a_product_is_pair_after_pair() {
-        for (m, n, k) in [(1, 1, 1), (5, 40, 7), (13, 33, 64), (30, 70, 130), (3, 9, 2001)] {
+    /// Every layout of a product by `kernel` against what `sum` makes of a row's and a column's pairs: to the bit.
+    pub fn check(kernel: fn() -> Kernel<f32>, sum: impl Fn(&[f32], &[f32]) -> f32) {
+        for (m, n, k) in [(1, 1, 1), (5, 40, 7), (13, 33, 64), (30, 70, 130), (3, 9, 2001), (70, 40, 96)] {
             for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
                 let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
                 let ((ars, acs), (brs, bcs)) =
                     (if ta { (1, m) } else { (k, 1) }, if tb { (1, n) } else { (k, 1) });
+                let (of_a, of_b) =
+                    (Operand { data: &a, rs: ars, cs: acs }, Operand { data: &b, rs: brs, cs: bcs });
                 let mut c = vec![0f32; m * n];
                 let shape = Shape { m, n, k, ldc: n };
-                let of_a = Operand { data: &a, rs: ars, cs: acs };
-                gemm(&Pool::new(2), shape, &mut c, of_a, Operand { data: &b, rs: brs, cs: bcs }, Init::Zero);
+                gemm_by(kernel(), &Pool::new(2), shape, &mut c, of_a, of_b.into(), Init::Zero);
+                let pairs = |of: Operand<bf16>, i: usize| -> Vec<f32> {
+                    (0..k.div_ceil(2)).map(|pair| pair_at(of, i, pair, k)).collect()
+                };
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                    let pair = |data: &[bf16], at: usize, step: usize, p: usize| {
-                        let bits = |p: usize| if p < k { data[at + p * step].to_bits().into() } else { 0u32 };
-                        f32::from_bits(bits(p) | bits(p + 1) << 16)
-                    };
-                    let step =
-                        |acc: f32, p: usize| dot(pair(&a, i * ars, acs, p), pair(&b, j * brs, bcs, p), acc);
-                    let want = (0..k).step_by(2).fold(0.0, step);
+                    let want = sum(&pairs(of_a, i), &pairs(of_b, j));
                     assert_eq!(c[i * n + j].to_bits(), want.to_bits(), "({m},{n},{k}) at ({i},{j})");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_product_is_pair_after_pair() {
+        let sum =
+            |row: &[f32], column: &[f32]| row.iter().zip(column).fold(0.0, |acc, (x, y)| dot(*x, *y, acc));
+        check(kernel, sum);
+        check(|| SOFTWARE, sum);
     }
 
     /// The instruction against software, which runs where the instruction is as well.

@@ -1,6 +1,6 @@
 //! The micro-kernel of every type and CPU that has no better one.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit};
 use crate::real::{Lift, Scalar};
 use half::bf16;
 
@@ -14,6 +14,8 @@ pub const fn kernel<S: Scalar>() -> Kernel<S> {
         transpose: transpose(),
         thin: Thin::NONE,
         turned: Turned::NONE,
+        unit: Unit::Element,
+        registers: None,
     }
 }
 

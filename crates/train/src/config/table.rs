@@ -505,7 +505,7 @@ options! {
         /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one. [default: auto]
         device: Device = Device::Auto, may change;
         /// Compute in bfloat16, with weights, gradients and moments kept in float32 beside. none: on a GPU, yes; on the
-        /// CPU, where it is made for AVX512-BF16 and slow without, no. [default: none]
+        /// CPU, where it is made for AMX or AVX512-BF16 and slow without, no. [default: none]
         bf16: bool | none = None;
         /// Threads; 0: one per core. [default: 0]
         threads: usize = 0, in Range("from 0 (one per core) to 256", |&n| n <= 256), needs [CPU], may change;
