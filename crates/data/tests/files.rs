@@ -315,7 +315,7 @@ fn errors_of_files() {
     let row = r#"{"prompt": "Q", "chosen": "y", "rejected": "n"}"#;
     let lines = format!("{row}\n{row}\n");
     for (name, text, what) in [
-        ("f.csv", "a,b", "f.csv: is neither .jsonl"),
+        ("f.txt", "a,b", "f.txt: is none of .jsonl"),
         (
             "f.json",
             lines.as_str(),

@@ -16,7 +16,7 @@ pub struct Eval {
     /// Folder of the model: a reward model gives rewards, a language model log-probabilities
     #[arg(long)]
     model: PathBuf,
-    /// File of preference rows (.jsonl, .json), as duel train reads them
+    /// File of preference rows (.jsonl, .json, .csv, .tsv, .parquet), as duel train reads them
     #[arg(long)]
     dataset: PathBuf,
     /// Folder of the reference: a policy's rewards are beta times its log-ratios to it

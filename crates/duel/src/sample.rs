@@ -27,7 +27,8 @@ pub struct Sample {
     /// by one of its policies, which the line names
     #[arg(long, value_name = "FILE")]
     mixture: Option<PathBuf>,
-    /// File of prompts (.jsonl, .json): {prompt} as a text or messages; of rows of training the prompts are taken
+    /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet): {prompt} as a text or messages; of rows of training the
+    /// prompts are taken
     #[arg(long)]
     dataset: PathBuf,
     /// File of the completions (.jsonl); the same command goes on with it where it was stopped. Left out: standard

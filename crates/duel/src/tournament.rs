@@ -17,7 +17,7 @@ pub struct Play {
     /// A policy: its folder, or NAME=FOLDER; two at least
     #[arg(long, required = true, value_name = "FOLDER")]
     policy: Vec<String>,
-    /// File of prompts (.jsonl, .json), as duel sample reads them
+    /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet), as duel sample reads them
     #[arg(long, value_name = "FILE")]
     dataset: PathBuf,
     /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER or cycle

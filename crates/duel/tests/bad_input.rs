@@ -65,12 +65,12 @@ fn files_that_hold_no_usable_data_are_named() {
     refused(&with_rows(&temp, "empty.jsonl", [""; 0]), &["empty.jsonl", "no rows"]);
     let same = json!({"prompt": "the film", "chosen": " is good", "rejected": " is good"});
     refused(&with_rows(&temp, "same.jsonl", [same]), &["same.jsonl", "identical"]);
-    refused(&with_rows(&temp, "data.csv", ["a,b"]), &["data.csv", ".jsonl", ".json"]);
+    refused(&with_rows(&temp, "data.txt", ["a,b"]), &["data.txt", ".jsonl", ".json"]);
     fs::write(temp.path("latin.jsonl"), b"{\"prompt\": \"\xe9\", \"chosen\": \"a\", \"rejected\": \"b\"}\n")
         .unwrap();
     refused(&run.clone().set("dataset", temp.path("latin.jsonl").display()), &["latin.jsonl", "row 1"]);
     refused(&run.clone().set("dataset", temp.path("none.jsonl").display()), &["none.jsonl", "No such file"]);
-    refused(&run.clone().set("dataset", temp.path("").display()), &["neither .jsonl"]);
+    refused(&run.clone().set("dataset", temp.path("").display()), &["is none of .jsonl"]);
     refused(
         &run.clone().set("eval-dataset", temp.path("nothing.jsonl").display()),
         &["nothing.jsonl", "No such file"],

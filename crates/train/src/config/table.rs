@@ -246,8 +246,8 @@ options! {
     "Run" {
         /// Folder of the model to train: config.json, *.safetensors, tokenizer.json. Required.
         model: PathBuf = return Err(missing("model"));
-        /// File of training rows (.jsonl, .json), or of prompts for methods that learn from their own samples.
-        /// Required.
+        /// File of training rows (.jsonl, .json, .csv, .tsv, .parquet), or of prompts for methods that learn from their
+        /// own samples. Required.
         dataset: PathBuf = return Err(missing("dataset"));
         /// File of evaluation rows, or none. [default: none]
         eval_dataset: PathBuf | none = None, may change;

@@ -1,87 +1,15 @@
-//! Files to rows, one at a time: neither reader ever holds more than one row of JSON.
+//! JSON: one object in a line, or one array of them. Neither reader ever holds more than one row.
 
+use super::{Each, Source};
 use crate::row::{UNWRAP, is_columnar, wrapped};
 use crate::{Error, Result};
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// What to do with each row: its number from 1, and its value.
-pub(crate) type Each<'a> = &'a mut dyn FnMut(usize, Value) -> Result<()>;
-
-/// A file that counts the bytes read from it.
-struct Counted<'a> {
-    file: File,
-    read: &'a Cell<u64>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buf)?;
-        self.read.set(self.read.get() + n as u64);
-        Ok(n)
-    }
-}
-
-type Source<'a> = BufReader<Counted<'a>>;
-
-/// Hands every row of a `.jsonl` or `.json` file to `each`, in order; `read` counts the file's bytes.
-pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
-    let io = |e| Error::file(path, e);
-    let file = File::open(path).map_err(io)?;
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let reader = match extension.as_str() {
-        "jsonl" => lines,
-        "json" => array,
-        _ => {
-            return Err(Error::file(
-                path,
-                "is neither .jsonl (one object per line) nor .json (one array of objects)",
-            ));
-        }
-    };
-    let mut file = BufReader::with_capacity(1 << 16, Counted { file, read });
-    let start = file.fill_buf().map_err(io)?;
-    if let Some(what) = not_json(start) {
-        return Err(Error::file(path, what));
-    }
-    if start.starts_with(b"\xEF\xBB\xBF") {
-        file.consume(3); // a byte-order mark, which JSON does not allow
-    }
-    reader(path, file, each)
-}
-
-/// What a file is that starts like this, where that is something else than JSON in UTF-8, and what to do.
-fn not_json(start: &[u8]) -> Option<&'static str> {
-    const UTF16: &str = "is UTF-16, as PowerShell's > writes it; save it as UTF-8";
-    const PACKED: &str = "is compressed; unpack it";
-    const MAGIC: [(&[u8], &str); 10] = [
-        (b"\xFF\xFE\0\0", "is UTF-32; save it as UTF-8"),
-        (b"\0\0\xFE\xFF", "is UTF-32; save it as UTF-8"),
-        (b"\xFF\xFE", UTF16),
-        (b"\xFE\xFF", UTF16),
-        (b"\x1F\x8B", PACKED),
-        (b"PK\x03\x04", PACKED),
-        (b"\x28\xB5\x2F\xFD", PACKED),
-        (b"PAR1", "is a Parquet file by another name; write its rows as JSON lines"),
-        (
-            b"version https://git-lfs",
-            "is a Git LFS pointer, not the file itself; download it again with git lfs",
-        ),
-        (b"<", "is a web page or XML, not JSON; download the file itself"),
-    ];
-    let known = MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| *what);
-    let ascii = |b: &u8| b.is_ascii() && *b != 0;
-    known.or_else(|| match start {
-        [0, a, 0, b, ..] | [a, 0, b, 0, ..] if ascii(a) && ascii(b) => Some(UTF16),
-        _ => None,
-    })
-}
-
-fn lines(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
+pub(super) fn lines(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
     let mut line = Vec::new();
     for row in 1.. {
         line.clear();
@@ -105,7 +33,7 @@ fn lines(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
     Ok(())
 }
 
-fn array(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
+pub(super) fn array(path: &Path, mut file: Source<'_>, each: Each<'_>) -> Result<()> {
     let io = |e| Error::file(path, e);
     while let Some(&byte) = file.fill_buf().map_err(io)?.first() {
         match byte {
@@ -215,26 +143,6 @@ fn around(path: &Path, e: &serde_json::Error) -> String {
         Ok(text)
     };
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
-}
-
-/// Hands what `parse` makes of every row after the first `skip` to `each`, in order; `none` is what is wrong with a
-/// file without rows.
-pub(crate) fn parsed<T>(
-    path: &Path,
-    skip: usize,
-    none: &str,
-    parse: impl Fn(usize, Value) -> std::result::Result<T, String>,
-    mut each: impl FnMut(T) -> Result<()>,
-) -> Result<()> {
-    let mut seen = 0;
-    rows(path, &Cell::new(0), &mut |row, value| {
-        seen += 1;
-        if seen <= skip {
-            return Ok(());
-        }
-        each(parse(row, value).map_err(|message| Error::row(Some(path), row, message))?)
-    })?;
-    if seen == 0 { Err(Error::file(path, none)) } else { Ok(()) }
 }
 
 struct Elements<'a> {

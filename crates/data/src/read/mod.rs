@@ -1,0 +1,117 @@
+//! Files to rows, one at a time.
+
+mod csv;
+mod json;
+#[cfg(feature = "parquet")]
+mod parquet;
+
+use crate::{Error, Result};
+use serde_json::Value;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+/// What to do with each row: its number from 1, and its value.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(usize, Value) -> Result<()>;
+
+/// A file that counts the bytes read from it.
+struct Counted<'a> {
+    file: File,
+    read: &'a Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buf)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+type Source<'a> = BufReader<Counted<'a>>;
+
+/// Hands every row of a file to `each`, in order; `read` counts the file's bytes. What it is of, the end of its name
+/// says.
+pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
+    let io = |e| Error::file(path, e);
+    let file = File::open(path).map_err(io)?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let reader = match extension.as_str() {
+        "jsonl" => json::lines,
+        "json" => json::array,
+        "csv" => csv::commas,
+        "tsv" => csv::tabs,
+        #[cfg(feature = "parquet")]
+        "parquet" => return parquet::rows(path, file, read, each),
+        #[cfg(not(feature = "parquet"))]
+        "parquet" => {
+            return Err(Error::file(
+                path,
+                "is Parquet, which this program was built without (the cargo feature `parquet`)",
+            ));
+        }
+        _ => {
+            return Err(Error::file(
+                path,
+                "is none of .jsonl (one object per line), .json (one array of objects), .csv, .tsv and .parquet",
+            ));
+        }
+    };
+    let mut file = BufReader::with_capacity(1 << 16, Counted { file, read });
+    let start = file.fill_buf().map_err(io)?;
+    if let Some(what) = no_text(start) {
+        return Err(Error::file(path, what));
+    }
+    if start.starts_with(b"\xEF\xBB\xBF") {
+        file.consume(3); // a byte-order mark, which neither JSON nor a column's name has
+    }
+    reader(path, file, each)
+}
+
+/// What a file is that starts like this, where that is something else than rows in UTF-8, and what to do.
+fn no_text(start: &[u8]) -> Option<&'static str> {
+    const UTF16: &str = "is UTF-16, as PowerShell's > writes it; save it as UTF-8";
+    const PACKED: &str = "is compressed; unpack it";
+    const MAGIC: [(&[u8], &str); 10] = [
+        (b"\xFF\xFE\0\0", "is UTF-32; save it as UTF-8"),
+        (b"\0\0\xFE\xFF", "is UTF-32; save it as UTF-8"),
+        (b"\xFF\xFE", UTF16),
+        (b"\xFE\xFF", UTF16),
+        (b"\x1F\x8B", PACKED),
+        (b"PK\x03\x04", PACKED),
+        (b"\x28\xB5\x2F\xFD", PACKED),
+        (b"PAR1", "is a Parquet file by another name; let it end in .parquet"),
+        (
+            b"version https://git-lfs",
+            "is a Git LFS pointer, not the file itself; download it again with git lfs",
+        ),
+        (b"<", "is a web page or XML, not rows; download the file itself"),
+    ];
+    let known = MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| *what);
+    let ascii = |b: &u8| b.is_ascii() && *b != 0;
+    known.or_else(|| match start {
+        [0, a, 0, b, ..] | [a, 0, b, 0, ..] if ascii(a) && ascii(b) => Some(UTF16),
+        _ => None,
+    })
+}
+
+/// Hands what `parse` makes of every row after the first `skip` to `each`, in order; `none` is what is wrong with a
+/// file without rows.
+pub(crate) fn parsed<T>(
+    path: &Path,
+    skip: usize,
+    none: &str,
+    parse: impl Fn(usize, Value) -> std::result::Result<T, String>,
+    mut each: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let mut seen = 0;
+    rows(path, &Cell::new(0), &mut |row, value| {
+        seen += 1;
+        if seen <= skip {
+            return Ok(());
+        }
+        each(parse(row, value).map_err(|message| Error::row(Some(path), row, message))?)
+    })?;
+    if seen == 0 { Err(Error::file(path, none)) } else { Ok(()) }
+}

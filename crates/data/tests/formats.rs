@@ -1,0 +1,113 @@
+//! The formats that rows lie in: CSV, TSV and Parquet give what the same rows give as JSON.
+
+mod common;
+
+use common::{Dir, PREFERENCE, TINY, UNPAIRED};
+use duel_data::{Dataset, Error, Options, Tokenizer};
+use std::path::Path;
+
+/// The tokens of a group's prompt and responses.
+type Tokens = (Vec<u32>, Vec<Vec<u32>>);
+
+/// All groups, or what is wrong with a row.
+fn groups(path: &Path, tok: &Tokenizer, opt: &Options) -> Result<Vec<Tokens>, String> {
+    let of = |e: Error| e.to_string().replace(&path.display().to_string(), "FILE");
+    let data = Dataset::load(path, tok, opt).map_err(of)?;
+    Ok(data.groups().map(|g| (g.prompt.to_vec(), g.responses().map(<[u32]>::to_vec).collect())).collect())
+}
+
+#[test]
+fn columns_of_text_are_rows() {
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let rows = concat!(
+        "{\"prompt\": \"say \\\"a, b\\\"\", \"chosen\": \"a,\\nb\", \"rejected\": \"c\"}\n",
+        "{\"prompt\": \"42\", \"chosen\": \"x\", \"rejected\": \"true\"}\n"
+    );
+    let want = groups(&dir.write("rows.jsonl", rows), &tok, &PREFERENCE);
+    assert_eq!(want.as_ref().map(Vec::len), Ok(2));
+    let csv = "\u{feff}prompt,chosen,rejected,note\r\n\"say \"\"a, b\"\"\",\"a,\nb\",c,\r\n42,x,true,1\r\n";
+    assert_eq!(groups(&dir.write("rows.csv", csv), &tok, &PREFERENCE), want);
+    let tsv = "rejected\tprompt\tchosen\nc\t\"say \"\"a, b\"\"\"\t\"a,\nb\"\ntrue\t42\tx\n";
+    assert_eq!(groups(&dir.write("rows.TSV", tsv), &tok, &PREFERENCE), want);
+    let labelled = "prompt,completion,label\nQ,y,True\nQ,n,False\n";
+    let data = Dataset::load(&dir.write("kto.csv", labelled), &tok, &UNPAIRED).unwrap();
+    assert_eq!((data.len(), data.report().rows), (2, 2));
+}
+
+#[test]
+fn broken_columns_are_named() {
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let error = |name: &str, bytes: &[u8]| {
+        Dataset::load(&dir.write(name, bytes), &tok, &PREFERENCE).map(|_| ()).expect_err(name).to_string()
+    };
+    let header = "prompt,chosen,rejected\n";
+    for (bytes, what) in [
+        (
+            format!("{header}a,b,c\nd,e\n").into_bytes(),
+            "f.csv: row 2: has 2 cells where the first line names 3",
+        ),
+        (format!("{header}a,b,c,d\n").into_bytes(), "f.csv: row 1: has 4 cells"),
+        ([header.as_bytes(), b"a,\xe9,c\n"].concat(), "f.csv: row 1: is not UTF-8"),
+        (b"prompt,prompt\na,b\n".to_vec(), "f.csv: has two columns `prompt`"),
+        (header.as_bytes().to_vec(), "f.csv: there are no rows to train on"),
+        (b"".to_vec(), "f.csv: there are no rows to train on"),
+        (b"PAR1 and more".to_vec(), "f.csv: is a Parquet file by another name"),
+    ] {
+        let e = error("f.csv", &bytes);
+        assert!(e.contains(what), "{e}");
+    }
+}
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use super::*;
+    use common::{SFT, shared};
+
+    /// Files of several writers, packings and groups of rows, beside the same rows as JSON lines.
+    #[test]
+    fn packed_columns_are_rows() {
+        let Some(folder) = shared("tokenizers/smollm2") else { return };
+        let chat = Tokenizer::from_dir(&folder).unwrap();
+        let mut seen = 0;
+        for (file, expected, opt) in [
+            ("polite_datasets", "polite", PREFERENCE),
+            ("polite_snappy", "polite", PREFERENCE),
+            ("polite_zstd", "polite", PREFERENCE),
+            ("polite_gzip", "polite", PREFERENCE),
+            ("polite_none", "polite", PREFERENCE),
+            ("polite_large_string_delta", "polite", PREFERENCE),
+            ("conversational_snappy", "conversational", PREFERENCE),
+            ("conversational_nulls", "conversational_nulls", PREFERENCE),
+            ("messages_snappy", "messages", SFT),
+            ("messages_struct_of_lists", "messages", SFT),
+        ] {
+            let Some(path) = shared(&format!("golden2/files/{file}.parquet")) else { return };
+            let Some(lines) = shared(&format!("golden2/files/{expected}.expected.jsonl")) else { return };
+            let want = groups(&lines, &chat, &opt);
+            assert!(groups(&path, &chat, &opt) == want, "{file}");
+            // A row without a prompt is one that neither is read beyond.
+            assert_eq!(want.is_err(), expected == "conversational_nulls", "{file}: {:?}", want.err());
+            seen += want.map_or(0, |of| of.len());
+        }
+        assert!(seen > 1000, "{seen} rows");
+    }
+
+    #[test]
+    fn cut_files_are_named() {
+        let Some(path) = shared("golden2/files/polite_snappy.parquet") else { return };
+        let (dir, tok, whole) = (Dir::new(), TINY.build(), std::fs::read(path).unwrap());
+        let error = |bytes: &[u8]| {
+            let path = dir.write("cut.parquet", bytes);
+            Dataset::load(&path, &tok, &PREFERENCE).map(|_| ()).expect_err("cut").to_string()
+        };
+        for end in [0, 3, 4, 100, whole.len() / 2, whole.len() - 1] {
+            let e = error(&whole[..end]);
+            assert!(e.contains("cut.parquet: is no whole Parquet file, download it again"), "{end}: {e}");
+        }
+        // Pages that are not what the file's end says.
+        let mut damaged = whole.clone();
+        damaged[4..2000].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        let e = error(&damaged);
+        assert!(e.contains("cut.parquet: row 1: "), "{e}");
+    }
+}
