@@ -1,13 +1,13 @@
 //! Whole DPO steps, composed of the kernels on the host emulation, against `Cpu<f32>` and `Cpu<f64>` by the precision
 //! rule: whatever the kernels get right alone, they must also get right together.
 
-use duel_backend::{Acc, Backend, Float, Real};
+use duel_backend::{Acc, Backend, Float, Heads, Real};
 use duel_cpu::Cpu;
 use duel_cuda::{Cuda, CudaReal};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
 use duel_loss::{Head, ResponseStats, sigmoid};
-use duel_model::{Config, Family, Folder, Keep, LayerKind, Model};
+use duel_model::{Config, Family, Folder, Keep, LayerKind, Model, Norm};
 use duel_optim::{Algorithm, Optimizer, clip_scale};
 use duel_tests::{
     Batch, Case, Group, How, Objective, Random, activations, distance, head, host, norm, shared_data, step,
@@ -21,6 +21,14 @@ const RATE: f64 = 1e-3;
 
 /// Roundings in `f32` that a result may always be off by, as in the conformance suite.
 const FLOOR: f64 = 3.0 * f32::EPSILON as f64;
+
+/// Orders of the residual stream's channels in which `Cpu<f32>` computes a step. The error of a gradient is a sum of
+/// the roundings of some fifty verbs, and how far those that matter cancel is chance: in one order or another of the
+/// same sums it is twice as large (the largest of these by the least, 1.8 to 2.4 in the mean). One run of `Cpu<f32>`
+/// therefore does not say what its precision allows. Over 24 seeds the kernels' error was 0.80 (OLMo 2), 0.91 (Qwen3)
+/// and 0.88 (Gemma 3) of the root mean square over these orders, and yet 13 of 1416 gradients were beyond twice that
+/// of one of them; none was beyond 0.8 of twice the largest.
+const FORMS: u64 = 8;
 
 /// A model, its micro-batches, and what the reference model says of them.
 struct Run {
@@ -38,6 +46,61 @@ struct Outcome {
     logps: Vec<f64>,
     grads: Vec<Vec<f64>>,
     updated: Updated,
+}
+
+/// A step with the channels of the residual stream in some order: the same function as sums of other orders.
+struct Form {
+    naive: Outcome,
+    right: Outcome,
+}
+
+impl Form {
+    /// That of order `i`; 0 is as it is.
+    fn of(run: &Run, i: u64) -> Self {
+        let case = if i == 0 { run.case.clone() } else { reordered(&run.case, i) };
+        let run = Run { case, batches: run.batches.clone(), drift: run.drift };
+        Form { naive: run.step(&Cpu::<f32>::new(2)), right: run.step(&Cpu::<f64>::new(2)) }
+    }
+}
+
+/// The same model with the channels of its residual stream in another order.
+fn reordered(case: &Case, seed: u64) -> Case {
+    let width = case.config.width;
+    let mut random = Random(seed);
+    let mut order: Vec<usize> = (0..width).collect();
+    (1..width).for_each(|i| order.swap(i, random.pick(0..i + 1)));
+    // Which of a parameter's axes the stream is: a map out of it reads it along its rows, a map into it has a row for
+    // each channel.
+    let rows = |values: &mut Vec<f64>| {
+        let cols = values.len() / width;
+        *values = order.iter().flat_map(|&i| values[i * cols..][..cols].to_vec()).collect();
+    };
+    let cols = |values: &mut Vec<f64>| {
+        *values = values.chunks_exact(width).flat_map(|row| order.iter().map(|&i| row[i])).collect();
+    };
+    let mut weights = case.weights.clone().into_iter();
+    let mut model = case.manifest().as_ref().map(|_| weights.next().expect("weights of every shape"));
+    let norms = |norm: Option<&mut Norm<Vec<f64>>>| {
+        norm.into_iter()
+            .flat_map(|norm| [Some(&mut norm.weight), norm.bias.as_mut()])
+            .flatten()
+            .for_each(cols);
+    };
+    for layer in &mut model.layers {
+        for norm in [&mut layer.attn_norm, &mut layer.attn_post, &mut layer.mlp_norm, &mut layer.mlp_post] {
+            norms(norm.as_mut());
+        }
+        [&mut layer.qkv.weight, &mut layer.up.weight].into_iter().for_each(cols);
+        for map in [&mut layer.out, &mut layer.down] {
+            [Some(&mut map.weight), map.bias.as_mut()].into_iter().flatten().for_each(rows);
+        }
+    }
+    norms(Some(&mut model.norm));
+    [Some(&mut model.embed), model.positions.as_mut(), model.head.as_mut()]
+        .into_iter()
+        .flatten()
+        .for_each(cols);
+    Case { weights: model.into_vec(), config: case.config.clone() }
 }
 
 /// What an update gives.
@@ -143,9 +206,10 @@ fn all<B: Backend, T: Float>(b: &B, model: &Model<B::Buf<T>>) -> Vec<Vec<f64>> {
     model.iter().into_iter().map(|buf| host::<B, T>(b, buf)).collect()
 }
 
-/// Checks that `got` is as near to `right` as the precision rule asks, `naive` being the same in the same precision.
-fn check(what: &str, got: &[f64], naive: &[f64], right: &[f64]) {
-    let (error, excused) = (distance(got, right), distance(naive, right));
+/// Checks that `got` is as near to `right` as the precision rule asks, where the same in the same precision may be
+/// `excused` of it away.
+fn check(what: &str, got: &[f64], right: &[f64], excused: f64) {
+    let error = distance(got, right);
     assert!(
         error <= 2.0 * excused + FLOOR,
         "{what}: relative error {error:.3e}, that of Cpu<f32> is {excused:.3e}"
@@ -156,10 +220,10 @@ fn emulation(order: Order) -> Cuda<Emulation, f32> {
     Cuda::new(Emulation::new(Schedule { os_threads: 2, ..Schedule::new(order, Copies::Lazy) }))
 }
 
-/// One step on the emulation, compared; the same again in another schedule must be the same bits.
+/// One step on the emulation, compared.
 fn check_step(run: &Run) {
-    let right = run.step(&Cpu::<f64>::new(2));
-    let naive = run.step(&Cpu::<f32>::new(2));
+    let forms: Vec<Form> = (0..FORMS).map(|i| Form::of(run, i)).collect();
+    let Form { naive, right } = &forms[0];
     let got = run.step(&emulation(Order::Forward));
     if run.drift == 0.0 {
         // The policy is the reference: every log-ratio is exactly 0.
@@ -169,21 +233,26 @@ fn check_step(run: &Run) {
             "the loss of the first step"
         );
     }
-    check("log-probabilities", &got.logps, &naive.logps, &right.logps);
+    let largest = |error: &dyn Fn(&Form) -> f64| forms.iter().map(error).fold(0.0, f64::max);
+    let excused = largest(&|form| distance(&form.naive.logps, &form.right.logps));
+    check("log-probabilities", &got.logps, &right.logps, excused);
     // The loss changes by at most BETA for each unit of a log-probability.
     let rounding = BETA * FLOOR * norm(&right.logps);
-    let (error, excused) = ((got.loss - right.loss).abs(), (naive.loss - right.loss).abs());
+    let (error, excused) =
+        ((got.loss - right.loss).abs(), largest(&|form| (form.naive.loss - form.right.loss).abs()));
     assert!(error <= 2.0 * excused + rounding, "loss: error {error:.3e}, that of Cpu<f32> is {excused:.3e}");
     for (i, name) in run.case.names().iter().enumerate() {
-        check(&format!("gradient of {name}"), &got.grads[i], &naive.grads[i], &right.grads[i]);
+        let excused = largest(&|form| distance(&form.naive.grads[i], &form.right.grads[i]));
+        check(&format!("gradient of {name}"), &got.grads[i], &right.grads[i], excused);
     }
     // The update by the same gradients: AdamW's first step turns a gradient that is nearly 0 by its sign.
     let (right, naive) =
         (run.update_by(&Cpu::<f64>::new(2), &got.grads), run.update_by(&Cpu::<f32>::new(2), &got.grads));
-    check("gradient norm", &[got.updated.norm], &[naive.norm], &[right.norm]);
+    let excused = distance(&[naive.norm], &[right.norm]);
+    check("gradient norm", &[got.updated.norm], &[right.norm], excused);
     for (i, name) in run.case.names().iter().enumerate() {
         let (got, naive, right) = (&got.updated.weights[i], &naive.weights[i], &right.weights[i]);
-        check(&format!("updated {name}"), got, naive, right);
+        check(&format!("updated {name}"), got, right, distance(naive, right));
     }
 }
 
@@ -201,8 +270,11 @@ fn random_groups(vocab: usize) -> Vec<Group> {
 
 fn check_random_model(config: Config) {
     let groups = random_groups(config.vocab);
+    let mut case = Case::new(config, 17);
+    // What is compared has the same weights in either precision.
+    case.weights.iter_mut().flatten().for_each(|w| *w = f64::from(*w as f32));
     for drift in [0.0, 0.2] {
-        check_step(&Run::new(Case::new(config.clone(), 17), &groups, drift));
+        check_step(&Run::new(case.clone(), &groups, drift));
     }
 }
 
@@ -229,6 +301,14 @@ fn a_step_of_a_gpt2() {
 #[test]
 fn a_step_of_a_gpt_neox() {
     check_random_model(tiny(Family::GptNeoX));
+}
+
+/// A whole norm is of as many keys as queries on a device.
+#[test]
+fn a_step_of_an_olmo2() {
+    let olmo2 = tiny(Family::Olmo2);
+    let heads = Heads { kv_heads: olmo2.heads.heads, ..olmo2.heads };
+    check_random_model(Config { heads, ..olmo2 });
 }
 
 /// What Gemma has and kernels know: its gate, norms, their place and their factors above 1, a scaled embedding, a scale
@@ -329,6 +409,6 @@ fn scores_of_stories260k_in_bf16() {
     for compute_capability in [80, 90] {
         let driver = Emulation::new(Schedule::new(Order::Forward, Copies::Lazy));
         let b = Cuda::<_, bf16>::new(driver.with_compute_capability(compute_capability));
-        check(&b.describe(), &run.score(&b), &naive, &right);
+        check(&b.describe(), &run.score(&b), &right, distance(&naive, &right));
     }
 }
