@@ -11,7 +11,9 @@ use duel_backend::{
 };
 use duel_cpu::Cpu;
 use duel_model::{Config, Family, Keep, LoraSettings, Modules};
-use duel_tests::{Batch, Case, FAMILIES, Group, How, Objective, Random, activations, adapted, tiny};
+use duel_tests::{
+    Batch, Case, FAMILIES, Group, How, Objective, Random, activations, adapted, config, merge, tiny,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -230,6 +232,29 @@ proptest! {
         check(&mut random, &inputs, &grads, &r, (6, 8.0 + q as f64), |x| forward(x).0)?;
     }
 
+    // Of two elements a LayerNorm is nearly constant.
+    #[test]
+    fn qk_layernorm(seed: u64, rows in 1usize..6, heads in heads()) {
+        prop_assume!(heads.head_dim > 2);
+        let (b, mut random) = (cpu(), Random(seed));
+        let d = QkNorm { rows, heads, eps: 0.01, plus_one: false, whole: false };
+        let (len, n) = (rows * heads.qkv_width(), heads.head_dim);
+        let mut inputs: Inputs = vec![random.vec(len)];
+        inputs.extend([(); 4].map(|()| random.vec(n)));
+        let r = random.vec(len);
+        let forward = |x: &Inputs| {
+            let (mut y, mut stats) = (dirty(len), dirty(2 * rows * d.stats()));
+            b.qk_layernorm(&mut y, &mut stats, &x[0], [&x[1], &x[2]], [&x[3], &x[4]], d);
+            (y, stats)
+        };
+        let (mut dx, mut grads) = (r.clone(), [(); 4].map(|()| started(n)));
+        let [dq, dk, dbq, dbk] = &mut grads;
+        let (dw, db) = ([Some(dq), Some(dk)], [Some(dbq), Some(dbk)]);
+        b.qk_layernorm_bw(&mut dx, dw, db, &inputs[0], &forward(&inputs).1, [&inputs[1], &inputs[2]], d);
+        let grads = std::iter::once(dx).chain(grads.map(added)).collect();
+        check(&mut random, &inputs, &grads, &r, (6, 8.0 + 2.0 * n as f64), |x| forward(x).0)?;
+    }
+
     #[test]
     fn rope(seed: u64, rows in 1usize..8, d in heads()) {
         let (b, mut random) = (cpu(), Random(seed));
@@ -384,6 +409,14 @@ fn whole(config: Config, objective: Objective) {
     // About 25 verbs one after another, with sums of up to 20 terms.
     let checked = check(&mut random, &case.weights, &grads, &[1.0], (6, 500.0), loss);
     checked.unwrap_or_else(|e| panic!("{family:?} {objective:?}: {e}"));
+}
+
+/// Norms of heads whose elements lie in another order than in files.
+#[test]
+fn a_whole_phi_with_layernorms_of_heads() {
+    let mut json = serde_json::Value::Object(tiny(Family::Phi).json);
+    merge(&mut json, serde_json::json!({"qk_layernorm": true}));
+    whole(config(json), Objective::Dpo);
 }
 
 #[test]

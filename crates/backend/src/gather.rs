@@ -20,8 +20,7 @@ pub trait Gather: Storage {
         layout: &Layout<Self>,
         width: usize,
     );
-    /// `y = factor · y`, on `len` elements, with the factor rounded to their type (Gemma's embedding); its own
-    /// backward.
+    /// `y = factor · y`, on `len` elements, with the factor in the precision of sums; its own backward.
     fn scale(&self, y: &mut Real<Self>, factor: f64, len: usize);
     /// `y[i] = x[index[i]]` for `rows` rows of `width` columns; an index may repeat.
     fn gather(&self, y: &mut Real<Self>, x: &Real<Self>, index: &Index<Self>, rows: usize, width: usize);

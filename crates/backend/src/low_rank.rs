@@ -25,8 +25,6 @@ pub trait LowRank: Products {
     fn gemm_dx_onto(&self, dx: &mut Real<Self>, dy: &Real<Self>, at: usize, w: &Real<Self>, dims: Gemm);
     /// `dw[n,k] += dy[m, at..at + n]ᵀ · x[m,k]`.
     fn gemm_dw_of(&self, dw: &mut Acc<Self>, dy: &Real<Self>, at: usize, x: &Real<Self>, dims: Gemm);
-    /// `x *= factor`, on `len` elements, with the factor in the precision of sums: a merged adapter has it so.
-    fn weigh(&self, x: &mut Real<Self>, factor: f64, len: usize);
     /// `y = x / (1 - rate)` (`+=` with `onto`) where an element is kept, 0 where it is dropped (Srivastava et al.,
     /// 2014). Which are kept is decided by the row's key, two words of `keys`, the stream and the column alone.
     fn dropout(&self, y: &mut Real<Self>, x: &Real<Self>, keys: &Index<Self>, onto: bool, of: Dropout);

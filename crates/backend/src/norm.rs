@@ -111,4 +111,30 @@ pub trait Norms: Storage {
         wk: &Real<Self>,
         dims: QkNorm,
     );
+    /// Whether there are LayerNorms of query and key heads. Where there are none, calling one is a programmer's error.
+    const LAYERNORMS_OF_HEADS: bool = false;
+
+    /// LayerNorm of every query and key head of `x[rows, qkv]` alone, with weights `w` and offsets `b` of queries and
+    /// of keys, values copied (Phi); `stats[rows, 2·(heads + kv_heads)]` keeps `mean, rstd` a head.
+    fn qk_layernorm(
+        &self,
+        y: &mut Real<Self>,
+        stats: &mut Acc<Self>,
+        x: &Real<Self>,
+        w: [&Real<Self>; 2],
+        b: [&Real<Self>; 2],
+        dims: QkNorm,
+    );
+    /// Backward of [`Norms::qk_layernorm`], in place as [`Norms::qk_norm_bw`]; `dw +=` and `db +=` of queries and of
+    /// keys where they are wanted.
+    fn qk_layernorm_bw(
+        &self,
+        dqkv: &mut Real<Self>,
+        dw: [Option<&mut Acc<Self>>; 2],
+        db: [Option<&mut Acc<Self>>; 2],
+        x: &Real<Self>,
+        stats: &Acc<Self>,
+        w: [&Real<Self>; 2],
+        dims: QkNorm,
+    );
 }

@@ -2,7 +2,7 @@
 
 use crate::Cpu;
 use crate::gemm::Panels;
-use crate::real::{Lift, Real};
+use crate::real::{Lift, Real, Scalar};
 use crate::simd::simd;
 use crate::sync::{Pool, SyncPtr};
 use duel_backend::{Gather, Layout, Weight};
@@ -116,7 +116,7 @@ impl<R: Real> Gather for Cpu<R> {
     }
 
     fn scale(&self, y: &mut Vec<R>, factor: f64, len: usize) {
-        let factor = R::from_f64(factor).up();
+        let factor = R::Acc::of(factor);
         self.pool.parts(y, len, |_, y| scale_part(y, factor));
     }
 

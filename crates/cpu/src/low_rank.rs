@@ -48,11 +48,6 @@ where
         gemm(&self.pool, shape, dw, turned(dy, at, d.stride), turned(x, 0, d.k), Init::Keep);
     }
 
-    fn weigh(&self, x: &mut Vec<R>, factor: f64, len: usize) {
-        let factor = R::Acc::of(factor);
-        self.pool.parts(x, len, |_, x| x.iter_mut().for_each(|x| *x = R::down(x.up() * factor)));
-    }
-
     fn dropout(&self, y: &mut Vec<R>, x: &Vec<R>, keys: &Vec<u32>, onto: bool, of: Dropout) {
         let Dropout { rows, width, rate, stream } = of;
         let below = (rate * (1u64 << 32) as f64) as u64;

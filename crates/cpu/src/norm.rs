@@ -269,6 +269,65 @@ impl<R: Real> Norms for Cpu<R> {
             (at, first) = (at + count * n, first + count);
         }
     }
+
+    const LAYERNORMS_OF_HEADS: bool = true;
+
+    fn qk_layernorm(
+        &self,
+        y: &mut Vec<R>,
+        stats: &mut Vec<R::Acc>,
+        x: &Vec<R>,
+        w: [&Vec<R>; 2],
+        b: [&Vec<R>; 2],
+        d: QkNorm,
+    ) {
+        let (width, n, values) =
+            (d.heads.qkv_width(), d.heads.head_dim, d.heads.q_width() + d.heads.kv_width());
+        self.pool.rows2(y, width, stats, 2 * d.stats(), d.rows, |r, y, stats| {
+            let x = &x[r * width..][..width];
+            let heads = y.chunks_exact_mut(n).zip(x.chunks_exact(n)).zip(stats.chunks_exact_mut(2));
+            for (head, ((y, x), stats)) in heads.enumerate() {
+                let of_keys = usize::from(head >= d.heads.heads);
+                stats.copy_from_slice(&layer_row(y, x, &w[of_keys][..n], &b[of_keys][..n], d.eps));
+            }
+            y[values..].copy_from_slice(&x[values..]);
+        });
+    }
+
+    fn qk_layernorm_bw(
+        &self,
+        dqkv: &mut Vec<R>,
+        dw: [Option<&mut Vec<R::Acc>>; 2],
+        db: [Option<&mut Vec<R::Acc>>; 2],
+        x: &Vec<R>,
+        stats: &Vec<R::Acc>,
+        w: [&Vec<R>; 2],
+        d: QkNorm,
+    ) {
+        let (width, n, all) = (d.heads.qkv_width(), d.heads.head_dim, d.stats());
+        let dqkv = Rows::new(dqkv, d.rows, width);
+        let mut first = 0;
+        for ((((count, _), w), dw), db) in d.parts().into_iter().zip(w).zip(dw).zip(db) {
+            let outs = [dw, db].map(|out| out.map(Vec::as_mut_slice));
+            over_rows(&self.pool, outs, n, d.rows, |rows, [mut dw, mut db]| {
+                let mut dy = vec![R::default(); n];
+                for r in rows {
+                    // SAFETY: a row is in one run of rows.
+                    let d_row = unsafe { dqkv.row(r) };
+                    for head in first..first + count {
+                        let (at, stats) = (head * n, &stats[2 * (r * all + head)..][..2]);
+                        let d_head = &mut d_row[at..][..n];
+                        dy.copy_from_slice(d_head);
+                        d_head.fill(R::default());
+                        let (dw, db) = (dw.as_deref_mut(), db.as_deref_mut());
+                        let x = &x[r * width + at..][..n];
+                        layer_row_bw(d_head, dw, db, &dy, x, &w[..n], [stats[0], stats[1]]);
+                    }
+                }
+            });
+            first += count;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -124,8 +124,7 @@ impl<D: Driver, R: CudaReal> Gather for Cuda<D, R> {
         if len == 0 {
             return;
         }
-        let factor = R::from_f64(factor).to_f64() as f32;
-        let params = sys::ScaleParams { y: self.write(y, len), len: len as u64, factor };
+        let params = sys::ScaleParams { y: self.write(y, len), len: len as u64, factor: factor as f32 };
         // SAFETY: the kernel takes ScaleParams; `write` checked the buffer against its length.
         unsafe { self.launch(kernel!(R, "scale"), self.flat_grid(len), &params) };
     }

@@ -18,10 +18,6 @@ impl<D: Driver, R: CudaReal> LowRank for Cuda<D, R> {
         panic!("{NONE}");
     }
 
-    fn weigh(&self, _: &mut Buf<D, R>, _: f64, _: usize) {
-        panic!("{NONE}");
-    }
-
     fn dropout(&self, _: &mut Buf<D, R>, _: &Buf<D, R>, _: &Buf<D, u32>, _: bool, _: Dropout) {
         panic!("{NONE}");
     }

@@ -6,6 +6,9 @@ use crate::{Buf, Cuda, CudaReal, Driver, Grid, kernel};
 use duel_backend::{Heads, Norm, Norms, QkNorm};
 use duel_kernels::{norm_bytes, norm_sums_bytes, sys};
 
+const NO_LAYERNORM: &str =
+    "there are no kernels for a LayerNorm of heads: `Norms::LAYERNORMS_OF_HEADS` says so";
+
 /// Where a backward kernel puts its sums over rows, and how it is launched.
 struct RowsOfBlocks {
     /// A row of sums for every block.
@@ -267,5 +270,30 @@ impl<D: Driver, R: CudaReal> Norms for Cuda<D, R> {
             // `sum_over_rows` made room for its sums.
             unsafe { self.launch(kernel!(R, "qk_norm_bw"), blocks.grid, &params) };
         });
+    }
+
+    fn qk_layernorm(
+        &self,
+        _: &mut Buf<D, R>,
+        _: &mut Buf<D, f32>,
+        _: &Buf<D, R>,
+        _: [&Buf<D, R>; 2],
+        _: [&Buf<D, R>; 2],
+        _: QkNorm,
+    ) {
+        panic!("{NO_LAYERNORM}");
+    }
+
+    fn qk_layernorm_bw(
+        &self,
+        _: &mut Buf<D, R>,
+        _: [Option<&mut Buf<D, f32>>; 2],
+        _: [Option<&mut Buf<D, f32>>; 2],
+        _: &Buf<D, R>,
+        _: &Buf<D, f32>,
+        _: [&Buf<D, R>; 2],
+        _: QkNorm,
+    ) {
+        panic!("{NO_LAYERNORM}");
     }
 }

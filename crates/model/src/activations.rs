@@ -168,9 +168,7 @@ impl<B: Storage> Activations<B> {
             Ok(Saved {
                 attn_stats: stats(rows)?,
                 raw: match c.qk_norm {
-                    Some(_) => {
-                        Some((b.alloc(rows * h.qkv_width())?, b.alloc(rows * (h.heads + h.kv_heads))?))
-                    }
+                    Some(_) => Some((b.alloc(rows * h.qkv_width())?, stats(rows * (h.heads + h.kv_heads))?)),
                     None => None,
                 },
                 qkv: b.alloc(qkv)?,

@@ -95,7 +95,7 @@ impl<B: Backend> Between<B> {
             None => x,
         };
         b.gemm(&mut self.narrow, x, adapter.a, None, None, part.narrow(d));
-        b.weigh(&mut self.narrow, part.scale, d.m * part.r);
+        b.scale(&mut self.narrow, part.scale, d.m * part.r);
     }
 
     /// `c Bᵀ dy`: the gradient between the maps.
@@ -103,7 +103,7 @@ impl<B: Backend> Between<B> {
         let part = &adapter.part;
         b.zero(&mut self.narrow);
         b.gemm_dx_onto(&mut self.narrow, dy, part.at, adapter.b.real(), part.wide(d));
-        b.weigh(&mut self.narrow, part.scale, d.m * part.r);
+        b.scale(&mut self.narrow, part.scale, d.m * part.r);
     }
 
     /// Adds `Aᵀ` of the gradient between the maps to `dx`, where the input was not dropped.

@@ -6,7 +6,7 @@ use crate::rope::Rope;
 use crate::score;
 use crate::tensors::Names;
 use crate::weights::Shape;
-use duel_backend::{Activation, Backend, Heads, Scores};
+use duel_backend::{Activation, Backend, Float, Heads, Scores};
 use serde_json::{Map, Value};
 
 /// More layers no model has.
@@ -69,13 +69,34 @@ pub struct Mlp {
     pub activation: Activation,
 }
 
-/// What the RMSNorm of queries and keys is over; its weights are the same kind as the other norms'.
+/// The norm of queries and keys. An RMSNorm's weights are the same kind as the other norms'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
-    /// Every head alone, with one weight for all query heads and one for all key heads.
+    /// RMSNorm of every head alone, with one weight for all query heads and one for all key heads.
     Heads,
-    /// All query heads at once, and all key heads (OLMo 2).
+    /// RMSNorm of all query heads at once, and all key heads (OLMo 2).
     Whole,
+    /// LayerNorm of every head alone, with one weight and one offset for all query heads and for all key heads (Phi).
+    LayerNorms,
+}
+
+/// What rows of the embedding are multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EmbedScale {
+    /// The factor as it is.
+    Exact(f64),
+    /// The factor rounded to the type of the weights (Gemma).
+    Rounded(f64),
+}
+
+impl EmbedScale {
+    /// The factor for weights of type `R`.
+    pub(crate) fn of<R: Float>(self) -> f64 {
+        match self {
+            EmbedScale::Exact(factor) => factor,
+            EmbedScale::Rounded(factor) => R::from_f64(factor).to_f64(),
+        }
+    }
 }
 
 /// In which way a layer differs from others.
@@ -151,10 +172,12 @@ pub struct Config {
     pub mlp_bias: bool,
     /// Bias of the language model's head.
     pub head_bias: bool,
-    /// RMSNorm on queries and keys, before their positions.
+    /// Norm of queries and keys, before their positions.
     pub qk_norm: Option<QkNorm>,
     /// What rows of the embedding are multiplied by.
-    pub embed_scale: Option<f64>,
+    pub embed_scale: Option<EmbedScale>,
+    /// What the language model's head reads is multiplied by: the final hidden states.
+    pub hidden_scale: Option<f64>,
     /// What products of queries and keys are multiplied by; `None` means `1/sqrt(head_dim)`.
     pub score_scale: Option<f64>,
     /// Soft cap of attention's scores.
@@ -192,6 +215,8 @@ impl Config {
         let cap = self.score_cap.filter(|_| !B::WINDOWS_AND_CAPS);
         let fewer = self.qk_norm == Some(QkNorm::Whole) && self.heads.ratio() > 1;
         let lacking = [
+            (self.qk_norm == Some(QkNorm::LayerNorms) && !B::LAYERNORMS_OF_HEADS)
+                .then(|| "a LayerNorm of query and key heads (`qk_layernorm`)".into()),
             (fewer && !B::WHOLE_OF_FEWER_KEYS).then(|| "a norm of all queries and of fewer keys".into()),
             (self.head_bias && !self.vocab.is_multiple_of(b.portions().logits_multiple))
                 .then(|| format!("the bias of a head of {} words", self.vocab)),
@@ -232,7 +257,7 @@ impl Config {
 
     /// The same model with a scalar head in the place of the language model's.
     pub fn with_score(self) -> Self {
-        Config { output: Output::Score, ..self }
+        Config { output: Output::Score, hidden_scale: None, ..self }
     }
 
     /// The token that pads a batch, which a model with a scalar head is saved with: the file's, or else the first that
@@ -283,7 +308,10 @@ impl Config {
             }
         }
         // Far from what a float holds, with room for products.
+        let embed_scale = self.embed_scale.map(|scale| scale.of::<f64>());
         let factors = [
+            ("the scale of the embedding", embed_scale),
+            ("the scale of hidden states", self.hidden_scale),
             ("the scale of scores", self.score_scale),
             ("the cap of scores", self.score_cap),
             ("the cap of logits", self.logit_cap),

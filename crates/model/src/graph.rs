@@ -38,8 +38,8 @@ pub(crate) fn run<B: Backend>(
 ) {
     assert!(layout.rows <= a.max_rows(), "more rows than the activations have room for");
     b.embed(&mut a.residuals[0], w.embed, w.positions.map(Weight::real), layout, c.width);
-    if let Some(factor) = c.embed_scale {
-        b.scale(&mut a.residuals[0], factor, layout.rows * c.width);
+    if let Some(scale) = c.embed_scale {
+        b.scale(&mut a.residuals[0], scale.of::<B::Real>(), layout.rows * c.width);
     }
     let streams = a.residuals.len();
     let kept = a.saved.len();
@@ -55,6 +55,9 @@ pub(crate) fn run<B: Backend>(
     }
     let last = &a.residuals[w.layers.len() % streams];
     norm(b, &mut a.hidden, &mut a.stats, last, &w.norm, norm_dims(c, layout.rows));
+    if let Some(factor) = c.hidden_scale {
+        b.scale(&mut a.hidden, factor, layout.rows * c.width);
+    }
 }
 
 /// Adds the gradients of a micro-batch, given `a.dhidden`, to those of `grads` that are there. Follows a [`forward`] of
@@ -81,6 +84,9 @@ pub fn backward<B: Backend>(
     if lowest.is_none() && g.norm.weight.is_none() && g.norm.bias.as_ref().is_none_or(Option::is_none) {
         return;
     }
+    if let Some(factor) = c.hidden_scale {
+        b.scale(&mut a.dhidden, factor, layout.rows * c.width);
+    }
     b.zero(&mut f.stream);
     let last = &a.residuals[w.layers.len()];
     norm_bw(b, &mut f.stream, g.norm, &a.dhidden, last, &a.stats, &w.norm, norm_dims(c, layout.rows));
@@ -98,8 +104,8 @@ pub fn backward<B: Backend>(
         layer_backward(b, c, l, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
     }
     if input {
-        if let Some(factor) = c.embed_scale {
-            b.scale(&mut f.stream, factor, layout.rows * c.width);
+        if let Some(scale) = c.embed_scale {
+            b.scale(&mut f.stream, scale.of::<B::Real>(), layout.rows * c.width);
         }
         b.embed_bw(g.embed, positions, &f.stream, layout, c.width);
     }

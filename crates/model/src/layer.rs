@@ -3,7 +3,7 @@
 use crate::activations::{Branch, Flow, Saved, Scratch};
 use crate::adapter::Between;
 use crate::config::{Block, Config, NormKind, QkNorm};
-use crate::linear::{activate, activate_bw, expand, linear, linear_bw, norm, norm_bw};
+use crate::linear::{activate, activate_bw, expand, linear, linear_bw, norm, norm_bw, qk_norm, qk_norm_bw};
 use crate::weights::{Layer, Linear, Norm};
 use duel_backend::{
     Acc, Backend, Gemm, Index, Layout, Norm as NormDims, QkNorm as QkDims, Real, Storage, Weight,
@@ -86,9 +86,9 @@ pub(crate) fn layer_forward<B: Backend>(
     let scores = c.scores(l, scratch.positions);
     let input = normed(b, &mut scratch.normed, &mut s.attn_stats, x, w.attn_norm.as_ref(), d.norm);
     match (&mut s.raw, &w.qk_norm) {
-        (Some((raw, rstd)), Some((wq, wk))) => {
+        (Some((raw, stats)), Some(norms)) => {
             linear(b, raw, input, &w.qkv, None, &mut scratch.between, d.qkv);
-            b.qk_norm(&mut s.qkv, rstd, raw, wq.real(), wk.real(), qk_dims(c, d.norm));
+            qk_norm(b, &mut s.qkv, stats, raw, norms, qk_dims(c, d.norm));
         }
         _ => linear(b, &mut s.qkv, input, &w.qkv, None, &mut scratch.between, d.qkv),
     }
@@ -181,13 +181,12 @@ pub(crate) enum Reach {
 impl Reach {
     /// To the last of a layer's parameters that is trained; `None` where none is.
     pub(crate) fn of<T>(g: &Layer<Option<T>>) -> Option<Self> {
-        let norm = |n: &Option<Norm<Option<T>>>| {
-            n.as_ref().is_some_and(|n| n.weight.is_some() || matches!(n.bias, Some(Some(_))))
-        };
+        let one = |n: &Norm<Option<T>>| n.weight.is_some() || matches!(n.bias, Some(Some(_)));
+        let norm = |n: &Option<Norm<Option<T>>>| n.as_ref().is_some_and(one);
         let parts = [
             (Reach::AttnNorm, norm(&g.attn_norm)),
             (Reach::Qkv, g.qkv.is_trained()),
-            (Reach::QkNorm, g.qk_norm.as_ref().is_some_and(|(q, k)| q.is_some() || k.is_some())),
+            (Reach::QkNorm, g.qk_norm.as_ref().is_some_and(|(q, k)| one(q) || one(k))),
             (Reach::Out, g.out.is_trained()),
             (Reach::AttnPost, norm(&g.attn_post)),
             (Reach::MlpNorm, norm(&g.mlp_norm)),
@@ -263,8 +262,8 @@ pub(crate) fn layer_backward<B: Backend>(
     if let Some(table) = scratch.rope(c.kind(l).turns) {
         b.rope(&mut f.qkv, table, scratch.places(layout), rows, true, c.heads);
     }
-    if let (Some((raw, rstd)), Some((wq, wk)), Some((dwq, dwk))) = (&s.raw, &w.qk_norm, g.qk_norm) {
-        b.qk_norm_bw(&mut f.qkv, dwq, dwk, raw, rstd, wq.real(), wk.real(), qk_dims(c, d.norm));
+    if let (Some((raw, stats)), Some(norms), Some((gq, gk))) = (&s.raw, &w.qk_norm, g.qk_norm) {
+        qk_norm_bw(b, &mut f.qkv, [gq, gk], raw, stats, norms, qk_dims(c, d.norm));
     }
     if reach < Reach::Qkv {
         return;

@@ -38,7 +38,7 @@ mod write;
 
 pub use activations::{Activations, Keep};
 pub use adapter::{Adapter, Part};
-pub use config::{Block, Config, LayerKind, Mlp, NormKind, QkNorm, Turns};
+pub use config::{Block, Config, EmbedScale, LayerKind, Mlp, NormKind, QkNorm, Turns};
 pub use error::{Error, Result};
 pub use family::{Family, Output};
 pub use file_dtype::FileDtype;

@@ -4,7 +4,7 @@
 use crate::adapter::{Between, adapt, adapt_bw, adapt_dx};
 use crate::config::Mlp;
 use crate::weights::{Linear, Norm};
-use duel_backend::{Acc, Backend, Gemm, Norm as NormDims, Real, Weight};
+use duel_backend::{Acc, Backend, Gemm, Norm as NormDims, QkNorm as QkDims, Real, Weight};
 
 pub(crate) fn norm<B: Backend>(
     b: &B,
@@ -34,6 +34,41 @@ pub(crate) fn norm_bw<B: Backend>(
     match g.bias {
         None => b.rmsnorm_bw(dx, g.weight, dy, x, stats, w.weight.real(), d),
         Some(db) => b.layernorm_bw(dx, g.weight, db, dy, x, stats, w.weight.real(), d),
+    }
+}
+
+/// Norms of queries and keys with their parameters.
+pub(crate) fn qk_norm<B: Backend>(
+    b: &B,
+    y: &mut Real<B>,
+    stats: &mut Acc<B>,
+    x: &Real<B>,
+    (q, k): &(Norm<Weight<'_, B>>, Norm<Weight<'_, B>>),
+    d: QkDims,
+) {
+    let (wq, wk) = (q.weight.real(), k.weight.real());
+    match q.bias.zip(k.bias) {
+        None => b.qk_norm(y, stats, x, wq, wk, d),
+        Some((bq, bk)) => b.qk_layernorm(y, stats, x, [wq, wk], [bq.real(), bk.real()], d),
+    }
+}
+
+/// Backward of [`qk_norm`], in place.
+pub(crate) fn qk_norm_bw<B: Backend>(
+    b: &B,
+    dqkv: &mut Real<B>,
+    [gq, gk]: [Norm<Option<&mut Acc<B>>>; 2],
+    x: &Real<B>,
+    stats: &Acc<B>,
+    (q, k): &(Norm<Weight<'_, B>>, Norm<Weight<'_, B>>),
+    d: QkDims,
+) {
+    let (wq, wk) = (q.weight.real(), k.weight.real());
+    match gq.bias.zip(gk.bias) {
+        None => b.qk_norm_bw(dqkv, gq.weight, gk.weight, x, stats, wq, wk, d),
+        Some((dbq, dbk)) => {
+            b.qk_layernorm_bw(dqkv, [gq.weight, gk.weight], [dbq, dbk], x, stats, [wq, wk], d);
+        }
     }
 }
 

@@ -330,17 +330,13 @@ impl Matcher {
 
 /// What PEFT adapts where nothing is said.
 fn usual(config: &Config) -> Result<Vec<String>, String> {
-    let kind = config.json.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let names: &[&str] = match kind {
-        "gpt2" => &["c_attn"],
-        "gpt_neox" => &["query_key_value"],
-        "phi" => &["q_proj", "v_proj", "fc1", "fc2"],
-        _ if ["llama", "mistral", "qwen", "gemma"].iter().any(|family| kind.starts_with(family)) => {
-            &["q_proj", "v_proj"]
+    match config.names.adapted {
+        [] => {
+            let kind = config.json.get("model_type").and_then(Value::as_str).unwrap_or_default();
+            Err(format!("there are no usual ones for `{kind}`; name them, or give all-linear"))
         }
-        _ => return Err(format!("there are no usual ones for `{kind}`; name them, or give all-linear")),
-    };
-    Ok(names.iter().map(|&name| name.to_owned()).collect())
+        names => Ok(names.iter().map(|&name| name.to_owned()).collect()),
+    }
 }
 
 /// Whole names of the modules that are trained as they are.

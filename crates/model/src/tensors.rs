@@ -31,6 +31,8 @@ pub struct Names {
     pub(crate) rope: Option<RopeKeys>,
     /// Keys of the config that give biases to maps of every layer, and all maps of each.
     pub(crate) bias_keys: &'static [(&'static str, &'static [&'static str])],
+    /// Maps that PEFT adapts where nothing is said of them; empty where it has to be told.
+    pub(crate) adapted: &'static [&'static str],
 }
 
 /// How files hold the map to queries, keys and values.

@@ -57,7 +57,7 @@ impl<T> Layer<T> {
         Layer {
             attn_norm: self.attn_norm.as_ref().map(Norm::as_ref),
             qkv: self.qkv.as_ref(),
-            qk_norm: self.qk_norm.as_ref().map(|(q, k)| (q, k)),
+            qk_norm: self.qk_norm.as_ref().map(|(q, k)| (q.as_ref(), k.as_ref())),
             out: self.out.as_ref(),
             attn_post: self.attn_post.as_ref().map(Norm::as_ref),
             mlp_norm: self.mlp_norm.as_ref().map(Norm::as_ref),
@@ -71,7 +71,7 @@ impl<T> Layer<T> {
         Layer {
             attn_norm: self.attn_norm.as_mut().map(Norm::as_mut),
             qkv: self.qkv.as_mut(),
-            qk_norm: self.qk_norm.as_mut().map(|(q, k)| (q, k)),
+            qk_norm: self.qk_norm.as_mut().map(|(q, k)| (q.as_mut(), k.as_mut())),
             out: self.out.as_mut(),
             attn_post: self.attn_post.as_mut().map(Norm::as_mut),
             mlp_norm: self.mlp_norm.as_mut().map(Norm::as_mut),
@@ -86,7 +86,7 @@ impl<T> Layer<T> {
             attn_norm: self.attn_norm.map(|n| n.map(f)).transpose()?,
             qkv: self.qkv.map(f)?,
             qk_norm: match self.qk_norm {
-                Some((q, k)) => Some((f(q)?, f(k)?)),
+                Some((q, k)) => Some((q.map(f)?, k.map(f)?)),
                 None => None,
             },
             out: self.out.map(f)?,

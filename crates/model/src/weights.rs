@@ -33,7 +33,7 @@ pub struct Layer<T> {
     /// Queries, keys and values in one product: `[heads + 2·kv_heads, head_dim]` outputs.
     pub qkv: Linear<T>,
     /// Norms of queries and of keys, `[head_dim]` each or as wide as all their heads.
-    pub qk_norm: Option<(T, T)>,
+    pub qk_norm: Option<(Norm<T>, Norm<T>)>,
     /// Output of the attention.
     pub out: Linear<T>,
     /// Norm of what the attention adds.
@@ -137,6 +137,20 @@ fn matrix(name: String, rows: usize, cols: usize) -> Shape {
     Shape { rows, cols, pieces, transposed: false, vector: false, fill: None }
 }
 
+/// Where the elements of a query's or key's head lie of which the file's are the first, second and so on; `None` where
+/// nothing moves.
+fn places_in_head(c: &Config) -> Option<Vec<usize>> {
+    c.rope.as_ref().and_then(|rope| rope.places(c.heads.head_dim))
+}
+
+/// A vector whose elements, where `places` are, lie in another order than the file's.
+fn placed(name: String, len: usize, fill: f64, places: &Option<Vec<usize>>) -> Shape {
+    let Some(places) = places else { return vector(name, len, fill) };
+    let places = Some(places.iter().map(|&place| place as u32).collect());
+    let pieces = vec![Piece { name, rows: len, places }];
+    Shape { rows: len, cols: 1, pieces, transposed: false, vector: true, fill: Some(fill) }
+}
+
 /// Some of a linear map's outputs: a layer's name of the tensors they come from, how many they are, and
 /// [`Piece::places`].
 type Part = (&'static str, usize, Option<Arc<[u32]>>);
@@ -144,7 +158,7 @@ type Part = (&'static str, usize, Option<Arc<[u32]>>);
 /// The tensors of queries, keys and values.
 fn qkv_parts(c: &Config) -> Vec<Part> {
     let h = c.heads;
-    let within = c.rope.as_ref().and_then(|rope| rope.places(h.head_dim));
+    let within = places_in_head(c);
     // Rows of `heads` heads whose elements lie elsewhere than in the file.
     let moved = |heads: usize| {
         let within = within.as_ref()?;
@@ -212,6 +226,7 @@ impl Model<Shape> {
             bias: (c.norm == NormKind::Layer).then(|| vector(name("bias"), c.width, 0.0)),
         };
         let qkv = qkv_parts(c);
+        let within = places_in_head(c);
         let up = names.up.len();
         let up: Vec<Part> = names.up.iter().map(|name| (*name, c.up_width() / up, None)).collect();
         let layers = (0..c.layers)
@@ -220,7 +235,11 @@ impl Model<Shape> {
                     |is: bool, name: &str| is.then(|| norm(&|suffix| names.in_layer(i, name, suffix)));
                 let whole = c.qk_norm == Some(QkNorm::Whole);
                 let (q, k) = if whole { (h.q_width(), h.kv_width()) } else { (h.head_dim, h.head_dim) };
-                let head = |name, width| vector(names.in_layer(i, name, "weight"), width, fill);
+                let head = |name, width| Norm {
+                    weight: placed(names.in_layer(i, name, "weight"), width, fill, &within),
+                    bias: (c.qk_norm == Some(QkNorm::LayerNorms))
+                        .then(|| placed(names.in_layer(i, name, "bias"), width, 0.0, &within)),
+                };
                 Layer {
                     attn_norm: there(c.block.has_pre(), names.attn_norm),
                     qkv: linear(names, i, &qkv, c.width, c.qkv_bias),

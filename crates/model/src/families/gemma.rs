@@ -3,7 +3,7 @@
 use super::llama::{NAMES as LLAMA_NAMES, ROPE_KEYS, plain};
 use super::windows::{kinds, sliding, window};
 use super::{Description, activation, head_count};
-use crate::config::{Block, Config, LayerKind, Mlp, NormKind, QkNorm, Turns};
+use crate::config::{Block, Config, EmbedScale, LayerKind, Mlp, NormKind, QkNorm, Turns};
 use crate::family::Family;
 use crate::keys::{Keys, Read};
 use crate::rope::RopeKeys;
@@ -52,7 +52,7 @@ fn shared(keys: Keys, family: Family, names: &'static Names, kv_heads: usize) ->
         tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
         qkv_bias: bias,
         out_bias: bias,
-        embed_scale: Some((config.width as f64).sqrt()),
+        embed_scale: Some(EmbedScale::Rounded((config.width as f64).sqrt())),
         ..config
     })
 }
@@ -88,7 +88,7 @@ fn cap(keys: Keys, key: &str, default: Option<f64>) -> Read<Option<f64>> {
 
 fn second(keys: Keys) -> Read<Config> {
     let config = later(keys, Family::Gemma2, &NAMES2)?;
-    let window = window(keys, 4096)?;
+    let window = window(keys, Some(4096))?;
     let sliding = sliding(keys, config.layers, |l| l % 2 == 0)?;
     let full = LayerKind::default();
     Ok(Config {
@@ -106,7 +106,7 @@ fn third(keys: Keys) -> Read<Config> {
         );
     }
     let config = later(keys, Family::Gemma3, &NAMES3)?;
-    let window = window(keys, 4096)?;
+    let window = window(keys, Some(4096))?;
     let pattern = keys.count(keys.either("sliding_window_pattern", "_sliding_window_pattern"))?.unwrap_or(6);
     if pattern == 0 {
         return Err("`sliding_window_pattern` is 0; it says that every so manieth layer is full".into());

@@ -31,6 +31,7 @@ pub(crate) const NAMES: Names = Names {
     transposed: true,
     rope: None,
     bias_keys: &[],
+    adapted: &["c_attn"],
 };
 
 fn read(keys: Keys) -> Read<Config> {
@@ -79,6 +80,7 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names) -> Read<C
         head_bias: false,
         qk_norm: None,
         embed_scale: None,
+        hidden_scale: None,
         score_scale: None,
         score_cap: None,
         logit_cap: None,

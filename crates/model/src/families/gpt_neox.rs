@@ -28,6 +28,7 @@ const NAMES: Names = Names {
         local: None,
     }),
     bias_keys: &[("attention_bias", &["attention.query_key_value", "attention.dense"])],
+    adapted: &["query_key_value"],
     ..LLAMA_NAMES
 };
 

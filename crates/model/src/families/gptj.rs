@@ -19,6 +19,7 @@ const NAMES: Names = Names {
     up: &["mlp.fc_in"],
     down: "mlp.fc_out",
     transposed: false,
+    adapted: &["q_proj", "v_proj"],
     ..GPT2_NAMES
 };
 

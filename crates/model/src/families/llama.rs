@@ -1,6 +1,6 @@
 //! Llama, and the families that are Llama with something more.
 
-use super::windows::{refuse_windows, switched};
+use super::windows::{from_some_layer, refuse_windows};
 use super::{Description, activation, head_count};
 use crate::config::{Block, Config, LayerKind, Mlp, NormKind, QkNorm};
 use crate::family::{Family, Output};
@@ -50,6 +50,7 @@ pub(crate) const NAMES: Names = Names {
     transposed: false,
     rope: Some(ROPE_KEYS),
     bias_keys: BIAS_KEYS,
+    adapted: &["q_proj", "v_proj"],
 };
 
 const QWEN2_NAMES: Names = Names { class: "Qwen2", bias_keys: &[], ..NAMES };
@@ -90,6 +91,7 @@ pub(crate) fn plain(keys: Keys, family: Family, names: &'static Names, heads: He
         head_bias: false,
         qk_norm: None,
         embed_scale: None,
+        hidden_scale: None,
         score_scale: None,
         score_cap: None,
         logit_cap: None,
@@ -117,7 +119,7 @@ fn read(keys: Keys, family: Family, names: &'static Names) -> Read<Config> {
     let config = plain(keys, family, names, heads)?;
     let kinds = match family {
         Family::Llama => refuse_windows(keys, config.layers).map(|()| config.kinds)?,
-        _ => switched(keys, config.layers)?,
+        _ => from_some_layer(keys, config.layers)?,
     };
     let attention_bias = keys.flag("attention_bias")?.unwrap_or(false);
     Ok(Config {

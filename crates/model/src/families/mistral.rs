@@ -14,5 +14,5 @@ const NAMES: Names = Names { class: "Mistral", bias_keys: &[], ..LLAMA_NAMES };
 
 fn read(keys: Keys) -> Read<Config> {
     let config = plain(keys, Family::Mistral, &NAMES, heads(keys, Some(8))?)?;
-    Ok(Config { kinds: everywhere(keys, config.layers, window(keys, 4096)?)?, ..config })
+    Ok(Config { kinds: everywhere(keys, config.layers, window(keys, Some(4096))?)?, ..config })
 }

@@ -18,6 +18,7 @@ const NAMES: Names = Names {
     mlp_norm: "",
     mlp_post: "post_feedforward_layernorm",
     bias_keys: LLAMA_NAMES.bias_keys.split_at(1).0,
+    adapted: &[],
     ..LLAMA_NAMES
 };
 

@@ -4,12 +4,12 @@ use crate::config::{LayerKind, MOST_LAYERS};
 use crate::keys::{Keys, Read};
 use crate::plural::counted;
 
-/// How far back layers with a window look. `null` says that there is none.
-pub(crate) fn window(keys: Keys, default: usize) -> Read<Option<usize>> {
+/// How far back layers with a window look. `null` says that there is none; without the key it is `default`.
+pub(crate) fn window(keys: Keys, default: Option<usize>) -> Read<Option<usize>> {
     const KEY: &str = "sliding_window";
     match keys.count(KEY)? {
         Some(0) => Err(format!("`{KEY}` is 0; a token sees itself at least, and null means no window")),
-        None if !keys.is_null(KEY) => Ok(Some(default)),
+        None if !keys.is_null(KEY) => Ok(default),
         said => Ok(said),
     }
 }
@@ -54,11 +54,21 @@ pub(crate) fn everywhere(keys: Keys, layers: usize, window: Option<usize>) -> Re
 }
 
 /// Windows as Qwen has them: of the layers from `max_window_layers` on, where they are switched on.
-pub(crate) fn switched(keys: Keys, layers: usize) -> Read<Vec<LayerKind>> {
-    let on = keys.flag("use_sliding_window")?.unwrap_or(false);
-    let window = if on { window(keys, 4096)? } else { None };
+pub(crate) fn from_some_layer(keys: Keys, layers: usize) -> Read<Vec<LayerKind>> {
     let from = keys.count("max_window_layers")?.unwrap_or(28);
-    let sliding = sliding(keys, layers, |l| window.is_some() && l >= from)?;
+    switched(keys, layers, Some(4096), |l| l >= from)
+}
+
+/// Windows of the layers that `slides` names, where they are switched on and have a length, by itself `default`.
+pub(crate) fn switched(
+    keys: Keys,
+    layers: usize,
+    default: Option<usize>,
+    slides: impl Fn(usize) -> bool,
+) -> Read<Vec<LayerKind>> {
+    let on = keys.flag("use_sliding_window")?.unwrap_or(false);
+    let window = if on { window(keys, default)? } else { None };
+    let sliding = sliding(keys, layers, |l| window.is_some() && slides(l))?;
     if window.is_none() && sliding.contains(&true) {
         return Err(
             "`layer_types` has sliding_attention, but no window is on; set `use_sliding_window` to true and \
@@ -72,7 +82,7 @@ pub(crate) fn switched(keys: Keys, layers: usize) -> Read<Vec<LayerKind>> {
 
 /// Models without windows: their configs may have the keys, and must leave all of them off.
 pub(crate) fn refuse_windows(keys: Keys, layers: usize) -> Read<()> {
-    match switched(keys, layers)?.iter().find_map(|kind| kind.window) {
+    match from_some_layer(keys, layers)?.iter().find_map(|kind| kind.window) {
         Some(n) => {
             Err(format!("`use_sliding_window` is true, with {n} positions; this family has no windows"))
         }
