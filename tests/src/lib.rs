@@ -273,6 +273,13 @@ pub fn tiny(family: Family) -> Config {
         ),
         Family::Phi3 => llama("phi3", json!({"partial_rotary_factor": 0.5})),
         Family::SmolLm3 => llama("smollm3", json!({"no_rope_layers": [1, 0]})),
+        Family::Granite => llama(
+            "granite",
+            json!({
+                "embedding_multiplier": 1.5, "residual_multiplier": 0.7, "attention_multiplier": 0.4,
+                "logits_scaling": 1.7, "rms_norm_eps": 0.01,
+            }),
+        ),
         Family::Olmo2 => llama("olmo2", json!({"hidden_act": "gelu", "rms_norm_eps": 0.01})),
     };
     config(json)
@@ -292,7 +299,7 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 14] = [
+pub const FAMILIES: [Family; 15] = [
     Family::Llama,
     Family::Mistral,
     Family::Qwen2,
@@ -307,7 +314,12 @@ pub const FAMILIES: [Family; 14] = [
     Family::Phi3,
     Family::SmolLm3,
     Family::Olmo2,
+    Family::Granite,
 ];
+
+/// Those whose head is the embedding where a config does not say.
+pub const TIED_UNSAID: [Family; 5] =
+    [Family::Gpt2, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::SmolLm3];
 
 /// The model of `config` with adapters.
 pub fn adapted(config: Config, settings: LoraSettings) -> Config {

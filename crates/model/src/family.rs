@@ -32,6 +32,8 @@ pub enum Family {
     SmolLm3,
     /// Norms at the ends of branches, and over all queries and keys.
     Olmo2,
+    /// Llama with factors on the embedding, the scores, the branches and the logits.
+    Granite,
 }
 
 /// What the final hidden states become.

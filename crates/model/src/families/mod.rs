@@ -5,6 +5,7 @@ mod gemma;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
+mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -28,7 +29,7 @@ pub(crate) struct Description {
 }
 
 /// Every family.
-const FAMILIES: [&Description; 14] = [
+const FAMILIES: [&Description; 15] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &llama::QWEN2,
@@ -43,6 +44,7 @@ const FAMILIES: [&Description; 14] = [
     &phi::PHI3,
     &smollm3::SMOLLM3,
     &olmo2::OLMO2,
+    &granite::GRANITE,
 ];
 
 impl Config {
