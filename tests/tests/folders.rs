@@ -3,9 +3,11 @@
 
 use duel_backend::Backend;
 use duel_cpu::Cpu;
-use duel_model::{Config, Family, Folder, Keep, LoraSettings, Model, Modules, Rope, RopeScaling, Weights};
+use duel_model::{
+    Config, EmbedScale, Family, Folder, Keep, LoraSettings, Model, Modules, Rope, RopeScaling, Weights,
+};
 use duel_tests::{
-    Batch, Case, FAMILIES, TempDir, TensorFile, activations, adapted, config, host, merge, tiny,
+    Batch, Case, FAMILIES, TIED_UNSAID, TempDir, TensorFile, activations, adapted, config, host, merge, tiny,
 };
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -162,6 +164,52 @@ fn a_model_inside_another_is_found_and_refused() {
     }
 }
 
+/// Under either name that transformers has for its tensors.
+#[test]
+fn a_text_model_inside_one_that_sees_pictures_is_read_alone() {
+    let alone = folder(Family::Gemma3);
+    let (want, config) = (values(&open(&alone)), open(&alone).config().clone());
+    let mut part = config.json.clone();
+    // Said of the whole alone.
+    for key in ["model_type", "dtype"] {
+        part.remove(key);
+    }
+    let whole =
+        json!({"model_type": "gemma3", "dtype": "float32", "eos_token_id": [1, 106], "text_config": part});
+    for (inside, root) in [("language_model.", "model."), ("model.language_model.", "")] {
+        let dir = folder(Family::Gemma3);
+        fs::write(dir.path().join("config.json"), whole.to_string()).unwrap();
+        edit(&dir, |file| {
+            for name in file.names() {
+                let own = name.strip_prefix("model.").unwrap();
+                file.rename(&name, &format!("{inside}{root}{own}"));
+            }
+            file.add("vision_tower.encoder.layers.0.mlp.fc1.bias", &[3]);
+        });
+        let folder = open(&dir);
+        assert_eq!(values(&folder), want);
+        let [of_text, left] = folder.notes() else { panic!("{:?}", folder.notes()) };
+        assert!(of_text.contains("the text model of a gemma3") && left.contains("vision_tower"), "{left}");
+        assert_saved(folder.config());
+        let json = &folder.config().json;
+        assert_eq!(json["architectures"], json!(["Gemma3ForCausalLM"]));
+        assert_eq!((&json["model_type"], &json["eos_token_id"]), (&json!("gemma3_text"), &json!([1, 106])));
+        for (more, part) in [
+            (json!({"architectures": ["Gemma3ForSequenceClassification"]}), "language models alone"),
+            (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
+            (json!({"text_config": null}), "lacks `text_config`"),
+        ] {
+            configure(&dir, more);
+            assert_refused(&dir, &["config.json", part]);
+            fs::write(dir.path().join("config.json"), whole.to_string()).unwrap();
+        }
+    }
+    // What the part leaves out is what transformers takes.
+    let bare = json!({"model_type": "gemma3", "text_config": {"num_hidden_layers": 34}});
+    let bare = Config::from_json(bare.as_object().unwrap().clone()).unwrap();
+    assert_eq!((bare.width, bare.layers, bare.heads.kv_heads, bare.vocab), (2304, 34, 4, 262_208));
+}
+
 #[test]
 fn a_full_name_wins() {
     for family in FAMILIES {
@@ -302,7 +350,7 @@ fn an_untied_model_needs_a_head() {
         });
         assert_refused(&dir, &[&head(family), "missing", "`tie_word_embeddings` is false"]);
         configure(&dir, json!({"tie_word_embeddings": null}));
-        if [Family::Gpt2, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::SmolLm3].contains(&family) {
+        if TIED_UNSAID.contains(&family) {
             assert!(open(&dir).config().tied, "what is not said is true for this family");
         } else {
             assert_refused(&dir, &[&head(family), "missing", "does not set `tie_word_embeddings`"]);
@@ -697,6 +745,21 @@ fn windows_are_those_of_transformers() {
             }
         }
     }
+    // Of the tiny model's two layers the second has no RoPE, and of those are the windows of SmolLM3.
+    let on = |more: Value| {
+        let mut keys = json!({"use_sliding_window": true, "sliding_window": 5});
+        merge(&mut keys, more);
+        windows(Family::SmolLm3, keys)
+    };
+    assert_eq!(on(json!({})), [None, Some(5)]);
+    assert_eq!(
+        on(json!({"no_rope_layers": [0, 1, 0]})),
+        [Some(5), None],
+        "what is beyond the layers is not read"
+    );
+    assert_eq!(on(json!({"layer_types": ["sliding_attention", "full_attention"]})), [Some(5), None]);
+    assert_eq!(on(json!({"sliding_window": null})), [None; 2]);
+    assert_eq!(on(json!({"use_sliding_window": false})), [None; 2]);
     assert_eq!(windows(Family::Mistral, json!({})), [Some(3); 2]);
     assert_eq!(windows(Family::Mistral, json!({"sliding_window": null})), [None; 2]);
     assert_eq!(windows(Family::Gemma2, json!({})), [Some(4), None]);
@@ -713,6 +776,11 @@ fn windows_are_those_of_transformers() {
         (Family::Gemma2, json!({"final_logit_softcapping": 1e300}), "the cap of logits is 1e300"),
         (Family::Gemma2, json!({"query_pre_attn_scalar": 1e-300}), "the scale of scores is"),
         (Family::Gemma2, json!({"num_hidden_layers": 1u64 << 60}), "the number of layers is"),
+        (
+            Family::SmolLm3,
+            json!({"num_hidden_layers": 1u64 << 60, "no_rope_layers": null}),
+            "the number of layers is",
+        ),
         (Family::Gemma3, json!({"attn_logit_softcapping": 20.0}), "attn_logit_softcapping"),
         (Family::Gemma3, json!({"rope_parameters": {"rope_theta": 7.0}}), "full_attention"),
     ] {
@@ -740,6 +808,26 @@ fn windows_are_those_of_transformers() {
     assert_eq!((none.score_cap, none.logit_cap), (None, None));
     let gemma3 = bare(Family::Gemma3);
     assert_eq!((gemma3.score_cap, gemma3.logit_cap, gemma3.kinds[0].window), (None, None, Some(4096)));
+}
+
+/// The factors of Granite's branches, and of what is under the root of its norms.
+#[test]
+fn factors_of_branches_are_in_the_stream() {
+    let granite =
+        with(Family::Granite, json!({"embedding_multiplier": 12.0, "residual_multiplier": 0.25})).unwrap();
+    assert_eq!((granite.embed_scale, granite.eps), (Some(EmbedScale::Exact(48.0)), 0.16));
+    let bare = Config::from_json(tiny(Family::Llama).json).unwrap();
+    let mut json = bare.json.clone();
+    json.insert("model_type".into(), "granite".into());
+    let plain = Config::from_json(json).unwrap();
+    assert_eq!((plain.hidden_scale, plain.score_scale, plain.eps), (Some(1.0), Some(1.0), bare.eps));
+    for (key, value) in
+        [("residual_multiplier", 1e-300), ("logits_scaling", 0.0), ("attention_multiplier", -1.0)]
+    {
+        assert!(with(Family::Granite, json!({key: value})).unwrap_err().contains(key));
+    }
+    // A scalar head reads the hidden states as they are.
+    assert_eq!(granite.with_score().hidden_scale, None);
 }
 
 /// Gemma 3's two bases, by the keys of either version of transformers.

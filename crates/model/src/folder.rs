@@ -3,6 +3,7 @@
 use crate::advice;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::families::inside::text_name;
 use crate::family::Output;
 use crate::file_dtype::FileDtype;
 use crate::json;
@@ -14,6 +15,7 @@ use crate::quantised;
 use crate::score::{self, SCORE};
 use crate::shards::{FLOATS, Shards, Tensor};
 use crate::weights::{Model, Shape};
+use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -101,11 +103,19 @@ impl Folder {
     /// missing, or of another shape or type than `config.json` asks for; tensors without a place that would change
     /// what the model computes. Each names the file and the key or tensor.
     fn open_model(path: &Path) -> Result<Self> {
-        let mut config = read_config(path)?;
+        let (mut config, inside) = read_config(path)?;
         quantised::refuse_folder(path)?;
-        let shards = Shards::open(path)?;
+        let mut shards = Shards::open(path)?;
         quantised::refuse_weights(&shards)?;
         let mut notes = Vec::new();
+        if let Some(whole) = inside {
+            shards.rename(text_name);
+            notes.push(format!(
+                "{}: the text model of a {whole} is read, without what sees pictures; what is saved is the text model \
+                 alone",
+                path.display()
+            ));
+        }
         let head = config.names.head();
         let embed = Model::manifest(&config).embed.pieces[0].name.clone();
         if config.output == Output::Logits && config.tied && is_untied(&shards, &config, &embed) {
@@ -233,14 +243,20 @@ impl Folder {
     }
 }
 
-fn read_config(dir: &Path) -> Result<Config> {
+/// The config of a folder; and the type of the whole model, where it is that of a text model inside one.
+fn read_config(dir: &Path) -> Result<(Config, Option<String>)> {
     let path = dir.join("config.json");
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => advice::no_config(dir),
         _ => Error::file(&path, format!("cannot be read ({e}); --model needs a Hugging Face folder")),
     })?;
-    let json = serde_json::from_slice(&bytes).map_err(|e| json::broken(&path, &bytes, &e))?;
-    Config::from_json(json).map_err(|what| Error::file(&path, what))
+    let json: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(|e| json::broken(&path, &bytes, &e))?;
+    let model_type = json.get("model_type").cloned();
+    let config = Config::from_json(json).map_err(|what| Error::file(&path, what))?;
+    // Saved without it, and of another type, a text model is one alone.
+    let whole = model_type.filter(|said| config.json.get("model_type") != Some(said));
+    Ok((config, whole.and_then(|whole| whole.as_str().map(str::to_owned))))
 }
 
 /// A tensor under its full name or, as base models are saved, without the model's own.

@@ -85,6 +85,12 @@ impl Shards {
         }
     }
 
+    /// Takes the names that `rename` has for tensors.
+    pub(crate) fn rename(&mut self, rename: impl Fn(&str) -> Option<String>) {
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().map(|(name, at)| (rename(&name).unwrap_or(name), at)).collect();
+    }
+
     /// Adds a file. Its own header says what it holds: an index may be older than its files.
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let bytes = map(&path)?;

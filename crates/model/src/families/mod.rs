@@ -6,6 +6,7 @@ mod gpt2;
 mod gpt_neox;
 mod gptj;
 mod granite;
+pub(crate) mod inside;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -48,14 +49,17 @@ const FAMILIES: [&Description; 15] = [
 ];
 
 impl Config {
-    /// Interprets the content of a `config.json`. Only the weights tell whether a tied model is really one, so a
-    /// folder is read with [`crate::Folder::open`].
+    /// Interprets the content of a `config.json`; of a model that sees pictures too it is that of its text model. Only
+    /// the weights tell whether a tied model is really one, so a folder is read with [`crate::Folder::open`].
     ///
     /// # Errors
     /// What is wrong, without the file's name.
     pub fn from_json(json: Map<String, Value>) -> Result<Self, String> {
+        quantised::refuse_config(Keys::new(&json))?;
+        if let Some(text) = inside::text_model(&json)? {
+            return Self::from_json(text);
+        }
         let keys = Keys::new(&json);
-        quantised::refuse_config(keys)?;
         if keys.object("per_layer_config")?.is_some_and(|layers| !layers.is_empty()) {
             return Err(
                 "`per_layer_config` is there; layers that differ from each other are not known".into()
