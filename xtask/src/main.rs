@@ -83,7 +83,9 @@ fn check() -> Result<(), u8> {
     deny()?;
     match Command::new("python3").arg("--version").output() {
         Ok(_) => scripts()?,
-        Err(_) => eprintln!("SKIPPED: the tests of the scripts in benches/, there is no python3"),
+        Err(_) => eprintln!(
+            "SKIPPED: the tests of the scripts in benches/ and those beside transformers, there is no python3"
+        ),
     }
     // With a seed of its own each time, which it prints.
     fuzz(&["--seconds".into(), "60".into()])?;
@@ -108,10 +110,10 @@ fn deny() -> Result<(), u8> {
     cargo(&["deny", "check", "--disable-fetch", "advisories"], &[])
 }
 
-/// Tests of the benchmarks' scripts.
+/// Tests of the benchmarks' scripts, and of families beside transformers where that is.
 fn scripts() -> Result<(), u8> {
-    for folder in ["gpu", "peers"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches").join(folder);
+    for folder in ["benches/gpu", "benches/peers", "tests/transformers"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
         start(
             Command::new("python3").args(["-m", "unittest", "discover", "-p", "test_*.py", "-s"]).arg(folder),
         )?;
