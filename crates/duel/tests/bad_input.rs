@@ -94,6 +94,12 @@ fn unknown_and_contradictory_keys_are_named() {
     );
     refused(&run.clone().resume().set("overwrite-output-dir", true), &["overwrite_output_dir", "keep one"]);
     refused(&run.clone().set("warmup-steps", 1).set("warmup-ratio", 0.1), &["warmup_ratio", "keep one"]);
+    let mut wide = tiny_config();
+    wide["intermediate_size"] = 48.into();
+    write_model(&temp.path("wide"), wide);
+    let against = run.clone().set("ref-model", temp.path("wide").display());
+    refused(&against, &["wide", "another shape", "`ref_model`"]);
+    refused(&against.set("method", "sft"), &["`ref_model`", "no loss needs a reference"]);
 
     let file = temp.path("run.toml");
     let toml = |text: &str| {

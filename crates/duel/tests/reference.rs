@@ -9,6 +9,7 @@ use duel_train::cache::Cache;
 use duel_train::reference::ModelId;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::f64::consts::LN_2;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -102,6 +103,32 @@ fn only_visited_groups_are_computed_and_more_steps_reuse_them() {
     let run = Run::new(&temp, "other").set("seed", 43).set("per-device-train-batch-size", 12);
     said(&run.set("max-steps", 1).ok(), 0, 12, there, 12 - there);
     assert_eq!(cached.groups(), once([shuffled(0)[..24].to_vec(), other]));
+}
+
+/// Named as the reference, the model that a run begins with changes nothing; another one is asked in its place, and a
+/// model has one identity whatever it is to a run.
+#[test]
+fn another_model_may_be_the_reference() {
+    let temp = Temp::with_model("another");
+    let model = temp.path("model");
+    let first = Run::new(&temp, "first");
+    first.ok();
+    let named = Run::new(&temp, "named").set("ref-model", model.display());
+    said(&named.ok(), 0, 40, 40, 0);
+    assert_same(&first, &named, RESULT);
+
+    let on = Run::new(&temp, "on").set("model", first.out().display()).set("max-steps", 1);
+    said(&on.ok(), 0, 8, 0, 8);
+    assert!((on.metric("loss")[0] - LN_2).abs() < 1e-6);
+    let against =
+        on.clone().set("output-dir", temp.path("against").display()).set("ref-model", model.display());
+    said(&against.ok(), 0, 8, 8, 0);
+    // What was learned on these pairs is ahead of where it began.
+    assert!(against.metric("loss")[0] < LN_2 - 1e-3, "{:?}", against.metric("loss"));
+    // With an adapter, whose reference would be the model without it.
+    let adapter = against.set("output-dir", temp.path("adapter").display()).set("lora-r", 2);
+    said(&adapter.ok(), 0, 8, 8, 0);
+    assert!(adapter.metric("loss")[0] < LN_2 - 1e-3, "{:?}", adapter.metric("loss"));
 }
 
 #[test]

@@ -343,6 +343,9 @@ options! {
         alpha: f64 = if method == Method::Xpo { 1e-5 } else { 0.0 }, in Range("a number", |x: &f64| x.is_finite()), needs [PAIRS, ALPHA];
         /// How much the loss unlikelihood pushes rejected responses down. [default: 1.0]
         unlikelihood_alpha: f64 = 1.0, in NOT_NEGATIVE, needs [PAIRS, UNLIKELIHOOD];
+        /// Folder of the reference model, which has the shape of the one that is trained; none: that one before the
+        /// first step. [default: none]
+        ref_model: PathBuf | none = None, needs [FOLLOWED];
         /// The reference model's log-probabilities are always computed once, before the first step: only true is
         /// accepted. [default: true]
         precompute_ref_log_probs: bool = true;

@@ -32,7 +32,7 @@ pub(super) const UNSUPPORTED: &[(&[&str], &str)] = &[
         "8-bit weights are for sampling, by `--load-in-8bit` of `duel generate` and `duel sample`",
     ),
     (&["load_in_4bit"], "weights are float32 or bfloat16"),
-    (&["ref_model"], "the reference is the model before the first step"),
+    (&["ref_model_name_or_path"], "it is called `ref_model` here"),
     (&["lora_modules_to_save"], "it is called `modules_to_save` here"),
     (&["lora_rank"], "it is called `lora_r` here"),
     (&["use_dora", "peft_use_dora"], "DoRA is not there; adapters are plain LoRA or rsLoRA"),

@@ -46,16 +46,21 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let (plan, aim, text) = aim::plan(b, config, objective, model, &start.manifest, &data);
     // Of no use any more where nothing is sampled, and millions of bytes.
     let tokenizer = aim.samples.is_some().then_some(tokenizer);
-    let content = start.id.with::<B>(&data.train);
+    let content = start.content(start.id.with::<B>(&data.train));
     start.announce(&text, &content)?;
-    let weights = duel_model::load_as(b, &start.folder, model)?;
+    let policy = || duel_model::load_as(b, &start.folder, model);
+    // Unless another reference is named, the policy begins as it: one copy of the weights is both.
+    let other = start.other_reference(b)?;
+    let is_other = other.is_some();
+    let reference = other.map_or_else(policy, Ok)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
     engine.score_as(aim.scoring);
     let from = start.from();
     // One that follows the policy is asked step by step after it has moved.
     let fixed = aim.follow.map_or(u64::MAX, |(every, _)| every);
-    let mut examples =
-        |data, groups: &[u32]| Examples::new(&mut engine, &weights, &aim, &start.id, data, groups);
+    let mut examples = |data, groups: &[u32]| {
+        Examples::new(&mut engine, &reference, &aim, start.reference_id(), data, groups)
+    };
     let visited = plan.visits.visited(from, fixed);
     let train = examples((data.train, data.train_mismatched), &visited)?;
     let eval = match data.eval {
@@ -75,6 +80,13 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
                 },
             })
         }
+    };
+    let weights = match is_other {
+        true => {
+            drop(reference); // there may not be room for both
+            policy()?
+        }
+        false => reference,
     };
     let following = aim.follow.map(|rule| start.following(b, rule)).transpose()?;
     let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {

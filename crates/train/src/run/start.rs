@@ -16,6 +16,7 @@ use duel_model::{
     Config as ModelConfig, FileDtype, Folder, Frozen, Model, Output as ModelOutput, Shape, Trained,
 };
 use duel_optim::Optimizer;
+use std::path::Path;
 
 /// A run before anything of it is on a device.
 pub struct Start {
@@ -29,10 +30,35 @@ pub struct Start {
     pub stops: Vec<u32>,
     /// Identity of that model.
     pub id: ModelId,
+    /// The reference, where it is another model.
+    other: Option<Other>,
     /// What is trained of it: that model, or the adapters beside it.
     pub model: ModelConfig,
     /// Its parameters.
     pub manifest: Model<Shape>,
+}
+
+/// A reference that is not the model that the run begins with.
+struct Other {
+    folder: Folder,
+    id: ModelId,
+}
+
+impl Other {
+    /// That in the folder `path`, for a policy of the model in `of`.
+    fn open(path: &Path, of: &Folder) -> Result<Self, Error> {
+        let folder = Folder::open(path)?.language_model()?;
+        if !folder.config().is_like(of.config()) {
+            return Err(Error::new(format!(
+                "{}: is a model of another shape than {}, which both run through the same passes; give a `ref_model` \
+                 of the same",
+                path.display(),
+                of.path().display()
+            )));
+        }
+        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(Other { folder, id: ModelId::of(path)? })
+    }
 }
 
 impl Start {
@@ -83,8 +109,22 @@ impl Start {
         let tokenizer = crate::tokenizer(&config.model)?;
         let manifest = Model::manifest(&model);
         let id = ModelId::of(&config.model)?;
+        let other = config.ref_model.as_deref().map(|path| Other::open(path, &folder)).transpose()?;
         let stops = tokenizer.stops().to_vec();
-        Ok((Start { config, checkpoint, folder, stops, id, model, manifest }, tokenizer))
+        Ok((Start { config, checkpoint, folder, stops, id, other, model, manifest }, tokenizer))
+    }
+
+    /// What the run is made of, given its model and data: with the reference, where that is another model.
+    pub fn content(&self, of_model_and_data: String) -> String {
+        match &self.other {
+            Some(other) => format!("{of_model_and_data}-{}", other.id.digest()),
+            None => of_model_and_data,
+        }
+    }
+
+    /// Identity of the reference.
+    pub fn reference_id(&self) -> &ModelId {
+        self.other.as_ref().map_or(&self.id, |other| &other.id)
     }
 
     /// Says what will be done, and that a checkpoint continues only what it was made with: `content`.
@@ -102,9 +142,11 @@ impl Start {
             .judge
             .as_ref()
             .map_or(String::new(), |judge| format!(", or by another judge than {judge} is"));
+        let reference = self.config.ref_model.as_ref();
+        let reference = reference.map_or(String::new(), |path| format!(", of {}", path.display()));
         Err(Error::new(format!(
-            "{} was made with other content of {} or {}{judge}; bring back what it was, or start anew in another \
-             output_dir",
+            "{} was made with other content of {}{reference} or {}{judge}; bring back what it was, or start anew in \
+             another output_dir",
             checkpoint.path.display(),
             self.config.model.display(),
             self.config.dataset.display()
@@ -116,13 +158,27 @@ impl Start {
         self.checkpoint.as_ref().map_or(0, |c| c.state.step)
     }
 
-    /// The model that the run began with, to be read alone: without the adapters that it began to train.
+    /// The reference, to be read alone: the model that the run began with, without the adapters that it began to train,
+    /// or another one.
     ///
     /// # Errors
     /// There is no room, or a file is damaged.
     pub fn reference<B: Backend>(&self, b: &B) -> Result<Frozen<B>, Error> {
-        let model = self.folder.adapted().unwrap_or(self.folder.config());
-        Ok(duel_model::load_frozen_as(b, &self.folder, model)?)
+        let folder = self.reference_folder();
+        let adapted = folder.adapted().filter(|_| self.other.is_none());
+        Ok(duel_model::load_frozen_as(b, folder, adapted.unwrap_or(folder.config()))?)
+    }
+
+    /// The reference, where it is not what the policy begins as.
+    ///
+    /// # Errors
+    /// As [`Start::reference`].
+    pub fn other_reference<B: Backend>(&self, b: &B) -> Result<Option<Model<Real<B>>>, Error> {
+        Ok(self.other.as_ref().map(|other| duel_model::load(b, &other.folder)).transpose()?)
+    }
+
+    fn reference_folder(&self) -> &Folder {
+        self.other.as_ref().map_or(&self.folder, |other| &other.folder)
     }
 
     /// A reference that follows the policy by `rule`: after every so many steps, by what share.
@@ -134,7 +190,7 @@ impl Start {
         let moved = self.checkpoint.as_ref().filter(|c| c.state.step >= every);
         let weights = match moved {
             Some(checkpoint) => duel_model::load(b, &checkpoint.reference_of(self.folder.config())?)?,
-            None => duel_model::load(b, &self.folder)?,
+            None => duel_model::load(b, self.reference_folder())?,
         };
         Ok(Following { weights, every, share })
     }
@@ -153,7 +209,7 @@ impl Start {
         content: String,
         rehearse: impl FnOnce(&mut Engine<'a, B>, &Model<Real<B>>, &mut Trained<B>) -> Result<(), Error>,
     ) -> Result<Run<'a, B>, Error> {
-        let Start { config, checkpoint, folder, stops, model, manifest, .. } = self;
+        let Start { config, checkpoint, folder, stops, other, model, manifest, .. } = self;
         let mut critic =
             (config.method == Method::Ppo).then(|| Critic::new(b, engine.model.width)).transpose()?;
         let mut masters = Optimizer::<B>::needs_masters()
@@ -164,7 +220,7 @@ impl Start {
         }
         let dtype = saved_dtype(config.save_dtype, &folder)?;
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
-        drop(folder);
+        drop((folder, other));
         let mut grads = Trained::of_model(b, &model, plan.keep)?;
         let shapes = grads.of(manifest.as_ref()).into_iter().map(|s| (s.len(), s.decays()));
         let of_critic = critic.iter().map(|critic| (b.len(&critic.weight), true));

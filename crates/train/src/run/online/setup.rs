@@ -57,13 +57,13 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
     let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let (plan, text) = planned(b, &start, &prompts, &eval, beside);
-    let content = format!(
+    let content = start.content(format!(
         "{}-{:?}-{:032x}-{}",
         start.id.digest(),
         B::Real::DTYPE,
         prompts::hash(&prompts),
         judge.identity()
-    );
+    ));
     if !config.draws_as_is() {
         eprintln!(
             "note: samples are not drawn from the policy as it is, so that its KL is not measured by them"
