@@ -280,6 +280,7 @@ pub fn tiny(family: Family) -> Config {
                 "logits_scaling": 1.7, "rms_norm_eps": 0.01,
             }),
         ),
+        Family::Starcoder2 => llama("starcoder2", json!({"norm_epsilon": 0.01, "sliding_window": 4})),
         Family::Olmo2 => llama("olmo2", json!({"hidden_act": "gelu", "rms_norm_eps": 0.01})),
     };
     config(json)
@@ -299,7 +300,7 @@ pub fn merge(json: &mut Value, more: Value) {
 }
 
 /// Every family, for tests over all of them.
-pub const FAMILIES: [Family; 15] = [
+pub const FAMILIES: [Family; 16] = [
     Family::Llama,
     Family::Mistral,
     Family::Qwen2,
@@ -315,11 +316,12 @@ pub const FAMILIES: [Family; 15] = [
     Family::SmolLm3,
     Family::Olmo2,
     Family::Granite,
+    Family::Starcoder2,
 ];
 
 /// Those whose head is the embedding where a config does not say.
-pub const TIED_UNSAID: [Family; 5] =
-    [Family::Gpt2, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::SmolLm3];
+pub const TIED_UNSAID: [Family; 6] =
+    [Family::Gpt2, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::SmolLm3, Family::Starcoder2];
 
 /// The model of `config` with adapters.
 pub fn adapted(config: Config, settings: LoraSettings) -> Config {

@@ -126,6 +126,8 @@ CASES = [
     ("olmo2, as many keys", "olmo2", LLAMA, {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     ("granite", "granite", LLAMA, {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "attention_multiplier": 0.4, "logits_scaling": 1.7, "rms_norm_eps": 0.01}),
     ("granite, every bias, tied", "granite", LLAMA, {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "residual_multiplier": 2.0}),
+    ("starcoder2", "starcoder2", LLAMA, {"sliding_window": 4, "norm_epsilon": 0.01}),
+    ("starcoder2, without biases, untied", "starcoder2", LLAMA, {"use_bias": False, "tie_word_embeddings": False, "num_key_value_heads": 1}),
 ]
 
 # Prompts, and two answers each, as ids. The last are longer than what LongRoPE calls short here.

@@ -34,6 +34,8 @@ pub enum Family {
     Olmo2,
     /// Llama with factors on the embedding, the scores, the branches and the logits.
     Granite,
+    /// Llama with LayerNorms, biases, and a feed-forward without a gate.
+    Starcoder2,
 }
 
 /// What the final hidden states become.

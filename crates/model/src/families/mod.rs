@@ -12,6 +12,7 @@ mod mistral;
 mod olmo2;
 mod phi;
 mod smollm3;
+mod starcoder2;
 mod windows;
 
 use crate::config::Config;
@@ -30,7 +31,7 @@ pub(crate) struct Description {
 }
 
 /// Every family.
-const FAMILIES: [&Description; 15] = [
+const FAMILIES: [&Description; 16] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &llama::QWEN2,
@@ -46,6 +47,7 @@ const FAMILIES: [&Description; 15] = [
     &smollm3::SMOLLM3,
     &olmo2::OLMO2,
     &granite::GRANITE,
+    &starcoder2::STARCODER2,
 ];
 
 impl Config {
