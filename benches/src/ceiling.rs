@@ -39,10 +39,11 @@ impl Chains {
         assert!(Isa::available().contains(&isa), "this machine has no {isa}");
         match isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the CPU has AVX-512 F (asserted).
-            Isa::Avx512 | Isa::Amx => {
-                Chains { run: |steps| unsafe { x86::avx512(steps) }, flops: x86::AVX512_FLOPS }
-            }
+            Isa::Avx512 | Isa::Amx => Chains {
+                // SAFETY: the CPU has AVX-512 F (asserted).
+                run: |steps| unsafe { x86::avx512(steps) },
+                flops: x86::AVX512_FLOPS,
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the CPU has AVX2 and FMA (asserted).
             Isa::Avx2 => Chains { run: |steps| unsafe { x86::avx2(steps) }, flops: x86::AVX2_FLOPS },
