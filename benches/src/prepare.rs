@@ -82,9 +82,9 @@ pub fn prepare<B: Backend>(b: &B, verb: Verb, seed: u64) -> Result<Run<'_>> {
                 b.gemm(&mut y, &x, &weights[w], None, None, d);
             })
         }
-        Verb::GemmBlocks(d) => {
-            let count = COLD.div_ceil(Blocks::<B>::size(d.n, d.k)).min(MOST_WEIGHTS);
-            let mut blocks = |seed| Blocks::of(b, &values(d.n * d.k, seed), d.n, d.k);
+        Verb::GemmBlocks { dims: d, bits } => {
+            let count = COLD.div_ceil(Blocks::<B>::size(bits, d.n, d.k)).min(MOST_WEIGHTS);
+            let mut blocks = |seed| Blocks::of(b, bits, &values(d.n * d.k, seed), d.n, d.k);
             let weights = (0..count as u64).map(&mut blocks).collect::<Result<Vec<_>>>()?;
             let (x, mut y) = (new.reals(d.m * d.k)?, b.alloc(d.m * d.n)?);
             let mut turn = (0..count).cycle();

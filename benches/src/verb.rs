@@ -6,7 +6,7 @@
 
 use crate::models::{self, GPT2, QWEN3, SMOLLM2};
 use crate::pair::{Batch, Pair};
-use duel_backend::{Backend, Blocks, Gemm, Heads, Norm};
+use duel_backend::{Backend, Bits, Blocks, Gemm, Heads, Norm};
 use duel_cpu::Cpu;
 use duel_model::{Config, Model, NormKind};
 use duel_optim::Optimizer;
@@ -107,8 +107,8 @@ impl Precision {
 pub enum Verb {
     /// `gemm`, with or without the bias and the residual that the model adds.
     Gemm { dims: Gemm, bias: bool, residual: bool },
-    /// `gemm` of few rows and a weight in 8-bit blocks.
-    GemmBlocks(Gemm),
+    /// `gemm` of few rows and a weight in blocks.
+    GemmBlocks { dims: Gemm, bits: Bits },
     /// `gemm_dx`.
     GemmDx(Gemm),
     /// `gemm_dw`.
@@ -188,7 +188,7 @@ impl Verb {
     /// The method of the backend that it is.
     pub fn name(self) -> &'static str {
         match self {
-            Verb::Gemm { .. } | Verb::GemmBlocks(_) => "gemm",
+            Verb::Gemm { .. } | Verb::GemmBlocks { .. } => "gemm",
             Verb::GemmDx(_) => "gemm_dx",
             Verb::GemmDw(_) => "gemm_dw",
             Verb::BiasDw(_) => "bias_dw",
@@ -230,12 +230,12 @@ impl Verb {
 
     /// Whether it is one of the three matrix products.
     pub fn is_product(self) -> bool {
-        matches!(self, Verb::Gemm { .. } | Verb::GemmBlocks(_) | Verb::GemmDx(_) | Verb::GemmDw(_))
+        matches!(self, Verb::Gemm { .. } | Verb::GemmBlocks { .. } | Verb::GemmDx(_) | Verb::GemmDw(_))
     }
 
     /// Whether it is a product of so few rows that reading the weight is its work.
     pub fn has_few_rows(self) -> bool {
-        matches!(self, Verb::Gemm { dims, .. } | Verb::GemmBlocks(dims) if dims.m <= FEW_ROWS)
+        matches!(self, Verb::Gemm { dims, .. } | Verb::GemmBlocks { dims, .. } if dims.m <= FEW_ROWS)
     }
 
     /// The work of one call. A result that is added to (`+=`) is read and written.
@@ -263,8 +263,10 @@ impl Verb {
     /// Bytes that one call must move: every matrix operand read once, every matrix result written once.
     pub fn bytes(self, precision: Precision) -> usize {
         let (reals, accs) = self.elements(precision.masters);
-        let blocks =
-            if let Verb::GemmBlocks(Gemm { n, k, .. }) = self { Blocks::<Cpu>::size(n, k) } else { 0 };
+        let blocks = match self {
+            Verb::GemmBlocks { dims: Gemm { n, k, .. }, bits } => Blocks::<Cpu>::size(bits, n, k),
+            _ => 0,
+        };
         reals * precision.real + accs * precision.acc + blocks
     }
 
@@ -276,7 +278,7 @@ impl Verb {
                 reals(m * k + n * k + m * n * (1 + usize::from(residual)))
             }
             // The blocks are counted in bytes.
-            Verb::GemmBlocks(Gemm { m, n, k, .. }) => reals(m * k + m * n),
+            Verb::GemmBlocks { dims: Gemm { m, n, k, .. }, .. } => reals(m * k + m * n),
             Verb::GemmDx(Gemm { m, n, k, .. }) => reals(m * n + n * k + m * k),
             Verb::GemmDw(Gemm { m, n, k, .. }) => (m * n + m * k, 2 * n * k),
             Verb::Attention { batch, heads } => reals(batch.rows() * (heads.qkv_width() + heads.q_width())),
@@ -342,7 +344,9 @@ impl fmt::Display for Verb {
             Verb::Gemm { dims: Gemm { m, n, k, .. }, .. }
             | Verb::GemmDx(Gemm { m, n, k, .. })
             | Verb::GemmDw(Gemm { m, n, k, .. }) => write!(f, "{m}x{n}x{k}"),
-            Verb::GemmBlocks(Gemm { m, n, k, .. }) => write!(f, "{m}x{n}x{k} of 8 bits"),
+            Verb::GemmBlocks { dims: Gemm { m, n, k, .. }, bits } => {
+                write!(f, "{m}x{n}x{k} of {} bits", if bits == Bits::Four { 4 } else { 8 })
+            }
             Verb::BiasDw(d) => write!(f, "{}x{}", d.m, d.n),
             Verb::Embed { batch, width, .. } | Verb::EmbedBw { batch, width, .. } => {
                 write!(f, "{}x{width}", batch.rows())
@@ -442,7 +446,8 @@ fn few_row_calls(model: &'static str, c: &Config) -> Vec<Call> {
     ];
     let calls = |m, (part, n, k)| {
         let dims = Gemm::dense(m, n, k);
-        [Verb::Gemm { dims, bias: false, residual: false }, Verb::GemmBlocks(dims)].map(|verb| Call {
+        let blocks = [Bits::Eight, Bits::Four].map(|bits| Verb::GemmBlocks { dims, bits });
+        [Verb::Gemm { dims, bias: false, residual: false }, blocks[0], blocks[1]].map(|verb| Call {
             model,
             verb,
             part,

@@ -22,7 +22,7 @@ mod update;
 mod weight;
 
 pub use attention::{Attention, Heads, Scores};
-pub use blocks::Blocks;
+pub use blocks::{Bits, Blocks};
 pub use decode::Decode;
 pub use element::{Dtype, Element, Float};
 pub use error::{Error, Result};

@@ -38,8 +38,8 @@ impl Gemm {
 
 /// Matrix products, forward and backward: `y = x wᵀ`.
 pub trait Products: Storage {
-    /// Whether forward verbs read weights in [`Blocks`](crate::Blocks): no backward verb does. Where they do not, such
-    /// weights are a programmer's error.
+    /// Whether verbs read weights in [`Blocks`](crate::Blocks). Where they do not, such weights are a programmer's
+    /// error.
     const READS_BLOCKS: bool = false;
 
     /// `y[m,n] = x[m,k] · w[n,k]ᵀ + bias[n] + residual[m,n]`.

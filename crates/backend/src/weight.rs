@@ -8,8 +8,7 @@ pub enum Weight<'a, B: Storage> {
     Real(&'a Real<B>),
     /// Weights that do not change any more.
     Narrow(&'a B::Buf<B::Narrow>),
-    /// Weights that only forward passes read, on a backend that can
-    /// ([`Products::READS_BLOCKS`](crate::Products::READS_BLOCKS)).
+    /// The same in blocks, on a backend that can ([`Products::READS_BLOCKS`](crate::Products::READS_BLOCKS)).
     Blocks(&'a Blocks<B>),
 }
 

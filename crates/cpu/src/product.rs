@@ -51,7 +51,9 @@ where
         match w.into() {
             Weight::Real(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
             Weight::Narrow(w) => gemm(&self.pool, shape, dx, dense(dy, stride), transposed(w, k), Init::Zero),
-            Weight::Blocks(_) => panic!("weights in 8-bit blocks are read by forward products alone"),
+            Weight::Blocks(w) => {
+                gemm(&self.pool, shape, dx, dense(dy, stride), Right::<R>::Turned(Panels::of(w)), Init::Zero);
+            }
         }
     }
 

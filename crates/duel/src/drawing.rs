@@ -3,7 +3,7 @@
 use clap::Args;
 use duel_backend::Backend;
 use duel_model::decode::{Engine, Room, Sampling};
-use duel_model::{Folder, Frozen, load_frozen, load_in_8bit};
+use duel_model::{Folder, Held, load_frozen, load_in_8bit};
 use duel_train::Error;
 
 /// All but the temperature, whose default is each command's own.
@@ -43,7 +43,7 @@ impl Drawing {
         b: &B,
         folder: &Folder,
         room: Room,
-    ) -> Result<(Frozen<B>, Engine<B>), Error> {
+    ) -> Result<(Held<B>, Engine<B>), Error> {
         let plan = Engine::<B>::plan(b.portions(), folder.config(), room);
         let (weights, form) = match self.load_in_8bit {
             true => (load_in_8bit(b, folder)?, " in 8-bit blocks"),

@@ -9,9 +9,9 @@ use crate::keys::{Keys, Read};
 use crate::lora::{Lora, LoraSettings, Modules};
 use crate::names::{INDEX, SINGLE};
 use crate::save::write_model;
-use crate::weights::Model;
+use crate::weights::{Model, Weights};
 use crate::write::write_synced;
-use duel_backend::{Backend, Real};
+use duel_backend::Backend;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -287,7 +287,7 @@ pub fn save_adapter<B: Backend>(
     b: &B,
     dir: &Path,
     config: &Config,
-    model: &Model<Real<B>>,
+    model: &impl Weights<B>,
     base: &Path,
 ) -> Result<()> {
     let lora = config.lora.as_ref().expect("a model with adapters");

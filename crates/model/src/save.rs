@@ -18,7 +18,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// They cannot be written, or the device failed.
-pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &Model<Real<B>>) -> Result<()> {
+pub fn save<B: Backend>(b: &B, dir: &Path, config: &Config, model: &impl Weights<B>) -> Result<()> {
     save_as(b, dir, config, model, FileDtype::of::<B::Real>())
 }
 
@@ -30,7 +30,7 @@ pub fn save_as<B: Backend>(
     b: &B,
     dir: &Path,
     config: &Config,
-    model: &Model<Real<B>>,
+    model: &impl Weights<B>,
     dtype: FileDtype,
 ) -> Result<()> {
     let path = dir.join("config.json");
@@ -48,15 +48,18 @@ pub(crate) fn write_model<B: Backend>(
     path: &Path,
     beside: &Path,
     config: &Config,
-    model: &Model<Real<B>>,
+    model: &impl Weights<B>,
     dtype: FileDtype,
     is_wanted: impl Fn(&Shape) -> bool,
 ) -> Result<()> {
     let manifest = Model::manifest(config);
     let failure = &Failure::default();
     let mut tensors = Vec::new();
-    for (shape, buf) in manifest.iter().into_iter().zip(model.iter()).filter(|(shape, _)| is_wanted(shape)) {
-        let mut first = 0;
+    for (shape, weight) in manifest.iter().into_iter().zip(model.view().into_vec()) {
+        if !is_wanted(shape) {
+            continue;
+        }
+        let (buf, mut first) = (weight.real(), 0);
         for piece in &shape.pieces {
             let dims = shape.stored(piece.rows);
             let name = in_file(config, shape, &piece.name);
@@ -92,7 +95,7 @@ pub(crate) fn first_not_finite_of<B: Backend>(
         let finite = match weight {
             Weight::Real(buf) => finite::<B, B::Real>(b, buf, shape.len())?,
             Weight::Narrow(buf) => finite::<B, B::Narrow>(b, buf, shape.len())?,
-            Weight::Blocks(blocks) => finite(b, blocks.scales(), b.len(blocks.scales()))?,
+            Weight::Blocks(blocks) => finite(b, blocks.factors(), b.len(blocks.factors()))?,
         };
         if !finite {
             return Ok(Some(shape.pieces[0].name.clone()));

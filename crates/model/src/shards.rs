@@ -2,8 +2,10 @@
 
 use crate::advice;
 use crate::error::{Error, Result};
+use crate::file_dtype::FileDtype;
 use crate::json;
 use crate::names::{INDEX, SINGLE};
+use duel_backend::Float;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
@@ -43,6 +45,8 @@ pub(crate) struct Tensor<'a> {
     pub(crate) dtype: Dtype,
     pub(crate) shape: &'a [usize],
     data: &'a [u8],
+    /// The file that these are of.
+    map: &'a Mmap,
 }
 
 impl Shards {
@@ -115,7 +119,7 @@ impl Shards {
         let Shard { path, bytes, data } = &self.files[*file];
         let (start, end) = info.data_offsets;
         let data = &bytes[data + start..data + end];
-        Some(Tensor { path, dtype: info.dtype, shape: &info.shape, data })
+        Some(Tensor { path, dtype: info.dtype, shape: &info.shape, data, map: bytes })
     }
 }
 
@@ -125,10 +129,45 @@ impl Tensor<'_> {
         matches!(self.dtype, Dtype::F64 | Dtype::F32 | Dtype::BF16 | Dtype::F16)
     }
 
+    /// Whether its numbers are of `T`.
+    pub(crate) fn is_of<T: Float>(&self) -> bool {
+        FileDtype::from_file(self.dtype).is_some_and(|dtype| dtype == FileDtype::of::<T>())
+    }
+
     /// Its elements, where they are floating-point numbers.
     pub(crate) fn values(&self) -> impl Iterator<Item = f64> + '_ {
         let dtype = self.dtype;
         self.data.chunks_exact((dtype.bitsize() / 8).max(1)).map(move |bytes| element(bytes, dtype))
+    }
+
+    /// Its elements from number `from` on, each rounded once. The number of the first that is not finite is the error.
+    pub(crate) fn read<R: Float>(&self, from: usize, out: &mut [R]) -> std::result::Result<(), usize> {
+        let size = (self.dtype.bitsize() / 8).max(1);
+        let data = &self.data[from * size..(from + out.len()) * size];
+        let finite = match self.dtype {
+            Dtype::BF16 => lift(data, out, |x| R::from_f32(bf16::from_le_bytes(x).to_f32())),
+            Dtype::F16 => lift(data, out, |x| R::from_f32(f16::from_le_bytes(x).to_f32())),
+            Dtype::F32 => lift(data, out, |x| R::from_f32(f32::from_le_bytes(x))),
+            _ => lift(data, out, |x| R::from_f64(f64::from_le_bytes(x))),
+        };
+        if finite {
+            return Ok(());
+        }
+        let bad = data.chunks_exact(size).position(|x| !element(x, self.dtype).is_finite());
+        bad.map_or(Ok(()), |bad| Err(from + bad))
+    }
+
+    /// Takes what was read of it out of this process's memory; it is read again where it is wanted again.
+    pub(crate) fn give_back(&self) {
+        #[cfg(unix)]
+        {
+            let from = self.data.as_ptr().addr() - self.map.as_ptr().addr();
+            // SAFETY: the mapping is of a file and only read, so that its pages come again with what the file holds. A
+            // system that does not take the advice keeps them, no more.
+            drop(unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, self.data.len())
+            });
+        }
     }
 
     /// Whether both hold the same numbers.
@@ -159,6 +198,16 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     // SAFETY: the mapping is only read, while it is held. Another process that truncates the file meanwhile can
     // stop this one with a signal; that is the price of every memory-mapped loader and does no harm to memory.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::file(path, format!("cannot be mapped: {e}")))
+}
+
+/// Numbers of `N` bytes, one after another, as `of` makes them; whether all are finite.
+fn lift<R: Float, const N: usize>(data: &[u8], out: &mut [R], of: impl Fn([u8; N]) -> R) -> bool {
+    let mut finite = true;
+    for (out, bytes) in out.iter_mut().zip(data.as_chunks::<N>().0) {
+        *out = of(*bytes);
+        finite &= out.to_f32().is_finite();
+    }
+    finite
 }
 
 /// One number of a file of floating-point numbers.

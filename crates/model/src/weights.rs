@@ -3,7 +3,7 @@ use crate::config::{Config, NormKind, QkNorm};
 use crate::family::Output;
 use crate::score::{SCORE, deviation};
 use crate::tensors::{Names, Qkv};
-use duel_backend::{Backend, Blocks, Element, Float, Map, Real, Result, Storage, Weight};
+use duel_backend::{Backend, Element, Float, Map, Real, Result, Storage, Weight};
 use std::sync::Arc;
 
 /// One thing for every parameter of a model: its shape, its weights, its gradient, a moment.
@@ -306,6 +306,22 @@ impl Model<Shape> {
     }
 }
 
+/// Weights of one owner or of several as one model's.
+pub struct View<'a, B: Storage>(pub(crate) Model<Weight<'a, B>>);
+
+impl<'a, B: Backend> View<'a, B> {
+    /// All of one owner.
+    pub fn of(weights: &'a impl Weights<B>) -> Self {
+        View(weights.view())
+    }
+}
+
+impl<B: Backend> Weights<B> for View<'_, B> {
+    fn view(&self) -> Model<Weight<'_, B>> {
+        self.0.as_ref().map(|weight| *weight)
+    }
+}
+
 /// Weights that a forward pass reads, in whatever form they are stored.
 pub trait Weights<B: Backend> {
     /// Every parameter as the verbs take it.
@@ -315,45 +331,6 @@ pub trait Weights<B: Backend> {
 impl<B: Backend> Weights<B> for Model<B::Buf<B::Real>> {
     fn view(&self) -> Model<Weight<'_, B>> {
         self.as_ref().map(Weight::Real)
-    }
-}
-
-/// A parameter that does not change any more.
-pub(crate) enum Stored<B: Backend> {
-    Real(Real<B>),
-    Narrow(B::Buf<B::Narrow>),
-    Blocks(Blocks<B>),
-}
-
-/// A model that is only read: a reference, a model to generate from. Where the backend reads a narrower type, such as
-/// bf16, a matrix whose every element that holds exactly (most published weights) is stored in it: the results are the
-/// same bits. [`load_in_8bit`](crate::load_in_8bit) makes one that is rounded.
-pub struct Frozen<B: Backend> {
-    pub(crate) parameters: Model<Stored<B>>,
-}
-
-impl<B: Backend> Frozen<B> {
-    /// Bytes that the parameters take on the device.
-    pub fn bytes(&self, b: &B) -> usize {
-        let bytes = |p: &Stored<B>| match p {
-            Stored::Real(buf) => b.len(buf) * size_of::<B::Real>(),
-            Stored::Narrow(buf) => b.len(buf) * size_of::<B::Narrow>(),
-            Stored::Blocks(blocks) => {
-                let (rows, cols) = blocks.dims();
-                Blocks::<B>::size(rows, cols)
-            }
-        };
-        self.parameters.iter().into_iter().map(bytes).sum()
-    }
-}
-
-impl<B: Backend> Weights<B> for Frozen<B> {
-    fn view(&self) -> Model<Weight<'_, B>> {
-        self.parameters.as_ref().map(|p| match p {
-            Stored::Real(buf) => Weight::Real(buf),
-            Stored::Narrow(buf) => Weight::Narrow(buf),
-            Stored::Blocks(blocks) => Weight::Blocks(blocks),
-        })
     }
 }
 

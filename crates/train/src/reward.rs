@@ -10,7 +10,7 @@ use duel_data::{
 use duel_judge::{
     Case, Judge, Maker, Normalization, Opinion, Pair, Prompt, Says, Stop, Tally, compare_by_scoring,
 };
-use duel_model::{Config as ModelConfig, Folder, Frozen, Keep, Model, Output};
+use duel_model::{Config as ModelConfig, Folder, Held, Keep, Model, Output};
 use std::path::{Path, PathBuf};
 
 /// Of each answer of each case: that its tokens are scored, or why not.
@@ -26,7 +26,7 @@ pub struct RewardModel<'b, B: Backend> {
     identity: String,
     tokenizer: Tokenizer,
     model: ModelConfig,
-    weights: Frozen<B>,
+    weights: Held<B>,
     normalization: Option<Normalization>,
     /// Room for the largest cases so far.
     engine: Option<(Room, Engine<'b, B>)>,

@@ -43,10 +43,10 @@ fn sustained(verb: Verb, own: bool) -> Sustained {
             of(0.42, "14 operations made for 10 counted (no atomics); exponentials twice")
         }
         Verb::AttentionBw { .. } => of(0.50, "14 operations made for 10 counted (no atomics)"),
-        Verb::Gemm { .. } | Verb::GemmBlocks(_) | Verb::GemmDx(_) if own => {
+        Verb::Gemm { .. } | Verb::GemmBlocks { .. } | Verb::GemmDx(_) if own => {
             of(0.80, "no clusters: each block loads both operands itself")
         }
-        Verb::Gemm { .. } | Verb::GemmBlocks(_) | Verb::GemmDx(_) => {
+        Verb::Gemm { .. } | Verb::GemmBlocks { .. } | Verb::GemmDx(_) => {
             of(0.95, "last wave of tiles; start of the pipeline")
         }
         Verb::GemmDw(_) if own => of(0.75, "no clusters; float gradient read and written"),

@@ -6,6 +6,7 @@ use super::kernel::{
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
+use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -21,7 +22,8 @@ pub const F32: Kernel<f32> = Kernel {
         side: 8,
         run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>],
         narrow: &[thin_narrow::<1>, thin_narrow::<2>, thin_narrow::<3>, thin_narrow::<4>],
-        blocks: &[thin_blocks::<1>, thin_blocks::<2>, thin_blocks::<3>],
+        eights: &[thin_eights::<1>, thin_eights::<2>, thin_eights::<3>],
+        fours: &[thin_fours::<1>, thin_fours::<2>, thin_fours::<3>],
     },
     turned: Turned { rows: 6, lanes: 8, run: &[turned::<1>, turned::<2>] },
     unit: Unit::Element,
@@ -83,31 +85,62 @@ x86_thin!(thin, f32, "avx2,fma", rows, columns);
 x86_thin!(thin_narrow, bf16, "avx2,fma", rows_narrow, columns);
 
 x86_thin_blocks!(
-    thin_blocks,
-    thin_panels,
+    thin_eights,
+    thin_panels_of_eights,
+    Bits::Eight,
     "avx2,fma",
     2,
     8,
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_set1_ps,
-    _mm256_mul_ps,
     _mm256_fmadd_ps,
     _mm256_add_ps,
     _mm256_storeu_ps,
-    values,
+    eights,
+    narrow
+);
+x86_thin_blocks!(
+    thin_fours,
+    thin_panels_of_fours,
+    Bits::Four,
+    "avx2,fma",
+    2,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_storeu_ps,
+    fours,
     narrow
 );
 
-/// 8 numbers of 8 bits.
+/// 8 weights of 8 bits.
 ///
 /// # Safety
 /// They can be read.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn values(from: *const i8) -> __m256 {
+unsafe fn eights(from: *const i8, _: usize, [scales]: [__m256; 1]) -> __m256 {
     // SAFETY: by this function's contract.
-    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(from.cast()) }))
+    let values = _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(from.cast()) });
+    _mm256_mul_ps(_mm256_cvtepi32_ps(values), scales)
+}
+
+/// 8 weights of 4 bits, in the lower or the upper halves of so many bytes.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn fours(from: *const i8, half: usize, [scales, minima]: [__m256; 2]) -> __m256 {
+    // SAFETY: by this function's contract.
+    let pairs = unsafe { _mm_loadl_epi64(from.cast()) };
+    let pairs = if half == 0 { pairs } else { _mm_srli_epi16::<4>(pairs) };
+    let values = _mm256_cvtepu8_epi32(_mm_and_si128(pairs, _mm_set1_epi8(15)));
+    _mm256_fmadd_ps(_mm256_cvtepi32_ps(values), scales, minima)
 }
 
 /// 8 numbers in bf16: the upper halves of float32.

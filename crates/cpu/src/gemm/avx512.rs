@@ -7,6 +7,7 @@ use super::kernel::{
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
+use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -44,15 +45,25 @@ pub const F32: Kernel<f32> = Kernel {
             thin_narrow::<7>,
             thin_narrow::<8>,
         ],
-        blocks: &[
-            thin_blocks::<1>,
-            thin_blocks::<2>,
-            thin_blocks::<3>,
-            thin_blocks::<4>,
-            thin_blocks::<5>,
-            thin_blocks::<6>,
-            thin_blocks::<7>,
-            thin_blocks::<8>,
+        eights: &[
+            thin_eights::<1>,
+            thin_eights::<2>,
+            thin_eights::<3>,
+            thin_eights::<4>,
+            thin_eights::<5>,
+            thin_eights::<6>,
+            thin_eights::<7>,
+            thin_eights::<8>,
+        ],
+        fours: &[
+            thin_fours::<1>,
+            thin_fours::<2>,
+            thin_fours::<3>,
+            thin_fours::<4>,
+            thin_fours::<5>,
+            thin_fours::<6>,
+            thin_fours::<7>,
+            thin_fours::<8>,
         ],
     },
     turned: Turned { rows: 12, lanes: 16, run: &[turned::<1>, turned::<2>] },
@@ -129,31 +140,62 @@ x86_thin!(thin, f32, "avx512f,avx512vl,avx2,fma", rows_256, columns_256);
 x86_thin!(thin_narrow, bf16, "avx512f,avx512vl,avx2,fma", rows_narrow_256, columns_256);
 
 x86_thin_blocks!(
-    thin_blocks,
-    thin_panels,
+    thin_eights,
+    thin_panels_of_eights,
+    Bits::Eight,
     "avx512f",
     1,
     16,
     _mm512_setzero_ps,
     _mm512_loadu_ps,
     _mm512_set1_ps,
-    _mm512_mul_ps,
     _mm512_fmadd_ps,
     _mm512_add_ps,
     _mm512_storeu_ps,
-    values,
+    eights,
+    narrow
+);
+x86_thin_blocks!(
+    thin_fours,
+    thin_panels_of_fours,
+    Bits::Four,
+    "avx512f",
+    1,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_storeu_ps,
+    fours,
     narrow
 );
 
-/// 16 numbers of 8 bits.
+/// 16 weights of 8 bits.
 ///
 /// # Safety
 /// They can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn values(from: *const i8) -> __m512 {
+unsafe fn eights(from: *const i8, _: usize, [scales]: [__m512; 1]) -> __m512 {
     // SAFETY: by this function's contract.
-    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
+    let values = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) });
+    _mm512_mul_ps(_mm512_cvtepi32_ps(values), scales)
+}
+
+/// 16 weights of 4 bits, in the lower or the upper halves of so many bytes.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn fours(from: *const i8, half: usize, [scales, minima]: [__m512; 2]) -> __m512 {
+    // SAFETY: by this function's contract.
+    let pairs = unsafe { _mm_loadu_si128(from.cast()) };
+    let pairs = if half == 0 { pairs } else { _mm_srli_epi16::<4>(pairs) };
+    let values = _mm512_cvtepu8_epi32(_mm_and_si128(pairs, _mm_set1_epi8(15)));
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(values), scales, minima)
 }
 
 /// 16 numbers in bf16: the upper halves of float32.

@@ -11,6 +11,7 @@ use super::tiles::pack_tiles;
 use crate::prefetch::prefetch;
 use crate::real::{Lift, Pack, Real};
 use crate::sync::SyncPtr;
+use duel_backend::Bits;
 use half::bf16;
 use std::ops::Range;
 
@@ -150,6 +151,7 @@ where
         let b = match self.b {
             Right::Plain(b) => b,
             Right::Blocks(b) => return b.pack(out, cols, depths, nr),
+            Right::Turned(b) => return b.pack_turned(out, cols, depths, nr, &self.kernel.transpose),
         };
         // What is packed next: the next panel's rows, or those of this panel further on.
         let ahead = match (few, depths.end < self.depth()) {
@@ -205,6 +207,7 @@ where
             Right::Plain(b) => (self.a, b),
             // SAFETY: by this function's contract.
             Right::Blocks(b) => return unsafe { self.thin_blocks(b, rows, cols) },
+            Right::Turned(_) => return cols,
         };
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
@@ -229,12 +232,16 @@ where
         cols.end - cols.len() % nr..cols.end
     }
 
-    /// As [`Product::thin`], of `b` in 8-bit blocks.
+    /// As [`Product::thin`], of `b` in blocks.
     ///
     /// # Safety
     /// As [`Product::part`].
     unsafe fn thin_blocks(&self, b: Panels, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
-        let (run, a, k) = (self.kernel.thin.blocks, self.a, self.shape.k);
+        let (a, k) = (self.a, self.shape.k);
+        let run = match b.bits {
+            Bits::Four => self.kernel.thin.fours,
+            Bits::Eight => self.kernel.thin.eights,
+        };
         let fits = a.cs == 1 && k > 0 && rows.len() <= 2 * run.len() && cols.start.is_multiple_of(LANES);
         let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), fits) else { return cols };
         let (whole, adds) = (cols.end - cols.len() % LANES, adds(self.init));
@@ -248,9 +255,9 @@ where
                     else {
                         return cols;
                     };
-                    let (values, scales) = b.tile(tiles.start / LANES);
+                    let (values, factors) = b.tile(tiles.start / LANES);
                     let from = from.add(rows.start * a.rs);
-                    run[rows.len() - 1](k, tiles.len() / LANES, from, a.rs, values, scales, dest);
+                    run[rows.len() - 1](k, tiles.len() / LANES, from, a.rs, values, factors, dest);
                 }
             }
         }

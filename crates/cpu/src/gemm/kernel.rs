@@ -82,7 +82,7 @@ pub struct Registers {
 pub type ThinTile<S, T> =
     unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const T, b_ld: usize, dest: Dest<S>);
 
-/// One or two tiles as [`Tile`] makes it, each of a panel of 16 rows of b in 8-bit blocks (`values` and `scales` of the
+/// One or two tiles as [`Tile`] makes it, each of a panel of 16 rows of b in blocks (`values` and `factors` of the
 /// first, the other behind it), and of rows of a that are `a_ld` apart, each `k` elements long.
 ///
 /// Reads that much. Begins with no sums: never resumes.
@@ -92,7 +92,7 @@ pub type ThinBlocks<S> = unsafe fn(
     a: *const S,
     a_ld: usize,
     values: *const i8,
-    scales: *const bf16,
+    factors: *const bf16,
     dest: Dest<S>,
 );
 
@@ -107,11 +107,13 @@ pub struct Thin<S: 'static> {
     /// For b in bf16.
     pub narrow: &'static [ThinTile<S, bf16>],
     /// For b in 8-bit blocks.
-    pub blocks: &'static [ThinBlocks<S>],
+    pub eights: &'static [ThinBlocks<S>],
+    /// For b in 4-bit blocks, as many.
+    pub fours: &'static [ThinBlocks<S>],
 }
 
 impl<S> Thin<S> {
-    pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[], blocks: &[] };
+    pub const NONE: Self = Thin { nr: 1, side: 1, run: &[], narrow: &[], eights: &[], fours: &[] };
 }
 
 /// `sums[j][i] = b[j][p] a[p][i]`, summed over `p` below `k` in order: a tile of the result on its side, of `b` as it
@@ -283,11 +285,12 @@ macro_rules! x86_thin {
     };
 }
 
-/// Kernels `$name` of [`ThinBlocks`], whose panel is `$registers` registers.
+/// Kernels `$name` of [`ThinBlocks`] of `$bits`, whose panel is `$registers` registers; `$column` makes one of some
+/// bytes, of which half of each, and of the block's factors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_thin_blocks {
-    ($name:ident, $of:ident, $feature:literal, $registers:literal, $lanes:literal, $zero:ident, $load:ident,
-     $splat:ident, $mul:ident, $fma:ident, $add:ident, $store:ident, $values:ident, $scales:ident) => {
+    ($name:ident, $of:ident, $bits:expr, $feature:literal, $registers:literal, $lanes:literal, $zero:ident,
+     $load:ident, $splat:ident, $fma:ident, $add:ident, $store:ident, $column:ident, $factors:ident) => {
         /// # Safety
         /// As [`ThinBlocks`](super::kernel::ThinBlocks) says, for `H` rows.
         #[target_feature(enable = $feature)]
@@ -297,14 +300,14 @@ macro_rules! x86_thin_blocks {
             a: *const f32,
             a_ld: usize,
             values: *const i8,
-            scales: *const bf16,
+            factors: *const bf16,
             dest: Dest<f32>,
         ) {
             // SAFETY: by this function's contract.
             unsafe {
                 match tiles {
-                    1 => $of::<H, $registers>(k, a, a_ld, values, scales, dest),
-                    _ => $of::<H, { 2 * $registers }>(k, a, a_ld, values, scales, dest),
+                    1 => $of::<H, $registers>(k, a, a_ld, values, factors, dest),
+                    _ => $of::<H, { 2 * $registers }>(k, a, a_ld, values, factors, dest),
                 }
             }
         }
@@ -318,27 +321,39 @@ macro_rules! x86_thin_blocks {
             a: *const f32,
             a_ld: usize,
             values: *const i8,
-            scales: *const bf16,
+            factors: *const bf16,
             dest: Dest<f32>,
         ) {
+            const PER: usize = $bits.per_byte();
+            const FACTORS: usize = $bits.factors();
             let mut acc = [[$zero(); R]; H];
             // Where a register's values are, of panels of such a depth.
             let at = |r: usize, depth: usize| r * $lanes / LANES * depth * LANES + r * $lanes % LANES;
             for (block, p) in (0..k).step_by(BLOCK).enumerate() {
                 // SAFETY: the caller gives whole panels.
-                let scales: [_; R] = std::array::from_fn(|r| unsafe {
-                    $scales(scales.add(at(r, k.div_ceil(BLOCK)) + block * LANES))
+                let factors: [[_; FACTORS]; R] = std::array::from_fn(|r| {
+                    std::array::from_fn(|i| unsafe {
+                        let panel = factors.add(at(r, k.div_ceil(BLOCK) * FACTORS));
+                        $factors(panel.add((block * FACTORS + i) * LANES))
+                    })
                 });
-                for p in p..k.min(p + BLOCK) {
-                    // SAFETY: as above, and H rows of k elements.
-                    unsafe {
-                        let columns: [_; R] = std::array::from_fn(|r| {
-                            $mul($values(values.add(at(r, k) + p * LANES)), scales[r])
-                        });
-                        for i in 0..H {
-                            let x = $splat(*a.add(i * a_ld + p));
-                            for r in 0..R {
-                                acc[i][r] = $fma(x, columns[r], acc[i][r]);
+                let end = k.min(p + BLOCK);
+                for p in (p..end).step_by(PER) {
+                    for half in 0..PER {
+                        if p + half >= end {
+                            break;
+                        }
+                        // SAFETY: as above, and H rows of k elements.
+                        unsafe {
+                            let columns: [_; R] = std::array::from_fn(|r| {
+                                let bytes = values.add(at(r, k.div_ceil(PER)) + p / PER * LANES);
+                                $column(bytes, half, factors[r])
+                            });
+                            for i in 0..H {
+                                let x = $splat(*a.add(i * a_ld + p + half));
+                                for r in 0..R {
+                                    acc[i][r] = $fma(x, columns[r], acc[i][r]);
+                                }
                             }
                         }
                     }

@@ -81,6 +81,7 @@ fn gemm_by<S, A, B, C>(
             assert!(k == 0 || b.data.len() > (n - 1) * b.rs + (k - 1) * b.cs, "right operand too short");
         }
         Right::Blocks(b) => b.assert_holds(n, k),
+        Right::Turned(b) => b.assert_holds(k, n),
     }
     if let Init::Add(bias, residual) = init {
         assert!(bias.is_none_or(|x| x.len() >= n), "bias too short");

@@ -21,8 +21,10 @@ impl<T> Copy for Operand<'_, T> {}
 pub enum Right<'a, T> {
     /// As the left one.
     Plain(Operand<'a, T>),
-    /// In 8-bit blocks along the summed axis.
+    /// In blocks along the summed axis.
     Blocks(Panels<'a>),
+    /// The matrix of such blocks on its side: summed over their rows.
+    Turned(Panels<'a>),
 }
 
 impl<'a, T> From<Operand<'a, T>> for Right<'a, T> {
