@@ -8,6 +8,7 @@ mod gather;
 mod gemm;
 mod logprob;
 mod low_rank;
+mod memory;
 mod norm;
 mod normal;
 mod pages;

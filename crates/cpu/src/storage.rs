@@ -1,6 +1,7 @@
 //! Buffers in the host's memory.
 
 use crate::Cpu;
+use crate::memory::memory;
 use crate::pages::{join, reserved};
 use crate::real::Real;
 use crate::stream::{self, LARGE};
@@ -16,11 +17,7 @@ impl<R: Real> Storage for Cpu<R> {
     type Buf<T: Element> = Vec<T>;
 
     fn memory(&self) -> Memory {
-        Memory {
-            free: kilobytes("/proc/meminfo", "MemAvailable:"),
-            used: kilobytes("/proc/self/status", "VmRSS:"),
-            peak: kilobytes("/proc/self/status", "VmHWM:"),
-        }
+        memory()
     }
 
     fn alloc<T: Element>(&self, len: usize) -> Result<Vec<T>> {
@@ -92,11 +89,4 @@ impl<R: Real> Cpu<R> {
         // SAFETY: those behind the buffer's own were just written.
         unsafe { buf.set_len(len) };
     }
-}
-
-/// The bytes that the system gives in kilobytes in the line of `file` that begins with `name`, where it does.
-fn kilobytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -8,6 +8,7 @@ use duel_model::{
     tokenizer_folder,
 };
 use duel_train::Error;
+use duel_train::checkpoint::base_was;
 use std::path::{Path, PathBuf};
 
 /// Its arguments.
@@ -44,6 +45,14 @@ impl Merge {
         }
         let folder = Folder::open(&model)?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        if let Some(rounding) = base_was(&model) {
+            eprintln!(
+                "note: {} was trained beside {} in {rounding}, and is merged into that model as its files have it, beside \
+                 which it says something else",
+                model.display(),
+                base.display()
+            );
+        }
         let staged = stage(&output_dir)?;
         match folder.dtype()? {
             dtype @ FileDtype::Float64 => write(&Cpu::<f64>::new(1), &folder, &staged, dtype)?,

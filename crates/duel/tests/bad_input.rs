@@ -123,12 +123,52 @@ fn unknown_and_contradictory_keys_are_named() {
     assert!(Ended::of(missing).error().contains("no.toml"));
 }
 
+/// Before the model is read; what takes less is named with its numbers.
+#[test]
+fn what_does_not_fit_the_memory_is_said_first() {
+    let temp = Temp::with_model("memory");
+    let said = |run: &Run| {
+        let ended = Ended::of(run.command().env("DUEL_MEMORY", "1").output().unwrap());
+        assert!(!run.out().is_dir() && !ended.stderr.contains("reference log-probs"), "{}", ended.stderr);
+        ended.error().to_owned()
+    };
+    let error = said(&Run::new(&temp, "out"));
+    for part in [
+        "would take 0.0",
+        "GB: weights 0.0",
+        "and 0.00 GB of memory are free",
+        "GB with gradient_checkpointing, ",
+        "GB with micro_batch_tokens = ",
+        "GB with lora_r = 16, ",
+        "GB with lora_r = 16, load_in_8bit, ",
+        "GB with lora_r = 16, load_in_4bit, gradient_checkpointing, micro_batch_tokens = ",
+        "a smaller max_length",
+    ] {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(!error.contains("(fits)"), "{error}");
+    let error = said(&Run::new(&temp, "out").set("lora-r", 2).set("load-in-4bit", true));
+    assert!(!error.contains("lora_r") && error.contains("in 4-bit blocks"), "{error}");
+    // Enough, beside what the process itself has.
+    let run = Run::new(&temp, "out").set("max-steps", 1);
+    let ended = Ended::of(run.command().env("DUEL_MEMORY", (1u64 << 30).to_string()).output().unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
 #[test]
 fn adapters_that_cannot_be_are_named() {
     let temp = Temp::with_model("adapters");
     let run = Run::new(&temp, "out");
     refused(&run.clone().set("lora-alpha", 3), &["`lora_alpha`", "no effect without `lora_r`"]);
+    for key in ["load-in-8bit", "load-in-4bit"] {
+        refused(
+            &run.clone().set(key, true),
+            &[&format!("`{}`", key.replace('-', "_")), "adapters", "lora_r"],
+        );
+    }
+    refused(&run.clone().set("dtype", "bfloat16"), &["`dtype = bfloat16`", "lora_r", "`bf16`"]);
     let run = run.set("lora-r", 2);
+    refused(&run.clone().set("load-in-8bit", true).set("load-in-4bit", true), &["are both set"]);
     refused(&run.clone().set("lora-r", 0), &["`lora_r = 0`", "at least 1"]);
     refused(&run.clone().set("lora-dropout", 1), &["`lora_dropout = 1`", "below 1"]);
     refused(&run.clone().set("sync-ref-model", true), &["`sync_ref_model`", "adapters"]);

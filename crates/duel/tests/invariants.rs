@@ -466,6 +466,50 @@ fn adapters_have_masters() {
     assert_same(&whole, &on, &ADAPTER[..1]);
 }
 
+/// Over a model in each form: the first loss, the same bits after a stop, and what a merge says of it.
+#[test]
+fn adapters_learn_over_every_form_of_a_model() {
+    let temp = Temp::with_model("adapters-forms");
+    let merge = |run: &Run| {
+        let (from, to) = (run.out(), run.out().with_extension("merged"));
+        let args = ["merge", "--model", from.to_str().unwrap(), "--output-dir", to.to_str().unwrap()];
+        let output = Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mut losses = Vec::new();
+    for (key, value, said) in [
+        ("dtype", "float32", ""),
+        ("dtype", "bfloat16", "bfloat16"),
+        ("load-in-8bit", "true", "8-bit blocks"),
+        ("load-in-4bit", "true", "4-bit blocks"),
+    ] {
+        let run =
+            |out: &str| adapters(&temp, &format!("{out}-{value}-{key}")).set(key, value).set("save-steps", 3);
+        let whole = run("whole").set("learning-rate", 1e-2);
+        assert!(whole.ok().contains(&format!("in {said}")), "{key}");
+        let loss = whole.metric("loss");
+        assert!((loss[0] - std::f64::consts::LN_2).abs() < 1e-15 && loss[5] < 0.65, "{key}: {loss:?}");
+        let on = run("on").set("learning-rate", 1e-2);
+        let on = on.set("resume-from-checkpoint", whole.out().join("checkpoint-3").display());
+        on.ok();
+        assert_same(&whole, &on, &ADAPTER[..1]);
+        let note = merge(&whole);
+        assert_eq!(note.contains("was trained"), !said.is_empty(), "{note}");
+        assert!(note.contains(said), "{note}");
+        losses.push(loss[5]);
+    }
+    losses.dedup();
+    assert_eq!(losses.len(), 4, "each form is another model: {losses:?}");
+    // Where bfloat16 holds all of a model, that is the model.
+    let half = Run::new(&temp, "half").set("save-dtype", "bfloat16").set("max-steps", 1);
+    half.ok();
+    let run = |dtype: &str| adapters(&temp, dtype).set("model", half.out().display()).set("dtype", dtype);
+    let (stored, wide) = (run("auto"), run("float32"));
+    assert!(stored.ok().contains("in bfloat16 0.00") && !wide.ok().contains("in bfloat16"));
+    assert_same(&stored, &wide, ADAPTER);
+}
+
 /// Every method of files trains adapters, which merge to a model that says the same.
 #[test]
 fn every_method_of_files_trains_adapters() {

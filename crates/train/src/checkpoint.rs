@@ -6,7 +6,7 @@ use crate::critic::Critic;
 use crate::replay::Replay;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
-use duel_model::{FileDtype, Folder, Model};
+use duel_model::{FileDtype, Folder, Held, Model, Weights};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -83,7 +83,7 @@ pub struct Content<'a, B: Backend> {
     /// The model.
     pub model: &'a duel_model::Config,
     /// Its weights.
-    pub weights: &'a Model<Real<B>>,
+    pub weights: &'a Held<B>,
     /// What it expects, where it learns that too.
     pub critic: Option<&'a Critic<B>>,
     /// The reference's, where it is no longer the model that the run started from.
@@ -124,7 +124,7 @@ impl Origin {
         b: &B,
         dir: &Path,
         model: &duel_model::Config,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         stops: &[u32],
         dtype: FileDtype,
     ) -> Result<(), Error> {
@@ -135,6 +135,12 @@ impl Origin {
         duel_model::copy_companions(&self.companions, dir)?;
         Ok(duel_model::write_stops(dir, stops)?)
     }
+}
+
+/// How the model was rounded that the adapter in the folder `path` was trained beside, as the configuration says that
+/// its run left there: it is for that one, and beside the model in the files it says something else.
+pub fn base_was(path: &Path) -> Option<&'static str> {
+    Options::read(&path.join(CONFIG)).ok()?.resolve().ok()?.form().rounding()
 }
 
 /// Checkpoints of a run, oldest first.
@@ -210,11 +216,11 @@ impl Checkpoints {
                 fs::remove_dir_all(&partial).map_err(failed)?;
             }
             fs::create_dir_all(&partial).map_err(failed)?;
-            self.model.save(b, &partial, model, weights, stops, FileDtype::of::<B::Real>())?;
+            self.model.save(b, &partial, model, *weights, stops, FileDtype::of::<B::Real>())?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
                 fs::create_dir_all(&folder).map_err(failed)?;
-                duel_model::save(b, &folder, model, reference)?;
+                duel_model::save(b, &folder, model, *reference)?;
             }
             if let Some(critic) = critic {
                 critic.save(b, &partial.join(CRITIC))?;

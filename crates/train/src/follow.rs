@@ -2,7 +2,7 @@
 
 use crate::Error;
 use duel_backend::{Backend, Float, Real};
-use duel_model::Model;
+use duel_model::{Model, Weights};
 
 /// A reference that follows the policy: every so many steps it moves a share of the way to it (TR-DPO: Gorbatovski et
 /// al., 2024, equation 4).
@@ -25,8 +25,8 @@ impl<B: Backend> Following<B> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn follow(&mut self, b: &B, policy: &Model<Real<B>>) -> Result<(), Error> {
-        for (reference, policy) in self.weights.iter_mut().into_iter().zip(policy.iter()) {
+    pub fn follow(&mut self, b: &B, policy: &impl Weights<B>) -> Result<(), Error> {
+        for (reference, policy) in self.weights.iter_mut().into_iter().zip(policy.view().into_vec()) {
             let host = |buf: &Real<B>| -> Result<Vec<B::Real>, Error> {
                 let mut host = vec![B::Real::default(); b.len(buf)];
                 b.download(&mut host, buf, 0)?;
@@ -34,7 +34,7 @@ impl<B: Backend> Following<B> {
             };
             let mixed: Vec<B::Real> = host(reference)?
                 .into_iter()
-                .zip(host(policy)?)
+                .zip(host(policy.real())?)
                 .map(|(r, p)| B::Real::from_f64(self.share * p.to_f64() + (1.0 - self.share) * r.to_f64()))
                 .collect();
             b.upload(reference, 0, &mixed);

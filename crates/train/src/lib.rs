@@ -17,6 +17,7 @@ pub mod reward;
 mod run;
 pub mod sample;
 pub mod signal;
+mod stays;
 mod tokenizer;
 
 pub use error::Error;

@@ -1,13 +1,36 @@
 //! What a run allocates, by what it is for.
 
-use duel_backend::{Backend, Measure};
-use duel_model::{Config, Keep, Model, Shape};
+use crate::Error;
+use duel_backend::{Backend, Bits, Measure};
+use duel_model::{Before, Config, Folder, Form, InBlocks, Keep, Model, PolicyBytes, Shape, policy_bytes};
 use duel_optim::{Algorithm, Optimizer};
 use std::fmt;
 
 /// Bytes by what they are for, in the order in which they are allocated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bytes(Vec<(&'static str, usize)>);
+
+/// What stays of a reference while a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptReference {
+    /// Nothing: it is of use before the first step alone.
+    None,
+    /// The model that the run began with, which shares what adapters do not change.
+    Own,
+    /// Another model.
+    Another,
+}
+
+impl KeptReference {
+    /// That of a run which keeps one or not, and names another model or not.
+    pub fn of(kept: bool, another: bool) -> Self {
+        match (kept, another) {
+            (false, _) => KeptReference::None,
+            (true, false) => KeptReference::Own,
+            (true, true) => KeptReference::Another,
+        }
+    }
+}
 
 impl Bytes {
     /// What the parameters of `manifest` take in training: weights, gradients where they have memory of their own,
@@ -29,29 +52,47 @@ impl Bytes {
             .and("masters", where_kept(Optimizer::<B>::needs_masters(), sums))
     }
 
-    /// What the parameters of a model take in training, by [`Bytes::of_parameters`]; or, where it has adapters, those
-    /// that are frozen and those that are trained.
+    /// What the parameters of the model of `config`, from `folder`, take in training, by [`Bytes::of_parameters`]; or,
+    /// where it has adapters, those that are frozen, in that form, and those that are trained.
+    ///
+    /// # Errors
+    /// A file is damaged.
     pub fn of_model<B: Backend>(
+        folder: &Folder,
         config: &Config,
+        form: Form,
         keep: Keep,
         algorithm: Algorithm,
-        keep_reference: bool,
-    ) -> Self {
-        let manifest = Model::manifest(config);
+        kept: KeptReference,
+    ) -> Result<Self, Error> {
         if config.lora.is_none() {
-            return Self::of_parameters::<B>(&manifest, keep, algorithm, keep_reference);
+            let kept = kept != KeptReference::None;
+            return Ok(Self::of_parameters::<B>(&Model::manifest(config), keep, algorithm, kept));
         }
-        let shapes = manifest.iter().into_iter();
-        let trained: usize = shapes.filter(|shape| config.trains(shape)).map(Shape::len).sum();
-        let (real, sums) = (size_of::<B::Real>(), size_of::<B::Acc>() * trained);
+        let PolicyBytes { trained, real, narrow, blocks } = policy_bytes::<B>(folder, config, form)?;
+        let sums = trained / size_of::<B::Real>() * size_of::<B::Acc>();
         let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
-        Bytes::default()
-            .and("frozen weights", real * (manifest.parameters() - trained))
-            .and("adapters", real * trained)
-            .and("the reference's weights", where_kept(keep_reference, real * manifest.parameters()))
+        let (before, another) = match kept {
+            KeptReference::None => (0, 0),
+            KeptReference::Own => (Before::<B>::parameters(config, folder.adapted().is_some()), 0),
+            KeptReference::Another => {
+                (0, Model::manifest(&Config { lora: None, ..config.clone() }).parameters())
+            }
+        };
+        let in_blocks = match form.blocks {
+            InBlocks::Maps(Bits::Four) | InBlocks::Matrices(Bits::Four) => "in 4-bit blocks",
+            _ => "in 8-bit blocks",
+        };
+        Ok(Bytes::default()
+            .and("frozen weights", real)
+            .and("in bfloat16", narrow)
+            .and(in_blocks, blocks)
+            .and("adapters", trained)
+            .and("what they were", before * size_of::<B::Real>())
+            .and("the reference's weights", another * size_of::<B::Real>())
             .and("the adapters' gradients", sums)
             .and("their moments", sums * algorithm.moments())
-            .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums))
+            .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums)))
     }
 
     /// With `bytes` more for `name`; without a word where there are none.
@@ -75,11 +116,16 @@ impl Bytes {
 /// In GB, the sum first: `2.67 GB: weights 0.54, gradients 0.54, ...`.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} GB", self.total() as f64 / 1e9)?;
+        write!(f, "{}", gigabytes(self.total() as u64))?;
         self.0.iter().enumerate().try_for_each(|(i, (name, bytes))| {
             write!(f, "{}{name} {:.2}", if i == 0 { ": " } else { ", " }, *bytes as f64 / 1e9)
         })
     }
+}
+
+/// For people.
+pub fn gigabytes(bytes: u64) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use crate::content::feed;
 use crate::engine::Engine;
 use crate::report::progress::Progress;
 use crate::signal;
-use duel_backend::{Backend, Element, Real};
+use duel_backend::{Backend, Element};
 use duel_data::{Dataset, Labels};
-use duel_model::Model;
+use duel_model::Weights;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,12 @@ impl ModelId {
             hash.update(b"/");
         }
         Ok(ModelId(hash))
+    }
+
+    /// The same model with weights that are rounded, to what is said.
+    pub fn held(mut self, rounding: Option<&str>) -> Self {
+        rounding.into_iter().for_each(|what| self.0.update(what.as_bytes()));
+        self
     }
 
     /// It in hexadecimal digits.
@@ -148,7 +154,7 @@ impl Reference {
     /// cache.
     pub fn of<B: Backend>(
         engine: &mut Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         ds: &Dataset,
         groups: &[u32],
         cache: &Cache,
@@ -205,7 +211,7 @@ impl Reference {
     pub fn complete<B: Backend>(
         &mut self,
         engine: &mut Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         ds: &Dataset,
         groups: &[u32],
     ) -> Result<(), Error> {
@@ -220,7 +226,7 @@ impl Reference {
 /// The log-probabilities of the groups `micro`, all of them numbers.
 fn score<B: Backend>(
     engine: &mut Engine<'_, B>,
-    weights: &Model<Real<B>>,
+    weights: &impl Weights<B>,
     ds: &Dataset,
     micro: &[u32],
 ) -> Result<Vec<Record>, Error> {

@@ -216,6 +216,9 @@ impl Config {
         if self.beta == 0.0 && !self.method.is_policy_gradient() && self.loss_type.use_setting("beta") {
             return Err(out_of_range("beta", &self.beta, "above 0"));
         }
+        if self.load_in_8bit && self.load_in_4bit {
+            return wrong("`load_in_8bit` and `load_in_4bit` are both set; keep one");
+        }
         if self.lora_target_modules.as_ref().is_some_and(|names| names.0.is_empty()) {
             return wrong("`lora_target_modules` names nothing; remove it, or give all-linear");
         }

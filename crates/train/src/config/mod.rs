@@ -18,6 +18,6 @@ pub use difference::Difference;
 pub use table::{Config, KEYS, Key, Options};
 pub use unsupported::check_supported;
 pub use values::{
-    Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Numbers, Optim, ReportTo,
-    Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, TruncationMode,
+    BaseDtype, Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Numbers,
+    Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, TruncationMode,
 };

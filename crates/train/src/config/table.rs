@@ -2,11 +2,12 @@
 
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::values::{
-    Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Names, Numbers, Optim,
-    ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
+    BaseDtype, Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Names,
+    Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
 };
 use crate::Error;
-use duel_model::{LoraSettings, Modules};
+use duel_backend::Bits;
+use duel_model::{InBlocks, LoraSettings, Modules};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -280,6 +281,14 @@ options! {
         use_rslora: bool = false, needs [LORA];
         /// Modules that are trained as they are and saved with the adapters, with commas. [default: none]
         modules_to_save: Names | none = None, needs [LORA];
+        /// Numbers of the matrices that adapters leave as they are: auto, bfloat16 where that holds every element
+        /// exactly and else float32; float32; or bfloat16, to which they are rounded. [default: auto]
+        dtype: BaseDtype = BaseDtype::Auto;
+        /// Hold the maps of the layers that adapters leave as they are in blocks of 8-bit numbers, 8.5 bits a weight.
+        /// [default: false]
+        load_in_8bit: bool = false;
+        /// The same in blocks of 4-bit numbers, 5 bits a weight. [default: false]
+        load_in_4bit: bool = false;
     }
     "Data" {
         /// Longest prompt + response in tokens, or none for no limit. [default: 1024]
@@ -559,6 +568,22 @@ impl Config {
             seed: self.seed,
             ..LoraSettings::default()
         })
+    }
+
+    /// What weights are held in that are not trained.
+    pub fn form(&self) -> duel_model::Form {
+        duel_model::Form {
+            numbers: match self.dtype {
+                BaseDtype::Auto => duel_model::Numbers::AsStored,
+                BaseDtype::Float32 => duel_model::Numbers::Real,
+                BaseDtype::Bfloat16 => duel_model::Numbers::Narrow,
+            },
+            blocks: match (self.load_in_4bit, self.load_in_8bit) {
+                (true, _) => InBlocks::Maps(Bits::Four),
+                (false, true) => InBlocks::Maps(Bits::Eight),
+                (false, false) => InBlocks::Nothing,
+            },
+        }
     }
 
     /// Groups in one optimizer step.

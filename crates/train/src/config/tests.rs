@@ -299,6 +299,7 @@ fn contradictions_are_errors() {
     for (toml, part) in [
         ("warmup_steps = 1\nwarmup_ratio = 0.1", "keep one"),
         ("overwrite_output_dir = true\nresume_from_checkpoint = true", "keep one"),
+        ("lora_r = 2\nload_in_8bit = true\nload_in_4bit = true", "keep one"),
         ("generate_during_eval = true", "give `eval_dataset`"),
         ("loss_type = 'ipo'\nlabel_smoothing = 0.1", "`label_smoothing` has no effect with this `loss_type`"),
         ("ipo_reduction = 'sum'", "`ipo_reduction` has no effect unless `loss_type = ipo`"),

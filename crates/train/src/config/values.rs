@@ -478,6 +478,17 @@ choices! {
 }
 
 choices! {
+    /// The numbers of weights that are not trained.
+    BaseDtype = "dtype", later &["float16", "fp16"],
+    /// bfloat16 where it holds a matrix exactly, else float32.
+    Auto = "auto",
+    /// Single precision.
+    Float32 = "float32" | "fp32",
+    /// Its upper half.
+    Bfloat16 = "bfloat16" | "bf16",
+}
+
+choices! {
     /// Where metrics go besides `metrics.jsonl`.
     ReportTo = "report_to",
     later &["all", "wandb", "tensorboard", "mlflow", "trackio", "comet_ml", "clearml", "neptune", "swanlab"],

@@ -3,15 +3,16 @@
 use super::data::Data;
 use super::plan::Plan;
 use super::visits::Visits;
+use crate::Error;
 use crate::config::Config;
 use crate::engine::{Engine, Room, Scoring};
-use crate::memory::Bytes;
+use crate::memory::{Bytes, KeptReference};
 use crate::objective::Objective;
 use crate::sample;
 use duel_backend::Backend;
 use duel_data::Dataset;
 use duel_model::decode::{self, Request, Room as SampleRoom, Sampling};
-use duel_model::{Config as ModelConfig, Model, Shape};
+use duel_model::{Config as ModelConfig, Folder};
 use std::path::{Path, PathBuf};
 
 /// What is learned from the groups of a file, and what goes with it.
@@ -38,15 +39,18 @@ pub struct Samples {
     pub how: Sampling,
 }
 
-/// The plan of training `model` for `objective` on the groups of `data` as `config` says, on `b`; and its text.
+/// The plan of training `model`, of the folder `folder`, on the groups of `data` as `config` says, on `b`: what it
+/// allocates, and its text.
+///
+/// # Errors
+/// A file of the model is damaged.
 pub fn plan<B: Backend>(
     b: &B,
     config: &Config,
-    objective: Objective,
-    model: &ModelConfig,
-    manifest: &Model<Shape>,
+    (folder, model): (&Folder, &ModelConfig),
     data: &Data,
-) -> (Plan, Aim, String) {
+) -> Result<(Plan, Aim, Bytes, String), Error> {
+    let objective = Objective::of(config);
     let (ds, eval) = (&data.train, data.eval.as_ref());
     let room = |ds: &Dataset, batch| Room::plan(b, ds, batch, config.micro_batch_tokens, model.vocab);
     let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
@@ -72,7 +76,8 @@ pub fn plan<B: Backend>(
     let plan = Plan::new::<B>(config, model, visits, learning, all);
     let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
     let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
-    let bytes = Bytes::of_model::<B>(model, plan.keep, plan.algorithm, aim.keep_reference)
+    let kept = KeptReference::of(aim.keep_reference, config.ref_model.is_some());
+    let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
         .with(Engine::<B>::bytes(model, plan.room, plan.keep))
         .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));
     let mut beside = String::new();
@@ -86,8 +91,8 @@ pub fn plan<B: Backend>(
     }
     let rows = rows("train", &config.dataset, ds)
         + &config.eval_dataset.as_deref().zip(eval).map_or(String::new(), |(path, e)| rows("eval ", path, e));
-    let text = plan.text(b, config, (model, manifest), &rows, &bytes, &beside);
-    (plan, aim, text)
+    let text = plan.text(b, config, model, &rows, &bytes, &beside);
+    Ok((plan, aim, bytes, text))
 }
 
 impl Samples {

@@ -10,10 +10,11 @@ use crate::objective::{Metrics, Objective};
 use crate::report::progress::Progress;
 use crate::sample::{sample, sequence_kls};
 use crate::signal;
-use duel_backend::{Backend, Real};
+use crate::stays::Stays;
+use duel_backend::Backend;
 use duel_data::{Dataset, Tokenizer};
 use duel_loss::Totals;
-use duel_model::{Frozen, Model, decode};
+use duel_model::{Held, decode};
 use serde_json::json;
 
 /// What an evaluation needs.
@@ -21,7 +22,7 @@ pub struct Evaluation<B: Backend> {
     /// The groups that are scored.
     pub examples: Examples,
     /// For the KL of samples from a reference that stays; kept only when samples are drawn.
-    pub reference_weights: Option<Frozen<B>>,
+    pub reference: Option<Stays<B>>,
     /// What draws the samples, and what makes text of them, if any are wanted.
     pub sampler: Option<(decode::Engine<B>, Tokenizer)>,
 }
@@ -35,7 +36,7 @@ impl<B: Backend> Evaluation<B> {
     pub fn score(
         &mut self,
         engine: &mut Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &Held<B>,
         following: Option<&Following<B>>,
         objective: &Objective,
         mean_reward: f64,
@@ -68,7 +69,7 @@ impl<B: Backend> Evaluation<B> {
         &mut self,
         samples: &Samples,
         engine: &Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &Held<B>,
         following: Option<&Following<B>>,
         step: u64,
         output: &Output,
@@ -90,9 +91,9 @@ impl<B: Backend> Evaluation<B> {
         output.add_samples(&lines)?;
         let rows = prompts.iter().zip(&drawn).enumerate();
         let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s.tokens[..]])))?;
-        let kls = match (following, &self.reference_weights) {
+        let kls = match (following, &self.reference) {
             (Some(moved), _) => sequence_kls(b, model, weights, &moved.weights, &ds)?,
-            (None, Some(stays)) => sequence_kls(b, model, weights, stays, &ds)?,
+            (None, Some(stays)) => sequence_kls(b, model, weights, &stays.beside(weights), &ds)?,
             (None, None) => return Ok(None),
         };
         Ok(duel_stats::mean(&kls).map(|kl| kl.value))

@@ -6,10 +6,10 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::objective::{Metrics, Objective, Scored, margin};
 use crate::reference::{ModelId, Reference};
-use duel_backend::{Backend, Real};
+use duel_backend::Backend;
 use duel_data::Dataset;
 use duel_loss::{Known, ResponseStats, Totals};
-use duel_model::{Model, Weights};
+use duel_model::Weights;
 
 /// The groups of a file, and what a loss has to know of them beside what the policy says.
 pub struct Examples {
@@ -33,7 +33,7 @@ impl Examples {
     /// As [`Reference::of`].
     pub fn new<B: Backend>(
         engine: &mut Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         aim: &Aim,
         id: &ModelId,
         (ds, mismatched): (Dataset, Option<Dataset>),
@@ -61,7 +61,7 @@ impl Examples {
     pub fn ask<B: Backend>(
         &mut self,
         engine: &mut Engine<'_, B>,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         groups: &[u32],
     ) -> Result<(), Error> {
         if let Some(reference) = &mut self.reference {

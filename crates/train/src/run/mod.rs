@@ -4,6 +4,7 @@ mod aim;
 mod data;
 mod evaluate;
 mod examples;
+mod fit;
 mod offline;
 mod online;
 mod outcome;
@@ -22,7 +23,7 @@ use data::Data;
 pub use data::{check_vocabulary, max_length, rows};
 use duel_backend::Backend;
 use duel_loss::Totals;
-use duel_model::decode;
+use duel_model::{Config as ModelConfig, decode};
 use evaluate::Evaluation;
 use examples::Examples;
 use offline::Offline;
@@ -41,18 +42,21 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     assert!(!config.method.is_online(), "a judge is needed");
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
-    let objective = Objective::of(config);
-    let data = Data::load(config, objective.needs(), model, &tokenizer)?;
-    let (plan, aim, text) = aim::plan(b, config, objective, model, &start.manifest, &data);
+    let data = Data::load(config, Objective::of(config).needs(), model, &tokenizer)?;
+    let planned = |config: &Config, model: &ModelConfig| aim::plan(b, config, (&start.folder, model), &data);
+    let (plan, aim, bytes, text) = planned(config, model)?;
+    fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
+        let (plan, _, bytes, _) = planned(config, model)?;
+        Ok((bytes, plan.room.rows))
+    })?;
     // Of no use any more where nothing is sampled, and millions of bytes.
     let tokenizer = aim.samples.is_some().then_some(tokenizer);
     let content = start.content(start.id.with::<B>(&data.train));
     start.announce(&text, &content)?;
-    let policy = || duel_model::load_as(b, &start.folder, model);
     // Unless another reference is named, the policy begins as it: one copy of the weights is both.
     let other = start.other_reference(b)?;
     let is_other = other.is_some();
-    let reference = other.map_or_else(policy, Ok)?;
+    let reference = other.map_or_else(|| start.weights(b), Ok)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
     engine.score_as(aim.scoring);
     let from = start.from();
@@ -69,8 +73,8 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             let evaluated = if from < fixed { plan.visits.evaluated(ds.len(), from) } else { Vec::new() };
             Some(Evaluation {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
-                reference_weights: (aim.keep_reference && aim.follow.is_none())
-                    .then(|| start.reference(b))
+                reference: (aim.keep_reference && aim.follow.is_none())
+                    .then(|| start.stays(b, &reference))
                     .transpose()?,
                 sampler: match aim.samples.as_ref().zip(tokenizer) {
                     Some((samples, tokenizer)) => {
@@ -84,7 +88,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let weights = match is_other {
         true => {
             drop(reference); // there may not be room for both
-            policy()?
+            start.weights(b)?
         }
         false => reference,
     };

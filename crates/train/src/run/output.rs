@@ -5,8 +5,8 @@ use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::config::{Config, Resume};
 use crate::report::metrics::{self, MetricsWriter};
 use crate::report::plot;
-use duel_backend::{Backend, Real};
-use duel_model::{Config as ModelConfig, FileDtype, Model};
+use duel_backend::Backend;
+use duel_model::{Config as ModelConfig, FileDtype, Weights};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -164,7 +164,7 @@ impl Output {
         &self,
         b: &B,
         model: &ModelConfig,
-        weights: &Model<Real<B>>,
+        weights: &impl Weights<B>,
         stops: &[u32],
         results: &Value,
     ) -> Result<(), Error> {

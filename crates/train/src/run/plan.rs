@@ -68,7 +68,7 @@ impl Plan {
         &self,
         b: &B,
         config: &Config,
-        (model, manifest): (&ModelConfig, &Model<Shape>),
+        model: &ModelConfig,
         rows: &str,
         bytes: &Bytes,
         beside: &str,
@@ -76,12 +76,13 @@ impl Plan {
         // On the host the program, its tokenizer and its rows are there already.
         let before =
             b.memory().used.map_or(String::new(), |used| format!(", beside {:.2} GB now", used as f64 / 1e9));
+        let manifest = Model::manifest(model);
         let trained: usize = manifest.iter().into_iter().filter(|s| model.trains(s)).map(Shape::len).sum();
         let trained = match model.lora {
             Some(_) => format!(" ({:.2} M are trained, in adapters)", trained as f64 / 1e6),
             None => String::new(),
         };
-        let mut text = format!(
+        format!(
             "model {}: {:.2} M parameters{trained}, {:?}, {} layers of width {}\n{rows}\
              plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n{beside}",
             config.model.display(),
@@ -93,21 +94,7 @@ impl Plan {
             self.visits.batch,
             self.room.rows,
             b.describe()
-        );
-        let bytes = bytes.total() as f64;
-        if let Some(free) = b.memory().free.map(|free| free as f64).filter(|free| bytes > *free) {
-            text += &format!(
-                "      only {:.2} GB of memory are free: lower {}, per_device_train_batch_size or micro_batch_tokens, or \
-                 set gradient_checkpointing\n",
-                free / 1e9,
-                if config.method.is_online() {
-                    "max_completion_length, num_generations"
-                } else {
-                    "max_length"
-                }
-            );
-        }
-        text
+        )
     }
 }
 

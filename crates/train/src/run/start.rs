@@ -4,16 +4,17 @@ use super::output::{self, Output};
 use super::plan::Plan;
 use super::steps::Run;
 use crate::Error;
-use crate::checkpoint::{Checkpoint, State};
-use crate::config::{Config, Method, SaveDtype};
+use crate::checkpoint::{Checkpoint, State, base_was};
+use crate::config::{BaseDtype, Config, Method, SaveDtype};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::follow::Following;
 use crate::reference::ModelId;
-use duel_backend::{Backend, Dtype, Element, Real};
+use crate::stays::Stays;
+use duel_backend::{Backend, Dtype, Element};
 use duel_data::Tokenizer;
 use duel_model::{
-    Config as ModelConfig, FileDtype, Folder, Frozen, Model, Output as ModelOutput, Shape, Trained,
+    Before, Config as ModelConfig, FileDtype, Folder, Held, Model, Output as ModelOutput, Shape, Trained,
 };
 use duel_optim::Optimizer;
 use std::path::Path;
@@ -86,11 +87,10 @@ impl Start {
             Method::Reward => folder.with_score(config.seed),
             _ => folder.language_model()?,
         };
-        let model = match (config.lora(), folder.adapted()) {
-            (Some(settings), _) => folder.with_lora(settings)?,
-            (None, Some(adapted)) => adapted.clone(),
-            (None, None) => folder.config().clone(),
-        };
+        let model = model_of(&config, &folder)?;
+        if model.lora.is_none() {
+            check_nothing_is_frozen::<B>(&config)?;
+        }
         if let Some(lora) = &model.lora {
             config.check_adapters(true, lora.settings.dropout)?;
             if config.save_dtype != SaveDtype::Source {
@@ -106,9 +106,20 @@ impl Start {
             }
         }
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        let (was, is) = (base_was(&config.model), config.form().rounding());
+        if folder.adapted().is_some() && was != is {
+            let held =
+                |rounding: Option<&str>| rounding.map_or("as it is".to_owned(), |what| format!("in {what}"));
+            eprintln!(
+                "note: {} was trained beside its model {}, and goes on beside it {}",
+                config.model.display(),
+                held(was),
+                held(is)
+            );
+        }
         let tokenizer = crate::tokenizer(&config.model)?;
         let manifest = Model::manifest(&model);
-        let id = ModelId::of(&config.model)?;
+        let id = ModelId::of(&config.model)?.held(config.form().rounding());
         let other = config.ref_model.as_deref().map(|path| Other::open(path, &folder)).transpose()?;
         let stops = tokenizer.stops().to_vec();
         Ok((Start { config, checkpoint, folder, stops, id, other, model, manifest }, tokenizer))
@@ -158,23 +169,43 @@ impl Start {
         self.checkpoint.as_ref().map_or(0, |c| c.state.step)
     }
 
-    /// The reference, to be read alone: the model that the run began with, without the adapters that it began to train,
-    /// or another one.
+    /// What would be trained with another configuration.
+    ///
+    /// # Errors
+    /// It asks for what the model does not have.
+    pub fn model_of(&self, config: &Config) -> Result<ModelConfig, Error> {
+        model_of(config, &self.folder)
+    }
+
+    /// The weights that the run begins with.
     ///
     /// # Errors
     /// There is no room, or a file is damaged.
-    pub fn reference<B: Backend>(&self, b: &B) -> Result<Frozen<B>, Error> {
-        let folder = self.reference_folder();
-        let adapted = folder.adapted().filter(|_| self.other.is_none());
-        Ok(duel_model::load_frozen_as(b, folder, adapted.unwrap_or(folder.config()))?)
+    pub fn weights<B: Backend>(&self, b: &B) -> Result<Held<B>, Error> {
+        Ok(duel_model::load_policy(b, &self.folder, &self.model, self.config.form())?)
+    }
+
+    /// The reference, as it stays beside or within the model that becomes of `weights`: the one that the run began with,
+    /// without the adapters that it begins to train, or another one.
+    ///
+    /// # Errors
+    /// There is no room, or a file is damaged.
+    pub fn stays<B: Backend>(&self, b: &B, weights: &Held<B>) -> Result<Stays<B>, Error> {
+        Ok(match (&self.other, &self.model.lora) {
+            (Some(other), _) => Stays::Apart(duel_model::load_frozen(b, &other.folder)?),
+            (None, Some(_)) => {
+                Stays::Within(Before::of(b, &self.model, weights, self.folder.adapted().is_some())?)
+            }
+            (None, None) => Stays::Apart(duel_model::load_frozen(b, &self.folder)?),
+        })
     }
 
     /// The reference, where it is not what the policy begins as.
     ///
     /// # Errors
-    /// As [`Start::reference`].
-    pub fn other_reference<B: Backend>(&self, b: &B) -> Result<Option<Model<Real<B>>>, Error> {
-        Ok(self.other.as_ref().map(|other| duel_model::load(b, &other.folder)).transpose()?)
+    /// As [`Start::weights`].
+    pub fn other_reference<B: Backend>(&self, b: &B) -> Result<Option<Held<B>>, Error> {
+        Ok(self.other.as_ref().map(|other| duel_model::load_frozen(b, &other.folder)).transpose()?)
     }
 
     fn reference_folder(&self) -> &Folder {
@@ -205,9 +236,9 @@ impl Start {
         b: &B,
         plan: Plan,
         mut engine: Engine<'a, B>,
-        mut weights: Model<Real<B>>,
+        mut weights: Held<B>,
         content: String,
-        rehearse: impl FnOnce(&mut Engine<'a, B>, &Model<Real<B>>, &mut Trained<B>) -> Result<(), Error>,
+        rehearse: impl FnOnce(&mut Engine<'a, B>, &Held<B>, &mut Trained<B>) -> Result<(), Error>,
     ) -> Result<Run<'a, B>, Error> {
         let Start { config, checkpoint, folder, stops, other, model, manifest, .. } = self;
         let mut critic =
@@ -231,7 +262,7 @@ impl Start {
         let mut state = State { content, ..State::default() };
         if let Some(c) = &checkpoint {
             drop(weights); // there may not be room for both
-            weights = duel_model::load_as(b, &c.model_of(&model)?, &model)?;
+            weights = duel_model::load_policy(b, &c.model_of(&model)?, &model, config.form())?;
             c.restore(b, &mut optimizer, critic.as_mut())?;
             state = c.state.clone();
             eprintln!("continuing after step {} of {}", state.step, c.path.display());
@@ -259,6 +290,33 @@ impl Start {
             saved,
         })
     }
+}
+
+/// What is trained of the model of `folder` as `config` says.
+fn model_of(config: &Config, folder: &Folder) -> Result<ModelConfig, Error> {
+    Ok(match (config.lora(), folder.adapted()) {
+        (Some(settings), _) => folder.with_lora(settings)?,
+        (None, Some(adapted)) => adapted.clone(),
+        (None, None) => folder.config().clone(),
+    })
+}
+
+/// What is said of weights that are not trained has no effect where all are.
+fn check_nothing_is_frozen<B: Backend>(config: &Config) -> Result<(), Error> {
+    let bits = [("load_in_4bit", config.load_in_4bit), ("load_in_8bit", config.load_in_8bit)];
+    if let Some((key, _)) = bits.iter().find(|(_, said)| *said) {
+        return Err(Error::new(format!(
+            "`{key}` is for weights that stay beside adapters, and here all of them are trained; give lora_r (or use_peft), \
+             or remove it"
+        )));
+    }
+    if config.dtype == BaseDtype::Bfloat16 && B::Real::DTYPE != Dtype::Bf16 {
+        return Err(Error::new(
+            "`dtype = bfloat16` is for weights that stay beside adapters, and here all of them are trained, in float32; \
+             give lora_r (or use_peft), compute in bfloat16 by `bf16`, or remove it",
+        ));
+    }
+    Ok(())
 }
 
 /// What the largest micro-batch needed.

@@ -13,7 +13,7 @@ use crate::report::metrics::MetricsWriter;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Real};
-use duel_model::{Model, Shape, Trained};
+use duel_model::{Held, Model, Shape, Trained};
 use duel_optim::{Optimizer, clip_scale};
 use duel_random::at;
 use serde_json::{Map, Value, json};
@@ -73,7 +73,7 @@ pub struct Run<'a, B: Backend> {
     pub stops: Vec<u32>,
     pub manifest: Model<Shape>,
     pub engine: Engine<'a, B>,
-    pub weights: Model<Real<B>>,
+    pub weights: Held<B>,
     pub grads: Trained<B>,
     pub critic: Option<Critic<B>>,
     pub optimizer: Optimizer<B>,
@@ -207,7 +207,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let rate = self.plan.schedule.rate(self.state.step);
         let scale = clip_scale(norm, self.plan.max_grad_norm);
-        let (mut weights, mut grads) = (self.grads.of(self.weights.as_mut()), self.grads.list());
+        let (mut weights, mut grads) = (self.weights.trained_mut(&self.grads), self.grads.list());
         if let Some(Critic { weight, gradient }) = &mut self.critic {
             weights.push(weight);
             grads.push(gradient);

@@ -49,7 +49,8 @@ impl<B: Backend> Learner<B> for Online<'_, B> {
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let reference = &world.reference;
         let critic = run.critic.as_ref().map(|critic| &critic.weight);
-        let said = run.engine.survey(&run.weights, reference, critic, &ds, &all)?;
+        let beside = reference.beside(&run.weights);
+        let said = run.engine.survey(&run.weights, &beside, critic, &ds, &all)?;
         let mut metrics = Metrics::default();
         // What the policy is compared with says nothing of it.
         let own = world.samples;

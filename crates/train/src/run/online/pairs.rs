@@ -161,7 +161,8 @@ impl<B: Backend> Pairs<'_, B> {
         let ds = dataset(drawn.iter())?;
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let now = run.engine.score(&run.weights, &ds, &all, |_| true)?;
-        let reference = run.engine.score(self.reference, &ds, &all, |_| true)?;
+        let reference = self.reference.beside(&run.weights);
+        let reference = run.engine.score(&reference, &ds, &all, |_| true)?;
         let moved = |(past, now): (&Past, &[ResponseStats])| {
             (now[0].logp - past.chosen.logp) + (now[1].logp - past.rejected.logp)
         };

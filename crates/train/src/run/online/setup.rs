@@ -6,8 +6,9 @@ use super::world::{Reference, Spent, World};
 use crate::Error;
 use crate::config::{Config, Method};
 use crate::engine::{Beside, Engine};
-use crate::memory::Bytes;
+use crate::memory::{Bytes, KeptReference};
 use crate::objective::Objective;
+use crate::run::fit;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::start::Start;
@@ -16,8 +17,7 @@ use crate::sample::sampling;
 use duel_backend::{Backend, Element};
 use duel_data::Prompt;
 use duel_judge::{Judge, Says};
-use duel_model::Config as ModelConfig;
-use duel_model::decode;
+use duel_model::{Config as ModelConfig, Folder, decode};
 use duel_optim::Optimizer;
 use duel_rollout::Sampler;
 use std::path::Path;
@@ -56,7 +56,14 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
     let prompts = read(&config.dataset)?;
     let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
-    let (plan, text) = planned(b, &start, &prompts, &eval, beside);
+    let planned = |config: &Config, model: &ModelConfig| {
+        planned(b, config, (&start.folder, model), (&prompts, &eval), beside)
+    };
+    let (plan, bytes, text) = planned(&config, &model)?;
+    fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
+        let (plan, bytes, _) = planned(config, model)?;
+        Ok((bytes, plan.room.rows))
+    })?;
     let content = start.content(format!(
         "{}-{:?}-{:032x}-{}",
         start.id.digest(),
@@ -77,10 +84,10 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         );
     }
     start.announce(&(text + &format!("judge {}\n", judge.describe())), &content)?;
-    let weights = duel_model::load_as(b, &start.folder, &model)?;
+    let weights = start.weights(b)?;
     let reference = match config.follows() {
         Some(rule) => Reference::Follows(start.following(b, rule)?),
-        None => Reference::Stays(start.reference(b)?),
+        None => Reference::Stays(start.stays(b, &weights)?),
     };
     let engine = Engine::with(b, &model, plan.room, plan.keep, beside)?;
     let sizes = Sizes::of(&config);
@@ -111,15 +118,14 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
     run.go(Online { objective: Objective::of(&config), config, world })
 }
 
-/// The plan, and its text.
+/// The plan, what it allocates, and its text.
 fn planned<B: Backend>(
     b: &B,
-    start: &Start,
-    prompts: &[Prompt],
-    eval: &[Prompt],
+    config: &Config,
+    (folder, model): (&Folder, &ModelConfig),
+    (prompts, eval): (&[Prompt], &[Prompt]),
     beside: Beside,
-) -> (Plan, String) {
-    let (config, model) = (&start.config, &start.model);
+) -> Result<(Plan, Bytes, String), Error> {
     let visits = Visits::of(config, prompts.len());
     let room = |sizes: Sizes, prompts: &[Prompt], batch| {
         sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
@@ -128,11 +134,12 @@ fn planned<B: Backend>(
     let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
     let plan = Plan::new::<B>(config, model, visits, learning, learning.and(looking));
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
-    let manifest = &start.manifest;
     // Its weight, its gradient, its moments and its master.
     let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());
     let value_head = model.width * (size_of::<B::Real>() + sums * size_of::<B::Acc>());
-    let bytes = Bytes::of_model::<B>(model, plan.keep, plan.algorithm, true)
+    // A reference that follows the policy has weights of its own, but adapters do not go with one.
+    let kept = KeptReference::of(true, config.ref_model.is_some());
+    let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
         .and("the value head", if beside.critic { value_head } else { 0 })
         .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
         .and("samples", sampler.bytes());
@@ -145,8 +152,8 @@ fn planned<B: Backend>(
         Sizes::of(config).of_step(config).samples,
         config.max_completion_length
     );
-    let text = plan.text(b, config, (model, manifest), &rows, &bytes, &beside);
-    (plan, text)
+    let text = plan.text(b, config, model, &rows, &bytes, &beside);
+    Ok((plan, bytes, text))
 }
 
 fn sampler_plan<B: Backend>(

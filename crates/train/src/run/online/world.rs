@@ -6,11 +6,12 @@ use crate::follow::Following;
 use crate::objective::Metrics;
 use crate::run::steps::Run;
 use crate::signal;
-use duel_backend::{Backend, Real, Weight};
+use crate::stays::Stays;
+use duel_backend::{Backend, Real};
 use duel_data::{Prompt, Tokenizer, order};
 use duel_judge::{Judge, Normalization, Opinion, Says, Verdict, verdicts};
 use duel_model::decode::Mixture;
-use duel_model::{Frozen, Model, Weights};
+use duel_model::{Held, Model, View};
 use duel_random::at;
 use duel_rollout::{Asked, Rollout, Sample, Sampler, case, groups};
 use serde_json::{Map, Value, json};
@@ -57,7 +58,7 @@ pub struct Spent {
 /// What a policy is held to.
 pub enum Reference<B: Backend> {
     /// The model that the run began with.
-    Stays(Frozen<B>),
+    Stays(Stays<B>),
     /// What follows the policy.
     Follows(Following<B>),
 }
@@ -70,13 +71,12 @@ impl<B: Backend> Reference<B> {
             Reference::Stays(_) => None,
         }
     }
-}
 
-impl<B: Backend> Weights<B> for Reference<B> {
-    fn view(&self) -> Model<Weight<'_, B>> {
+    /// Its weights now; those of the policy are `policy`.
+    pub fn beside<'a>(&'a self, policy: &'a Held<B>) -> View<'a, B> {
         match self {
-            Reference::Stays(weights) => weights.view(),
-            Reference::Follows(following) => following.weights.view(),
+            Reference::Stays(stays) => stays.beside(policy),
+            Reference::Follows(following) => View::of(&following.weights),
         }
     }
 }
@@ -125,13 +125,13 @@ impl<B: Backend> World<'_, B> {
         let begun = Instant::now();
         let go_on = |_| !signal::interrupted();
         let (b, tokenizer) = (run.engine.b, &self.tokenizer);
-        let (sampler, reference) = (&mut self.sampler, &self.reference);
+        let (sampler, reference) = (&mut self.sampler, self.reference.beside(&run.weights));
         let drawn = match (role, self.mixture) {
             (Role::Opponent, Some(coef)) => {
-                let mixture = Mixture { reference, coef };
+                let mixture = Mixture { reference: &reference, coef };
                 sampler.draw_mixed(b, &run.weights, mixture, tokenizer, &asked, samples, go_on)?
             }
-            (Role::Opponent, None) => sampler.draw(b, reference, tokenizer, &asked, samples, go_on)?,
+            (Role::Opponent, None) => sampler.draw(b, &reference, tokenizer, &asked, samples, go_on)?,
             _ => sampler.draw(b, &run.weights, tokenizer, &asked, samples, go_on)?,
         };
         self.spent.sampling += begun.elapsed().as_secs_f64();
@@ -243,7 +243,8 @@ impl<B: Backend> World<'_, B> {
             report::judged(&mut metrics, &judged, 1);
             let ds = groups(judged.iter().map(|j| &j.rollout))?;
             let groups: Vec<u32> = (0..ds.len() as u32).collect();
-            let said = run.engine.survey(&run.weights, &self.reference, None, &ds, &groups)?;
+            let reference = self.reference.beside(&run.weights);
+            let said = run.engine.survey(&run.weights, &reference, None, &ds, &groups)?;
             report::said(&mut metrics, &said, self.own);
         }
         // One sample alone is nothing to a judge that compares.
