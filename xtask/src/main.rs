@@ -20,6 +20,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
   theorem [...]   duel theorem: what the paper proves, on a language small enough to count
   merge [...]     duel merge: an adapter and its model as one model
+  import RECIPE   duel import: a recipe of another trainer as a configuration
   report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
   bench [--quick] [--isa NAME]... [FILTER]
@@ -153,7 +154,7 @@ fn main() -> ExitCode {
     };
     let result = match name.as_str() {
         "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
-        | "tournament" | "cycle" | "merge" | "report" | "losses" => duel(&name),
+        | "tournament" | "cycle" | "merge" | "import" | "report" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

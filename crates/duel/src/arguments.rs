@@ -3,47 +3,108 @@
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use duel_train::Error;
-use duel_train::config::{Form, KEYS, Key, Options, check_supported};
+use duel_train::config::{Form, KEYS, Key, Method, Options, Recipe, notes_of_value, read_flag, word};
 use std::ffi::OsString;
+use std::iter::Peekable;
 use std::str::FromStr;
 
-/// Arguments as `clap` wants them: flags in kebab case (`--learning_rate=1` to `--learning-rate=1`). Values, and
-/// everything after a lone `--`, stay as they are.
+/// A command line as `clap` wants it.
+#[derive(Debug, PartialEq)]
+pub struct Normal {
+    /// Flags in kebab case (`--learning_rate=1` to `--learning-rate=1`), those of a run by duel's names. Values, and
+    /// everything after a lone `--`, stay as they are.
+    pub args: Vec<OsString>,
+    /// What is to be said of flags that change nothing.
+    pub notes: Vec<String>,
+}
+
+/// Keys whose flags take several values in TRL's way, with spaces between.
+const LISTS: [&str; 5] = ["loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
+
+/// Makes a command line as TRL's users write it one as `clap` wants it: `duel dpo` is `duel train --method dpo`,
+/// `--config FILE` is FILE, and flags of a run may be in TRL's words.
 ///
 /// # Errors
 /// A flag of a run is one of TRL's that duel does not have.
-pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
-    let mut flags_ended = false;
+pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Error> {
     let mut args = args.into_iter().peekable();
-    let program = args.next();
+    let mut normal: Vec<OsString> = args.next().into_iter().collect();
+    let command = args.peek().and_then(|arg| arg.to_str()).unwrap_or("--").to_owned();
+    let method = command.replace('-', "_").parse::<Method>().ok();
+    if let Some(method) = method {
+        args.next();
+        normal.extend(["train".into(), format!("--method={method}").into()]);
+    }
     // Other commands have flags of their own by names that a run does not take.
-    let others = [
-        "eval",
-        "generate",
-        "sample",
-        "label",
-        "table",
-        "frontier",
-        "theorem",
-        "tournament",
-        "cycle",
-        "report",
-        "losses",
-    ];
-    let of_run = args.peek().is_none_or(|command| !others.iter().any(|other| command == other));
-    let mut normalize = |arg: OsString| {
-        flags_ended |= arg == "--";
-        let Some(flag) = arg.to_str().and_then(|text| text.strip_prefix("--")).filter(|_| !flags_ended)
-        else {
-            return Ok(arg);
-        };
-        let (key, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
-        if of_run {
-            check_supported(&key.replace('-', "_"))?;
+    let of_run = method.is_some() || command == "train" || command.starts_with("--");
+    let mut beside = Recipe::default();
+    // Flags of theirs, each with the key and the flag that it became.
+    let mut translated = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            normal.push(arg);
+            normal.extend(args.by_ref());
+            break;
         }
-        Ok(format!("--{}{value}", key.replace('_', "-")).into())
-    };
-    program.map(Ok).into_iter().chain(args.map(&mut normalize)).collect()
+        let Some(flag) = arg.to_str().and_then(|text| text.strip_prefix("--")) else {
+            normal.push(arg);
+            continue;
+        };
+        let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
+        let (mut key, mut value) = (name.replace('-', "_"), value.strip_prefix('=').map(str::to_owned));
+        if of_run {
+            let own = |key: &str| KEYS.iter().find(|known| known.name == key);
+            let is_word = |key: &str| own(key).is_none() && word(key).is_some();
+            let switched = key
+                .strip_prefix("no_")
+                .filter(|rest| own(rest).is_some_and(|known| known.form == Form::Switch) || is_word(rest));
+            if let (None, Some(rest), false) = (&value, switched, is_word(&key)) {
+                (key, value) = (rest.to_owned(), Some("false".into()));
+            }
+            let is_list = is_word(&key) || LISTS.contains(&key.as_str());
+            if value.is_none() && (is_list || key == "config") {
+                value = values(&mut args, key == "config");
+            }
+            if is_word(&key) {
+                let (keys, said) = read_flag(&key, value.as_deref().unwrap_or("true"))?;
+                beside = beside.or(said);
+                for (own, value) in keys {
+                    let flag = format!("--{}", own.replace('_', "-"));
+                    normal.push(format!("{flag}={value}").into());
+                    translated.push((key.clone(), own, flag));
+                }
+                continue;
+            }
+            if let ("config", Some(file)) = (key.as_str(), &value) {
+                normal.push(file.into());
+                continue;
+            }
+            beside.idle.extend(value.iter().flat_map(|value| notes_of_value(&key, value)));
+        }
+        let value = value.map_or(String::new(), |value| format!("={value}"));
+        normal.push(format!("--{}{value}", key.replace('_', "-")).into());
+    }
+    for (theirs, own, flag) in translated {
+        let is_that = |arg: &&OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some(&flag));
+        if normal.iter().filter(is_that).count() > 1 {
+            return Err(Error::new(format!("`{theirs}` is `{own}`, which is given too; keep one")));
+        }
+    }
+    Ok(Normal { args: normal, notes: beside.notes() })
+}
+
+/// The arguments up to the next flag or configuration's file, joined by commas; or the one that is such a `file`.
+fn values(args: &mut Peekable<impl Iterator<Item = OsString>>, file: bool) -> Option<String> {
+    let is_file = |text: &str| [".toml", ".yaml", ".yml"].iter().any(|ending| text.ends_with(ending));
+    let is_value = |text: &str| !text.starts_with("--") && (file || !is_file(text));
+    let mut all: Vec<String> = Vec::new();
+    while let Some(value) = args.next_if(|arg| arg.to_str().is_some_and(is_value)) {
+        all.push(value.to_string_lossy().into_owned());
+        if file {
+            break;
+        }
+    }
+    (!all.is_empty()).then(|| all.join(","))
 }
 
 /// What the command line says: of a run, or of scoring rows without one.
@@ -153,13 +214,13 @@ mod tests {
 
     fn cli(args: &[&str]) -> Options {
         let args = ["duel", "--model", "m", "--dataset", "d"].iter().chain(args).map(OsString::from);
-        Cli::try_parse_from(normalize(args).unwrap()).unwrap_or_else(|e| panic!("{e}")).options.0
+        Cli::try_parse_from(normalize(args).unwrap().args).unwrap_or_else(|e| panic!("{e}")).options.0
     }
 
     fn error(args: &[&str]) -> String {
         match normalize(["duel"].iter().chain(args).map(OsString::from)) {
             Err(error) => error.to_string(),
-            Ok(args) => Cli::try_parse_from(args).err().expect("accepted").to_string(),
+            Ok(normal) => Cli::try_parse_from(normal.args).err().expect("accepted").to_string(),
         }
     }
 
@@ -172,7 +233,59 @@ mod tests {
         assert_eq!(cli(&["--output_dir=my_out-dir"]).output_dir, Some("my_out-dir".into()));
 
         let args = ["duel", "a_b", "--x_y", "a_b", "--", "--x_y"].map(OsString::from);
-        assert_eq!(normalize(args).unwrap(), ["duel", "a_b", "--x-y", "a_b", "--", "--x_y"]);
+        assert_eq!(normalize(args).unwrap().args, ["duel", "a_b", "--x-y", "a_b", "--", "--x_y"]);
+    }
+
+    /// Command lines of TRL's documentation, in structure.
+    #[test]
+    fn trls_command_lines_are_understood() {
+        let line = |text: &str| normalize(text.split(' ').map(OsString::from)).unwrap();
+        let Normal { args, notes } = line(
+            "duel dpo --model_name_or_path m --warmup_ratio 0.1 --loss_type sigmoid sft --lora_target_modules q v \
+             --use_cpu --no_remove_unused_columns --no_shuffle --report_to wandb --run_name a --bf16 --config r.yaml",
+        );
+        assert_eq!(
+            args,
+            [
+                "duel",
+                "train",
+                "--method=dpo",
+                "--model=m",
+                "--warmup-steps=0.1",
+                "--loss-type=sigmoid,sft",
+                "--lora-target-modules=q,v",
+                "--device=cpu",
+                "--shuffle=false",
+                "--report-to=wandb",
+                "--bf16",
+                "r.yaml"
+            ]
+        );
+        assert_eq!(
+            notes,
+            [
+                "`remove_unused_columns`: rows are read in one way, as fast as the machine can",
+                "`report_to = wandb`: metrics go to metrics.jsonl alone",
+                "`run_name`: what is printed is the same for everyone"
+            ]
+        );
+        // Before a file, a flag that is a switch of theirs has no value.
+        assert_eq!(
+            line("duel train --disable_tqdm r.yaml --seed 1").args,
+            ["duel", "train", "r.yaml", "--seed", "1"]
+        );
+        // Other commands have flags of their own.
+        assert_eq!(
+            line("duel sample --load_in_8bit --config x").args,
+            ["duel", "sample", "--load-in-8bit", "--config", "x"]
+        );
+        let wrong = |text: &str| normalize(text.split(' ').map(OsString::from)).unwrap_err().to_string();
+        assert!(wrong("duel dpo --dataset_name org/name").contains("give --dataset FILE"));
+        assert!(
+            wrong("duel dpo --warmup_ratio 0.1 --warmup-steps 3")
+                .ends_with("is `warmup_steps`, which is given too; keep one")
+        );
+        assert!(wrong("duel dpo --evals_per_epoch 2").contains("eval_steps"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod drawing;
 mod eval;
 mod frontier;
 mod generate;
+mod import;
 mod journal;
 mod judges;
 mod label;
@@ -24,6 +25,7 @@ use duel_train::Error;
 use eval::Eval;
 use frontier::Frontier;
 use generate::Generate;
+use import::Import;
 use label::Label;
 use merge::Merge;
 use report::Report;
@@ -45,7 +47,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a model; without model and dataset, the controlled-sentiment experiment on data made here, by any method
+    /// Train a model (`duel dpo` and its like: by that method); without model and dataset, the controlled-sentiment
+    /// experiment on data made here, by any method
     Train(Box<Train>),
     /// Put the pairs of a preference file to a policy or a reward model, without training
     Eval(Box<Eval>),
@@ -67,6 +70,8 @@ enum Command {
     Theorem(Theorem),
     /// Make one model of an adapter and the model that it is for
     Merge(Merge),
+    /// Print a recipe of TRL, LLaMA-Factory or axolotl as a configuration, with what is not taken over
+    Import(Import),
     /// Put what runs and studies left on one page: curves, settings, samples, pictures
     Report(Report),
     /// List the losses that loss_type names, with formulas and sources
@@ -80,8 +85,9 @@ fn main() -> ExitCode {
 }
 
 fn command() -> ExitCode {
-    let result = duel::arguments::normalize(std::env::args_os()).and_then(|args| {
-        match Cli::parse_from(args).command {
+    let result = duel::arguments::normalize(std::env::args_os()).and_then(|normal| {
+        normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
+        match Cli::parse_from(normal.args).command {
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -93,6 +99,7 @@ fn command() -> ExitCode {
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Merge(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Import(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));

@@ -9,14 +9,17 @@ use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
 use duel_train::config::{Config, Device, Method, Options, Resume};
 use duel_train::{Error, Outcome, signal, train, train_online};
-use std::fs;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::{env, fs};
 
 /// Its arguments.
 #[derive(Args)]
 pub struct Train {
-    /// TOML file with any of the keys below; the command line wins
+    /// TOML file with any of the keys below, or a YAML recipe of TRL, LLaMA-Factory or axolotl; the command line wins
     config: Option<PathBuf>,
     #[command(flatten)]
     options: RunOptions,
@@ -62,6 +65,24 @@ fn answers(config: &Config) -> Result<PathBuf, Error> {
     Ok(own)
 }
 
+/// Starts this command again where a recipe asks for another environment than there is: what has been read of it, by
+/// libraries too, is then as the recipe says.
+fn start_with(variables: &BTreeMap<String, String>) -> Result<(), Error> {
+    let wrong = |name: &str, e: &dyn Display| Error::new(format!("`env`: {name} cannot be set: {e}"));
+    if let Some((name, _)) = variables
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
+        return Err(wrong(name, &"it is no name of a variable"));
+    }
+    if variables.iter().all(|(name, value)| env::var_os(name).is_some_and(|there| there == **value)) {
+        return Ok(());
+    }
+    let names = variables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let program = env::current_exe().map_err(|e| wrong(&names, &e))?;
+    Err(wrong(&names, &process::Command::new(program).args(env::args_os().skip(1)).envs(variables).exec()))
+}
+
 /// Whether nothing is said but how to learn and where to work.
 fn is_experiment(options: &Options) -> bool {
     let machine = Options {
@@ -87,7 +108,10 @@ impl Train {
                 .map(|_| ExitCode::SUCCESS);
         }
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
-        let mut config = options.or(file).resolve()?;
+        start_with(&file.recipe.env)?;
+        let options = options.or(file).settle()?;
+        options.recipe.notes().iter().for_each(|note| eprintln!("note: left out: {note}"));
+        let mut config = options.resolve()?;
         let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {

@@ -86,6 +86,10 @@ fn unknown_and_contradictory_keys_are_named() {
     assert!(printed.contains("--learning-rate"), "{printed}");
     refused(&run.clone().set("beta", "much"), &["much", "--beta"]);
     refused(&run.clone().set("use_dora", true), &["`use_dora` is not supported", "remove it"]);
+    refused(
+        &run.clone().set("metric_for_best_model", "loss").set("save-steps", 1.5),
+        &["1.5", "whole number"],
+    );
     refused(&run.clone().set("loss-type", "sigmod"), &["sigmod", "sigmoid"]);
     refused(&run.clone().set("beta", 0), &["`beta = 0`", "above 0"]);
     refused(
@@ -115,6 +119,20 @@ fn unknown_and_contradictory_keys_are_named() {
     let error = toml("seed = 1\nseed = ");
     assert!(error.contains("run.toml") && error.contains("line 2"), "{error}");
     assert!(toml("generate_during_eval = true").contains("give `eval_dataset`"));
+
+    let recipe = temp.path("run.yaml");
+    let yaml = |text: &str| {
+        fs::write(&recipe, text).unwrap();
+        let ended = Ended::of(run.command().arg(&recipe).output().unwrap());
+        assert!(!run.out().exists());
+        ended.error().to_string()
+    };
+    assert!(yaml("seed: 1\nbeta:\n\t- 1").contains("run.yaml: line 3: is indented by a tab"));
+    assert!(yaml("seed: 1\nfp16: true").contains("run.yaml: line 2: `fp16` is not supported"));
+    assert!(yaml("seed: 1\nlearning_rat: 1").contains("line 2: unknown key `learning_rat`"));
+    assert!(yaml("seed: x").contains("line 1: `seed = x`"));
+    assert!(yaml("env: {'A=B': c}").contains("`env`: A=B cannot be set"));
+    assert!(yaml("load_best_model_at_end: true").contains("give `eval_dataset`"));
 
     let missing =
         Ended::of(Command::new(env!("CARGO_BIN_EXE_duel")).args(["train", "--seed", "1"]).output().unwrap());
@@ -299,7 +317,7 @@ fn output_folders_are_not_overwritten_unasked() {
     unchanged(&run.clone().resume().set("beta", 0.2), &["beta was 0.1 and is now 0.2", "set them back"]);
     unchanged(&run.clone().resume().set("max-steps", 9), &["max_steps was 6 and is now 9"]);
     let from = |path: PathBuf| run.clone().set("resume-from-checkpoint", path.display());
-    unchanged(&from(temp.path("model")), &["model/trainer_state.json", "checkpoint folder"]);
+    unchanged(&from(temp.path("model")), &["model/duel_state.json", "checkpoint folder"]);
     unchanged(&from(temp.path("nowhere")), &["nowhere"]);
     unchanged(&run.clone().set("model", temp.path("out").display()), &["out"]);
     refused(&Run::new(&temp, "fresh").resume(), &["fresh holds no checkpoint", "resume_from_checkpoint"]);
@@ -308,7 +326,7 @@ fn output_folders_are_not_overwritten_unasked() {
     for (file, part) in [
         ("optimizer.safetensors", "whole safetensors file"),
         ("model.safetensors", "whole safetensors file"),
-        ("trainer_state.json", "earlier checkpoint"),
+        ("duel_state.json", "earlier checkpoint"),
         ("duel.toml", "duel.toml"),
     ] {
         let path = temp.path("out/checkpoint-6").join(file);

@@ -116,10 +116,11 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 fn busy(temp: &Temp, out: &str) -> Run {
     Run::new(temp, out)
         .set("max-steps", 61)
-        .set("save-steps", 3)
+        .set("save-steps", 4)
         .set("logging-steps", 2)
         .set("eval-dataset", temp.path("eval.jsonl").display())
         .set("eval-steps", 4)
+        .set("load-best-model-at-end", true)
         .set("eval-on-start", true)
         .set("generate-during-eval", true)
         .set("num-eval-samples", 2)
@@ -224,7 +225,12 @@ fn wait_for_records(child: &mut Child, path: &Path, n: usize) {
 fn ctrl_c_saves_and_says_how_to_continue() {
     let temp = Temp::with_model("ctrl-c");
     let long = |out: &str| {
-        Run::new(&temp, out).set("max-steps", 400).set("logging-steps", 4).set("overwrite-output-dir", true)
+        Run::new(&temp, out)
+            .set("max-steps", 300)
+            .set("logging-steps", 4)
+            .set("eval-dataset", temp.path("eval.jsonl").display())
+            .set("eval-steps", 1)
+            .set("overwrite-output-dir", true)
     };
     let whole = long("whole");
     whole.ok();
@@ -252,6 +258,95 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("continuing after step"), "{}", ended.stderr);
     assert_same(&whole, &stopped, RESULT);
+}
+
+/// Learns its rows by heart, so that rows which it has not seen become worse.
+fn by_heart(temp: &Temp, out: &str) -> Run {
+    Run::new(temp, out)
+        .set("max-steps", 40)
+        .set("learning-rate", 2e-2)
+        .set("lr-scheduler-type", "constant")
+        .set("eval-dataset", temp.path("eval.jsonl").display())
+        .set("load-best-model-at-end", true)
+}
+
+/// The best checkpoint is spared and left, and a run that stops early stops at the same step wherever it began.
+#[test]
+fn the_best_model_is_left_and_enough_is_enough() {
+    let temp = Temp::with_model("best");
+    let run = |out: &str| by_heart(&temp, out).set("eval-steps", 2).set("save-steps", 2);
+    let early = |out: &str| run(out).set("early-stopping-patience", 3);
+    let stopped = early("stopped").set("save-total-limit", "none");
+    let said = stopped.ok();
+    let losses = stopped.metric("eval_loss");
+    let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap();
+    let (best_step, last) = (2 * (best as u64 + 1), 2 * losses.len() as u64);
+    assert_eq!((losses.len(), last < 40), (best + 4, true), "{losses:?}");
+    assert!(said.contains(&format!("stopped early after step {last}: ")), "{said}");
+    let of_best = format!("checkpoint-{best_step}/model.safetensors");
+    assert!(stopped.file("model.safetensors") == stopped.file(&of_best), "{losses:?}");
+
+    // One that goes on from a checkpoint after the best one.
+    let copied = Command::new("cp").arg("-r").args([stopped.out(), temp.path("again")]).status().unwrap();
+    assert!(copied.success());
+    let on = temp.path("again").join(format!("checkpoint-{}", best_step + 2));
+    let again = early("again").set("save-total-limit", "none").set("resume-from-checkpoint", on.display());
+    again.ok();
+    assert_same(&stopped, &again, RESULT);
+
+    // Few are kept: the best and the newest.
+    let few = early("few").set("save-total-limit", 1);
+    few.ok();
+    assert_same(&stopped, &few, RESULT);
+    assert_eq!(few.checkpoints(), [best_step, last]);
+    let state: serde_json::Value = serde_json::from_slice(&few.file("trainer_state.json")).unwrap();
+    assert_eq!((&state["best_global_step"], &state["global_step"]), (&best_step.into(), &last.into()));
+    assert_eq!(state["best_metric"], losses[best]);
+    let evaluated: serde_json::Value = serde_json::from_slice(&few.file("eval_results.json")).unwrap();
+    assert_eq!(evaluated["eval_loss"], losses[best]);
+
+    // Without patience it goes on to the end, and leaves the same model; so does one that saves the best alone.
+    let patient = run("patient");
+    patient.ok();
+    let improved = patient.metric("eval_loss").iter().fold(f64::INFINITY, |a, b| a.min(*b)) < losses[best];
+    assert!(improved || patient.file("model.safetensors") == stopped.file("model.safetensors"));
+    let mut alone = early("alone").set("save-strategy", "best");
+    alone.forget("save-steps");
+    alone.ok();
+    assert_eq!(alone.checkpoints().last(), Some(&best_step));
+    assert_same(&stopped, &alone, RESULT);
+}
+
+/// As transformers: after each epoch, and after the last step, which may be within one.
+#[test]
+fn strategies_of_epochs_and_shares_of_steps() {
+    let temp = Temp::with_model("epochs");
+    let epochs = by_heart(&temp, "epochs").set("max-steps", 12);
+    let epochs =
+        epochs.set("eval-strategy", "epoch").set("save-strategy", "epoch").set("save-total-limit", "none");
+    epochs.ok();
+    let steps = |run: &Run| -> Vec<u64> {
+        let records = run.metrics();
+        let evaluations = records.iter().filter(|record| metrics::is_evaluation(record));
+        evaluations.filter_map(metrics::step_of).collect()
+    };
+    // Five steps an epoch.
+    assert_eq!((steps(&epochs), epochs.checkpoints()), (vec![5, 10, 12], vec![5, 10, 12]));
+
+    let shares = by_heart(&temp, "shares")
+        .set("max-steps", 11)
+        .set("eval-strategy", "steps")
+        .set("eval-steps", 0.2)
+        .set("save-steps", 0.4)
+        .set("save-total-limit", "none")
+        .set("logging-steps", 0.5)
+        .set("logging-first-step", true);
+    shares.ok();
+    // ceil(11 * 0.2) = 3, ceil(11 * 0.4) = 5, ceil(11 * 0.5) = 6.
+    assert_eq!((steps(&shares), shares.checkpoints()), (vec![3, 6, 9, 11], vec![5, 10, 11]));
+    let records = shares.metrics();
+    let logged = records.iter().filter(|record| !metrics::is_evaluation(record)).filter_map(metrics::step_of);
+    assert_eq!(logged.collect::<Vec<_>>(), [1, 6, 11]);
 }
 
 #[test]

@@ -40,7 +40,8 @@ const RESULT: [&str; 7] = [
 ];
 
 fn result_and(more: &[&str]) -> Vec<String> {
-    let all = RESULT.iter().chain(&["train_results.json"]).chain(more);
+    let json = ["all_results.json", "train_results.json", "trainer_state.json"];
+    let all = RESULT.iter().chain(&json).chain(more);
     let mut names: Vec<String> = all.map(ToString::to_string).collect();
     names.sort();
     names

@@ -4,8 +4,9 @@ mod common;
 
 use common::{Run, Temp, shared_data, write_lines};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::process::Command;
 
 fn matches_trl(loss: &str) {
     let Some(data) = shared_data(&format!("parity with TRL, {loss}")) else { return };
@@ -64,6 +65,173 @@ fn matches_trl(loss: &str) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// TRL's own arguments, as a recipe and on a command line: what they say is done, and the losses are TRL's.
+#[test]
+fn trls_arguments_run_as_they_are() {
+    let Some(data) = shared_data("parity with TRL, its own arguments") else { return };
+    let golden = fs::read_to_string(data.join("golden2/trl/dpo_options.json")).unwrap();
+    let golden: Value = serde_json::from_str(&golden).unwrap();
+    let temp = Temp::new("parity-recipe");
+    let rows = fs::read_to_string(data.join("preference/rasbt_polite_pairs.jsonl")).unwrap();
+    write_lines(&temp.path("train.jsonl"), rows.lines().take(80));
+    let model = data.join("models/stories260k");
+    for name in ["warmup_cosine", "sigmoid_sft"] {
+        let config = golden["run_args"][name]["config"].as_object().unwrap();
+        let (recipe, line) = (format!("{name}-recipe"), format!("{name}-line"));
+        // What a script of TRL has beside: the model, the rows, where to write, and what changes no number.
+        let arguments = |out: &str| {
+            let beside = json!({
+                "model_name_or_path": model,
+                "dataset_name": temp.path("train.jsonl"),
+                "dataset_train_split": "train",
+                "output_dir": temp.path(out),
+                "torch_dtype": "float32",
+                "use_cpu": true,
+                "save_strategy": "no",
+                "eval_strategy": "no",
+                "report_to": ["wandb"],
+                "run_name": name,
+                "optim": "adamw_torch_fused",
+                "label_smoothing_factor": 0.0,
+                "remove_unused_columns": false,
+            });
+            let all = beside.as_object().unwrap().iter().chain(config);
+            all.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        let duel = |args: &[String]| {
+            let output = Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{args:?}: {said}");
+            said
+        };
+        // YAML has JSON's values, and texts without quotes.
+        let file = temp.path(&format!("{name}.yaml"));
+        let env = format!("env:\n  XDG_CACHE_HOME: {}", temp.path("cache").display());
+        let lines = arguments(&recipe).into_iter().map(|(key, value)| format!("{key}: {value}"));
+        write_lines(&file, std::iter::once(env).chain(lines));
+        let said = duel(&["dpo".into(), "--config".into(), file.display().to_string()]);
+        assert!(said.contains("note: left out: `torch_dtype`: "), "{said}");
+        assert!(temp.path("cache/duel").is_dir(), "the environment of the recipe was not set");
+
+        let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+        let mut args =
+            vec!["dpo".to_owned(), "--cache_dir".into(), temp.path("cache/duel").display().to_string()];
+        for (key, value) in arguments(&line) {
+            args.push(format!("--{key}"));
+            args.extend(value.as_array().map_or(vec![text(&value)], |all| all.iter().map(text).collect()));
+        }
+        duel(&args);
+
+        let of =
+            |dir: &str| duel_train::report::metrics::read(&temp.path(dir).join("metrics.jsonl")).unwrap();
+        assert_eq!(of(&recipe), of(&line), "{name}");
+        let theirs = golden[name].as_array().unwrap();
+        assert_eq!(of(&recipe).len(), theirs.len());
+        for (ours, theirs) in of(&recipe).iter().zip(theirs).take(4) {
+            for key in ["loss", "learning_rate"] {
+                let (got, want) = (ours[key].as_f64().unwrap(), theirs[key].as_f64().unwrap());
+                assert!(
+                    (got - want).abs() <= 2e-4 * want.abs().max(1e-2),
+                    "{name} {key}: {got}, TRL has {want}"
+                );
+            }
+        }
+    }
+}
+
+/// What public recipes of DPO have, from model to seed; the command line names rows, and what would be too much here.
+const RECIPE: &str = "
+model_name_or_path: MODEL
+torch_dtype: bfloat16
+attn_implementation: flash_attention_2
+dataset_mixer:
+  org/preferences_binarized: 1.0
+dataset_splits:
+- train_prefs
+- test_prefs
+preprocessing_num_workers: 12
+bf16: false
+beta: 0.05
+do_eval: true
+evaluation_strategy: steps
+eval_steps: 2
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: False
+hub_model_id: some-dpo-full
+learning_rate: 5.0e-4
+log_level: info
+logging_steps: 1
+lr_scheduler_type: cosine
+max_length: 48
+num_train_epochs: 1
+optim: adamw_torch
+output_dir: OUT
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 8
+push_to_hub: false
+save_strategy: 'steps'
+save_steps: 2
+save_total_limit: 1
+load_best_model_at_end: true
+seed: 42
+warmup_ratio: 0.1
+report_to: [tensorboard, wandb]
+";
+
+#[test]
+fn a_recipe_as_the_public_ones_runs_to_its_end() {
+    let temp = Temp::with_model("recipe");
+    let path = |name: &str| temp.path(name).display().to_string();
+    let recipe = RECIPE.replace("MODEL", &path("model")).replace("OUT", &path("out"));
+    fs::write(temp.path("recipe.yaml"), recipe).unwrap();
+    let duel = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), said)
+    };
+    let (done, said) = duel(&["train", &path("recipe.yaml"), "--device", "cpu"]);
+    assert!(!done && said.contains("`dataset_mixer = ") && said.contains("give --dataset FILE"), "{said}");
+    let (train, eval, cache) = (path("train.jsonl"), path("eval.jsonl"), path("cache"));
+    let rows = ["--dataset", &train, "--eval-dataset", &eval, "--cache-dir", &cache, "--device", "cpu"];
+    let (done, said) = duel(&[&["dpo", "--config", &path("recipe.yaml")], &rows[..]].concat());
+    assert!(done, "{said}");
+    assert!(said.contains("note: left out: `report_to = tensorboard`, `report_to = wandb`: "), "{said}");
+    let json = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(temp.path("out").join(name)).unwrap()).unwrap()
+    };
+    let state = json("trainer_state.json");
+    let history = state["log_history"].as_array().unwrap();
+    let evaluated: Vec<u64> = history
+        .iter()
+        .filter(|log| log.get("eval_loss").is_some())
+        .filter_map(|log| log["step"].as_u64())
+        .collect();
+    assert_eq!((state["global_step"].as_u64(), evaluated), (Some(5), vec![2, 4, 5]));
+    assert!((history[0]["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-15);
+    let losses: Vec<f64> = history.iter().filter_map(|log| log.get("loss")?.as_f64()).collect();
+    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+    let last = history.last().unwrap();
+    assert!((last["train_loss"].as_f64().unwrap() - mean).abs() < 1e-12, "{last} {mean}");
+    assert!(last["train_runtime"].is_number() && last["total_flos"].as_f64() > Some(0.0), "{last}");
+    let all = json("all_results.json");
+    assert_eq!((&all["train_loss"], &all["epoch"]), (&last["train_loss"], &1.0.into()));
+    assert_eq!(all["eval_loss"], json("eval_results.json")["eval_loss"]);
+    let best = format!("checkpoint-{}/trainer_state.json", state["best_global_step"]);
+    assert_eq!(json(&best)["best_metric"], state["best_metric"]);
+
+    // Imported, it is the same run.
+    let (done, toml) = duel(&["import", &path("recipe.yaml")]);
+    assert!(done && toml.contains("# `dataset_mixer = "), "{toml}");
+    fs::write(temp.path("imported.toml"), toml).unwrap();
+    let (imported, again) = (path("imported.toml"), path("again"));
+    let (done, said) = duel(&[&["train", &imported, "--output-dir", &again], &rows[..]].concat());
+    assert!(done, "{said}");
+    let weights = |out: &str| fs::read(temp.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("out") == weights("again"), "an imported recipe is another run");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The settings of `method` on the files of a world; `preferences` for methods that learn from a file.
 pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: &Path) -> Options {
-    let shared = Options { method: Some(method), logging_steps: Some(20), ..Options::default() };
+    let shared = Options { method: Some(method), logging_steps: Some(20.into()), ..Options::default() };
     let Some(Preferences { ranked, pairs, eval, eval_pairs }) = preferences else {
         return online(method, Options { dataset: Some(prompts.into()), ..shared });
     };
@@ -30,7 +30,7 @@ pub fn recipe(method: Method, preferences: Option<&Preferences>, prompts: &Path)
         learning_rate: Some(rate),
         num_train_epochs: Some(if method == Method::Reward { 2.0 } else { 1.0 }),
         per_device_train_batch_size: Some(if method == Method::Reward { 16 } else { 32 }),
-        warmup_steps: Some(15),
+        warmup_steps: Some(15.into()),
         ..shared
     }
 }
@@ -45,7 +45,7 @@ fn online(method: Method, shared: Options) -> Options {
         learning_rate: Some(rate),
         max_completion_length: Some(NEW_TOKENS),
         max_steps: Some(60),
-        warmup_steps: Some(5),
+        warmup_steps: Some(5.into()),
         ..shared.clone()
     };
     match method {

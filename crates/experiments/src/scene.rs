@@ -206,7 +206,7 @@ fn opinions(judge: &mut dyn Judge, drawn: &[Rollout<'_>]) -> Result<Vec<Vec<Opin
 pub(crate) fn settled(options: Options, dir: &Path, output_dir: &Path, seed: u64) -> Options {
     Options {
         output_dir: Some(output_dir.into()),
-        save_steps: options.save_steps.or(Some(0)),
+        save_steps: options.save_steps.or(Some(0.into())),
         cache_dir: Some(dir.join("cache")),
         seed: options.seed.or(Some(seed)),
         ..options

@@ -69,7 +69,7 @@ impl<'b, B: Backend> World<'b, B> {
             learning_rate: Some(4e-3),
             num_train_epochs: Some(1.0),
             per_device_train_batch_size: Some(24),
-            warmup_steps: Some(40),
+            warmup_steps: Some(40.into()),
             lr_scheduler_type: Some(Scheduler::Cosine),
             ..Options::default()
         };

@@ -3,7 +3,7 @@
 mod schedule;
 
 use duel_backend::{Acc, AdamW, Backend, Real, Result, Rmsprop};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Ramp, Schedule, ScheduleKind};
 
 /// Which update rule, with what stays the same over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,15 +4,19 @@ use crate::Error;
 use crate::config::{Config, Options};
 use crate::critic::Critic;
 use crate::replay::Replay;
+use crate::run::Best;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
 use duel_model::{FileDtype, Folder, Held, Model, Weights};
 use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const STATE: &str = "trainer_state.json";
+const STATE: &str = "duel_state.json";
+/// The same as transformers has it, for others to read.
+const TRAINER_STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The value head of PPO.
@@ -33,6 +37,12 @@ pub struct State {
     pub num_tokens: u64,
     /// Metrics of the steps since the last logged one: name, sum, and in how many steps.
     pub window: Vec<(String, f64, u64)>,
+    /// The losses of all steps.
+    pub loss: Running,
+    /// The evaluation after these steps was due and was stopped: it comes first when the run goes on.
+    pub unevaluated: bool,
+    /// Which evaluation is the best so far.
+    pub best: Best,
     /// The rewards of all steps, where a loss measures others by their mean.
     pub rewards: Running,
     /// Of a run that learns from its own samples.
@@ -94,6 +104,8 @@ pub struct Content<'a, B: Backend> {
     pub optimizer: &'a Optimizer<B>,
     /// Where the run stands.
     pub state: &'a State,
+    /// The same as transformers says it.
+    pub trainer_state: &'a Value,
 }
 
 /// The model that a run began with, on disk.
@@ -207,7 +219,7 @@ impl Checkpoints {
     /// # Errors
     /// It cannot be written.
     pub fn save<B: Backend>(&self, b: &B, content: &Content<'_, B>) -> Result<(), Error> {
-        let Content { model, weights, critic, reference, stops, optimizer, state } = content;
+        let Content { model, weights, critic, reference, stops, optimizer, state, trainer_state } = content;
         let done = self.folder(state.step);
         let partial = done.with_extension("partial");
         let write = || -> Result<(), Error> {
@@ -226,6 +238,8 @@ impl Checkpoints {
                 critic.save(b, &partial.join(CRITIC))?;
             }
             duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
+            let trainer_state = format!("{trainer_state:#}\n");
+            duel_model::write_synced(&partial.join(TRAINER_STATE), trainer_state.as_bytes())?;
             let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
             duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
             duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?;
@@ -242,16 +256,18 @@ impl Checkpoints {
                 kept.map_or("there is no earlier checkpoint".into(), |p| format!("{} is whole", p.display()));
             Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
         })?;
-        self.tidy(state.step);
+        self.tidy(state);
         Ok(())
     }
 
-    /// Removes those before `step` that are beyond the limit: after a checkpoint, or where a process was killed between
-    /// the two.
-    pub fn tidy(&self, step: u64) {
+    /// Removes those before the step of `state` that are beyond the limit, oldest first, and never the best: after a
+    /// checkpoint, or where a process was killed between the two.
+    pub fn tidy(&self, state: &State) {
+        let best = state.best.checkpoint.map(|(step, _)| step);
         let all = list(&self.dir);
         let beyond = all.len().saturating_sub(self.limit.unwrap_or(usize::MAX));
-        for (_, old) in all.iter().take(beyond).filter(|(old, _)| *old < step) {
+        let old = all.iter().filter(|(step, _)| *step < state.step && Some(*step) != best);
+        for (_, old) in old.take(beyond) {
             // One that cannot be removed costs room, nothing else.
             drop(fs::remove_dir_all(old));
         }
@@ -333,7 +349,10 @@ impl Checkpoint {
 }
 
 /// The folder `path` of a checkpoint, which holds a run's `model`.
-fn open(path: &Path, model: &duel_model::Config) -> Result<Folder, Error> {
+///
+/// # Errors
+/// It is damaged, or holds another model.
+pub fn open(path: &Path, model: &duel_model::Config) -> Result<Folder, Error> {
     let folder = Folder::open(path)?;
     if !folder.adapted().unwrap_or(folder.config()).is_like(model) {
         return Err(Error::new(format!(

@@ -225,7 +225,7 @@ fn run(
         num_train_epochs: None,
         max_completion_length: draws.then_some(prompts.new_tokens),
         max_steps: Some(total as i64),
-        save_steps: Some(every),
+        save_steps: Some(every.into()),
         save_total_limit: Some(Maybe(None)),
         seed: Some(seed),
         ..options

@@ -73,7 +73,7 @@ pub(super) fn loss(name: &str, settings: Settings) -> Objective {
 
 /// A training that ends at its optimum.
 pub(super) fn ending(steps: u64) -> Schedule {
-    Schedule { kind: ScheduleKind::Cosine, peak: RATE, warmup: 10, total: steps }
+    Schedule { kind: ScheduleKind::COSINE, peak: RATE, warmup: 10, total: steps }
 }
 
 /// A number of what a study found; none is no number.

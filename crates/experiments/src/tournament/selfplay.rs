@@ -73,7 +73,7 @@ fn options(method: Method, length: Length, prompts: &Path) -> Options {
     Options {
         beta: Some(beta),
         max_steps: Some(length.steps as i64),
-        save_steps: Some(length.every),
+        save_steps: Some(length.every.into()),
         save_total_limit: Some(Maybe(None)),
         // A round of self-play is short, so that there are many; who plays a mixture plays mostly itself.
         ref_model_sync_steps: (method == Method::Sppo).then_some(10),
@@ -250,7 +250,7 @@ fn specialist<B: Backend>(
         learning_rate: Some(1e-3),
         num_train_epochs: Some(2.0),
         per_device_train_batch_size: Some(32),
-        warmup_steps: Some(5),
+        warmup_steps: Some(5.into()),
         ..Options::default()
     };
     Ok(world.train(&format!("only-{name}"), options, None)?.0)

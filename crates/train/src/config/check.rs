@@ -1,8 +1,9 @@
 //! From what a user says to what a run does: defaults, and everything that can be wrong with values that are read.
 
 use super::range::out_of_range;
+use super::steps::Steps;
 use super::table::{Config, KEYS, Key, Options};
-use super::values::{Losses, Method, Resume};
+use super::values::{EvalStrategy, Losses, Method, Resume, SaveStrategy};
 use crate::Error;
 use duel_loss::policy;
 
@@ -13,6 +14,23 @@ impl Options {
     /// A required key is missing, a value is out of range, two keys contradict each other, or a key was set to
     /// something that would have no effect.
     pub fn resolve(self) -> Result<Config, Error> {
+        let options = self.settle()?;
+        let config = options.clone().with_defaults()?;
+        for key in KEYS {
+            key.check_range(&config)?;
+        }
+        config.check_contradictions()?;
+        match options.without_effect(&config)?.first() {
+            Some((key, reason)) => Err(Error::new(format!("`{key}` has no effect {reason}; remove it"))),
+            None => Ok(config),
+        }
+    }
+
+    /// The keys that are given and have no effect on `config`, which these options make; and why.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub(super) fn without_effect(&self, config: &Config) -> Result<Vec<(&'static str, &'static str)>, Error> {
         let given = self.table()?;
         // The defaults that these options would have met, had only the deciding keys been given.
         let basis = Self {
@@ -21,20 +39,11 @@ impl Options {
             method: self.method,
             ..Self::default()
         };
-        let config = self.with_defaults()?;
-        for key in KEYS {
-            key.check_range(&config)?;
-        }
-        config.check_contradictions()?;
         let defaults = basis.with_defaults()?.said().table()?;
         // A value equal to the default may stand: a written configuration names every key.
         let changed = |key: &&Key| given.get(key.name).is_some_and(|v| Some(v) != defaults.get(key.name));
-        for key in KEYS.iter().filter(changed) {
-            if let Some(reason) = key.no_effect(&config) {
-                return Err(Error::new(format!("`{}` has no effect {reason}; remove it", key.name)));
-            }
-        }
-        Ok(config)
+        let idle = |key: &'static Key| Some((key.name, key.no_effect(config)?));
+        Ok(KEYS.iter().filter(changed).filter_map(idle).collect())
     }
 }
 
@@ -184,17 +193,58 @@ impl Config {
         Ok(())
     }
 
+    /// What is said of evaluations and of which is the best.
+    fn check_evaluations(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::new(message));
+        if self.eval_strategy != EvalStrategy::No && self.eval_dataset.is_none() {
+            return wrong(format!(
+                "`eval_strategy = {}` needs rows to evaluate on; give `eval_dataset`",
+                self.eval_strategy
+            ));
+        }
+        if self.chooses() && self.eval_strategy == EvalStrategy::No {
+            let key = match (self.load_best_model_at_end, self.early_stopping_patience) {
+                (true, _) => "load_best_model_at_end",
+                (_, Some(_)) => "early_stopping_patience",
+                _ => "save_strategy = best",
+            };
+            return wrong(format!("`{key}` compares evaluations; give `eval_dataset`"));
+        }
+        if !self.load_best_model_at_end || self.save_strategy == SaveStrategy::Best {
+            return Ok(());
+        }
+        // A checkpoint that was not evaluated could not be the best.
+        let together = match (self.eval_strategy, self.save_strategy) {
+            (EvalStrategy::Epoch, SaveStrategy::Epoch) => true,
+            (EvalStrategy::End, SaveStrategy::Steps) => self.save_steps == Steps::Of(0),
+            (EvalStrategy::Steps, SaveStrategy::Steps) => {
+                match (self.eval_steps.unwrap_or(self.logging_steps), self.save_steps) {
+                    (_, Steps::Of(0)) => true,
+                    (Steps::Of(eval), Steps::Of(save)) => eval > 0 && save.is_multiple_of(eval),
+                    (Steps::Share(eval), Steps::Share(save)) => {
+                        let times = save / eval;
+                        times >= 0.5 && (times - times.round()).abs() < 1e-9
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        match together {
+            true => Ok(()),
+            false => wrong(
+                "`load_best_model_at_end` needs an evaluation of every checkpoint: `save_strategy = best`, or both \
+                 strategies epoch, or both steps with `save_steps` a multiple of `eval_steps`"
+                    .into(),
+            ),
+        }
+    }
+
     fn check_contradictions(&self) -> Result<(), Error> {
         let wrong = |message: &str| Err(Error::new(message));
         let (batch, batches) = (self.per_device_train_batch_size, self.gradient_accumulation_steps);
         if batch.checked_mul(batches).is_none() {
             return Err(out_of_range("gradient_accumulation_steps", &batches, "smaller"));
-        }
-        if !self.precompute_ref_log_probs {
-            return wrong(
-                "`precompute_ref_log_probs = false` is not supported: the reference log-probabilities are always \
-                 computed once, before the first step; remove it",
-            );
         }
         if self.loss_weights.as_ref().is_some_and(|w| w.0.len() != self.loss_type.0.len()) {
             return wrong(
@@ -225,9 +275,8 @@ impl Config {
         self.check_adapters(self.lora_r.is_some(), self.lora_dropout)?;
         self.check_losses()?;
         self.check_samples()?;
-        if self.warmup_steps > 0 && self.warmup_ratio > 0.0 {
-            return wrong("`warmup_steps` and `warmup_ratio` are both set; keep one");
-        }
+        self.schedule_kind()?;
+        self.check_evaluations()?;
         if self.overwrite_output_dir && self.resume_from_checkpoint != Resume::Off {
             return wrong(
                 "`overwrite_output_dir` starts anew and `resume_from_checkpoint` continues; keep one",

@@ -1,5 +1,6 @@
 //! What may not change when a run is resumed.
 
+use super::steps::Steps;
 use super::table::{Config, KEYS, Key};
 use super::values::Scheduler;
 use crate::Error;
@@ -32,7 +33,8 @@ impl Config {
         // Where the learning rate does not depend on where the run ends, a longer run begins with the shorter one's
         // steps.
         let constant = matches!(self.lr_scheduler_type, Scheduler::Constant | Scheduler::ConstantWithWarmup);
-        let grows = constant && self.warmup_ratio == 0.0 && (1..self.max_steps).contains(&saved.max_steps);
+        let fixed = constant && matches!(self.warmup_steps, Steps::Of(_));
+        let grows = fixed && (1..self.max_steps).contains(&saved.max_steps);
         let (now, saved) = (self.said().table()?, saved.said().table()?);
         // What decides the samples that steps learn from decides the weights.
         let drawing = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];

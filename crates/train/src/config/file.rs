@@ -1,11 +1,12 @@
-//! The configuration in a file: TOML, read key by key so that a mistake is named by its key.
+//! The configuration in a file: TOML, read key by key so that a mistake is named by its key, or a recipe in YAML.
 
+use super::foreign::{self, notes_of_value};
+use super::said::Said;
 use super::table::{Config, KEYS, Key, Options};
-use super::unsupported::check_supported;
-use super::values::nearest;
+use super::yaml;
 use crate::Error;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 impl Options {
@@ -18,15 +19,33 @@ impl Options {
             .map_err(|e| Error::new(format!("the configuration cannot be written as TOML: {e}")))
     }
 
-    /// Reads a TOML file. Keys may be written in snake or kebab case; paths are relative to the working directory.
+    /// What is said, as TOML.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or has an unknown, doubled or unsupported key or a wrong value; the
+    /// A path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self)
+            .map_err(|e| Error::new(format!("the configuration cannot be written as TOML: {e}")))
+    }
+
+    /// The keys that are given.
+    pub(super) fn given(&self) -> Vec<&'static str> {
+        let table = self.table().unwrap_or_default();
+        KEYS.iter().map(|key| key.name).filter(|name| table.contains_key(*name)).collect()
+    }
+
+    /// Reads a TOML file, or one in YAML (.yaml, .yml), a recipe: that has its trainer's defaults, and keys without
+    /// effect are noted. Keys may be written in snake or kebab case; paths are relative to the working directory.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML or YAML, or has an unknown, doubled or unsupported key or a wrong value; the
     /// message names file and key.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::new(format!("cannot read the configuration {}: {e}", path.display())))?;
-        Self::parse(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+        let is_recipe = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let read = if is_recipe { Self::parse_recipe(&text) } else { Self::parse(&text) };
+        read.map_err(|e| Error::new(format!("{}: {e}", path.display())))
     }
 
     /// Reads a file that [`Config::to_toml`] wrote, which has every key.
@@ -51,35 +70,39 @@ impl Options {
             let line = e.span().map_or(0, |at| text[..at.start.min(text.len())].matches('\n').count()) + 1;
             Error::new(format!("line {line}: {}", e.message().trim().replace('\n', ", ")))
         })?;
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::new();
         let mut options = Self::default();
         for (written, value) in table {
             let key = written.replace('-', "_");
-            check_supported(&key)?;
-            if duel_judge::KEYS.iter().any(|known| known.name == key) {
-                let text = match value {
-                    toml::Value::String(text) => text,
-                    value => value.to_string(),
-                };
-                let one = duel_judge::Settings::new([(key, text)]).map_err(|e| Error::new(e.to_string()))?;
-                options = options.or(Self { judging: one, ..Self::default() });
-                continue;
+            let said = Said::from(&value);
+            let one = if KEYS.iter().any(|known| known.name == key) {
+                let one = toml::Table::from_iter([(key.clone(), value)]);
+                let mut one = Self::deserialize(one)
+                    .map_err(|e| Error::new(format!("`{written}`: {}", e.message())))?;
+                one.recipe.idle = notes_of_value(&key, &said.text());
+                one
+            } else {
+                foreign::read(&key, &said)?
+            };
+            for given in one.given() {
+                let Some(before) = seen.insert(given, key.clone()) else { continue };
+                let theirs = if before == given { &key } else { &before };
+                return Err(Error::new(match before == key {
+                    true => format!("`{key}` is given twice, in two spellings; remove one"),
+                    false => format!("`{theirs}` is `{given}`, which is given too; keep one"),
+                }));
             }
-            if !KEYS.iter().any(|known| known.name == key) {
-                let near = nearest(&key, KEYS.iter().map(|known| known.name));
-                return Err(Error::new(format!("unknown key `{written}`; did you mean `{near}`?")));
-            }
-            if !seen.insert(key.clone()) {
-                return Err(Error::new(format!(
-                    "`{key}` is given twice, in snake and in kebab case; remove one"
-                )));
-            }
-            let one = toml::Table::from_iter([(key, value)]);
-            let parsed =
-                Self::deserialize(one).map_err(|e| Error::new(format!("`{written}`: {}", e.message())))?;
-            options = options.or(parsed);
+            options = options.or(one);
         }
         Ok(options)
+    }
+
+    /// Parses the text of a recipe in YAML; the errors of [`Options::read`] without the file's name.
+    ///
+    /// # Errors
+    /// As [`Options::read`].
+    pub fn parse_recipe(text: &str) -> Result<Self, Error> {
+        foreign::recipe(&yaml::parse(text)?)
     }
 }
 

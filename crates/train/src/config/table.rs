@@ -1,9 +1,13 @@
 //! The option table: a key, its type, default, range, what it needs to have an effect, and whether it may change.
 
+use super::foreign::Recipe;
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
+use super::schedule::SchedulerSettings;
+use super::steps::Steps;
 use super::values::{
-    BaseDtype, Device, DivergenceType, Form, IpoReduction, KlEstimator, Losses, Maybe, Method, Names,
-    Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text, TruncationMode,
+    BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, Losses, Maybe, Method,
+    Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text,
+    TruncationMode,
 };
 use crate::Error;
 use duel_backend::Bits;
@@ -21,6 +25,8 @@ pub struct Key {
     pub form: Form,
     /// It may change when a run is resumed: it does not decide which weights come out.
     pub may_change: bool,
+    /// Its value may be none.
+    pub(super) may_be_none: bool,
     doc: &'static str,
     needs: &'static [Need],
     read: fn(&str) -> Result<Options, Error>,
@@ -38,6 +44,7 @@ impl Key {
         self.doc
             .trim()
             .trim_end_matches('.')
+            .replace("{schedules}", &Scheduler::settings_of_all())
             .replace("{words}", &Losses::all().join(", "))
             .replace("{smoothed}", &Losses::words(|word| word.uses("label_smoothing")).join(", "))
     }
@@ -112,6 +119,7 @@ const TAILS: Need =
     });
 const FOLLOWED: Need =
     Need("where no loss needs a reference", |c| c.compares_with_reference() || c.holds_samples());
+const SHUFFLED: Need = Need("with `shuffle = false`", |c| c.shuffle);
 const SYNC: Need = Need("without `sync_ref_model`", |c| c.sync_ref_model);
 const LORA: Need = Need("without `lora_r`", |c| c.lora_r.is_some());
 const LIMIT: Need = Need("with `max_length = none`", |c| c.max_length.is_some());
@@ -121,6 +129,15 @@ const WARMUP: Need = Need("with `lr_scheduler_type = constant` (there is constan
     c.lr_scheduler_type != Scheduler::Constant
 });
 const EVALUATION: Need = Need("without `eval_dataset`", |c| c.eval_dataset.is_some());
+const EVALUATED: Need =
+    Need("with `eval_strategy = no`", |c| c.eval_dataset.is_none() || c.eval_strategy != EvalStrategy::No);
+const EVAL_STEPS: Need = Need("unless `eval_strategy = steps`", |c| c.eval_strategy == EvalStrategy::Steps);
+const SAVE_STEPS: Need = Need("unless `save_strategy = steps`", |c| c.save_strategy == SaveStrategy::Steps);
+const CHOICE: Need = Need(
+    "without `load_best_model_at_end`, `save_strategy = best` or `early_stopping_patience`",
+    Config::chooses,
+);
+const STOPPING: Need = Need("without `early_stopping_patience`", |c| c.early_stopping_patience.is_some());
 const SAMPLES: Need = Need("without `generate_during_eval`", |c| c.generate_during_eval);
 const DRAWING: Need =
     Need("without `generate_during_eval`, or a method that learns from its own samples", |c| {
@@ -160,6 +177,9 @@ macro_rules! marked {
     (change) => {
         true
     };
+    (none) => {
+        true
+    };
 }
 
 /// Makes [`Options`], [`Config`] and [`KEYS`] from one table, a key a row:
@@ -186,6 +206,9 @@ macro_rules! options {
             /// What is said of the judge: keys of a table of its own, [`duel_judge::KEYS`].
             #[serde(skip)]
             pub judging: duel_judge::Settings,
+            /// What a recipe says beside keys.
+            #[serde(skip)]
+            pub recipe: Recipe,
         }
 
         /// What a run does: every key with its value, checked. Written to the run folder by [`Config::to_toml`],
@@ -206,6 +229,7 @@ macro_rules! options {
             form: <said!($($none)? $ty) as Text>::FORM,
             needs: &[$($($need),+)?],
             may_change: marked!($($change)?),
+            may_be_none: marked!($($none)?),
             doc: concat!($($doc),+),
             read: |text| match text.parse() {
                 Ok(value) => Ok(Options { $name: Some(value), ..Options::default() }),
@@ -222,7 +246,8 @@ macro_rules! options {
             /// These options, and those of `other` where they say nothing.
             pub fn or(self, other: Self) -> Self {
                 let judging = self.judging.or_all(other.judging);
-                Self { $($($name: self.$name.or(other.$name),)+)+ judging }
+                let recipe = self.recipe.or(other.recipe);
+                Self { $($($name: self.$name.or(other.$name),)+)+ judging, recipe }
             }
 
             pub(super) fn with_defaults(self) -> Result<Config, Error> {
@@ -237,7 +262,8 @@ macro_rules! options {
         impl Config {
             /// The options that ask for this.
             pub(super) fn said(&self) -> Options {
-                Options { $($($name: Some(self.$name.clone().into()),)+)+ judging: self.judging.clone() }
+                let (judging, recipe) = (self.judging.clone(), Recipe::default());
+                Options { $($($name: Some(self.$name.clone().into()),)+)+ judging, recipe }
             }
         }
     };
@@ -251,7 +277,7 @@ options! {
         /// own samples. Required.
         dataset: PathBuf = return Err(missing("dataset"));
         /// File of evaluation rows, or none. [default: none]
-        eval_dataset: PathBuf | none = None, may change;
+        eval_dataset: PathBuf | none = None, needs [EVALUATED], may change;
         /// What to train for: sft, dpo, cpo, orpo, kto or reward; or from the policy's own samples, as a judge says:
         /// reinforce, rloo, grpo, ppo, online_dpo, xpo, nash_md or sppo. [default: dpo]
         method: Method = Method::Dpo;
@@ -261,7 +287,7 @@ options! {
         overwrite_output_dir: bool = false, may change;
         /// Continue from this checkpoint; true or no value: the newest one in output_dir. [default: false]
         resume_from_checkpoint: Resume = Resume::Off, may change;
-        /// Seed of all randomness: shuffling, sampling. [default: 42]
+        /// Seed of all randomness: shuffling, sampling, fresh adapters. [default: 42]
         seed: u64 = 42, in Range("below 2^63", |&n| i64::try_from(n).is_ok());
     }
     "Adapters" {
@@ -272,8 +298,9 @@ options! {
         lora_r: usize | none = use_peft.then_some(16), in Range("at least 1, or \"none\"", |&n| n >= 1);
         /// What an adapter is multiplied by, over its rank. [default: 32.0]
         lora_alpha: f64 = 32.0, in POSITIVE, needs [LORA];
-        /// Share of an adapter's inputs that is dropped in training. [default: 0.0]
-        lora_dropout: f64 = 0.0, in Range("from 0 to below 1", |x| (0.0..1.0).contains(x)), needs [LORA];
+        /// Share of an adapter's inputs that is dropped in training. [default: 0.0; 0.05 with use_peft, as TRL has it,
+        /// where no samples are drawn]
+        lora_dropout: f64 = if use_peft && !method.is_online() { 0.05 } else { 0.0 }, in Range("from 0 to below 1", |x| (0.0..1.0).contains(x)), needs [LORA];
         /// Maps that are adapted: names with commas, all-linear, or a regular expression of whole names. [default:
         /// none, which are those that PEFT adapts in such a model]
         lora_target_modules: Names | none = None, needs [LORA];
@@ -297,6 +324,8 @@ options! {
         truncation_mode: TruncationMode = TruncationMode::KeepStart, needs [LIMIT];
         /// Draw a new row order for every epoch. [default: true]
         shuffle: bool = true;
+        /// Seed of the row order alone; none: seed. [default: none]
+        data_seed: u64 | none = None, in Range("below 2^63", |&n| i64::try_from(n).is_ok()), needs [SHUFFLED];
         /// Learn the completion of a row, not its prompt (sft). [default: true]
         completion_only_loss: bool = true, needs [SFT];
         /// Learn the assistant's turns of a conversation, not the others (sft). [default: true]
@@ -355,9 +384,6 @@ options! {
         /// Folder of the reference model, which has the shape of the one that is trained; none: that one before the
         /// first step. [default: none]
         ref_model: PathBuf | none = None, needs [FOLLOWED];
-        /// The reference model's log-probabilities are always computed once, before the first step: only true is
-        /// accepted. [default: true]
-        precompute_ref_log_probs: bool = true;
         /// Let the reference follow the policy (TR-DPO). [default: false, or true for sppo]
         sync_ref_model: bool = method == Method::Sppo, needs [FOLLOWED];
         /// The policy's share in the reference each time that it follows. [default: 0.6, or 1 for sppo]
@@ -454,12 +480,13 @@ options! {
             Method::OnlineDpo | Method::Xpo | Method::NashMd | Method::Sppo => 5e-7,
             _ => 1e-6,
         }, in NOT_NEGATIVE;
-        /// Schedule: linear, cosine, constant or constant_with_warmup. [default: linear]
+        /// Schedule: linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, inverse_sqrt,
+        /// warmup_stable_decay, constant or constant_with_warmup. [default: linear]
         lr_scheduler_type: Scheduler = Scheduler::Linear;
-        /// Steps over which the learning rate rises from 0. [default: 0]
-        warmup_steps: u64 = 0, needs [WARMUP];
-        /// The same as a share of all steps; give one of the two. [default: 0.0]
-        warmup_ratio: f64 = 0.0, in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [WARMUP];
+        /// Settings of the schedule, as NAME=VALUE with commas: {schedules}. [default: none]
+        lr_scheduler_kwargs: SchedulerSettings | none = None;
+        /// Steps over which the learning rate rises from 0; below 1: a share of all steps. [default: 0]
+        warmup_steps: Steps = Steps::Of(0), needs [WARMUP];
         /// Decay of the gradient mean (adamw). [default: 0.9]
         adam_beta1: f64 = 0.9, in DECAY, needs [ADAMW];
         /// Decay of the squared-gradient mean (adamw). [default: 0.999]
@@ -474,17 +501,40 @@ options! {
         max_grad_norm: f64 = 1.0, in NOT_NEGATIVE;
     }
     "Logging, evaluation, checkpoints" {
-        /// Steps between logged metrics. [default: 10]
-        logging_steps: u64 = 10, in Range("at least 1", |&n| n >= 1), may change;
-        /// Steps between evaluations; 0: only at the end. [default: 0]
-        eval_steps: u64 = 0, needs [EVALUATION], may change;
+        /// Steps between logged metrics; below 1: a share of all steps. [default: 10]
+        logging_steps: Steps = Steps::Of(10), in Range("above 0", |&n| n != Steps::Of(0)), may change;
+        /// Log the first step as well. [default: false]
+        logging_first_step: bool = false, may change;
+        /// Steps between evaluations; below 1: a share of all steps; 0: only at the end; none: as logging_steps.
+        /// [default: none]
+        eval_steps: Steps | none = None, needs [EVALUATION, EVAL_STEPS], may change;
+        /// Evaluate: every eval_steps (steps), after each epoch (epoch), or at the end alone (end); all at the end too;
+        /// or no. [default: no; with an eval_dataset end, or steps with eval_steps]
+        eval_strategy: EvalStrategy = match (&eval_dataset, eval_steps) {
+            (None, _) => EvalStrategy::No,
+            (Some(_), Some(_)) => EvalStrategy::Steps,
+            (Some(_), None) => EvalStrategy::End,
+        }, may change;
         /// Evaluate before the first step as well, with samples where they are drawn. [default: false]
         eval_on_start: bool = false, needs [EVALUATION], may change;
-        /// Write checkpoints: steps, or no, which leaves the trained model alone. [default: steps]
+        /// Write checkpoints: every save_steps (steps), after each epoch (epoch), both at the end too; after an
+        /// evaluation that is better than all before (best); or no, which leaves the trained model alone. [default:
+        /// steps]
         save_strategy: SaveStrategy = SaveStrategy::Steps, may change;
-        /// Steps between checkpoints; 0: only at the end. [default: 500]
-        save_steps: u64 = 500, needs [CHECKPOINTS], may change;
-        /// Checkpoints kept, older ones are deleted; none: all. [default: 2]
+        /// Steps between checkpoints; below 1: a share of all steps; 0: only at the end. [default: 500]
+        save_steps: Steps = Steps::Of(500), needs [SAVE_STEPS], may change;
+        /// Leave the model of the checkpoint whose evaluation was the best, not that of the last step. [default: false]
+        load_best_model_at_end: bool = false, may change;
+        /// Stop after so many evaluations in a row that were not better than the best; none: never. [default: none]
+        early_stopping_patience: u64 | none = None, in Range("at least 1, or \"none\"", |&n| n >= 1), may change;
+        /// How much better an evaluation has to be, to count. [default: 0.0]
+        early_stopping_threshold: f64 = 0.0, in NOT_NEGATIVE, needs [STOPPING], may change;
+        /// What says which evaluation is the best: a metric of evaluations, with or without eval_ before it. [default:
+        /// loss]
+        metric_for_best_model: String = "loss".into(), needs [CHOICE], may change;
+        /// Whether more of it is better. [default: false; true unless its name ends with loss]
+        greater_is_better: bool = !metric_for_best_model.ends_with("loss"), needs [CHOICE], may change;
+        /// Checkpoints kept, beside the best one; older ones are deleted; none: all. [default: 2]
         save_total_limit: usize | none = Some(2),
             in Range("at least 1, or \"none\"", |&n| n >= 1), needs [CHECKPOINTS], may change;
         /// Type of the trained model's numbers: source, that of the model it began with, float32, bfloat16 or float16.
@@ -510,7 +560,8 @@ options! {
             in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [DRAWING, CHANCE], may change;
         /// Divides positive logits of tokens that the text has already, multiplies negative ones. [default: 1.0]
         repetition_penalty: f64 = 1.0, in POSITIVE, needs [DRAWING], may change;
-        /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written). [default: none]
+        /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written); others are noted.
+        /// [default: none]
         report_to: ReportTo = ReportTo::None, may change;
     }
     "Machine" {
@@ -550,6 +601,12 @@ fn default_cache_dir() -> PathBuf {
 }
 
 impl Config {
+    /// Whether evaluations are compared with each other.
+    pub fn chooses(&self) -> bool {
+        let best = self.save_strategy == SaveStrategy::Best;
+        self.load_best_model_at_end || best || self.early_stopping_patience.is_some()
+    }
+
     /// How the reference follows the policy: after every so many steps, by what share; `None`: it stays.
     pub fn follows(&self) -> Option<(u64, f64)> {
         self.sync_ref_model.then_some((self.ref_model_sync_steps, self.ref_model_mixup_alpha))

@@ -1,5 +1,6 @@
 //! What a value can be, as a word, a number or a path: how it is read and written.
 
+use super::said::Said;
 use crate::Error;
 use duel_loss::{WORDS, Word, policy};
 use duel_model::Modules;
@@ -384,22 +385,36 @@ choices! {
 
 choices! {
     /// The optimizer.
-    Optim = "optim", later &["adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd", "lion_32bit", "adagrad"],
+    Optim = "optim", later &["adafactor", "sgd", "lion", "lion_32bit", "adagrad", "galore_adamw"],
     /// Adam with decoupled weight decay.
-    Adamw = "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf",
+    Adamw = "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_apex_fused" | "adamw_anyprecision" | "adamw_hf"
+        | "paged_adamw" | "paged_adamw_32bit" | "adamw_8bit" | "adamw_bnb_8bit" | "paged_adamw_8bit"
+        | "adamw_torch_8bit" | "adamw_torch_4bit",
     /// RMSprop, the DPO paper's optimizer.
     Rmsprop = "rmsprop",
 }
 
+/// Optimizers that keep their moments in fewer bits than duel's.
+pub(super) const NARROW_MOMENTS: &[&str] =
+    &["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit", "adamw_torch_4bit"];
+
 choices! {
     /// The learning rate over the steps, after warm-up.
-    Scheduler = "lr_scheduler_type",
-    later &["cosine_with_restarts", "polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr",
-            "warmup_stable_decay"],
+    Scheduler = "lr_scheduler_type", later &["reduce_lr_on_plateau", "cosine_warmup_with_min_lr", "greedy"],
     /// Down to 0 in a straight line.
     Linear = "linear",
     /// Down to 0 along half a cosine.
     Cosine = "cosine",
+    /// The same several times over.
+    CosineWithRestarts = "cosine_with_restarts",
+    /// Along half a cosine to what is above 0.
+    CosineWithMinLr = "cosine_with_min_lr",
+    /// Along a power of what is left.
+    Polynomial = "polynomial",
+    /// With the root of the steps, wherever the run ends.
+    InverseSqrt = "inverse_sqrt",
+    /// Constant, and down at the end.
+    WarmupStableDecay = "warmup_stable_decay",
     /// Constant from the first step, no warm-up.
     Constant = "constant",
     /// Constant after the warm-up.
@@ -456,12 +471,29 @@ impl<'de> Deserialize<'de> for Device {
 }
 
 choices! {
+    /// When the model is evaluated.
+    EvalStrategy = "eval_strategy", later &[],
+    /// Every `eval_steps`, and at the end.
+    Steps = "steps",
+    /// After each pass over the rows, and at the end.
+    Epoch = "epoch",
+    /// At the end.
+    End = "end",
+    /// Never. YAML makes false of a bare no.
+    No = "no" | "false",
+}
+
+choices! {
     /// When checkpoints are written.
-    SaveStrategy = "save_strategy", later &["epoch", "best"],
+    SaveStrategy = "save_strategy", later &[],
     /// Every `save_steps`, and at the end.
     Steps = "steps",
+    /// After each pass over the rows, and at the end.
+    Epoch = "epoch",
+    /// After an evaluation that is better than all before it.
+    Best = "best",
     /// Never, but on Ctrl-C. The trained model is written all the same.
-    No = "no",
+    No = "no" | "false",
 }
 
 choices! {
@@ -488,14 +520,66 @@ choices! {
     Bfloat16 = "bfloat16" | "bf16",
 }
 
-choices! {
-    /// Where metrics go besides `metrics.jsonl`.
-    ReportTo = "report_to",
-    later &["all", "wandb", "tensorboard", "mlflow", "trackio", "comet_ml", "clearml", "neptune", "swanlab"],
+/// Trackers of others, which there are not.
+pub(super) const TRACKERS: &[&str] = &[
+    "all",
+    "wandb",
+    "tensorboard",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "clearml",
+    "neptune",
+    "swanlab",
+    "codecarbon",
+    "dvclive",
+    "flyte",
+    "azure_ml",
+    "dagshub",
+];
+
+/// Where metrics go besides `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportTo {
     /// Nowhere else.
-    None = "none",
+    None,
     /// The same: `metrics.jsonl` is always written.
-    Jsonl = "jsonl",
+    Jsonl,
+}
+
+impl ReportTo {
+    /// Every choice as it is written in TOML and on the command line.
+    pub const WORDS: &[&str] = &["none", "jsonl"];
+}
+
+impl FromStr for ReportTo {
+    type Err = Error;
+    /// One or several with commas. Trackers of others are accepted: what they would be told is in `metrics.jsonl`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let all: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        match all.iter().find(|word| !Self::WORDS.contains(word) && !TRACKERS.contains(word)) {
+            Some(odd) => Err(wrong_choice("report_to", odd, Self::WORDS, &[])),
+            None if all.iter().all(|word| *word == "none") => Ok(Self::None),
+            None => Ok(Self::Jsonl),
+        }
+    }
+}
+
+impl Text for ReportTo {}
+
+impl Serialize for ReportTo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::None => "none",
+            Self::Jsonl => "jsonl",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for ReportTo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Said::from(&toml::Value::deserialize(deserializer)?).text().parse().map_err(D::Error::custom)
+    }
 }
 
 /// A value or the word "none", as a user says it.

@@ -18,17 +18,21 @@ pub struct MetricsWriter {
 
 impl MetricsWriter {
     /// Opens the file at `path`. A fresh start (`None`) empties it; a resumed run keeps the records up to and including
-    /// `resume_step`, since the steps after its checkpoint are about to be done again. A torn last line is dropped.
+    /// `resume_step`, since the steps after its checkpoint are about to be done again. A torn last line is dropped, and
+    /// so is, with `unevaluated`, an evaluation after that step, which is about to be made again.
     ///
     /// # Errors
     /// The file cannot be read or written, or (on resuming) a whole line in it is not a record.
-    pub fn open(path: &Path, resume_step: Option<u64>) -> Result<Self, Error> {
+    pub fn open(path: &Path, resume_step: Option<u64>, unevaluated: bool) -> Result<Self, Error> {
         let failed = |e: std::io::Error| cannot("write", path, e);
         let kept = match resume_step {
             None => String::new(),
             Some(last) => {
                 let text = read_if_there(path)?;
-                let upto = |(_, record): &(&str, Record)| step_of(record).is_some_and(|step| step <= last);
+                let stays = |record: &Record, step| step < last || !(unevaluated && is_evaluation(record));
+                let upto = |(_, record): &(&str, Record)| {
+                    step_of(record).is_some_and(|step| step <= last && stays(record, step))
+                };
                 parse(&text, path)?.into_iter().filter(upto).map(|(line, _)| line).collect()
             }
         };
@@ -62,6 +66,11 @@ impl MetricsWriter {
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     let text = read_if_there(path)?;
     Ok(parse(&text, path)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// Whether a record is an evaluation's, not a step's.
+pub fn is_evaluation(record: &Record) -> bool {
+    !record.contains_key("learning_rate")
 }
 
 /// The step of a record.
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn records_are_whole_lines_and_read_back() {
         let folder = Temporary::new("write");
-        let mut writer = MetricsWriter::open(&folder.file(), None).unwrap();
+        let mut writer = MetricsWriter::open(&folder.file(), None, false).unwrap();
         writer.write(1, &[("loss", 0.1.into()), ("num_tokens", 7i64.into())]).unwrap();
         writer.write(2, &[("loss", f64::NAN.into()), ("grad_norm", f64::INFINITY.into())]).unwrap();
         // Read while the writer is open: nothing waits in a buffer.
@@ -143,7 +152,7 @@ mod tests {
     fn a_fresh_start_empties_the_file() {
         let folder = Temporary::new("fresh");
         fs::write(folder.file(), "not even JSON\n").unwrap();
-        MetricsWriter::open(&folder.file(), None).unwrap();
+        MetricsWriter::open(&folder.file(), None, false).unwrap();
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), "");
     }
 
@@ -153,7 +162,7 @@ mod tests {
         let kept = "{\"step\":10,\"loss\":0.30000000000000004}\n{\"eval_loss\":1, \"step\":20}\n";
         fs::write(folder.file(), format!("{kept}{{\"step\":30}}\n{{\"step\":20,\"lo")).unwrap();
         assert_eq!(read(&folder.file()).unwrap().len(), 3);
-        let mut writer = MetricsWriter::open(&folder.file(), Some(20)).unwrap();
+        let mut writer = MetricsWriter::open(&folder.file(), Some(20), false).unwrap();
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), kept);
         writer.write(30, &[("loss", 0.5.into())]).unwrap();
         assert_eq!(
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn resuming_without_a_file_starts_one() {
         let folder = Temporary::new("missing");
-        MetricsWriter::open(&folder.file(), Some(5)).unwrap().write(6, &[]).unwrap();
+        MetricsWriter::open(&folder.file(), Some(5), false).unwrap().write(6, &[]).unwrap();
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), "{\"step\":6}\n");
     }
 
@@ -175,7 +184,7 @@ mod tests {
         let folder = Temporary::new("bad");
         let text = "{\"step\":1}\n{\"loss\":1}\n";
         fs::write(folder.file(), text).unwrap();
-        let error = MetricsWriter::open(&folder.file(), Some(9)).unwrap_err().to_string();
+        let error = MetricsWriter::open(&folder.file(), Some(9), false).unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), text);
         assert!(read(&folder.file()).is_err());

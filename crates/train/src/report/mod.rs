@@ -4,3 +4,4 @@ pub mod metrics;
 pub mod page;
 pub mod plot;
 pub mod progress;
+pub mod trainer_state;

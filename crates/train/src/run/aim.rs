@@ -43,7 +43,7 @@ pub struct Samples {
 /// allocates, and its text.
 ///
 /// # Errors
-/// A file of the model is damaged.
+/// Those of [`Plan::new`], or a file of the model is damaged.
 pub fn plan<B: Backend>(
     b: &B,
     config: &Config,
@@ -73,7 +73,7 @@ pub fn plan<B: Backend>(
         samples,
     };
     let all = scored.fold(learning, |all, ds| all.and(room(ds, config.per_device_eval_batch_size)));
-    let plan = Plan::new::<B>(config, model, visits, learning, all);
+    let plan = Plan::new::<B>(config, model, visits, learning, all)?;
     let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
     let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
     let kept = KeptReference::of(aim.keep_reference, config.ref_model.is_some());

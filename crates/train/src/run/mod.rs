@@ -1,6 +1,7 @@
 //! A training run, from a checked configuration to a folder with the trained model.
 
 mod aim;
+mod best;
 mod data;
 mod evaluate;
 mod examples;
@@ -13,12 +14,14 @@ mod plan;
 mod start;
 mod steps;
 mod visits;
+mod when;
 
 use crate::Error;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::objective::Objective;
 use aim::Aim;
+pub use best::Best;
 use data::Data;
 pub use data::{check_vocabulary, max_length, rows};
 use duel_backend::Backend;
@@ -70,7 +73,9 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     let eval = match data.eval {
         None => None,
         Some(ds) => {
-            let evaluated = if from < fixed { plan.visits.evaluated(ds.len(), from) } else { Vec::new() };
+            let due = start.is_unevaluated();
+            let evaluated =
+                if from < fixed { plan.visits.evaluated(ds.len(), from, due) } else { Vec::new() };
             Some(Evaluation {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
                 reference: (aim.keep_reference && aim.follow.is_none())

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::config::{Config, Resume};
-use crate::report::metrics::{self, MetricsWriter};
+use crate::report::metrics::{self, MetricsWriter, Record};
 use crate::report::plot;
 use duel_backend::Backend;
 use duel_model::{Config as ModelConfig, FileDtype, Weights};
@@ -15,7 +15,14 @@ use std::path::{Path, PathBuf};
 const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples.jsonl";
 const PLOT: &str = "metrics.svg";
-const RESULTS: &str = "train_results.json";
+/// Speed and loss of training.
+pub const RESULTS: &str = "train_results.json";
+/// The last evaluation, or that of the best model where that is left.
+pub const EVAL_RESULTS: &str = "eval_results.json";
+/// Both.
+pub const ALL_RESULTS: &str = "all_results.json";
+/// What was logged, as transformers has it.
+pub const TRAINER_STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
 
 /// The checkpoint that a run continues from.
@@ -126,17 +133,25 @@ impl Output {
     }
 
     /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
-    /// again.
+    /// again, and so is, with `unevaluated`, the evaluation after that step.
     ///
     /// # Errors
     /// They cannot be read or written.
-    pub fn metrics(&self, resumed: Option<u64>) -> Result<MetricsWriter, Error> {
-        let writer = MetricsWriter::open(&self.dir.join(METRICS), resumed)?;
+    pub fn metrics(&self, resumed: Option<u64>, unevaluated: bool) -> Result<MetricsWriter, Error> {
+        let writer = MetricsWriter::open(&self.dir.join(METRICS), resumed, unevaluated)?;
         let samples = self.dir.join(SAMPLES);
         if resumed.is_some() && samples.exists() {
-            MetricsWriter::open(&samples, resumed)?;
+            MetricsWriter::open(&samples, resumed, unevaluated)?;
         }
         Ok(writer)
+    }
+
+    /// What was logged so far.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn history(&self) -> Result<Vec<Record>, Error> {
+        metrics::read(&self.dir.join(METRICS))
     }
 
     /// Whether a checkpoint is one of this folder's.
@@ -156,7 +171,7 @@ impl Output {
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))
     }
 
-    /// The trained model as a folder that transformers loads, the plot, and the run's speed.
+    /// The trained model as a folder that transformers loads, the plot, and the files of JSON that go with it.
     ///
     /// # Errors
     /// They cannot be written.
@@ -166,7 +181,7 @@ impl Output {
         model: &ModelConfig,
         weights: &impl Weights<B>,
         stops: &[u32],
-        results: &Value,
+        results: &[(&str, Value)],
     ) -> Result<(), Error> {
         let out = &self.dir;
         let staged = duel_model::stage(out)?;
@@ -175,10 +190,12 @@ impl Output {
         if !old.is_empty() {
             eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
         }
-        let speed = out.join(RESULTS);
-        fs::write(&speed, format!("{results:#}\n"))
-            .map_err(|e| Error::new(format!("{}: cannot be written: {e}", speed.display())))?;
-        plot::write_svg(&out.join(PLOT), &metrics::read(&out.join(METRICS))?)
+        for (name, json) in results {
+            let path = out.join(name);
+            fs::write(&path, format!("{json:#}\n"))
+                .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))?;
+        }
+        plot::write_svg(&out.join(PLOT), &self.history()?)
     }
 }
 
@@ -192,7 +209,7 @@ fn remove_run(out: &Path) -> std::io::Result<()> {
             fs::remove_dir_all(half)?;
         }
     }
-    let files = [METRICS, PLOT, SAMPLES, RESULTS, CONFIG];
+    let files = [METRICS, PLOT, SAMPLES, RESULTS, EVAL_RESULTS, ALL_RESULTS, TRAINER_STATE, CONFIG];
     for file in files.map(|name| out.join(name)) {
         if file.exists() {
             fs::remove_file(file)?;

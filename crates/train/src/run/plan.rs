@@ -1,12 +1,15 @@
 //! What every run will do: made once from the configuration and the data, before any of it is done.
 
+use super::best::Choice;
 use super::visits::Visits;
-use crate::config::{Config, Optim, SaveStrategy, Scheduler};
+use super::when::When;
+use crate::Error;
+use crate::config::{Config, EvalStrategy, Optim, SaveStrategy, Scheduler};
 use crate::engine::Room;
 use crate::memory::Bytes;
 use duel_backend::Backend;
 use duel_model::{Config as ModelConfig, Keep, Model, Shape};
-use duel_optim::{Algorithm, Schedule, ScheduleKind};
+use duel_optim::{Algorithm, Schedule};
 
 /// The plan of a run.
 pub struct Plan {
@@ -24,27 +27,37 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Gradients are scaled down to this norm; 0: never.
     pub max_grad_norm: f64,
-    /// Steps between logged metrics.
-    pub logging_steps: u64,
-    /// Steps between evaluations; 0: only at the end.
-    pub eval_steps: u64,
-    /// Whether there is one before the first step.
+    /// Passes over the rows that are asked for.
+    pub epochs: f64,
+    /// When metrics are logged.
+    pub logging: When,
+    /// Whether those of the first step are in any case.
+    pub logging_first_step: bool,
+    /// When the model is evaluated.
+    pub evaluating: When,
+    /// Whether it is before the first step.
     pub eval_on_start: bool,
-    /// Steps between checkpoints, 0: only at the end; `None`: only when interrupted.
-    pub save_steps: Option<u64>,
+    /// When checkpoints are written, but for those of Ctrl-C.
+    pub saving: When,
+    /// Which evaluation is the best; `None`: none is asked for.
+    pub choice: Option<Choice>,
 }
 
 impl Plan {
     /// That of `visits`, with room for passes that learn and, in all, for every pass.
+    ///
+    /// # Errors
+    /// The schedule has not what is asked of it.
     pub fn new<B: Backend>(
         config: &Config,
         model: &ModelConfig,
         visits: Visits,
         learning: Room,
         room: Room,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let lends = learning.single && model.lora.is_none() && B::hands_over::<B::Real, B::Acc>();
-        Plan {
+        let eval_steps = config.eval_steps.unwrap_or(config.logging_steps);
+        Ok(Plan {
             room,
             keep: match config.gradient_checkpointing {
                 true => Keep::Residuals,
@@ -53,14 +66,30 @@ impl Plan {
             },
             drops: model.lora.as_ref().filter(|lora| lora.settings.dropout > 0.0).map(|_| config.seed),
             algorithm: algorithm(config),
-            schedule: schedule(config, visits.total),
-            visits,
+            schedule: schedule(config, visits.total)?,
             max_grad_norm: config.max_grad_norm,
-            logging_steps: config.logging_steps,
-            eval_steps: config.eval_steps,
+            epochs: match config.max_steps {
+                -1 => config.num_train_epochs,
+                _ => visits.epoch(visits.total),
+            },
+            logging: When::every(config.logging_steps.of(visits.total)),
+            logging_first_step: config.logging_first_step,
+            evaluating: match config.eval_strategy {
+                EvalStrategy::No => When::Never,
+                EvalStrategy::End => When::End,
+                EvalStrategy::Epoch => When::Epoch,
+                EvalStrategy::Steps => When::every(eval_steps.of(visits.total)),
+            },
             eval_on_start: config.eval_on_start,
-            save_steps: (config.save_strategy == SaveStrategy::Steps).then_some(config.save_steps),
-        }
+            saving: match config.save_strategy {
+                SaveStrategy::No => When::Never,
+                SaveStrategy::Epoch => When::Epoch,
+                SaveStrategy::Best => When::Better,
+                SaveStrategy::Steps => When::every(config.save_steps.of(visits.total)),
+            },
+            choice: Choice::of(config),
+            visits,
+        })
     }
 
     /// The plan for people: the model, `rows` that it learns from, what is allocated, and what is to be said `beside`.
@@ -112,16 +141,10 @@ fn algorithm(c: &Config) -> Algorithm {
     }
 }
 
-fn schedule(c: &Config, total: u64) -> Schedule {
+fn schedule(c: &Config, total: u64) -> Result<Schedule, Error> {
     let warmup = match c.lr_scheduler_type {
         Scheduler::Constant => 0,
-        _ if c.warmup_steps > 0 => c.warmup_steps,
-        _ => (c.warmup_ratio * total as f64).ceil() as u64,
+        _ => c.warmup_steps.of(total),
     };
-    let kind = match c.lr_scheduler_type {
-        Scheduler::Linear => ScheduleKind::Linear,
-        Scheduler::Cosine => ScheduleKind::Cosine,
-        Scheduler::Constant | Scheduler::ConstantWithWarmup => ScheduleKind::Constant,
-    };
-    Schedule { kind, peak: c.learning_rate, warmup, total }
+    Ok(Schedule { kind: c.schedule_kind()?, peak: c.learning_rate, warmup, total })
 }

@@ -169,6 +169,11 @@ impl Start {
         self.checkpoint.as_ref().map_or(0, |c| c.state.step)
     }
 
+    /// Whether the evaluation after that step was stopped.
+    pub fn is_unevaluated(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(|c| c.state.unevaluated)
+    }
+
     /// What would be trained with another configuration.
     ///
     /// # Errors
@@ -273,7 +278,16 @@ impl Start {
             Ok(())
         })?;
         let output = Output::prepare(&config, dtype)?;
-        let writer = output.metrics(checkpoint.as_ref().map(|_| state.step))?;
+        let writer = output.metrics(checkpoint.as_ref().map(|_| state.step), state.unevaluated)?;
+        if let Some((step, _)) =
+            state.best.checkpoint.filter(|(step, _)| !output.checkpoints.folder(*step).exists())
+        {
+            eprintln!(
+                "note: {} was the best checkpoint and is not here; one that is better than those that follow is left",
+                output.checkpoints.folder(step).display()
+            );
+            state.best.checkpoint = None;
+        }
         let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
         Ok(Run {
             plan,

@@ -1,16 +1,19 @@
 //! The steps of a run, one after another, with what happens between them.
 
+use super::best::Best;
 use super::outcome::Outcome;
-use super::output::Output;
+use super::output::{ALL_RESULTS, EVAL_RESULTS, Output, RESULTS, TRAINER_STATE};
 use super::plan::Plan;
 use super::visits::EpochOrder;
+use super::when::When;
 use crate::Error;
-use crate::checkpoint::{Content, State};
+use crate::checkpoint::{self, Content, State};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::objective::Metrics;
-use crate::report::metrics::MetricsWriter;
+use crate::report::metrics::{self, MetricsWriter, Record};
 use crate::report::progress::Progress;
+use crate::report::trainer_state::TrainerState;
 use crate::signal;
 use duel_backend::{Backend, Real};
 use duel_model::{Held, Model, Shape, Trained};
@@ -98,10 +101,21 @@ impl<B: Backend> Run<'_, B> {
         let mut order = EpochOrder::default();
         let mut samples = 0;
         let mut seconds_of_steps = Vec::new();
-        if first == 0 && self.plan.eval_on_start {
-            self.evaluate(&mut learner, &mut progress)?;
+        if first == 0 && self.plan.eval_on_start || self.state.unevaluated {
+            // Before the first step there is nothing that could be the best.
+            let (said, better) = self.evaluate(&mut learner, &mut progress)?;
+            if self.state.unevaluated {
+                return self.interrupted(&learner);
+            }
+            last = said;
+            if first > 0
+                && self.plan.saving.due(first, &self.plan.visits, better)
+                && self.saved != Some(first)
+            {
+                self.save(&learner)?;
+            }
         }
-        while self.state.step < total {
+        while self.state.step < total && !self.gives_up() {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
             let done = match signal::interrupted() {
@@ -124,34 +138,138 @@ impl<B: Backend> Run<'_, B> {
             samples += batch.len();
             progress.step((counted, learner.counted()), metrics.loss);
             self.remember(&metrics);
+            self.state.loss.add(&[metrics.loss]);
             let step = self.state.step;
             let shown = |name: &str| learner.shown().contains(&name);
-            if due(step, self.plan.logging_steps) || step == total {
+            let first_step = step == 1 && self.plan.logging_first_step;
+            if first_step || self.plan.logging.due(step, &self.plan.visits, false) {
                 last = self.log(norm, rate)?;
                 let fits: Vec<(&str, f64)> =
                     last.iter().map(|(k, v)| (k.as_str(), *v)).filter(|(k, _)| shown(k)).collect();
                 progress.logged(&fits);
             }
-            if learner.evaluates() && (due(step, self.plan.eval_steps) || step == total) {
-                last = match self.evaluate(&mut learner, &mut progress) {
-                    Ok(last) => last,
+            let mut better = false;
+            if learner.evaluates() && self.plan.evaluating.due(step, &self.plan.visits, false) {
+                (last, better) = match self.evaluate(&mut learner, &mut progress) {
+                    Ok(said) => said,
                     Err(e) => return Err(self.kept(e, &learner)),
                 };
+                if self.state.unevaluated {
+                    drop(progress);
+                    return self.interrupted(&learner);
+                }
             }
-            if self.plan.save_steps.is_some_and(|every| due(step, every)) {
+            if self.plan.saving.due(step, &self.plan.visits, better) && self.saved != Some(step) {
                 self.save(&learner)?;
             }
+        }
+        if self.state.step < total {
+            let Best { metric, step, .. } = &self.state.best;
+            let metric = metric.map_or(String::new(), |metric| format!(" ({metric:.4})"));
+            progress.println(&format!(
+                "stopped early after step {}: no evaluation was better than that after step {step}{metric}",
+                self.state.step
+            ));
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
         let results = self.results(&learner, samples, seconds, &seconds_of_steps);
-        match self.plan.save_steps {
-            Some(_) if self.saved != Some(total) => self.save(&learner)?,
-            Some(_) => self.output.checkpoints.tidy(total),
-            None => self.check_finite()?,
+        match self.plan.saving {
+            When::Never => self.check_finite()?,
+            When::Better => {
+                self.check_finite()?;
+                self.output.checkpoints.tidy(&self.state);
+            }
+            _ if self.saved != Some(self.state.step) => self.save(&learner)?,
+            _ => self.output.checkpoints.tidy(&self.state),
         }
-        self.output.finish(self.engine.b, &self.engine.model, &self.weights, &self.stops, &results)?;
+        self.finish(results)?;
         Ok(Outcome::Done { last, seconds })
+    }
+
+    /// Leaves the trained model, or the best one, and what is known of the run.
+    fn finish(self, results: Map<String, Value>) -> Result<(), Error> {
+        let best = self.state.best.checkpoint.filter(|_| self.plan.choice.as_ref().is_some_and(|c| c.loads));
+        let files = self.result_files(results, best.map(|(step, _)| step), self.output.history()?);
+        // What is no longer needed makes room for the best model.
+        let Run { output, stops, engine, mut weights, state, grads, critic, optimizer, .. } = self;
+        if let Some((step, metric)) = best.filter(|(step, _)| *step != state.step) {
+            drop((weights, grads, critic, optimizer));
+            let path = output.checkpoints.folder(step);
+            weights = duel_model::load_as(engine.b, &checkpoint::open(&path, &engine.model)?, &engine.model)?;
+            eprintln!("the best model is left, {} ({metric:.4})", path.display());
+        }
+        output.finish(engine.b, &engine.model, &weights, &stops, &files)
+    }
+
+    /// `train_results.json` and its like, as the scripts of transformers write them.
+    fn result_files(
+        &self,
+        results: Map<String, Value>,
+        best: Option<u64>,
+        mut history: Vec<Record>,
+    ) -> Vec<(&'static str, Value)> {
+        let mut all: Map<String, Value> = results.clone();
+        all.remove("step_seconds");
+        let is_that = |record: &&Record| best.is_none_or(|step| metrics::step_of(record) == Some(step));
+        let evaluation = history.iter().filter(|record| metrics::is_evaluation(record)).rfind(is_that);
+        let mut files = vec![(RESULTS, results.into())];
+        if let Some(evaluation) = evaluation {
+            let said = evaluation.clone().into_iter().filter(|(name, _)| name != "step");
+            let said: Map<String, Value> = said.collect();
+            // The run's own epoch stays.
+            all.extend(said.clone().into_iter().filter(|(name, _)| name != "epoch"));
+            files.push((EVAL_RESULTS, said.into()));
+        }
+        let names = [
+            "train_runtime",
+            "train_samples_per_second",
+            "train_steps_per_second",
+            "total_flos",
+            "train_loss",
+        ];
+        let known = names.iter().filter_map(|name| Some((name.to_string(), all.get(*name)?.clone())));
+        let step = [("epoch", all["epoch"].clone()), ("step", json!(self.state.step))];
+        history.push(known.chain(step.map(|(name, value)| (name.to_string(), value))).collect());
+        files.push((TRAINER_STATE, self.trainer_state().json(history)));
+        files.push((ALL_RESULTS, all.into()));
+        files
+    }
+
+    /// Where it stands, in transformers' words.
+    fn trainer_state(&self) -> TrainerState {
+        let State { step, num_tokens, best, .. } = &self.state;
+        let visits = &self.plan.visits;
+        let steps = |when| match when {
+            When::Every(steps) => steps,
+            When::Epoch => visits.per_epoch,
+            When::Never | When::End | When::Better => visits.total,
+        };
+        TrainerState {
+            steps: (*step, visits.total),
+            epochs: (visits.epoch(*step), self.plan.epochs),
+            every: [self.plan.logging, self.plan.evaluating, self.plan.saving].map(steps),
+            batch: visits.batch,
+            tokens: *num_tokens,
+            flos: self.flos(),
+            best: (
+                best.metric,
+                best.metric.map(|_| best.step),
+                best.checkpoint.map(|(step, _)| self.output.checkpoints.folder(step).display().to_string()),
+            ),
+        }
+    }
+
+    /// Operations so far, as transformers estimates them.
+    fn flos(&self) -> f64 {
+        let Model { embed, positions, .. } = &self.manifest;
+        let embeddings = embed.len() + positions.as_ref().map_or(0, Shape::len);
+        6.0 * self.state.num_tokens as f64 * (self.manifest.parameters() - embeddings) as f64
+    }
+
+    /// Whether there were enough evaluations in vain.
+    fn gives_up(&self) -> bool {
+        self.plan.choice.as_ref().is_some_and(|choice| choice.gives_up(&self.state.best))
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the
@@ -162,7 +280,7 @@ impl<B: Backend> Run<'_, B> {
         samples: usize,
         seconds: f64,
         seconds_of_steps: &[f64],
-    ) -> Value {
+    ) -> Map<String, Value> {
         let mut results = Map::new();
         let mut say = |name: &str, value: Value| results.insert(name.into(), value);
         say("train_runtime", json!(seconds));
@@ -170,12 +288,15 @@ impl<B: Backend> Run<'_, B> {
         say("train_samples_per_second", json!(samples as f64 / seconds.max(f64::MIN_POSITIVE)));
         let steps = seconds_of_steps.len() as f64;
         say("train_steps_per_second", json!(steps / seconds.max(f64::MIN_POSITIVE)));
+        say("train_loss", json!(self.state.loss.mean()));
+        say("epoch", json!(self.plan.visits.epoch(self.state.step)));
+        say("total_flos", json!(self.flos()));
         say("step_seconds", json!(seconds_of_steps));
         if let Some(peak) = self.engine.b.memory().peak {
             say("peak_device_bytes", json!(peak));
         }
         learner.results(&mut results);
-        results.into()
+        results
     }
 
     /// Sets all gradients to 0.
@@ -264,17 +385,19 @@ impl<B: Backend> Run<'_, B> {
         Ok(all)
     }
 
+    /// Evaluates after these steps: the metrics, and whether they are better than all before. After Ctrl-C there are
+    /// none, and the state says that they are due.
     fn evaluate(
         &mut self,
         learner: &mut impl Learner<B>,
         progress: &mut Progress,
-    ) -> Result<Vec<(String, f64)>, Error> {
+    ) -> Result<(Vec<(String, f64)>, bool), Error> {
         let all = learner.evaluate(self, progress)?;
-        // After Ctrl-C: the loop saves next.
-        if all.is_empty() {
-            return Ok(all);
-        }
         let step = self.state.step;
+        self.state.unevaluated = all.is_empty() && step > 0;
+        if all.is_empty() {
+            return Ok((all, false));
+        }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
         self.writer.write(step, &record)?;
@@ -284,7 +407,13 @@ impl<B: Backend> Run<'_, B> {
             .map(|(k, v)| format!("{k} {v:.4}"))
             .collect();
         progress.println(&format!("step {step}: {}", shown.join("  ")));
-        Ok(all)
+        let Some(choice) = self.plan.choice.as_ref().filter(|_| step > 0) else { return Ok((all, false)) };
+        let best = &mut self.state.best;
+        let better = choice.compare(best, step, &all)?;
+        if self.plan.saving.due(step, &self.plan.visits, better) {
+            choice.saved(best, step, &all);
+        }
+        Ok((all, better))
     }
 
     /// Nothing that is saved holds anything but numbers.
@@ -313,6 +442,7 @@ impl<B: Backend> Run<'_, B> {
             stops: &self.stops,
             optimizer: &self.optimizer,
             state: &self.state,
+            trainer_state: &self.trainer_state().json(self.output.history()?),
         };
         self.output.checkpoints.save(self.engine.b, &content)?;
         self.saved = Some(self.state.step);
@@ -334,8 +464,4 @@ impl<B: Backend> Run<'_, B> {
         let checkpoint = self.output.checkpoints.folder(self.state.step);
         Ok(Outcome::Interrupted { checkpoint })
     }
-}
-
-fn due(step: u64, every: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }

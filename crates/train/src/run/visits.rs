@@ -25,7 +25,8 @@ impl Visits {
             Ok(steps) => steps,
             Err(_) => ((c.num_train_epochs * per_epoch as f64).ceil() as u64).max(1),
         };
-        Visits { per_epoch, total, batch, groups, seed: c.seed, shuffle: c.shuffle }
+        let seed = c.data_seed.unwrap_or(c.seed);
+        Visits { per_epoch, total, batch, groups, seed, shuffle: c.shuffle }
     }
 
     /// The groups that the steps after step `from` up to step `to` visit, each once, in the order of their first
@@ -44,9 +45,10 @@ impl Visits {
         visited
     }
 
-    /// The groups of an evaluation set of `len` that are scored after step `from`: all, unless no step is left.
-    pub fn evaluated(&self, len: usize, from: u64) -> Vec<u32> {
-        if from < self.total { (0..len as u32).collect() } else { Vec::new() }
+    /// The groups of an evaluation set of `len` that are scored after step `from`, or, where one is still due, at it:
+    /// all, unless nothing is left.
+    pub fn evaluated(&self, len: usize, from: u64, due: bool) -> Vec<u32> {
+        if due || from < self.total { (0..len as u32).collect() } else { Vec::new() }
     }
 
     /// Passes that so many steps are.

@@ -50,12 +50,17 @@ pub static KINDS: [Kind; 11] = [
         load: template::load,
     },
     Kind { name: "rows", seeds: rows::seeds, damaged: &["rows.jsonl", "rows.json"], load: rows::load },
-    Kind { name: "options", seeds: options::seeds, damaged: &["duel.toml"], load: options::load },
+    Kind {
+        name: "options",
+        seeds: options::seeds,
+        damaged: &["duel.toml", "recipe.yaml"],
+        load: options::load,
+    },
     Kind {
         name: "checkpoint",
         seeds: run::checkpoints,
         damaged: &[
-            "trainer_state.json",
+            "duel_state.json",
             "duel.toml",
             "optimizer.safetensors",
             "model.safetensors",

@@ -59,6 +59,8 @@ fn checkpoint(state: State) -> Files {
         stops: &[2],
         optimizer: &optimizer(&model),
         state: &state,
+        // Nothing reads it again.
+        trainer_state: &serde_json::Value::Null,
     };
     checkpoints.save(&*CPU, &content).expect("room for a checkpoint");
     let mut files = crate::read(&checkpoints.folder(state.step)).expect("it was just written");
@@ -101,7 +103,7 @@ pub fn metrics() -> Vec<Files> {
 pub fn append(dir: &Path) -> Result<(), String> {
     let path = dir.join("metrics.jsonl");
     let go_on = || -> Result<(), Error> {
-        MetricsWriter::open(&path, Some(3))?.write(4, &[("loss", 0.5.into())])?;
+        MetricsWriter::open(&path, Some(3), false)?.write(4, &[("loss", 0.5.into())])?;
         plot::write_svg(&dir.join("metrics.svg"), &metrics::read(&path)?)
     };
     go_on().map_err(|e| e.to_string())

@@ -132,7 +132,7 @@ fn planned<B: Backend>(
     };
     let learning = room(Sizes::of(config).of_step(config), prompts, (visits.batch, config.replay));
     let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
-    let plan = Plan::new::<B>(config, model, visits, learning, learning.and(looking));
+    let plan = Plan::new::<B>(config, model, visits, learning, learning.and(looking))?;
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
     // Its weight, its gradient, its moments and its master.
     let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());

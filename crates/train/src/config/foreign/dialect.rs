@@ -1,0 +1,143 @@
+//! Whose words a recipe is in, and what those take where it says nothing.
+
+use super::super::steps::Steps;
+use super::super::table::Options;
+use super::super::values::{EvalStrategy, Maybe, Method, Names, SaveStrategy, Scheduler};
+use super::Entry;
+use crate::Error;
+use serde::Deserialize;
+use std::fmt;
+
+/// Whose words a recipe is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// TRL's, or those of alignment-handbook, which has its defaults.
+    Trl,
+    /// LLaMA-Factory's.
+    LlamaFactory,
+    /// Axolotl's.
+    Axolotl,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trl => "TRL",
+            Self::LlamaFactory => "LLaMA-Factory",
+            Self::Axolotl => "axolotl",
+        })
+    }
+}
+
+impl Dialect {
+    /// That of the keys which no other has.
+    pub fn of(entries: &[Entry]) -> Self {
+        let has = |keys: &[&str]| entries.iter().any(|e| keys.contains(&e.key.as_str()));
+        if has(&[
+            "stage",
+            "finetuning_type",
+            "cutoff_len",
+            "template",
+            "pref_beta",
+            "pref_loss",
+            "lora_target",
+        ]) {
+            Self::LlamaFactory
+        } else if has(&["base_model", "rl", "micro_batch_size", "sequence_len", "num_epochs", "adapter"]) {
+            Self::Axolotl
+        } else {
+            Self::Trl
+        }
+    }
+
+    /// What it takes where a recipe, with what was said beside it, says nothing; only what changes a number or what
+    /// is kept, and is not duel's own default.
+    fn defaults(self, said: &Options) -> Options {
+        let method = said.method.unwrap_or(match self {
+            Self::LlamaFactory => Method::Sft,
+            Self::Trl | Self::Axolotl => Method::Dpo,
+        });
+        let mut taken = Options::default();
+        if said.save_strategy != Some(SaveStrategy::No) {
+            taken.save_total_limit = Some(Maybe(None));
+        }
+        if self != Self::Trl && said.use_peft == Some(true) {
+            taken.lora_dropout = Some(0.0);
+        }
+        match self {
+            Self::Trl => {
+                taken.assistant_only_loss = (method == Method::Sft).then_some(false);
+                taken.shuffle = (method == Method::Kto).then_some(false);
+            }
+            Self::LlamaFactory => {
+                taken.method = Some(method);
+                let full = said.use_peft == Some(false);
+                let rank = said.lora_r.as_ref().and_then(|r| r.0).unwrap_or(8);
+                if !full {
+                    taken.lora_r = Some(Maybe(Some(rank)));
+                    taken.lora_alpha = Some(2.0 * rank as f64);
+                    taken.lora_target_modules = Some(Maybe(Some(Names(vec!["all-linear".into()]))));
+                }
+                taken.learning_rate = Some(5e-5);
+                taken.max_length = Some(Maybe(Some(2048)));
+            }
+            Self::Axolotl => {
+                taken.num_train_epochs = Some(1.0);
+                taken.per_device_train_batch_size = Some(1);
+                taken.lr_scheduler_type = Some(Scheduler::Cosine);
+                taken.max_length = Some(Maybe(Some(512)));
+                if said.save_strategy.is_none() && said.save_steps.is_none() {
+                    taken.save_strategy = Some(SaveStrategy::Epoch);
+                }
+            }
+        }
+        taken
+    }
+}
+
+impl Options {
+    /// What a recipe leaves to whoever's words it is in, in keys of duel: the defaults, the rows, what is counted an
+    /// epoch. A key that has no effect is left out, with a note, as no number depends on it.
+    ///
+    /// # Errors
+    /// Its rows are not to be had here, or it asks for what contradicts itself.
+    pub fn settle(mut self) -> Result<Self, Error> {
+        let Some(dialect) = self.recipe.dialect.take() else { return Ok(self) };
+        let per_epoch = std::mem::take(&mut self.recipe.per_epoch);
+        self.settle_rows()?;
+        let epochs = self.num_train_epochs.unwrap_or(1.0);
+        for (key, times) in per_epoch {
+            let share = 1.0 / (times * epochs);
+            let every = (times > 0.0).then_some(if share < 1.0 { Steps::Share(share) } else { Steps::Of(0) });
+            match key {
+                "evals_per_epoch" => {
+                    self.eval_steps = self.eval_steps.or(every.map(|every| Maybe(Some(every))))
+                }
+                _ => self.save_steps = self.save_steps.or(every),
+            }
+        }
+        // Theirs is to evaluate only where that is asked for; rows that are named beside the recipe ask for it.
+        let named = self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some());
+        if !named && self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No) {
+            return Err(Error::new(
+                "`eval_strategy` asks for an evaluation, and there are no rows for it: give --eval-dataset FILE, or \
+                 --eval-strategy no",
+            ));
+        }
+        let defaults = dialect.defaults(&self);
+        let mut settled = self.or(defaults);
+        let config = settled.clone().with_defaults()?;
+        let idle: Vec<_> = settled.without_effect(&config)?;
+        if !idle.is_empty() {
+            let mut table = settled.table()?;
+            let (judging, mut recipe) = (settled.judging, settled.recipe);
+            for (key, reason) in idle {
+                table.remove(key);
+                recipe.idle.push((key.into(), format!("it has no effect {reason}")));
+            }
+            let kept = Self::deserialize(table).map_err(|e| Error::new(e.message().to_owned()))?;
+            settled = Self { judging, recipe, ..kept };
+        }
+        Ok(settled)
+    }
+}

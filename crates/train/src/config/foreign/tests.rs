@@ -1,0 +1,289 @@
+use super::super::steps::Steps;
+use super::super::table::{Config, KEYS, Options};
+use super::super::values::{EvalStrategy, Maybe, Method, SaveStrategy};
+use super::*;
+use crate::config::import;
+use duel_model::Modules;
+use std::fmt::Write;
+
+/// A recipe with the rows that it is to have.
+fn options(yaml: &str) -> Result<Options, Error> {
+    let rows = Options { dataset: Some("d".into()), ..Options::default() };
+    rows.or(Options::parse_recipe(yaml)?).settle()
+}
+
+fn resolve(yaml: &str) -> Config {
+    options(yaml).and_then(Options::resolve).unwrap_or_else(|e| panic!("{yaml}: {e}"))
+}
+
+fn error(yaml: &str) -> String {
+    options(yaml).and_then(Options::resolve).expect_err(yaml).to_string()
+}
+
+fn notes(yaml: &str) -> String {
+    options(yaml).unwrap().recipe.notes().join("\n")
+}
+
+/// Every key of TRL's is exactly one of ours, another name, something, rows, a note or an error; and so is every other
+/// in the table.
+#[test]
+fn every_key_of_trl_is_known_once() {
+    let names = include_str!("fields.txt").lines().filter(|line| !line.starts_with('#'));
+    let names: Vec<&str> = names.flat_map(|line| line.split(' ').skip(1)).collect();
+    assert!(names.len() > 250, "{}", names.len());
+    let listed: Vec<&str> =
+        WORDS.iter().flat_map(|(_, words)| *words).flat_map(|word| word.names).copied().collect();
+    for name in &names {
+        let known = usize::from(own(name).is_some()) + listed.iter().filter(|other| other == &name).count();
+        assert!(known == 1 || known == 0 && word(name).is_some(), "{name}: {known} meanings");
+    }
+    for (i, name) in listed.iter().enumerate() {
+        assert!(own(name).is_none(), "{name} is a key of duel");
+        assert!(!listed[..i].contains(name), "{name} is there twice");
+    }
+    for word in WORDS.iter().flat_map(|(_, words)| *words) {
+        if let Meaning::Is(name) = word.meaning {
+            assert!(own(name).is_some(), "there is no key {name}");
+        }
+    }
+}
+
+/// The structure of a recipe of alignment-handbook: what such recipes say, with other values.
+const HANDBOOK: &str = "
+# Model
+model_name_or_path: models/some-sft
+torch_dtype: bfloat16
+attn_implementation: flash_attention_2
+
+# Data
+dataset_mixture:
+  datasets:
+    - id: org/preferences
+      config: default
+      split: train
+      columns: [chosen, rejected]
+      weight: 1.0
+  test_split_size: 1000
+dataset_num_proc: 12
+
+# Trainer
+bf16: true
+beta: 0.01
+do_eval: true
+eval_strategy: 'no'
+gradient_accumulation_steps: 4
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: False
+hub_model_id: some-dpo
+learning_rate: 5e-7
+log_level: info
+logging_steps: 10
+lr_scheduler_type: cosine_with_min_lr
+lr_scheduler_kwargs:
+  min_lr_rate: 0.1
+max_length: 1024
+num_train_epochs: 1
+optim: adamw_torch
+output_dir: data/some-dpo
+overwrite_output_dir: true
+per_device_train_batch_size: 8
+per_device_eval_batch_size: 4
+push_to_hub: false
+report_to:
+- wandb
+save_strategy: steps
+save_steps: 0.25
+save_total_limit: null
+seed: 42
+warmup_ratio: 0.1
+";
+
+#[test]
+fn a_recipe_of_the_handbook_is_read_as_it_is() {
+    let config = resolve(HANDBOOK);
+    assert_eq!(config.model.to_str(), Some("models/some-sft"));
+    assert_eq!((config.learning_rate, config.beta, config.batch_size()), (5e-7, 0.01, 32));
+    assert_eq!((config.warmup_steps, config.save_steps), (Steps::Share(0.1), Steps::Share(0.25)));
+    assert_eq!(config.save_total_limit, None);
+    assert_eq!(config.eval_strategy, EvalStrategy::No);
+    let notes = notes(HANDBOOK);
+    for key in [
+        "torch_dtype",
+        "attn_implementation",
+        "hub_model_id",
+        "do_eval",
+        "report_to = wandb",
+        "dataset_mixture",
+    ] {
+        assert!(notes.contains(&format!("`{key}`")), "{key}: {notes}");
+    }
+    // What has no effect is noted, not refused, and what is written runs again.
+    assert!(
+        notes.contains("`per_device_eval_batch_size`: it has no effect without `eval_dataset`"),
+        "{notes}"
+    );
+    assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
+    let rows = Options::parse_recipe(HANDBOOK).unwrap().settle().unwrap_err().to_string();
+    assert!(rows.starts_with("`dataset_mixture = ") && rows.contains("give --dataset FILE"), "{rows}");
+}
+
+#[test]
+fn values_are_read_by_the_kind_of_their_key() {
+    let config = resolve(
+        "model: m\nlearning_rate: 5e-7\nmax_length: null\nloss_type: [sigmoid, sft]\nloss_weights:\n- 1.0\n- 0.5\n\
+         shuffle: off\nbf16: auto\nnum_train_epochs: 2\nsave_strategy: no\nlr_scheduler_kwargs:\noutput_dir: no\n\
+         beta: [0.2]\ngradient_checkpointing: 'True'",
+    );
+    assert_eq!((config.learning_rate, config.max_length, config.num_train_epochs), (5e-7, None, 2.0));
+    assert_eq!((config.loss_type.0.as_slice(), config.beta), (&["sigmoid", "sft"][..], 0.2));
+    assert_eq!((config.shuffle, config.bf16, config.gradient_checkpointing), (false, None, true));
+    assert_eq!((config.save_strategy, config.lr_scheduler_kwargs.is_none()), (SaveStrategy::No, true));
+    // TRL's defaults.
+    let peft = resolve("model: m\nuse_peft: yes\nlora_target_modules: [q_proj]\nlora_alpha: 16");
+    assert_eq!((peft.lora_r, peft.lora_alpha, peft.lora_dropout), (Some(16), 16.0, 0.05));
+    assert_eq!(peft.lora().unwrap().targets, Modules::Names(vec!["q_proj".into()]));
+    assert_eq!((peft.save_total_limit, peft.assistant_only_loss), (None, true));
+    let sft = resolve("model: m\nloss_type: nll");
+    assert_eq!((sft.method, sft.assistant_only_loss), (Method::Sft, false));
+    let evaluated = Options {
+        eval_dataset: Some(Maybe(Some("e".into()))),
+        ..options("model: m\neval_strategy: no").unwrap()
+    };
+    assert!(evaluated.resolve().is_err());
+    let evaluated = Options {
+        eval_dataset: Some(Maybe(Some("e".into()))),
+        dataset: Some("d".into()),
+        ..Options::default()
+    };
+    let evaluated =
+        evaluated.or(Options::parse_recipe("model: m\nevaluation_strategy: epoch\neval_steps: 5").unwrap());
+    assert_eq!(evaluated.settle().unwrap().resolve().unwrap().eval_strategy, EvalStrategy::Epoch);
+}
+
+#[test]
+fn mistakes_in_recipes_are_named() {
+    for (yaml, part) in [
+        ("model: m\nlearning_rat: 1", "line 2: unknown key `learning_rat`; did you mean `learning_rate`?"),
+        ("model: m\nbeta: much", "line 2: `beta = much`: "),
+        ("model: m\nfp16: true", "line 2: `fp16` is not supported: float16 is not computed in"),
+        ("model: m\nfp16: false\nneftune_noise_alpha: 5", "line 3: `neftune_noise_alpha` is not supported"),
+        (
+            "model: m\nbeta: 0.1\nrl_beta: 0.2",
+            "line 3: `rl_beta` says `beta`, which is given already; keep one",
+        ),
+        ("model: m\nmodel_name_or_path: n", "line 2: `model_name_or_path` says `model`"),
+        ("model: m\nenv: [a]", "line 2: `env` is a mapping"),
+        ("model: m\nmodel_init_kwargs:\n  dtype: bfloat16\n  quantum: 1", "unknown key `quantum`"),
+        ("model: m\nlr_scheduler_kwargs: {power: 2}", "`lr_scheduler_kwargs` of linear: there is no `power`"),
+        ("model: m\nlr_scheduler_type: cosine_with_min_lr", "give `min_lr` or `min_lr_rate`"),
+        ("model: m\nlr_scheduler_type: greedy", "is not supported yet"),
+        ("model: m\neval_strategy: steps", "there are no rows for it"),
+        ("model: m\nsave_strategy: best", "compares evaluations"),
+        ("model: m\nsave_steps: 1.5", "a whole number of steps"),
+        ("model: m\ndeepspeed: zero3.json", "a run is on one machine; remove it"),
+    ] {
+        assert!(error(yaml).contains(part), "{yaml}: {}", error(yaml));
+    }
+    let nothing = "model: m\nfp16: false\nneftune_noise_alpha: null\nlabel_smoothing_factor: 0.0\ndisable_dropout: true\n\
+                   deepspeed: null\nrouter_aux_loss_coef: 0.0\ntools:\npush_to_hub: no";
+    assert_eq!(notes(nothing), "");
+}
+
+#[test]
+fn recipes_of_llama_factory_and_axolotl() {
+    let lf = resolve(
+        "model_name_or_path: m\nstage: dpo\ndo_train: true\nfinetuning_type: lora\nlora_rank: 16\nlora_target: all\n\
+         pref_beta: 0.2\npref_loss: simpo\nsimpo_gamma: 1.0\ntemplate: llama3\ncutoff_len: 2048\nmax_samples: 1000\n\
+         overwrite_cache: true\npreprocessing_num_workers: 16\noutput_dir: o\nplot_loss: true\n\
+         learning_rate: 5.0e-6\nbf16: true\nddp_timeout: 180000000\nval_size: 0.1",
+    );
+    assert_eq!((lf.method, lf.loss_type.0.as_slice(), lf.cpo_alpha), (Method::Cpo, &["simpo"][..], 0.0));
+    assert_eq!((lf.lora_r, lf.lora_alpha, lf.lora_dropout, lf.beta), (Some(16), 32.0, 0.0, 0.2));
+    assert_eq!((lf.max_length, lf.lora().unwrap().targets), (Some(2048), Modules::All));
+    let plain = resolve("model_name_or_path: m\ntemplate: llama3");
+    assert_eq!(
+        (plain.method, plain.lora_r, plain.lora_alpha, plain.learning_rate),
+        (Method::Sft, Some(8), 16.0, 5e-5)
+    );
+    assert_eq!(resolve("model_name_or_path: m\nstage: dpo\nfinetuning_type: full").lora_r, None);
+
+    let rows = Options {
+        eval_dataset: Some(Maybe(Some("e".into()))),
+        dataset: Some("d".into()),
+        ..Options::default()
+    };
+    let axolotl = "base_model: m\nrl: ipo\nrl_beta: 0.2\ndatasets:\n  - {path: org/name, split: train, type: chatml.intel}\n\
+         sequence_len: 1024\nsample_packing: false\nadapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_linear: true\n\
+         gradient_accumulation_steps: 4\nmicro_batch_size: 2\nnum_epochs: 2\noptimizer: adamw_bnb_8bit\n\
+         lr_scheduler: linear\nlearning_rate: 0.0002\ntrain_on_inputs: false\nbf16: auto\ntf32: true\n\
+         flash_attention: true\nwarmup_steps: 10\nevals_per_epoch: 4\nsaves_per_epoch: 1\nwandb_project:\nweight_decay: 0.0";
+    let axolotl = rows.or(Options::parse_recipe(axolotl).unwrap()).settle().unwrap().resolve().unwrap();
+    assert_eq!((axolotl.loss_type.0.as_slice(), axolotl.beta, axolotl.batch_size()), (&["ipo"][..], 0.2, 8));
+    assert_eq!((axolotl.eval_steps, axolotl.save_steps), (Some(Steps::Share(0.125)), Steps::Share(0.5)));
+    assert_eq!((axolotl.num_train_epochs, axolotl.max_length), (2.0, Some(1024)));
+    assert_eq!(resolve("base_model: m\nmicro_batch_size: 1").save_strategy, SaveStrategy::Epoch);
+}
+
+#[test]
+fn an_imported_recipe_is_a_configuration() {
+    let toml = import(&format!("{HANDBOOK}deepspeed: zero3.json\nenv: {{A: b}}\n")).unwrap();
+    for part in [
+        "# From a recipe in the words of TRL, by duel import.\n",
+        "dataset = \"train.jsonl\"",
+        "lr_scheduler_kwargs = \"min_lr_rate=0.1\"",
+        "\n# Not taken over; numbers may be others than the recipe's:\n#   line 49: `deepspeed` is not supported",
+        "\n# Environment variables, to be set where duel is started:\n#   A=b\n",
+        "`hub_model_id`: nothing is uploaded",
+    ] {
+        assert!(toml.contains(part), "{part}\n{toml}");
+    }
+    let config = Options::parse(&toml).unwrap().resolve().unwrap();
+    assert_eq!(Config { dataset: "d".into(), ..config }, resolve(HANDBOOK));
+}
+
+/// What a key of theirs means, in a cell of the document.
+fn said(meaning: &Meaning) -> String {
+    match meaning {
+        Meaning::Is(name) => format!("`{name}`"),
+        Meaning::Says(what, _) => (*what).into(),
+        Meaning::Keys => "its keys are keys".into(),
+        Meaning::Rows => "which rows are read; files for now".into(),
+        Meaning::Idle(why) => format!("noted: {why}"),
+        Meaning::Only(values, way) => match values.join(", ") {
+            none if none.is_empty() => format!("refused: {way}"),
+            values => format!("refused unless {values}: {way}"),
+        },
+    }
+}
+
+/// `docs/recipes.md` has the table below its last heading.
+#[test]
+fn the_document_is_made_of_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/recipes.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (prose, _) = text.split_once("\n## Keys\n").expect("the heading of the tables");
+    let mut made = format!(
+        "{prose}\n## Keys\n\nMade of the tables by `DUEL_BLESS=1 cargo test -p duel-train`. A name that ends in `*` is all \
+         that begin so.\n"
+    );
+    for (whose, words) in WORDS {
+        write!(made, "\n### {whose}\n\n| key | here |\n|---|---|\n").unwrap();
+        for word in *words {
+            let names: Vec<String> = word.names.iter().map(|name| format!("`{name}`")).collect();
+            writeln!(made, "| {} | {} |", names.join(", "), said(&word.meaning)).unwrap();
+        }
+    }
+    made += "\n### The same\n\n| keys |\n|---|\n";
+    let theirs: Vec<&str> = include_str!("fields.txt").split_whitespace().collect();
+    let same: Vec<_> =
+        KEYS.iter().filter(|key| theirs.contains(&key.name)).map(|key| format!("`{}`", key.name)).collect();
+    writeln!(made, "| {} |", same.join(", ")).unwrap();
+    if std::env::var_os("DUEL_BLESS").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    assert!(
+        text == made || std::env::var_os("DUEL_BLESS").is_some(),
+        "docs/recipes.md is not made of the table"
+    );
+}
