@@ -145,6 +145,7 @@ fn above(floor: f64, share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::f64::consts::SQRT_2;
 
     fn stable(stable: Option<u64>, decay: u64, warmup: Ramp, shape: Ramp, floor: f64) -> ScheduleKind {
         ScheduleKind::StableDecay { warmup, stable, decay, shape, floor, cycles: 0.5 }
@@ -216,7 +217,7 @@ mod tests {
                 ScheduleKind::InverseSqrt { timescale: None },
                 3,
                 [
-                    0.0, 0.6666667, 1.3333333, 2.0, 1.7320508, 1.5491933, 1.4142136, 1.3093073, 1.2247449,
+                    0.0, 0.6666667, 1.3333333, 2.0, 1.7320508, 1.5491933, SQRT_2, 1.3093073, 1.2247449,
                     1.1547005, 1.0954451, 1.0444659,
                 ],
             ),

@@ -330,12 +330,10 @@ macro_rules! x86_thin_blocks {
             // Where a register's values are, of panels of such a depth.
             let at = |r: usize, depth: usize| r * $lanes / LANES * depth * LANES + r * $lanes % LANES;
             for (block, p) in (0..k).step_by(BLOCK).enumerate() {
-                // SAFETY: the caller gives whole panels.
                 let factors: [[_; FACTORS]; R] = std::array::from_fn(|r| {
-                    std::array::from_fn(|i| unsafe {
-                        let panel = factors.add(at(r, k.div_ceil(BLOCK) * FACTORS));
-                        $factors(panel.add((block * FACTORS + i) * LANES))
-                    })
+                    let from = at(r, k.div_ceil(BLOCK) * FACTORS) + block * FACTORS * LANES;
+                    // SAFETY: the caller gives whole panels.
+                    std::array::from_fn(|i| unsafe { $factors(factors.add(from + i * LANES)) })
                 });
                 let end = k.min(p + BLOCK);
                 for p in (p..end).step_by(PER) {

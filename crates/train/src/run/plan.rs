@@ -8,7 +8,7 @@ use crate::config::{Config, EvalStrategy, Optim, SaveStrategy, Scheduler};
 use crate::engine::Room;
 use crate::memory::Bytes;
 use duel_backend::Backend;
-use duel_model::{Config as ModelConfig, Keep, Model, Shape};
+use duel_model::{Config as ModelConfig, Form, Keep, Model, Shape};
 use duel_optim::{Algorithm, Schedule};
 
 /// The plan of a run.
@@ -19,6 +19,8 @@ pub struct Plan {
     pub room: Room,
     /// What a forward pass keeps for the backward pass.
     pub keep: Keep,
+    /// What weights are held in that are not trained.
+    pub form: Form,
     /// What decides which inputs of adapters are dropped in training; `None`: none are.
     pub drops: Option<u64>,
     /// The optimizer.
@@ -64,6 +66,7 @@ impl Plan {
                 false if lends => Keep::Lend,
                 false => Keep::All,
             },
+            form: config.form(),
             drops: model.lora.as_ref().filter(|lora| lora.settings.dropout > 0.0).map(|_| config.seed),
             algorithm: algorithm(config),
             schedule: schedule(config, visits.total)?,

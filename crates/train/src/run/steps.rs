@@ -191,12 +191,14 @@ impl<B: Backend> Run<'_, B> {
     fn finish(self, results: Map<String, Value>) -> Result<(), Error> {
         let best = self.state.best.checkpoint.filter(|_| self.plan.choice.as_ref().is_some_and(|c| c.loads));
         let files = self.result_files(results, best.map(|(step, _)| step), self.output.history()?);
+        let form = self.plan.form;
         // What is no longer needed makes room for the best model.
         let Run { output, stops, engine, mut weights, state, grads, critic, optimizer, .. } = self;
         if let Some((step, metric)) = best.filter(|(step, _)| *step != state.step) {
             drop((weights, grads, critic, optimizer));
             let path = output.checkpoints.folder(step);
-            weights = duel_model::load_as(engine.b, &checkpoint::open(&path, &engine.model)?, &engine.model)?;
+            let folder = checkpoint::open(&path, &engine.model)?;
+            weights = duel_model::load_policy(engine.b, &folder, &engine.model, form)?;
             eprintln!("the best model is left, {} ({metric:.4})", path.display());
         }
         output.finish(engine.b, &engine.model, &weights, &stops, &files)

@@ -4,7 +4,7 @@ use super::{CPU, file, made, model, rows};
 use crate::Files;
 use duel_cpu::Cpu;
 use duel_data::Dataset;
-use duel_model::{Config, Folder, Keep, Model};
+use duel_model::{Config, Folder, Held, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Case, FAMILIES, TempDir, tiny};
 use duel_train::Error;
@@ -49,13 +49,14 @@ pub fn checkpoints() -> Vec<Files> {
 fn checkpoint(state: State) -> Files {
     let dir = TempDir::new().expect("room for a folder");
     let (of, model) = (options(dir.path()), tiny(FAMILIES[0]));
-    let weights = Case::new(model.clone(), 1).upload(&*CPU);
+    let weights = || Case::new(model.clone(), 1).upload(&*CPU);
+    let reference = weights();
     let checkpoints = Checkpoints::of(&of).expect("it is right");
     let content = Content {
         model: &model,
-        weights: &weights,
+        weights: &Held::from(weights()),
         critic: Some(&critic(&model)),
-        reference: Some(&weights),
+        reference: Some(&reference),
         stops: &[2],
         optimizer: &optimizer(&model),
         state: &state,

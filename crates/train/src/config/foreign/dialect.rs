@@ -127,7 +127,11 @@ impl Options {
         let defaults = dialect.defaults(&self);
         let mut settled = self.or(defaults);
         let config = settled.clone().with_defaults()?;
-        let idle: Vec<_> = settled.without_effect(&config)?;
+        let mut idle: Vec<_> = settled.without_effect(&config)?;
+        // Theirs is a type of all weights. Here those that are trained have the one that is computed in.
+        if settled.dtype.is_some() && config.lora().is_none() {
+            idle.push(("dtype", "where all weights are trained, in float32 or as bf16 says"));
+        }
         if !idle.is_empty() {
             let mut table = settled.table()?;
             let (judging, mut recipe) = (settled.judging, settled.recipe);

@@ -108,17 +108,11 @@ fn a_recipe_of_the_handbook_is_read_as_it_is() {
     assert_eq!(config.save_total_limit, None);
     assert_eq!(config.eval_strategy, EvalStrategy::No);
     let notes = notes(HANDBOOK);
-    for key in [
-        "torch_dtype",
-        "attn_implementation",
-        "hub_model_id",
-        "do_eval",
-        "report_to = wandb",
-        "dataset_mixture",
-    ] {
+    for key in ["attn_implementation", "hub_model_id", "do_eval", "report_to = wandb", "dataset_mixture"] {
         assert!(notes.contains(&format!("`{key}`")), "{key}: {notes}");
     }
     // What has no effect is noted, not refused, and what is written runs again.
+    assert!(notes.contains("`dtype`: it has no effect where all weights are trained"), "{notes}");
     assert!(
         notes.contains("`per_device_eval_batch_size`: it has no effect without `eval_dataset`"),
         "{notes}"
