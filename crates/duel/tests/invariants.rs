@@ -516,6 +516,17 @@ fn the_first_loss_of_adapters_is_ln_2() {
             assert!(said.contains("frozen weights") && said.contains("the adapters' gradients"), "{said}");
         }
     }
+    // A reference that is named is rounded as the model is: of the same one it is the same.
+    for (i, (key, value)) in [("load-in-4bit", "true"), ("dtype", "bfloat16")].into_iter().enumerate() {
+        let run = adapters(&temp, &format!("named{i}")).set("ref-model", temp.path("model").display());
+        let run = run.set("max-steps", 1).set(key, value);
+        run.ok();
+        assert!(
+            (run.metric("loss")[0] - std::f64::consts::LN_2).abs() < 1e-15,
+            "{key}: {:?}",
+            run.metric("loss")
+        );
+    }
 }
 
 /// With inputs that are dropped: on any number of threads, with layers computed again, in micro-batches of any size,

@@ -63,6 +63,28 @@ fn a_finished_run_replaces_a_model_that_was_there() {
     assert!(!line.contains("notes.txt"), "{line}");
 }
 
+/// Neither the model, nor a reference, nor the model that an adapter is beside.
+#[test]
+fn what_a_run_reads_is_not_its_output() {
+    let temp = Temp::with_model("reads");
+    Run::new(&temp, "adapter").set("lora-r", 2).set("max-steps", 1).ok();
+    let refused = |run: &Run, what: &str| {
+        let ended = run.go();
+        assert!(ended.error().contains(what), "{}", ended.stderr);
+        assert!(temp.path("model").join("model.safetensors").is_file());
+    };
+    let on_model = Run::new(&temp, "model");
+    refused(&on_model, "is the model's own folder");
+    refused(
+        &on_model.clone().set("model", temp.path("adapter").display()),
+        "is the adapter's base's own folder",
+    );
+    let on_reference = Run::new(&temp, "adapter").set("ref-model", temp.path("adapter").display());
+    refused(&on_reference, "is the reference's own folder");
+    let within = Run::new(&temp, "").set("overwrite-output-dir", true);
+    refused(&within, "overwrite_output_dir would delete in");
+}
+
 #[test]
 fn a_run_that_fails_replaces_nothing() {
     let temp = Temp::with_model("fails");

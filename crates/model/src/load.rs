@@ -44,7 +44,24 @@ pub fn load_masters<B: Backend>(b: &B, folder: &Folder, config: &Config) -> Resu
 /// # Errors
 /// As [`load`].
 pub fn load_frozen<B: Backend>(b: &B, folder: &Folder) -> Result<Held<B>> {
-    held(b, Choice::new(folder, folder.config(), Form::default(), false))
+    load_frozen_in(b, folder, Form::default())
+}
+
+/// As [`load_frozen`], in a form that may round.
+///
+/// # Errors
+/// As [`load`], or the device reads no such weights.
+pub fn load_frozen_in<B: Backend>(b: &B, folder: &Folder, form: Form) -> Result<Held<B>> {
+    held(b, Choice::new(folder, folder.config(), form, false))
+}
+
+/// Bytes that [`load_frozen_in`] will allocate.
+///
+/// # Errors
+/// As [`load_frozen_in`], as far as files are looked at.
+pub fn frozen_bytes<B: Storage>(folder: &Folder, form: Form) -> Result<usize> {
+    let PolicyBytes { trained, real, narrow, blocks } = bytes_of::<B>(folder, folder.config(), form, false)?;
+    Ok(trained + real + narrow + blocks)
 }
 
 /// As [`load_frozen`], with the matrices in 8-bit blocks: for sampling, where half to a quarter of the memory is worth
@@ -84,12 +101,16 @@ pub struct PolicyBytes {
 /// # Errors
 /// As [`load_policy`], as far as it is looked.
 pub fn policy_bytes<B: Storage>(folder: &Folder, config: &Config, form: Form) -> Result<PolicyBytes> {
-    let choice = Choice::new(folder, config, form, true);
+    bytes_of::<B>(folder, config, form, true)
+}
+
+fn bytes_of<B: Storage>(folder: &Folder, config: &Config, form: Form, learns: bool) -> Result<PolicyBytes> {
+    let choice = Choice::new(folder, config, form, learns);
     let mut bytes = PolicyBytes::default();
     for shape in Model::manifest(config).iter() {
         let real = shape.len() * size_of::<B::Real>();
         match choice.of::<B>(&choice.reader.source(shape)?, shape)? {
-            _ if config.trains(shape) => bytes.trained += real,
+            _ if learns && config.trains(shape) => bytes.trained += real,
             Kept::Real => bytes.real += real,
             Kept::Narrow => bytes.narrow += shape.len() * size_of::<B::Narrow>(),
             Kept::Blocks(bits) => bytes.blocks += Blocks::<B>::size(bits, shape.rows, shape.cols),

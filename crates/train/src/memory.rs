@@ -1,6 +1,7 @@
 //! What a run allocates, by what it is for.
 
 use crate::Error;
+use crate::config::Config as TrainConfig;
 use duel_backend::{Backend, Bits, Measure};
 use duel_model::{Before, Config, Folder, Form, InBlocks, Keep, Model, PolicyBytes, Shape, policy_bytes};
 use duel_optim::{Algorithm, Optimizer};
@@ -19,15 +20,18 @@ pub enum KeptReference {
     Own,
     /// Another model.
     Another,
+    /// One that follows the policy.
+    Follower,
 }
 
 impl KeptReference {
-    /// That of a run which keeps one or not, and names another model or not.
-    pub fn of(kept: bool, another: bool) -> Self {
-        match (kept, another) {
-            (false, _) => KeptReference::None,
-            (true, false) => KeptReference::Own,
-            (true, true) => KeptReference::Another,
+    /// That of a run which is as `config` says, and keeps one or not.
+    pub fn of(config: &TrainConfig, kept: bool) -> Self {
+        match kept {
+            false => KeptReference::None,
+            true if config.follows().is_some() => KeptReference::Follower,
+            true if config.ref_model.is_some() => KeptReference::Another,
+            true => KeptReference::Own,
         }
     }
 }
@@ -65,19 +69,24 @@ impl Bytes {
         algorithm: Algorithm,
         kept: KeptReference,
     ) -> Result<Self, Error> {
+        let whole = || Ok::<_, Error>(duel_model::frozen_bytes::<B>(folder, form)?);
         if config.lora.is_none() {
-            let kept = kept != KeptReference::None;
-            return Ok(Self::of_parameters::<B>(&Model::manifest(config), keep, algorithm, kept));
+            let follows = kept == KeptReference::Follower;
+            let stays = match kept {
+                KeptReference::Own | KeptReference::Another => whole()?,
+                KeptReference::None | KeptReference::Follower => 0,
+            };
+            let of = Self::of_parameters::<B>(&Model::manifest(config), keep, algorithm, follows);
+            return Ok(of.and("the reference's weights", stays));
         }
         let PolicyBytes { trained, real, narrow, blocks } = policy_bytes::<B>(folder, config, form)?;
         let sums = trained / size_of::<B::Real>() * size_of::<B::Acc>();
         let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
         let (before, another) = match kept {
-            KeptReference::None => (0, 0),
+            // Adapters have no follower.
+            KeptReference::None | KeptReference::Follower => (0, 0),
             KeptReference::Own => (Before::<B>::parameters(config, folder.adapted().is_some()), 0),
-            KeptReference::Another => {
-                (0, Model::manifest(&Config { lora: None, ..config.clone() }).parameters())
-            }
+            KeptReference::Another => (0, whole()?),
         };
         let in_blocks = match form.blocks {
             InBlocks::Maps(Bits::Four) | InBlocks::Matrices(Bits::Four) => "in 4-bit blocks",
@@ -89,7 +98,7 @@ impl Bytes {
             .and(in_blocks, blocks)
             .and("adapters", trained)
             .and("what they were", before * size_of::<B::Real>())
-            .and("the reference's weights", another * size_of::<B::Real>())
+            .and("the reference's weights", another)
             .and("the adapters' gradients", sums)
             .and("their moments", sums * algorithm.moments())
             .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums)))

@@ -82,9 +82,7 @@ pub fn pack_pairs(
             let p = 2 * pair;
             if whole && p + 1 < k {
                 let [lower, upper] = [p, p + 1].map(|p| &src.data[first + p * src.cs..][..width]);
-                for ((out, x), y) in out.iter_mut().zip(lower).zip(upper) {
-                    *out = f32::from_bits(u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16);
-                }
+                join(out, lower, upper);
                 continue;
             }
             for (i, out) in out.iter_mut().enumerate() {
@@ -95,6 +93,13 @@ pub fn pack_pairs(
                 };
             }
         }
+    }
+}
+
+/// Pairs of the elements of two depths.
+pub fn join(out: &mut [f32], lower: &[bf16], upper: &[bf16]) {
+    for ((out, x), y) in out.iter_mut().zip(lower).zip(upper) {
+        *out = f32::from_bits(u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16);
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit};
 use super::operand::Operand;
-use super::pairs::pair_at;
+use super::pairs::{join, pair_at};
 use half::bf16;
 use std::ops::Range;
 
@@ -114,9 +114,7 @@ pub fn pack_tiles(
             if whole && src.rs == 1 && height == SIDE && transpose.side == SIDE {
                 for (q, out) in turned.iter_mut().enumerate() {
                     let [lower, upper] = [0, 1].map(|i| &src.data[(2 * (pair + q) + i) * src.cs + first..]);
-                    for ((out, x), y) in out.iter_mut().zip(lower).zip(upper) {
-                        *out = f32::from_bits(u32::from(x.to_bits()) | u32::from(y.to_bits()) << 16);
-                    }
+                    join(out, lower, upper);
                 }
                 // SAFETY: both hold 16 rows of 16 elements.
                 unsafe {

@@ -54,5 +54,5 @@ impl Config {
 /// Whether two values of a key mean the same; two spellings of one existing path do.
 fn same(key: &str, a: Option<&toml::Value>, b: Option<&toml::Value>) -> bool {
     let real = |value: Option<&toml::Value>| std::fs::canonicalize(value?.as_str()?).ok();
-    a == b || (matches!(key, "model" | "dataset") && real(a).is_some() && real(a) == real(b))
+    a == b || (matches!(key, "model" | "ref_model" | "dataset") && real(a).is_some() && real(a) == real(b))
 }

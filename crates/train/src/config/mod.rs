@@ -29,5 +29,6 @@ pub use steps::Steps;
 pub use table::{Config, KEYS, Key, Options};
 pub use values::{
     BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, Losses, Maybe, Method,
-    Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, TruncationMode,
+    Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler,
+    TruncationMode,
 };

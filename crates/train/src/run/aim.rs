@@ -76,7 +76,7 @@ pub fn plan<B: Backend>(
     let plan = Plan::new::<B>(config, model, visits, learning, all)?;
     let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
     let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
-    let kept = KeptReference::of(aim.keep_reference, config.ref_model.is_some());
+    let kept = KeptReference::of(config, aim.keep_reference);
     let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
         .with(Engine::<B>::bytes(model, plan.room, plan.keep))
         .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));

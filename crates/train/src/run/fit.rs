@@ -1,7 +1,7 @@
 //! Whether a run fits the memory that there is, said before anything of the model is read; and what would make it fit.
 
 use crate::Error;
-use crate::config::{Config, SaveDtype};
+use crate::config::{Config, Names, SaveDtype};
 use crate::memory::{Bytes, gigabytes};
 use crate::run::start::Start;
 use duel_backend::Backend;
@@ -63,7 +63,9 @@ fn changes<B: Backend>(start: &Start, micro_batch: Option<usize>) -> Vec<Change>
     let now = &start.config;
     let has_adapters = start.model.lora.is_some();
     let may_have = B::ADAPTS && now.check_adapters(true, 0.0).is_ok() && now.save_dtype == SaveDtype::Source;
-    let lora = (may_have && !has_adapters).then(|| format!("lora_r = {RANK}"));
+    // What is usually adapted is not known of every family.
+    let lora =
+        (may_have && !has_adapters).then(|| format!("lora_r = {RANK} and lora_target_modules = all-linear"));
     let blocks = (may_have || has_adapters) && B::READS_BLOCKS;
     let checkpointing = (!now.gradient_checkpointing).then(|| "gradient_checkpointing".to_owned());
     let smaller = micro_batch.map(|n| format!("micro_batch_tokens = {n}"));
@@ -75,6 +77,7 @@ fn changes<B: Backend>(start: &Start, micro_batch: Option<usize>) -> Vec<Change>
         let mut config = now.clone();
         if lora.is_some() {
             config.lora_r = Some(RANK);
+            config.lora_target_modules = Some(Names(vec!["all-linear".into()]));
         }
         if bits.is_some() {
             (config.load_in_8bit, config.load_in_4bit) = (bits == Some(EIGHT), bits == Some(FOUR));
@@ -84,7 +87,7 @@ fn changes<B: Backend>(start: &Start, micro_batch: Option<usize>) -> Vec<Change>
         let bits = bits.map(str::to_owned);
         let said: Vec<&str> =
             [lora, &bits, checkpointing, smaller].into_iter().flatten().map(String::as_str).collect();
-        Change { said: said.join(", "), config }
+        Change { said: said.join(" and "), config }
     };
     let mut all = vec![
         change(&None, None, &checkpointing, &None),
@@ -95,6 +98,9 @@ fn changes<B: Backend>(start: &Start, micro_batch: Option<usize>) -> Vec<Change>
         all.push(change(&lora, Some(EIGHT), &None, &None));
         all.push(change(&lora, Some(FOUR), &None, &None));
     }
-    all.push(change(&lora, blocks.then_some(FOUR), &checkpointing, &smaller));
+    let together = change(&lora, blocks.then_some(FOUR), &checkpointing, &smaller);
+    if all.iter().all(|one| one.said != together.said) {
+        all.push(together);
+    }
     all
 }

@@ -20,6 +20,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::objective::Objective;
+use crate::stays::Stays;
 use aim::Aim;
 pub use best::Best;
 use data::Data;
@@ -70,7 +71,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     };
     let visited = plan.visits.visited(from, fixed);
     let train = examples((data.train, data.train_mismatched), &visited)?;
-    let eval = match data.eval {
+    let mut eval = match data.eval {
         None => None,
         Some(ds) => {
             let due = start.is_unevaluated();
@@ -78,9 +79,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
                 if from < fixed { plan.visits.evaluated(ds.len(), from, due) } else { Vec::new() };
             Some(Evaluation {
                 examples: examples((ds, data.eval_mismatched), &evaluated)?,
-                reference: (aim.keep_reference && aim.follow.is_none())
-                    .then(|| start.stays(b, &reference))
-                    .transpose()?,
+                reference: None,
                 sampler: match aim.samples.as_ref().zip(tokenizer) {
                     Some((samples, tokenizer)) => {
                         Some((decode::Engine::new(b, model, samples.room())?, tokenizer))
@@ -90,12 +89,22 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
             })
         }
     };
-    let weights = match is_other {
-        true => {
+    let kept = eval.as_mut().filter(|_| aim.keep_reference && aim.follow.is_none());
+    let weights = match (is_other, kept) {
+        (true, Some(eval)) => {
+            eval.reference = Some(Stays::Apart(reference));
+            start.weights(b)?
+        }
+        (true, None) => {
             drop(reference); // there may not be room for both
             start.weights(b)?
         }
-        false => reference,
+        (false, kept) => {
+            if let Some(eval) = kept {
+                eval.reference = Some(start.stays(b, &reference)?);
+            }
+            reference
+        }
     };
     let following = aim.follow.map(|rule| start.following(b, rule)).transpose()?;
     let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {

@@ -49,9 +49,12 @@ pub fn to_resume(c: &Config) -> Result<Option<PathBuf>, Error> {
 /// It cannot be made, is in use by the run itself, or holds another run.
 pub fn check(c: &Config) -> Result<(), Error> {
     let out = &c.output_dir;
-    if fs::canonicalize(out).ok().is_some_and(|o| fs::canonicalize(&c.model).ok() == Some(o)) {
+    let models = models(c)?;
+    let same =
+        |path: &PathBuf| fs::canonicalize(out).is_ok_and(|o| fs::canonicalize(path).is_ok_and(|p| p == o));
+    if let Some((whose, _)) = models.iter().find(|(_, path)| same(path)) {
         return Err(Error::new(format!(
-            "output_dir {} is the model's own folder; choose another",
+            "output_dir {} is {whose} own folder; choose another",
             out.display()
         )));
     }
@@ -66,10 +69,11 @@ pub fn check(c: &Config) -> Result<(), Error> {
     let inside = |path: &Path| {
         root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
     };
-    let reads = [Some(&c.model), Some(&c.dataset), c.eval_dataset.as_ref()];
-    if c.overwrite_output_dir && reads.into_iter().flatten().any(|path| inside(path)) {
+    let rows = [Some(&c.dataset), c.eval_dataset.as_ref()];
+    let mut reads = models.iter().map(|(_, path)| path).chain(rows.into_iter().flatten());
+    if c.overwrite_output_dir && reads.any(|path| inside(path)) {
         return Err(Error::new(format!(
-            "overwrite_output_dir would delete in {}, where the model or a dataset lies; choose another output_dir",
+            "overwrite_output_dir would delete in {}, where a model or a dataset lies; choose another output_dir",
             out.display()
         )));
     }
@@ -83,6 +87,20 @@ pub fn check(c: &Config) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// The folders of models that a run reads, and whose they are: an adapter's is of two.
+///
+/// # Errors
+/// An adapter does not name its base.
+fn models(c: &Config) -> Result<Vec<(&'static str, PathBuf)>, Error> {
+    let mut all = Vec::new();
+    for (whose, path) in [("the model's", Some(&c.model)), ("the reference's", c.ref_model.as_ref())] {
+        let Some(path) = path else { continue };
+        all.push((whose, path.clone()));
+        all.extend(duel_model::base_folder(path)?.map(|base| ("the adapter's base's", base)));
+    }
+    Ok(all)
 }
 
 /// Names a model in the output folder that the trained one will replace, before any time is spent.

@@ -47,7 +47,7 @@ struct Other {
 
 impl Other {
     /// That in the folder `path`, for a policy of the model in `of`.
-    fn open(path: &Path, of: &Folder) -> Result<Self, Error> {
+    fn open(path: &Path, of: &Folder, rounding: Option<&str>) -> Result<Self, Error> {
         let folder = Folder::open(path)?.language_model()?;
         if !folder.config().is_like(of.config()) {
             return Err(Error::new(format!(
@@ -58,7 +58,7 @@ impl Other {
             )));
         }
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        Ok(Other { folder, id: ModelId::of(path)? })
+        Ok(Other { folder, id: ModelId::of(path)?.held(rounding) })
     }
 }
 
@@ -119,8 +119,10 @@ impl Start {
         }
         let tokenizer = crate::tokenizer(&config.model)?;
         let manifest = Model::manifest(&model);
-        let id = ModelId::of(&config.model)?.held(config.form().rounding());
-        let other = config.ref_model.as_deref().map(|path| Other::open(path, &folder)).transpose()?;
+        let rounding = config.form().rounding();
+        let id = ModelId::of(&config.model)?.held(rounding);
+        let other =
+            config.ref_model.as_deref().map(|path| Other::open(path, &folder, rounding)).transpose()?;
         let stops = tokenizer.stops().to_vec();
         Ok((Start { config, checkpoint, folder, stops, id, other, model, manifest }, tokenizer))
     }
@@ -197,7 +199,7 @@ impl Start {
     /// There is no room, or a file is damaged.
     pub fn stays<B: Backend>(&self, b: &B, weights: &Held<B>) -> Result<Stays<B>, Error> {
         Ok(match (&self.other, &self.model.lora) {
-            (Some(other), _) => Stays::Apart(duel_model::load_frozen(b, &other.folder)?),
+            (Some(other), _) => Stays::Apart(self.load_other(b, other)?),
             (None, Some(_)) => {
                 Stays::Within(Before::of(b, &self.model, weights, self.folder.adapted().is_some())?)
             }
@@ -210,7 +212,12 @@ impl Start {
     /// # Errors
     /// As [`Start::weights`].
     pub fn other_reference<B: Backend>(&self, b: &B) -> Result<Option<Held<B>>, Error> {
-        Ok(self.other.as_ref().map(|other| duel_model::load_frozen(b, &other.folder)).transpose()?)
+        self.other.as_ref().map(|other| self.load_other(b, other)).transpose()
+    }
+
+    /// In the form of the run: of the same model it is the same numbers.
+    fn load_other<B: Backend>(&self, b: &B, other: &Other) -> Result<Held<B>, Error> {
+        Ok(duel_model::load_frozen_in(b, &other.folder, self.config.form())?)
     }
 
     fn reference_folder(&self) -> &Folder {

@@ -245,7 +245,7 @@ pub fn read(key: &str, value: &Said) -> Result<Options, Error> {
 /// What a flag of theirs says, in keys of duel with their values; and what is to be noted of it.
 ///
 /// # Errors
-/// As [`read`]; or it has a meaning in a recipe alone.
+/// There is no such key, what it says is not to be had here, or it has a meaning in a recipe alone.
 pub fn read_flag(key: &str, text: &str) -> Result<(Vec<(String, String)>, Recipe), Error> {
     let mut options = read(key, &Said::Text(text.into()))?;
     options.settle_rows()?;

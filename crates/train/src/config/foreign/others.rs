@@ -65,7 +65,15 @@ pub(super) const LLAMA_FACTORY: &[Word] = &[
         ],
         Only(&["false"], NO_COUNTERPART),
     ),
-    word(&["quantization_bit"], Only(&["none"], "weights are float32 or bfloat16")),
+    word(
+        &["quantization_bit"],
+        Says("`load_in_8bit` or `load_in_4bit`", |text| match text {
+            "none" => Ok(Vec::new()),
+            "8" => key("load_in_8bit", "true"),
+            "4" => key("load_in_4bit", "true"),
+            _ => Err("give 4 or 8".into()),
+        }),
+    ),
     word(&["cutoff_len"], Is("max_length")),
     word(
         &["template"],

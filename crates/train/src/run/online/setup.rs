@@ -138,7 +138,7 @@ fn planned<B: Backend>(
     let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());
     let value_head = model.width * (size_of::<B::Real>() + sums * size_of::<B::Acc>());
     // A reference that follows the policy has weights of its own, but adapters do not go with one.
-    let kept = KeptReference::of(true, config.ref_model.is_some());
+    let kept = KeptReference::of(config, true);
     let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
         .and("the value head", if beside.critic { value_head } else { 0 })
         .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
