@@ -190,7 +190,7 @@ def hold_to(isa):
 
 def duel_isa(output):
     """The instruction set that duel said it ran on."""
-    said = re.search(r"AVX-512|AVX2|baseline", output)
+    said = re.search(r"AVX-512 and AMX|AVX-512|AVX2|baseline", output)
     return said.group() if said else None
 
 

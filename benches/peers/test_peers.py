@@ -128,6 +128,7 @@ class Contest(unittest.TestCase):
             contest.hold_to("avx2")
             self.assertEqual([os.environ[name] for name in ("DUEL_ISA", "ATEN_CPU_CAPABILITY")], ["avx2", "avx2"])
         self.assertEqual(contest.duel_isa("plan 5 steps; CPU, 2 thread(s), AVX-512, F32"), "AVX-512")
+        self.assertEqual(contest.duel_isa("plan CPU, AVX-512 and AMX, Bf16"), "AVX-512 and AMX")
         self.assertEqual(contest.duel_isa(""), None)
 
     def test_names_of_maps(self):
