@@ -51,7 +51,7 @@ pub enum Unit {
     Element,
     /// Two elements of the depth, in bf16.
     Pair,
-    /// The same, of which 16 are multiplied at a time: panels of a are tiles of rows, and the depth is a multiple of 16.
+    /// The same, 16 of which are multiplied at a time: panels of a are tiles of rows, the depth is a multiple of 16.
     Tile,
 }
 

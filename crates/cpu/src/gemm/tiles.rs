@@ -3,9 +3,9 @@
 //!
 //! Of each 16 pairs, counted from the first, the first elements' products are summed in order, each a fused
 //! multiply-add, and so are the second elements'; the two sums are added, and what they make is added to the result so
-//! far. All is rounded to nearest; numbers too small for float32's normal range count as zero, wherever they appear (the
-//! instruction `TDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of two bf16 numbers is exact in
-//! float32 where it is not too small, so that zeros behind the depth, up to a multiple of 16 pairs, change nothing.
+//! far. All is rounded to nearest; numbers too small for float32's normal range count as zero, wherever they appear
+//! (the instruction `TDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of two bf16 numbers is exact
+//! in float32 where it is not too small, so that zeros behind the depth, up to a multiple of 16 pairs, change nothing.
 
 use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit};
 use super::operand::Operand;
@@ -81,8 +81,8 @@ macro_rules! of_each_height {
 }
 
 /// Packs pairs `pairs` of the depth of rows `rows` of an operand that is `k` deep into panels of 32 rows: tile after
-/// tile of 16 rows of 16 pairs, the lower rows' before the upper rows', then those further on. What is behind the rows or
-/// the depth is zero.
+/// tile of 16 rows of 16 pairs, the lower rows' before the upper rows', then those further on. What is behind the rows
+/// or the depth is zero.
 pub fn pack_tiles(
     out: &mut [f32],
     src: Operand<bf16>,

@@ -192,8 +192,8 @@ impl Start {
         Ok(duel_model::load_policy(b, &self.folder, &self.model, self.config.form())?)
     }
 
-    /// The reference, as it stays beside or within the model that becomes of `weights`: the one that the run began with,
-    /// without the adapters that it begins to train, or another one.
+    /// The reference, as it stays beside or within the model that becomes of `weights`: the one that the run began
+    /// with, without the adapters that it begins to train, or another one.
     ///
     /// # Errors
     /// There is no room, or a file is damaged.
