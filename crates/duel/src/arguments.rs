@@ -40,6 +40,8 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Err
     let mut beside = Recipe::default();
     // Flags of theirs, each with the key and the flag that it became.
     let mut translated = Vec::new();
+    // Files, which come before all flags: behind one that may be without a value they would be its value.
+    let mut files: Vec<OsString> = Vec::new();
     while let Some(arg) = args.next() {
         if arg == "--" {
             normal.push(arg);
@@ -76,7 +78,7 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Err
                 continue;
             }
             if let ("config", Some(file)) = (key.as_str(), &value) {
-                normal.push(file.into());
+                files.push(file.into());
                 continue;
             }
             beside.idle.extend(value.iter().flat_map(|value| notes_of_value(&key, value)));
@@ -84,6 +86,9 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Err
         let value = value.map_or(String::new(), |value| format!("={value}"));
         normal.push(format!("--{}{value}", key.replace('_', "-")).into());
     }
+    let command = normal.get(1).is_some_and(|arg| arg == "train");
+    let at = normal.len().min(1 + usize::from(command));
+    normal.splice(at..at, files);
     for (theirs, own, flag) in translated {
         let is_that = |arg: &&OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some(&flag));
         if normal.iter().filter(is_that).count() > 1 {
@@ -205,9 +210,11 @@ mod tests {
     use super::*;
     use clap::Parser;
     use duel_train::config::{Device, Maybe, Resume};
+    use std::path::PathBuf;
 
     #[derive(Parser)]
     struct Cli {
+        config: Option<PathBuf>,
         #[command(flatten)]
         options: RunOptions,
     }
@@ -215,6 +222,11 @@ mod tests {
     fn cli(args: &[&str]) -> Options {
         let args = ["duel", "--model", "m", "--dataset", "d"].iter().chain(args).map(OsString::from);
         Cli::try_parse_from(normalize(args).unwrap().args).unwrap_or_else(|e| panic!("{e}")).options.0
+    }
+
+    fn cli_alone(flag: &str) -> Options {
+        let args = normalize(["duel", flag].map(OsString::from)).unwrap().args;
+        Cli::try_parse_from(args).unwrap_or_else(|e| panic!("{e}")).options.0
     }
 
     fn error(args: &[&str]) -> String {
@@ -249,6 +261,7 @@ mod tests {
             [
                 "duel",
                 "train",
+                "r.yaml",
                 "--method=dpo",
                 "--model=m",
                 "--warmup-steps=0.1",
@@ -257,8 +270,7 @@ mod tests {
                 "--device=cpu",
                 "--shuffle=false",
                 "--report-to=wandb",
-                "--bf16",
-                "r.yaml"
+                "--bf16"
             ]
         );
         assert_eq!(
@@ -286,6 +298,20 @@ mod tests {
                 .ends_with("is `warmup_steps`, which is given too; keep one")
         );
         assert!(wrong("duel dpo --evals_per_epoch 2").contains("eval_steps"));
+    }
+
+    /// A flag that may be without a value does not take the file behind it for one.
+    #[test]
+    fn a_file_is_no_flags_value() {
+        for flag in ["--bf16", "--use_peft", "--resume_from_checkpoint", "--seed=1"] {
+            for config in [&["--config", "r.yaml"][..], &["--config=r.yaml"]] {
+                let args = [&["duel", flag], config].concat().into_iter().map(OsString::from);
+                let cli =
+                    Cli::try_parse_from(normalize(args).unwrap().args).unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(cli.config, Some("r.yaml".into()), "{flag}");
+                assert_eq!(cli.options.0, cli_alone(flag), "{flag}");
+            }
+        }
     }
 
     #[test]

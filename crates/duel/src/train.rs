@@ -109,9 +109,15 @@ impl Train {
         }
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
         start_with(&file.recipe.env)?;
-        let options = options.or(file).settle()?;
+        // A mistake that only all of it together makes is the recipe's, as those are that a line makes.
+        let recipe = self.config.as_deref().filter(|_| file.recipe.dialect.is_some());
+        let named = |e: Error| match recipe {
+            Some(path) => Error::new(format!("{}: {e}", path.display())),
+            None => e,
+        };
+        let options = options.or(file).settle().map_err(named)?;
         options.recipe.notes().iter().for_each(|note| eprintln!("note: left out: {note}"));
-        let mut config = options.resolve()?;
+        let mut config = options.resolve().map_err(named)?;
         let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {

@@ -112,10 +112,11 @@ impl Schedule {
                 (t / (after as f64 + t)).sqrt()
             }
             ScheduleKind::StableDecay { stable, decay, shape, floor, cycles, .. } => {
-                let stable = stable.unwrap_or(total.saturating_sub(warmup + decay));
-                match after.checked_sub(stable) {
-                    None => 1.0,
-                    Some(fallen) if fallen < decay => {
+                // Below 0 where warm-up and decay are more than all: the decay then begins part-way, as theirs does.
+                let stable = stable.map_or(total as i64 - warmup as i64 - decay as i64, |steps| steps as i64);
+                match after as i64 - stable {
+                    ..0 => 1.0,
+                    fallen if fallen < decay as i64 => {
                         let done = fallen as f64 / decay as f64;
                         let left = match shape {
                             Ramp::Linear => 1.0 - done,
@@ -124,7 +125,7 @@ impl Schedule {
                         };
                         above(floor, left)
                     }
-                    Some(_) => floor,
+                    _ => floor,
                 }
             }
             ScheduleKind::Constant => 1.0,
@@ -251,6 +252,11 @@ mod tests {
                 stable(None, 5, Ramp::Root, Ramp::Linear, 0.1),
                 4,
                 [0.2, 0.4411543, 0.7272078, 1.1, 2.0, 2.0, 2.0, 2.0, 1.64, 1.28, 0.92, 0.56],
+            ),
+            (
+                stable(None, 10, Ramp::Linear, Ramp::Linear, 0.0),
+                4,
+                [0.0, 0.5, 1.0, 1.5, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2],
             ),
             (
                 ScheduleKind::Constant,

@@ -17,7 +17,7 @@ pub(super) fn rows(path: &Path, file: File, read: &Cell<u64>, each: Each<'_>) ->
     let packed = reader.get_row_iter(None).map_err(|e| Error::file(path, unreadable(&e)))?;
     for (i, row) in packed.enumerate() {
         let row = row.map_err(|e| Error::row(Some(path), i + 1, unreadable(&e)))?;
-        let value = object(&row, true).map_err(|what| Error::row(Some(path), i + 1, what))?;
+        let value = object(&row, true);
         // What of the file a row takes is not known: the same of each.
         read.set((bytes as u128 * (i as u128 + 1) / u128::from(total)) as u64);
         each(i + 1, Value::Object(value))?;
@@ -34,16 +34,16 @@ fn unreadable(e: &ParquetError) -> String {
 
 /// A struct without its nulls: Parquet gives every key to each, whether a row had it or not. A column that is a struct
 /// of lists becomes the list of structs that it was made of, as older versions of `datasets` wrote messages.
-fn object(row: &Row, columns: bool) -> std::result::Result<Map<String, Value>, String> {
+fn object(row: &Row, columns: bool) -> Map<String, Value> {
     let mut all = Map::new();
     for (name, field) in row.get_column_iter() {
-        let value = value(field).map_err(|what| format!("`{name}` {what}"))?;
+        let value = value(field);
         let value = if columns { structs(value) } else { value };
         if columns || !value.is_null() {
             all.insert(name.clone(), value);
         }
     }
-    Ok(all)
+    all
 }
 
 /// The list of structs that a struct of lists of messages was made of; anything else as it is.
@@ -70,9 +70,11 @@ fn structs(value: Value) -> Value {
     }
 }
 
-fn value(field: &Field) -> std::result::Result<Value, String> {
-    let float = |x: f64| Number::from_f64(x).map(Value::Number).ok_or("is no finite number".to_owned());
-    Ok(match field {
+/// A cell. What JSON has no word for, no finite number and bytes that are no text, is null: a column that nothing reads
+/// may hold it, and one that is read misses it.
+fn value(field: &Field) -> Value {
+    let float = |x: f64| Number::from_f64(x).map_or(Value::Null, Value::Number);
+    match field {
         Field::Null => Value::Null,
         Field::Bool(x) => (*x).into(),
         Field::Byte(x) => (*x).into(),
@@ -83,29 +85,37 @@ fn value(field: &Field) -> std::result::Result<Value, String> {
         Field::UShort(x) => (*x).into(),
         Field::UInt(x) => (*x).into(),
         Field::ULong(x) => (*x).into(),
-        Field::Float16(x) => float((*x).into())?,
-        Field::Float(x) => float((*x).into())?,
-        Field::Double(x) => float(*x)?,
+        Field::Float16(x) => float((*x).into()),
+        Field::Float(x) => float((*x).into()),
+        Field::Double(x) => float(*x),
         Field::Str(text) => text.as_str().into(),
-        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
-            Ok(text) => text.into(),
-            Err(_) => return Err("holds bytes that are no text in UTF-8".into()),
-        },
-        Field::Group(row) => Value::Object(object(row, false)?),
-        Field::ListInternal(list) => {
-            list.elements().iter().map(value).collect::<std::result::Result<_, _>>()?
-        }
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
+        Field::Group(row) => Value::Object(object(row, false)),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         Field::MapInternal(map) => {
-            let mut all = Map::new();
-            for (key, field) in map.entries() {
-                match value(key)? {
-                    Value::String(key) => all.insert(key, value(field)?),
-                    other => return Err(format!("has a map with the key {other}, which is no text")),
-                };
-            }
-            Value::Object(all)
+            let named = |(key, field): &(Field, Field)| match value(key) {
+                Value::String(key) => (key, value(field)),
+                other => (other.to_string(), value(field)),
+            };
+            Value::Object(map.entries().iter().map(named).collect())
         }
         // Dates, times and decimals: as text, which is what a column that nothing reads may hold.
         other => other.to_string().into(),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::data_type::ByteArray;
+
+    /// A column that nothing reads does not refuse the file.
+    #[test]
+    fn what_json_has_no_word_for_is_null() {
+        let bytes = |of: &[u8]| Field::Bytes(ByteArray::from(of.to_vec()));
+        for cell in [Field::Double(f64::NAN), Field::Float(f32::INFINITY), bytes(b"\xFF\xD8")] {
+            assert!(value(&cell).is_null(), "{cell}");
+        }
+        assert_eq!((value(&bytes(b"text")), value(&Field::Double(0.5))), ("text".into(), 0.5.into()));
+    }
 }

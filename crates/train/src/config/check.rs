@@ -15,7 +15,17 @@ impl Options {
     /// something that would have no effect.
     pub fn resolve(self) -> Result<Config, Error> {
         let options = self.settle()?;
-        let config = options.clone().with_defaults()?;
+        let rank = options.lora_r.as_ref().map(|rank| rank.0);
+        let contradiction = match (options.use_peft, rank) {
+            (Some(false), Some(Some(r))) => Some(format!("`use_peft = false` and `lora_r = {r}`")),
+            (Some(true), Some(None)) => Some("`use_peft = true` and `lora_r = none`".to_owned()),
+            _ => None,
+        };
+        if let Some(both) = contradiction {
+            return Err(Error::new(format!("{both} contradict each other; remove one")));
+        }
+        let mut config = options.clone().with_defaults()?;
+        config.use_peft = config.lora_r.is_some();
         for key in KEYS {
             key.check_range(&config)?;
         }

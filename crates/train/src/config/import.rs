@@ -11,11 +11,13 @@ use crate::Error;
 /// # Errors
 /// It is no YAML, or what it says contradicts itself.
 pub fn import(text: &str) -> Result<String, Error> {
-    let entries = yaml::parse(text)?;
+    let mut entries = yaml::parse(text)?;
     let dialect = Dialect::of(&entries);
     let mut options = Options::default();
     options.recipe.dialect = Some(dialect);
     let mut refused = Vec::new();
+    // Each is added alone: in the order in which they are added together.
+    entries.sort_by_key(foreign::weakness);
     for entry in &entries {
         if let Err(e) = foreign::add(&mut options, std::slice::from_ref(entry)) {
             refused.push(e.to_string());

@@ -292,7 +292,7 @@ options! {
     }
     "Adapters" {
         /// Train low-rank adapters beside frozen weights, as lora_r does. A model that is an adapter's folder is
-        /// trained so in any case. [default: false]
+        /// trained so in any case. [default: false, or true with lora_r]
         use_peft: bool = false;
         /// Rank of adapters (LoRA); none: all weights are trained. [default: none, or 16 with use_peft]
         lora_r: usize | none = use_peft.then_some(16), in Range("at least 1, or \"none\"", |&n| n >= 1);

@@ -1,3 +1,4 @@
+use super::steps::Steps;
 use super::*;
 use crate::Error;
 use duel_model::Modules;
@@ -192,6 +193,11 @@ fn unsupported_trl_keys_and_values_are_named() {
     assert!(noted("precompute_ref_log_probs = false")[0].contains("always computed once"));
     assert!(noted("optim = 'paged_adamw_8bit'")[0].contains("float32"));
     assert_eq!(noted("optim = 'paged_adamw_32bit'\nuse_cpu = false"), [""; 0]);
+    // Their words that need the whole configuration are settled in TOML as well.
+    assert_eq!(resolve("saves_per_epoch = 2").unwrap().save_steps, Steps::Share(1.0 / 6.0));
+    let settled = |toml: &str| Options::parse(&format!("model = 'm'\n{toml}")).unwrap().settle();
+    assert!(settled("dataset = 'd'\nmax_samples = 9").unwrap().recipe.notes()[0].contains("`max_samples`"));
+    assert!(settled("dataset_mixture = ['a']").unwrap_err().to_string().contains("give --dataset FILE"));
 }
 
 /// Names as they are said, on a line or in a list; and what TRL's users say first.
@@ -211,6 +217,12 @@ fn adapters_are_said_in_pefts_words() {
     let written = resolve("lora_r = 4\nmodules_to_save = 'norm'").unwrap().to_toml().unwrap();
     assert!(written.contains("modules_to_save = [\"norm\"]"), "{written}");
     assert!(error("lora_r = 4\nmethod = 'sppo'\njudge = 'truth'").contains("`method = sppo`"));
+    // What is written says the same again.
+    let config = resolve("lora_r = 4").unwrap();
+    assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
+    for both in ["use_peft = false\nlora_r = 4", "use_peft = true\nlora_r = 'none'"] {
+        assert!(error(both).contains("contradict each other"), "{both}");
+    }
 }
 
 #[test]

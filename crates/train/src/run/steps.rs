@@ -101,6 +101,8 @@ impl<B: Backend> Run<'_, B> {
         let mut order = EpochOrder::default();
         let mut samples = 0;
         let mut seconds_of_steps = Vec::new();
+        // Rows that an evaluation was due on may not be given any more.
+        self.state.unevaluated &= learner.evaluates();
         if first == 0 && self.plan.eval_on_start || self.state.unevaluated {
             // Before the first step there is nothing that could be the best.
             let (said, better) = self.evaluate(&mut learner, &mut progress)?;
@@ -388,15 +390,16 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// Evaluates after these steps: the metrics, and whether they are better than all before. After Ctrl-C there are
-    /// none, and the state says that they are due.
+    /// none, and the state says that they are due, as it does after an error.
     fn evaluate(
         &mut self,
         learner: &mut impl Learner<B>,
         progress: &mut Progress,
     ) -> Result<(Vec<(String, f64)>, bool), Error> {
-        let all = learner.evaluate(self, progress)?;
         let step = self.state.step;
-        self.state.unevaluated = all.is_empty() && step > 0;
+        // Until it is over, whatever becomes of it.
+        self.state.unevaluated = step > 0;
+        let all = learner.evaluate(self, progress)?;
         if all.is_empty() {
             return Ok((all, false));
         }
@@ -409,9 +412,13 @@ impl<B: Backend> Run<'_, B> {
             .map(|(k, v)| format!("{k} {v:.4}"))
             .collect();
         progress.println(&format!("step {step}: {}", shown.join("  ")));
-        let Some(choice) = self.plan.choice.as_ref().filter(|_| step > 0) else { return Ok((all, false)) };
+        let Some(choice) = self.plan.choice.as_ref().filter(|_| step > 0) else {
+            self.state.unevaluated = false;
+            return Ok((all, false));
+        };
         let best = &mut self.state.best;
         let better = choice.compare(best, step, &all)?;
+        self.state.unevaluated = false;
         if self.plan.saving.due(step, &self.plan.visits, better) {
             choice.saved(best, step, &all);
         }

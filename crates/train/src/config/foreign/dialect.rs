@@ -54,13 +54,14 @@ impl Dialect {
     /// is kept, and is not duel's own default.
     fn defaults(self, said: &Options) -> Options {
         let method = said.method.unwrap_or(match self {
-            Self::LlamaFactory => Method::Sft,
-            Self::Trl | Self::Axolotl => Method::Dpo,
+            Self::LlamaFactory | Self::Axolotl => Method::Sft,
+            Self::Trl => Method::Dpo,
         });
         let mut taken = Options::default();
         if said.save_strategy != Some(SaveStrategy::No) {
             taken.save_total_limit = Some(Maybe(None));
         }
+        let adapts = self.adapts(said);
         if self != Self::Trl && said.use_peft == Some(true) {
             taken.lora_dropout = Some(0.0);
         }
@@ -68,12 +69,12 @@ impl Dialect {
             Self::Trl => {
                 taken.assistant_only_loss = (method == Method::Sft).then_some(false);
                 taken.shuffle = (method == Method::Kto).then_some(false);
+                taken.temperature = draws_pairs(method).then_some(0.9);
             }
             Self::LlamaFactory => {
                 taken.method = Some(method);
-                let full = said.use_peft == Some(false);
                 let rank = said.lora_r.as_ref().and_then(|r| r.0).unwrap_or(8);
-                if !full {
+                if adapts {
                     taken.lora_r = Some(Maybe(Some(rank)));
                     taken.lora_alpha = Some(2.0 * rank as f64);
                     taken.lora_target_modules = Some(Maybe(Some(Names(vec!["all-linear".into()]))));
@@ -82,6 +83,10 @@ impl Dialect {
                 taken.max_length = Some(Maybe(Some(2048)));
             }
             Self::Axolotl => {
+                taken.method = Some(method);
+                if said.save_strategy != Some(SaveStrategy::No) {
+                    taken.save_total_limit = Some(Maybe(Some(4)));
+                }
                 taken.num_train_epochs = Some(1.0);
                 taken.per_device_train_batch_size = Some(1);
                 taken.lr_scheduler_type = Some(Scheduler::Cosine);
@@ -93,6 +98,19 @@ impl Dialect {
         }
         taken
     }
+
+    /// Whether adapters are trained: where that is asked for, or with LLaMA-Factory unless it is not.
+    fn adapts(self, said: &Options) -> bool {
+        match self {
+            Self::LlamaFactory => said.use_peft != Some(false),
+            Self::Trl | Self::Axolotl => said.use_peft == Some(true),
+        }
+    }
+}
+
+/// Whether it learns from pairs of its own samples, for which TRL has keys and defaults of their own.
+fn draws_pairs(method: Method) -> bool {
+    matches!(method, Method::OnlineDpo | Method::Xpo | Method::NashMd)
 }
 
 impl Options {
@@ -102,10 +120,11 @@ impl Options {
     /// # Errors
     /// Its rows are not to be had here, or it asks for what contradicts itself.
     pub fn settle(mut self) -> Result<Self, Error> {
-        let Some(dialect) = self.recipe.dialect.take() else { return Ok(self) };
+        let dialect = self.recipe.dialect.take();
         let per_epoch = std::mem::take(&mut self.recipe.per_epoch);
         self.settle_rows()?;
-        let epochs = self.num_train_epochs.unwrap_or(1.0);
+        let axolotls = dialect == Some(Dialect::Axolotl);
+        let epochs = self.num_train_epochs.unwrap_or(if axolotls { 1.0 } else { 3.0 });
         for (key, times) in per_epoch {
             let share = 1.0 / (times * epochs);
             let every = (times > 0.0).then_some(if share < 1.0 { Steps::Share(share) } else { Steps::Of(0) });
@@ -116,6 +135,7 @@ impl Options {
                 _ => self.save_steps = self.save_steps.or(every),
             }
         }
+        let Some(dialect) = dialect else { return Ok(self) };
         // Theirs is to evaluate only where that is asked for; rows that are named beside the recipe ask for it.
         let named = self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some());
         if !named && self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No) {
@@ -124,15 +144,33 @@ impl Options {
                  --eval-strategy no",
             ));
         }
+        // A rank that is left blank is the default one.
+        let rank = self.lora_r.take().filter(|rank| rank.0.is_some());
+        if dialect.adapts(&self) {
+            self.lora_r = rank;
+        } else if rank.is_some() {
+            self.recipe.idle.push(("lora_r".into(), "adapters are not asked for".into()));
+        }
+        if dialect == Dialect::Trl && self.method.is_some_and(draws_pairs) {
+            let longest = match self.generate_during_eval {
+                Some(true) => self.max_new_tokens,
+                _ => self.max_new_tokens.take(),
+            };
+            self.max_completion_length = self.max_completion_length.or(longest);
+        }
         let defaults = dialect.defaults(&self);
         let mut settled = self.or(defaults);
-        let config = settled.clone().with_defaults()?;
-        let mut idle: Vec<_> = settled.without_effect(&config)?;
-        // Theirs is a type of all weights. Here those that are trained have the one that is computed in.
-        if settled.dtype.is_some() && config.lora().is_none() {
-            idle.push(("dtype", "where all weights are trained, in float32 or as bf16 says"));
-        }
-        if !idle.is_empty() {
+        // What is left out may have been all that gave another key its effect.
+        loop {
+            let config = settled.clone().with_defaults()?;
+            let mut idle: Vec<_> = settled.without_effect(&config)?;
+            // Theirs is a type of all weights. Here those that are trained have the one that is computed in.
+            if settled.dtype.is_some() && config.lora().is_none() {
+                idle.push(("dtype", "where all weights are trained, in float32 or as bf16 says"));
+            }
+            if idle.is_empty() {
+                return Ok(settled);
+            }
             let mut table = settled.table()?;
             let (judging, mut recipe) = (settled.judging, settled.recipe);
             for (key, reason) in idle {
@@ -142,6 +180,5 @@ impl Options {
             let kept = Self::deserialize(table).map_err(|e| Error::new(e.message().to_owned()))?;
             settled = Self { judging, recipe, ..kept };
         }
-        Ok(settled)
     }
 }

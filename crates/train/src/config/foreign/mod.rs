@@ -139,6 +139,9 @@ pub(super) fn recipe(entries: &[Entry]) -> Result<Options, Error> {
 /// # Errors
 /// As [`recipe`].
 pub(super) fn add(options: &mut Options, entries: &[Entry]) -> Result<(), Error> {
+    // Of two that say the same, one may be weaker than the other; it comes last.
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    entries.sort_by_key(|entry| weakness(entry));
     for entry in entries {
         let at = |e: Error| match entry.line {
             0 => e,
@@ -155,6 +158,9 @@ pub(super) fn add(options: &mut Options, entries: &[Entry]) -> Result<(), Error>
         }
         let twice = said.given().into_iter().find(|key| options.given().contains(key));
         if let Some(key) = twice {
+            if weakness(entry) > 0 {
+                continue;
+            }
             return Err(at(Error::new(format!(
                 "`{}` says `{key}`, which is given already; keep one",
                 entry.key
@@ -163,6 +169,17 @@ pub(super) fn add(options: &mut Options, entries: &[Entry]) -> Result<(), Error>
         *options = std::mem::take(options).or(said);
     }
     Ok(())
+}
+
+/// How readily a key yields to another that says the same: `warmup_steps` of transformers wins over `warmup_ratio`
+/// where it is above 0, and null is as if the key were not there. 0: not at all.
+pub(super) fn weakness(entry: &Entry) -> u8 {
+    match entry.key.replace('-', "_").as_str() {
+        _ if entry.value == Said::Null => 3,
+        "warmup_steps" if entry.value.text().parse() == Ok(0.0) => 2,
+        "warmup_ratio" => 1,
+        _ => 0,
+    }
 }
 
 /// What one key says, by its name in snake case.
@@ -203,13 +220,13 @@ pub fn read(key: &str, value: &Said) -> Result<Options, Error> {
             let wrong = |why| Error::new(format!("`{key} = {value}` is not supported: {why}"));
             for (name, value) in keys(&value.text()).map_err(wrong)? {
                 let said = match name {
-                    "evals_per_epoch" | "saves_per_epoch" => Options {
-                        recipe: Recipe {
-                            per_epoch: vec![(name, value.parse().unwrap_or_default())],
-                            ..Recipe::default()
-                        },
-                        ..Options::default()
-                    },
+                    "evals_per_epoch" | "saves_per_epoch" => {
+                        let times =
+                            value.parse().ok().filter(|times: &f64| times.is_finite() && *times >= 0.0);
+                        let times = times.ok_or_else(|| wrong("it is a number from 0 on".into()))?;
+                        let recipe = Recipe { per_epoch: vec![(name, times)], ..Recipe::default() };
+                        Options { recipe, ..Options::default() }
+                    }
                     _ => read(name, &Said::Text(value))?,
                 };
                 options = options.or(said);

@@ -126,7 +126,9 @@ pub(super) const AXOLOTL: &[Word] = &[
         &["rl"],
         Says("`method`; ipo is a loss of dpo, simpo one of cpo", |text| match text {
             "dpo" | "kto" | "grpo" => key("method", text),
-            _ => loss(text),
+            "ipo" => Ok(vec![("method", "dpo".into()), ("loss_type", "ipo".into())]),
+            "orpo" | "simpo" => loss(text),
+            _ => Err("give dpo, ipo, orpo, simpo, kto or grpo".into()),
         }),
     ),
     word(&["rl_beta", "orpo_alpha"], Is("beta")),

@@ -138,6 +138,33 @@ fn values_are_read_by_the_kind_of_their_key() {
     assert_eq!((peft.lora_r, peft.lora_alpha, peft.lora_dropout), (Some(16), 16.0, 0.05));
     assert_eq!(peft.lora().unwrap().targets, Modules::Names(vec!["q_proj".into()]));
     assert_eq!((peft.save_total_limit, peft.assistant_only_loss), (None, true));
+    // As TRL: a rank that is left blank is the default one, and without use_peft nothing is adapted.
+    assert_eq!(resolve("model: m\nuse_peft: true\nlora_r:").lora_r, Some(16));
+    for not in ["", "\nuse_peft: false"] {
+        let yaml = format!("model: m{not}\nlora_r: 8\nlora_alpha: 16\nuse_rslora: true");
+        assert!(resolve(&yaml).lora().is_none() && !resolve(&yaml).use_peft);
+        for key in ["lora_r", "lora_alpha", "use_rslora"] {
+            assert!(notes(&yaml).contains(&format!("`{key}`")), "{key}: {}", notes(&yaml));
+        }
+    }
+    // A key that only another without effect gave one is left out too.
+    let chained = notes("model: m\nmethod: sft\nsync_ref_model: true\nref_model_sync_steps: 5");
+    assert!(chained.contains("`sync_ref_model`") && chained.contains("`ref_model_sync_steps`"), "{chained}");
+    // Samples are as long as they are asked to be there.
+    let online = |text: &str| resolve(&format!("model: m\nmethod: online_dpo\njudge: truth\n{text}"));
+    let pairs = online("max_new_tokens: 53");
+    assert_eq!((pairs.max_completion_length, pairs.temperature), (53, 0.9));
+    assert_eq!(online("temperature: 1.0").temperature, 1.0);
+    // Of the two warm-ups, steps count where there are any; null is nothing.
+    for (warmup, steps) in [
+        ("warmup_steps: 0\nwarmup_ratio: 0.1", Steps::Share(0.1)),
+        ("warmup_ratio: 0.1\nwarmup_steps: 0", Steps::Share(0.1)),
+        ("warmup_ratio: 0.1\nwarmup_steps: 7", Steps::Of(7)),
+        ("warmup_steps: null\nwarmup_ratio: 0.1", Steps::Share(0.1)),
+    ] {
+        assert_eq!(resolve(&format!("model: m\n{warmup}")).warmup_steps, steps, "{warmup}");
+    }
+    assert_eq!(resolve("model: m\nmax_seq_length:\nmax_length: 99").max_length, Some(99));
     let sft = resolve("model: m\nloss_type: nll");
     assert_eq!((sft.method, sft.assistant_only_loss), (Method::Sft, false));
     let evaluated = Options {
@@ -175,6 +202,10 @@ fn mistakes_in_recipes_are_named() {
         ("model: m\neval_strategy: steps", "there are no rows for it"),
         ("model: m\nsave_strategy: best", "compares evaluations"),
         ("model: m\nsave_steps: 1.5", "a whole number of steps"),
+        (
+            "base_model: m\nsaves_per_epoch: often",
+            "line 2: `saves_per_epoch = often` is not supported: it is a number",
+        ),
         ("model: m\ndeepspeed: zero3.json", "a run is on one machine; remove it"),
     ] {
         assert!(error(yaml).contains(part), "{yaml}: {}", error(yaml));
@@ -216,7 +247,10 @@ fn recipes_of_llama_factory_and_axolotl() {
     assert_eq!((axolotl.loss_type.0.as_slice(), axolotl.beta, axolotl.batch_size()), (&["ipo"][..], 0.2, 8));
     assert_eq!((axolotl.eval_steps, axolotl.save_steps), (Some(Steps::Share(0.125)), Steps::Share(0.5)));
     assert_eq!((axolotl.num_train_epochs, axolotl.max_length), (2.0, Some(1024)));
-    assert_eq!(resolve("base_model: m\nmicro_batch_size: 1").save_strategy, SaveStrategy::Epoch);
+    assert_eq!(resolve("model_name_or_path: m\nfinetuning_type: full\nlora_rank: 4").lora_r, None);
+    let plain = resolve("base_model: m\nmicro_batch_size: 1\nlora_r: 4");
+    assert_eq!((plain.method, plain.lora_r, plain.save_total_limit), (Method::Sft, None, Some(4)));
+    assert_eq!(plain.save_strategy, SaveStrategy::Epoch);
 }
 
 #[test]
