@@ -315,6 +315,19 @@ fn the_best_model_is_left_and_enough_is_enough() {
     alone.ok();
     assert_eq!(alone.checkpoints().last(), Some(&best_step));
     assert_same(&stopped, &alone, RESULT);
+
+    // An evaluation that failed is made when the run goes on, or left out where there are no rows for it any more.
+    let failed = early("failed").set("metric-for-best-model", "eval_nothing").go();
+    assert!(failed.error().contains("checkpoint-2 is saved"), "{}", failed.stderr);
+    let on = temp.path("failed").join("checkpoint-2");
+    let mut blind = run("blind").set("resume-from-checkpoint", on.display());
+    ["eval-dataset", "eval-steps", "load-best-model-at-end"].into_iter().for_each(|key| blind.forget(key));
+    blind.ok();
+    assert!(blind.metric("eval_loss").is_empty());
+    let again = early("failed").set("save-total-limit", "none").set("resume-from-checkpoint", true);
+    again.ok();
+    assert_eq!(again.metric("eval_loss"), losses);
+    assert_same(&stopped, &again, RESULT);
 }
 
 /// As transformers: after each epoch, and after the last step, which may be within one.
