@@ -157,7 +157,6 @@ fn what_does_not_fit_the_memory_is_said_first() {
         "and 0.00 GB of memory are free",
         "GB with gradient_checkpointing, ",
         "GB with micro_batch_tokens = ",
-        "GB with lora_r = 16 and lora_target_modules = all-linear, ",
         "GB with lora_r = 16 and lora_target_modules = all-linear and load_in_8bit, ",
         "all-linear and load_in_4bit and gradient_checkpointing and micro_batch_tokens = ",
         "a smaller max_length",
