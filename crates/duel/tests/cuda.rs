@@ -229,7 +229,7 @@ fn generation_gives_the_tokens_of_the_cpu() {
     assert!(text.split_whitespace().count() > 3, "{text}");
     assert_eq!(generate("cuda:0"), text);
     let refused = Ended::of(run(&["cuda:0", "--load-in-8bit"]));
-    assert!(refused.error().contains("8-bit weights have no products on"), "{}", refused.stderr);
+    assert!(refused.error().contains("weights in blocks have no products on"), "{}", refused.stderr);
 }
 
 #[test]
@@ -257,8 +257,11 @@ fn too_little_memory_is_one_error() {
     for eighths in 0..8 {
         let limit = ((32 << 20) + peak * eighths / 8).to_string();
         let ended = gpu.go(&run, &[("DUEL_STANDIN_MEMORY", &limit)]);
-        for part in ["out of memory", "max_length", "micro_batch_tokens"] {
-            assert!(ended.error().contains(part), "{eighths}/8 of the memory: {}", ended.error());
+        let error = ended.error();
+        // By the plan, or where that leaves out what the device has beside.
+        let said = ["of memory are free", "out of memory"].iter().any(|what| error.contains(what));
+        for (part, is) in ["max_length", "micro_batch_tokens"].map(|part| (part, error.contains(part))) {
+            assert!(said && is, "{eighths}/8 of the memory, without {part}: {error}");
         }
     }
 }
