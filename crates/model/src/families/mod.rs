@@ -16,6 +16,7 @@ mod starcoder2;
 mod windows;
 
 use crate::config::Config;
+use crate::family::Output;
 use crate::keys::{Keys, Read};
 use crate::quantised;
 use crate::score;
@@ -74,7 +75,9 @@ impl Config {
         };
         let config = (family.read)(keys)?;
         config.check()?;
-        Ok(Config { output: score::read(keys, &json)?, json, ..config })
+        let output = score::read(keys, &json)?;
+        let config = Config { json, ..config };
+        Ok(if output == Output::Score { config.with_score() } else { config })
     }
 }
 
