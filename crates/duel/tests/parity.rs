@@ -112,7 +112,7 @@ fn trls_arguments_run_as_they_are() {
         let lines = arguments(&recipe).into_iter().map(|(key, value)| format!("{key}: {value}"));
         write_lines(&file, std::iter::once(env).chain(lines));
         let said = duel(&["dpo".into(), "--config".into(), file.display().to_string()]);
-        assert!(said.contains("note: left out: `torch_dtype`: "), "{said}");
+        assert!(said.contains("note: left out: `dtype`: "), "{said}");
         assert!(temp.path("cache/duel").is_dir(), "the environment of the recipe was not set");
 
         let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
