@@ -36,6 +36,11 @@ impl KeptReference {
     }
 }
 
+/// `bytes`, where they are there.
+fn where_kept(kept: bool, bytes: usize) -> usize {
+    if kept { bytes } else { 0 }
+}
+
 impl Bytes {
     /// What the parameters of `manifest` take in training: weights, gradients where they have memory of their own,
     /// moments and masters, and the reference's weights where those are kept.
@@ -47,7 +52,6 @@ impl Bytes {
     ) -> Self {
         let parameters = manifest.parameters();
         let (real, sums) = (size_of::<B::Real>() * parameters, size_of::<B::Acc>() * parameters);
-        let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
         Bytes::default()
             .and("weights", real)
             .and("the reference's weights", where_kept(keep_reference, real))
@@ -69,24 +73,23 @@ impl Bytes {
         algorithm: Algorithm,
         kept: KeptReference,
     ) -> Result<Self, Error> {
-        let whole = || Ok::<_, Error>(duel_model::frozen_bytes::<B>(folder, form)?);
-        if config.lora.is_none() {
+        let has_adapters = config.lora.is_some();
+        // Under adapters the model that the run began with is within the one that it trains.
+        let apart = match kept {
+            KeptReference::Own if has_adapters => 0,
+            KeptReference::Own | KeptReference::Another => duel_model::frozen_bytes::<B>(folder, form)?,
+            KeptReference::None | KeptReference::Follower => 0,
+        };
+        if !has_adapters {
             let follows = kept == KeptReference::Follower;
-            let stays = match kept {
-                KeptReference::Own | KeptReference::Another => whole()?,
-                KeptReference::None | KeptReference::Follower => 0,
-            };
             let of = Self::of_parameters::<B>(&Model::manifest(config), keep, algorithm, follows);
-            return Ok(of.and("the reference's weights", stays));
+            return Ok(of.and("the reference's weights", apart));
         }
         let PolicyBytes { trained, real, narrow, blocks } = policy_bytes::<B>(folder, config, form)?;
         let sums = trained / size_of::<B::Real>() * size_of::<B::Acc>();
-        let where_kept = |kept: bool, bytes: usize| if kept { bytes } else { 0 };
-        let (before, another) = match kept {
-            // Adapters have no follower.
-            KeptReference::None | KeptReference::Follower => (0, 0),
-            KeptReference::Own => (Before::<B>::parameters(config, folder.adapted().is_some()), 0),
-            KeptReference::Another => (0, whole()?),
+        let before = match kept {
+            KeptReference::Own => Before::<B>::parameters(config, folder.adapted().is_some()),
+            _ => 0,
         };
         let in_blocks = match form.blocks {
             InBlocks::Maps(Bits::Four) | InBlocks::Matrices(Bits::Four) => "in 4-bit blocks",
@@ -98,7 +101,7 @@ impl Bytes {
             .and(in_blocks, blocks)
             .and("adapters", trained)
             .and("what they were", before * size_of::<B::Real>())
-            .and("the reference's weights", another)
+            .and("the reference's weights", apart)
             .and("the adapters' gradients", sums)
             .and("their moments", sums * algorithm.moments())
             .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums)))

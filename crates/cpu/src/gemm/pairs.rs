@@ -202,6 +202,13 @@ pub mod tests {
             .collect()
     }
 
+    /// As many pairs of such numbers.
+    pub fn pairs(n: usize, seed: u64) -> Vec<f32> {
+        let numbers = numbers(2 * n, seed);
+        let all = Operand { data: &numbers, rs: numbers.len(), cs: 1 };
+        (0..n).map(|pair| pair_at(all, 0, pair, numbers.len())).collect()
+    }
+
     /// Every layout of a product by `kernel` against what `sum` makes of a row's and a column's pairs: to the bit.
     pub fn check(kernel: fn() -> Kernel<f32>, sum: impl Fn(&[f32], &[f32]) -> f32) {
         for (m, n, k) in [(1, 1, 1), (5, 40, 7), (13, 33, 64), (30, 70, 130), (3, 9, 2001), (70, 40, 96)] {
@@ -237,15 +244,8 @@ pub mod tests {
     #[test]
     fn software_and_hardware_agree_to_the_bit() {
         let kc = 37;
-        let panel = |width: usize, seed| -> Vec<f32> {
-            let halves = numbers(2 * width * kc, seed);
-            halves
-                .chunks(2)
-                .map(|x| f32::from_bits(u32::from(x[0].to_bits()) | u32::from(x[1].to_bits()) << 16))
-                .collect()
-        };
         let best = kernel();
-        let (a, b) = (panel(best.mr, 3), panel(best.nr, 4));
+        let (a, b) = (pairs(best.mr * kc, 3), pairs(best.nr * kc, 4));
         let mut tile = vec![0f32; best.mr * best.nr];
         let (null, ld) = (std::ptr::null(), best.nr);
         let dest = Dest { out: tile.as_mut_ptr(), ld, resume: true, base: null, base_ld: 0, bias: null };

@@ -333,7 +333,7 @@ mod hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm::pairs::tests::{check, numbers};
+    use crate::gemm::pairs::tests::{check, numbers, pairs};
     use crate::gemm::pairs::{flushed, halves};
     use crate::gemm::portable;
 
@@ -401,13 +401,8 @@ mod tests {
             return println!("NOT TESTED: this machine has no tiles (AMX), or DUEL_ISA holds it to less");
         };
         let kc = 3 * SIDE;
-        let panel = |seed| -> Vec<f32> {
-            let pair =
-                |x: &[bf16; 2]| f32::from_bits(u32::from(x[0].to_bits()) | u32::from(x[1].to_bits()) << 16);
-            numbers(2 * TWO * kc, seed).as_chunks().0.iter().map(pair).collect()
-        };
         let many = |n, seed| -> Vec<f32> { numbers(n, seed).into_iter().map(f32::from).collect() };
-        let (a, b, before) = (panel(1), panel(2), many(TWO * 40, 3));
+        let (a, b, before) = (pairs(TWO * kc, 1), pairs(TWO * kc, 2), many(TWO * 40, 3));
         let (base, bias) = (many(TWO * TWO, 4), many(TWO, 5));
         for case in 0..8 {
             for height in 0..TWO {

@@ -64,10 +64,10 @@ fn reader<R: Read>(of: R, delimiter: u8) -> Reader<R> {
 
 /// Reads the file twice, since a column is of numbers where all of its cells are.
 fn rows(path: &Path, file: Source<'_>, delimiter: u8, each: Each<'_>) -> Result<()> {
-    let names = reader_names(path, delimiter)?;
+    let mut first = reader(File::open(path).map_err(|e| Error::file(path, e))?, delimiter);
+    let names = names(path, &mut first)?;
     let mut kinds = vec![Kind::Empty; names.len()];
-    let first = File::open(path).map_err(|e| Error::file(path, e))?;
-    records(path, reader(first, delimiter), |_, record| {
+    records(path, first, |_, record| {
         kinds.iter_mut().zip(record).for_each(|(all, cell)| *all = all.with(kind(cell)));
         Ok(())
     })?;
@@ -80,9 +80,7 @@ fn rows(path: &Path, file: Source<'_>, delimiter: u8, each: Each<'_>) -> Result<
 }
 
 /// The columns' names, each of which must be there once.
-fn reader_names(path: &Path, delimiter: u8) -> Result<Vec<String>> {
-    let file = File::open(path).map_err(|e| Error::file(path, e))?;
-    let mut reader = reader(file, delimiter);
+fn names(path: &Path, reader: &mut Reader<File>) -> Result<Vec<String>> {
     let header = reader.headers().map_err(|e| broken(path, 0, &e))?;
     let names: Vec<String> =
         header.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
