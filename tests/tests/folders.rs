@@ -194,6 +194,7 @@ fn a_text_model_inside_one_that_sees_pictures_is_read_alone() {
         let json = &folder.config().json;
         assert_eq!(json["architectures"], json!(["Gemma3ForCausalLM"]));
         assert_eq!((&json["model_type"], &json["eos_token_id"]), (&json!("gemma3_text"), &json!([1, 106])));
+        assert_adapters_are_the_wholes(&folder, dir.path());
         for (more, part) in [
             (json!({"architectures": ["Gemma3ForSequenceClassification"]}), "language models alone"),
             (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
@@ -208,6 +209,23 @@ fn a_text_model_inside_one_that_sees_pictures_is_read_alone() {
     let bare = json!({"model_type": "gemma3", "text_config": {"num_hidden_layers": 34}});
     let bare = Config::from_json(bare.as_object().unwrap().clone()).unwrap();
     assert_eq!((bare.width, bare.layers, bare.heads.kv_heads, bare.vocab), (2304, 34, 4, 262_208));
+}
+
+/// PEFT loads the whole model, whose modules have `language_model` in their names.
+fn assert_adapters_are_the_wholes(folder: &Folder, base: &Path) {
+    let saved = vec!["norm".into()];
+    let config = folder.with_lora(LoraSettings { saved, ..every_map() }).unwrap();
+    let (b, dir) = (cpu(), TempDir::new().unwrap());
+    let weights = duel_model::load_as(&b, folder, &config).unwrap();
+    duel_model::save_adapter(&b, dir.path(), &config, &weights, base).unwrap();
+    let names = TensorFile::read(&dir.path().join(ADAPTER)).names();
+    let of_whole = |name: &String| name.starts_with("base_model.model.model.language_model.");
+    assert!(names.len() > 1 && names.iter().all(of_whole), "{names:?}");
+    let again = open(&dir);
+    let again = duel_model::load_as(&b, &again, again.adapted().unwrap()).unwrap();
+    for (got, want) in again.iter().into_iter().zip(weights.iter()) {
+        assert_eq!(got, want);
+    }
 }
 
 #[test]

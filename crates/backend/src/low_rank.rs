@@ -21,8 +21,10 @@ pub trait LowRank: Products {
 
     /// `y[m, at..at + n] += x[m,k] · w[n,k]ᵀ`.
     fn gemm_onto(&self, y: &mut Real<Self>, at: usize, x: &Real<Self>, w: &Real<Self>, dims: Gemm);
-    /// `dx[m,k] += dy[m, at..at + n] · w[n,k]`.
-    fn gemm_dx_onto(&self, dx: &mut Real<Self>, dy: &Real<Self>, at: usize, w: &Real<Self>, dims: Gemm);
+    /// `dx[m,k] = dy[m, at..at + n] · w[n,k]`.
+    fn gemm_dx_of(&self, dx: &mut Real<Self>, dy: &Real<Self>, at: usize, w: &Real<Self>, dims: Gemm);
+    /// `dx[m,k] += dy[m,n] · w[n,k]`.
+    fn gemm_dx_onto(&self, dx: &mut Real<Self>, dy: &Real<Self>, w: &Real<Self>, dims: Gemm);
     /// `dw[n,k] += dy[m, at..at + n]ᵀ · x[m,k]`.
     fn gemm_dw_of(&self, dw: &mut Acc<Self>, dy: &Real<Self>, at: usize, x: &Real<Self>, dims: Gemm);
     /// `y = x / (1 - rate)` (`+=` with `onto`) where an element is kept, 0 where it is dropped (Srivastava et al.,

@@ -3,8 +3,9 @@
 use crate::Cpu;
 use crate::gemm::{HasKernel, Init, Operand, Shape, gemm};
 use crate::real::{Real, Scalar};
+use crate::simd::simd;
 use duel_backend::{Dropout, Gemm, LowRank};
-use duel_random::mix;
+use duel_random::{mix, number};
 
 /// The columns `at..` of rows that are `stride` elements apart.
 fn columns<T>(data: &[T], at: usize, stride: usize) -> Operand<'_, T> {
@@ -15,13 +16,12 @@ fn turned<T>(data: &[T], at: usize, stride: usize) -> Operand<'_, T> {
     Operand { data: &data[at..], rs: 1, cs: stride }
 }
 
-/// `y = x factor` of the elements of a row that its numbers keep, 0 of the others; added to `y` with `onto`. A number
-/// is of two columns, a half of each.
-fn drop_row<R: Real>(y: &mut [R], x: &[R], numbers: u64, below: u64, factor: R::Acc, onto: bool) {
-    for (pair, (y, x)) in y.chunks_mut(2).zip(x.chunks(2)).enumerate() {
-        let number = mix(numbers ^ pair as u64);
-        for ((y, x), half) in y.iter_mut().zip(x).zip([number >> 32, number & 0xFFFF_FFFF]) {
-            let kept = if half < below { R::Acc::ZERO } else { x.up() * factor };
+simd! {
+    /// `y = x factor` of the elements of a row whose numbers are not below `below`, 0 of the others; added to `y` with
+    /// `onto`.
+    pub fn drop_row<R: Real>(y: &mut [R], x: &[R], key: u64, below: u32, factor: R::Acc, onto: bool) {
+        for (column, (y, x)) in y.iter_mut().zip(x).enumerate() {
+            let kept = if number(key, column as u32) < below { R::Acc::ZERO } else { x.up() * factor };
             *y = R::down(if onto { y.up() + kept } else { kept });
         }
     }
@@ -38,9 +38,14 @@ where
         gemm(&self.pool, shape, &mut y[at..], columns(x, 0, k), columns(w, 0, k), Init::Keep);
     }
 
-    fn gemm_dx_onto(&self, dx: &mut Vec<R>, dy: &Vec<R>, at: usize, w: &Vec<R>, d: Gemm) {
+    fn gemm_dx_of(&self, dx: &mut Vec<R>, dy: &Vec<R>, at: usize, w: &Vec<R>, d: Gemm) {
         let shape = Shape { m: d.m, n: d.k, k: d.n, ldc: d.k };
-        gemm(&self.pool, shape, dx, columns(dy, at, d.stride), turned(w, 0, d.k), Init::Keep);
+        gemm(&self.pool, shape, dx, columns(dy, at, d.stride), turned(w, 0, d.k), Init::Zero);
+    }
+
+    fn gemm_dx_onto(&self, dx: &mut Vec<R>, dy: &Vec<R>, w: &Vec<R>, d: Gemm) {
+        let shape = Shape { m: d.m, n: d.k, k: d.n, ldc: d.k };
+        gemm(&self.pool, shape, dx, columns(dy, 0, d.stride), turned(w, 0, d.k), Init::Keep);
     }
 
     fn gemm_dw_of(&self, dw: &mut Vec<R::Acc>, dy: &Vec<R>, at: usize, x: &Vec<R>, d: Gemm) {
@@ -50,7 +55,7 @@ where
 
     fn dropout(&self, y: &mut Vec<R>, x: &Vec<R>, keys: &Vec<u32>, onto: bool, of: Dropout) {
         let Dropout { rows, width, rate, stream } = of;
-        let below = (rate * (1u64 << 32) as f64) as u64;
+        let below = (rate * (1u64 << 32) as f64) as u32;
         let factor = R::Acc::of(1.0 / (1.0 - rate));
         self.pool.rows(y, rows, width, |r, y| {
             let key = u64::from(keys[2 * r]) << 32 | u64::from(keys[2 * r + 1]);
@@ -84,9 +89,15 @@ mod tests {
         let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-14);
         assert!(close(&y, &want));
         let (mut dx, mut wide_dx) = (vec![0.0; m * k], vec![0.0; m * k]);
-        b.gemm_dx_onto(&mut dx, &before, at, &w, d);
+        b.gemm_dx_of(&mut dx, &before, at, &w, d);
         b.gemm_dx(&mut wide_dx, &before, &wide, Gemm::dense(m, stride, k));
         assert!(close(&dx, &wide_dx));
+        let dy = wave(m * n, 0.4);
+        let (dense, mut added) = (Gemm::dense(m, n, k), wide_dx.clone());
+        b.gemm_dx_onto(&mut added, &dy, &w, dense);
+        b.gemm_dx(&mut dx, &dy, &w, dense);
+        let sum: Vec<f64> = wide_dx.iter().zip(&dx).map(|(a, b)| a + b).collect();
+        assert!(close(&added, &sum));
         let (mut dw, mut wide_dw) = (vec![0.0; n * k], vec![0.0; stride * k]);
         b.gemm_dw_of(&mut dw, &before, at, &x, d);
         b.gemm_dw(&mut wide_dw, &before, &x, Gemm::dense(m, stride, k));

@@ -10,7 +10,11 @@ impl<D: Driver, R: CudaReal> LowRank for Cuda<D, R> {
         panic!("{NONE}");
     }
 
-    fn gemm_dx_onto(&self, _: &mut Buf<D, R>, _: &Buf<D, R>, _: usize, _: &Buf<D, R>, _: Gemm) {
+    fn gemm_dx_of(&self, _: &mut Buf<D, R>, _: &Buf<D, R>, _: usize, _: &Buf<D, R>, _: Gemm) {
+        panic!("{NONE}");
+    }
+
+    fn gemm_dx_onto(&self, _: &mut Buf<D, R>, _: &Buf<D, R>, _: &Buf<D, R>, _: Gemm) {
         panic!("{NONE}");
     }
 

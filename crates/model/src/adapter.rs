@@ -101,8 +101,7 @@ impl<B: Backend> Between<B> {
     /// `c Bᵀ dy`: the gradient between the maps.
     fn narrowed_bw(&mut self, b: &B, adapter: &Adapter<Weight<'_, B>>, dy: &Real<B>, d: Gemm) {
         let part = &adapter.part;
-        b.zero(&mut self.narrow);
-        b.gemm_dx_onto(&mut self.narrow, dy, part.at, adapter.b.real(), part.wide(d));
+        b.gemm_dx_of(&mut self.narrow, dy, part.at, adapter.b.real(), part.wide(d));
         b.scale(&mut self.narrow, part.scale, d.m * part.r);
     }
 
@@ -114,7 +113,7 @@ impl<B: Backend> Between<B> {
                 b.gemm_dx(&mut self.dropped, &self.narrow, adapter.a, part.narrow(d));
                 b.dropout(dx, &self.dropped, &self.keys, true, of);
             }
-            None => b.gemm_dx_onto(dx, &self.narrow, 0, adapter.a.real(), part.narrow(d)),
+            None => b.gemm_dx_onto(dx, &self.narrow, adapter.a.real(), part.narrow(d)),
         }
     }
 }

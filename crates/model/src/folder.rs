@@ -31,6 +31,8 @@ pub struct Folder {
     /// Seed of a scalar head that the files do not have.
     fresh: Option<u64>,
     adapter: Option<Attached>,
+    /// It is the text model inside another.
+    inside: bool,
 }
 
 /// An adapter from another folder than that of the model.
@@ -68,6 +70,7 @@ impl Folder {
         let lora = Lora::of(peft.settings, &folder.config, false);
         let mut lora = lora.map_err(|what| Error::file(&said, what))?;
         lora.json = peft.json;
+        lora.inside = folder.inside;
         let config = Config { lora: Some(lora), ..folder.config.clone() };
         let weights = path.join(peft::WEIGHTS);
         if !weights.exists() {
@@ -77,7 +80,7 @@ impl Folder {
         let mut left: HashSet<&str> = shards.names().collect();
         for shape in Model::manifest(&config).iter().into_iter().filter(|shape| config.trains(shape)) {
             for piece in &shape.pieces {
-                let name = in_file(&config, shape, &piece.name);
+                let name = in_file(&config, &piece.name);
                 let tensor = shards.get(&name).ok_or_else(|| {
                     Error::file(
                         &shards.listing,
@@ -108,7 +111,7 @@ impl Folder {
         let mut shards = Shards::open(path)?;
         quantised::refuse_weights(&shards)?;
         let mut notes = Vec::new();
-        if let Some(whole) = inside {
+        if let Some(whole) = &inside {
             shards.rename(text_name);
             notes.push(format!(
                 "{}: the text model of a {whole} is read, without what sees pictures; what is saved is the text model \
@@ -144,7 +147,16 @@ impl Folder {
                 .push(format!("{}: the adapter is left out, the model beside it is read", adapter.display()));
         }
         notes.extend(leftover::note(&shards, &config, &names)?);
-        Ok(Folder { path: path.to_path_buf(), config, notes, shards, names, fresh: None, adapter: None })
+        Ok(Folder {
+            path: path.to_path_buf(),
+            config,
+            notes,
+            shards,
+            names,
+            fresh: None,
+            adapter: None,
+            inside: inside.is_some(),
+        })
     }
 
     /// The folder.
@@ -174,7 +186,9 @@ impl Folder {
                  (duel merge)",
             ));
         }
-        let lora = Lora::of(settings, &self.config, true).map_err(|what| Error::file(&self.path, what))?;
+        let mut lora =
+            Lora::of(settings, &self.config, true).map_err(|what| Error::file(&self.path, what))?;
+        lora.inside = self.inside;
         Ok(Config { lora: Some(lora), ..self.config.clone() })
     }
 
@@ -233,7 +247,7 @@ impl Folder {
     /// A tensor of a parameter that the files of an adapter hold; `None`: there are none, or it is the model's own.
     pub(crate) fn attached(&self, shape: &Shape, name: &str) -> Option<Tensor<'_>> {
         let Attached { config, shards } = self.adapter.as_ref()?;
-        shards.get(&in_file(config, shape, name)).filter(|_| config.trains(shape))
+        shards.get(&in_file(config, name)).filter(|_| config.trains(shape))
     }
 
     /// A tensor of the manifest that the files of the model hold.

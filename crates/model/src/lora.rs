@@ -2,6 +2,7 @@
 
 use crate::adapter::{Adapter, Part};
 use crate::config::Config;
+use crate::families::inside::whole_name;
 use crate::family::Output;
 use crate::weights::{Model, Piece, Shape};
 use duel_random::{SplitMix, at, fraction};
@@ -86,6 +87,8 @@ pub struct Lora {
     saved: Vec<String>,
     /// The `adapter_config.json` that it was read from; empty: none.
     pub(crate) json: Map<String, Value>,
+    /// The model is the text model inside another: PEFT loads the whole, and has its names.
+    pub(crate) inside: bool,
 }
 
 impl Lora {
@@ -130,7 +133,7 @@ impl Lora {
             wanted.push("score".into());
         }
         let saved = saved(&wanted, &manifest, config, &modules)?;
-        Ok(Lora { settings, modules, saved, json: Map::new() })
+        Ok(Lora { settings, modules, saved, json: Map::new(), inside: false })
     }
 
     /// Whether a parameter is trained.
@@ -386,9 +389,11 @@ fn is_embedding(path: &str, manifest: &Model<Shape>) -> bool {
 }
 
 /// A tensor's name in a file: in one of adapters all have PEFT's root.
-pub(crate) fn in_file<'a>(config: &Config, shape: &Shape, name: &'a str) -> Cow<'a, str> {
-    match config.lora {
-        Some(_) if !is_adapter(shape) => format!("{ROOT}{name}").into(),
-        _ => name.into(),
+pub(crate) fn in_file<'a>(config: &Config, name: &'a str) -> Cow<'a, str> {
+    let Some(lora) = &config.lora else { return name.into() };
+    let own = name.strip_prefix(ROOT).unwrap_or(name);
+    match whole_name(own).filter(|_| lora.inside) {
+        Some(whole) => format!("{ROOT}{whole}").into(),
+        None => format!("{ROOT}{own}").into(),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn write_model<B: Backend>(
         let (buf, mut first) = (weight.real(), 0);
         for piece in &shape.pieces {
             let dims = shape.stored(piece.rows);
-            let name = in_file(config, shape, &piece.name);
+            let name = in_file(config, &piece.name);
             tensors.push((name, Outgoing { b, failure, buf, shape, first, piece, dims, dtype, path }));
             first += piece.rows;
         }

@@ -16,6 +16,17 @@ pub fn at(place: &[u64]) -> u64 {
     place.iter().fold(0, |hash, word| mix(hash ^ word))
 }
 
+/// The number at a place below a key that [`mix`] made, in 32-bit arithmetic, so that a vector unit makes one a lane:
+/// the rounds of `lowbias32` (Wellons, 2018, github.com/skeeto/hash-prospector), with a half of the key before each of
+/// the first two.
+#[inline(always)]
+pub fn number(key: u64, place: u32) -> u32 {
+    let x = place ^ key as u32;
+    let x = (x ^ (x >> 16)).wrapping_mul(0x21F0_AAAD) ^ (key >> 32) as u32;
+    let x = (x ^ (x >> 15)).wrapping_mul(0x735A_2D97);
+    x ^ (x >> 15)
+}
+
 /// A number as a fraction, in `0..1`: its first 24 bits, which every type of duel's devices holds exactly, so that it
 /// is below 1 there too.
 pub fn fraction(number: u64) -> f64 {
@@ -50,6 +61,36 @@ mod tests {
         let mut random = SplitMix::new(1_234_567);
         let first = std::array::from_fn(|_| random.number());
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    /// Below 64 keys and as many places: a quarter of the numbers is in each quarter, and so of
+    /// the differences of neighbours, by key and by place.
+    #[test]
+    fn numbers_of_neighbours_have_nothing_in_common() {
+        let all: Vec<Vec<u32>> =
+            (0..64).map(|key| (0..64).map(|place| number(at(&[5, key]), place)).collect()).collect();
+        let quarters = |numbers: &mut dyn Iterator<Item = u32>| {
+            let mut counts = [0u32; 4];
+            numbers.for_each(|number| counts[(number >> 30) as usize] += 1);
+            counts
+        };
+        let pairs = |dk: usize, dp: usize| {
+            let all = &all;
+            let of = move |k: usize, p: usize| all[k + dk][p + dp].wrapping_sub(all[k][p]);
+            (0..64 - dk).flat_map(move |k| (0..64 - dp).map(move |p| of(k, p)))
+        };
+        let each = [
+            quarters(&mut all.iter().flatten().copied()),
+            quarters(&mut pairs(1, 0)),
+            quarters(&mut pairs(0, 1)),
+            quarters(&mut pairs(1, 1)),
+        ];
+        for counts in each {
+            let n = f64::from(counts.iter().sum::<u32>());
+            // Five deviations of a binomial count.
+            let bound = 5.0 * (n * 0.25 * 0.75).sqrt();
+            assert!(counts.iter().all(|&c| (f64::from(c) - n / 4.0).abs() < bound), "{counts:?} of {n}");
+        }
     }
 
     #[test]

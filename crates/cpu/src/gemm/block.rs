@@ -81,7 +81,7 @@ where
         let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
         let height = mc.min(rows.len()).next_multiple_of(mr);
         // SAFETY: the caller's part.
-        if few && rows.len() > THIN && unsafe { self.turned(&rows, &cols) } {
+        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.small(&rows, &cols) } {
             return;
         }
         // SAFETY: a part of the caller's part.
@@ -139,7 +139,7 @@ where
 
     fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
         if self.kernel.unit == Unit::Tile
-            && let Some((out, src, transpose)) = self.narrow(out, self.a)
+            && let Some((out, src, transpose)) = self.halves(out, self.a)
         {
             return pack_tiles(out, src, rows.clone(), depths.clone(), self.shape.k, transpose);
         }
@@ -172,7 +172,7 @@ where
         ahead: usize,
     ) {
         if self.kernel.unit != Unit::Element
-            && let Some((out, src, transpose)) = self.narrow(out, src)
+            && let Some((out, src, transpose)) = self.halves(out, src)
         {
             return pack_pairs(out, src, rows.clone(), depths.clone(), self.shape.k, transpose, width, ahead);
         }
@@ -181,7 +181,7 @@ where
     }
 
     /// Room, an operand and a transposition by their own types, where those are float32 and bf16.
-    fn narrow<'o, T: Lift<S>>(
+    fn halves<'o, T: Lift<S>>(
         &self,
         out: &'o mut [S],
         src: Operand<'o, T>,

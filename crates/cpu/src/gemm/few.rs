@@ -7,7 +7,7 @@ use super::kernel::Unit;
 use super::operand::{Operand, Right};
 use super::pack::{pack, room, same};
 use super::store::{adds, finish_row};
-use crate::real::{Lift, Pack, Real};
+use crate::real::{Lift, Pack, Real, Scalar};
 use std::ops::Range;
 
 /// Rows of b whose sums wait to be turned: whole tiles, whole squares and whole cache lines of the result.
@@ -49,7 +49,7 @@ where
             for group in blocks(cols, GROUP) {
                 for tile in blocks(&group, height) {
                     let first = tile.start.min(self.shape.n - height);
-                    let (from, ld) = self.rows_of(b, lifted, first..first + height);
+                    let (from, ld) = rows_of(b, k, lifted, first..first + height);
                     let to = &mut on_side[(first + height - group.start) * width..];
                     for panel in self.panels(width) {
                         let ahead = if panel.start == 0 { height * ld } else { 0 };
@@ -86,23 +86,28 @@ where
         true
     }
 
-    /// The panels of `width` rows of a: as many registers as a tile has, and one or more at the end.
-    fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
+    /// The panels of `width` rows of what is packed: as many registers as a tile has, and one or more at the end.
+    pub(super) fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
         let widest = self.kernel.turned.lanes * self.kernel.turned.run.len();
         blocks(&(0..width), widest)
     }
+}
 
-    /// These rows of b where they lie, or lifted; and how far apart they are.
-    fn rows_of(&self, b: Operand<B>, out: &mut Vec<S>, rows: Range<usize>) -> (*const S, usize) {
-        let (Operand { data, rs, .. }, k) = (b, self.shape.k);
-        let data = &data[rows.start * rs..][..(rows.len() - 1) * rs + k];
-        if let Some(data) = same::<*const B, *const S>(data.as_ptr()) {
-            return (data, rs);
-        }
-        let out = room(out, rows.len() * k);
-        for (out, x) in out.chunks_exact_mut(k).zip(data.chunks(rs)) {
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.lift());
-        }
-        (out.as_ptr(), k)
+/// These rows of an operand, of `k` elements, where they lie, or lifted; and how far apart they are.
+pub(super) fn rows_of<S: Scalar, T: Lift<S>>(
+    of: Operand<T>,
+    k: usize,
+    out: &mut Vec<S>,
+    rows: Range<usize>,
+) -> (*const S, usize) {
+    let Operand { data, rs, .. } = of;
+    let data = &data[rows.start * rs..][..(rows.len() - 1) * rs + k];
+    if let Some(data) = same::<*const T, *const S>(data.as_ptr()) {
+        return (data, rs);
     }
+    let out = room(out, rows.len() * k);
+    for (out, x) in out.chunks_exact_mut(k).zip(data.chunks(rs)) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.lift());
+    }
+    (out.as_ptr(), k)
 }

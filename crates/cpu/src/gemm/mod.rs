@@ -17,6 +17,7 @@ mod pack;
 mod pairs;
 mod portable;
 mod quantised;
+mod small;
 mod store;
 mod tiles;
 
@@ -143,6 +144,7 @@ mod tests {
                 (250, 40, 2 * KC + 9),
                 (100, 14, 5),
                 (9, 12, 40),
+                (70, 16, KC + 1),
                 (5, 9, 0),
             ] {
                 for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {

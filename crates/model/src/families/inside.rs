@@ -65,10 +65,16 @@ pub(crate) fn text_model(json: &Map<String, Value>) -> Read<Option<Map<String, V
     Ok(Some(text))
 }
 
+const INSIDE: &str = "language_model.";
+
+/// What the whole calls a tensor of the text model while transformers computes, where that is another name.
+pub(crate) fn whole_name(name: &str) -> Option<String> {
+    name.strip_prefix("model.").map(|name| format!("model.{INSIDE}{name}"))
+}
+
 /// What the text model calls a tensor of the whole: transformers puts `language_model` before its names in files, and
 /// between them and the root while it computes. Other tensors are no part of it.
 pub(crate) fn text_name(name: &str) -> Option<String> {
-    const INSIDE: &str = "language_model.";
     match name.strip_prefix("model.").and_then(|name| name.strip_prefix(INSIDE)) {
         Some(name) => Some(format!("model.{name}")),
         None => name.strip_prefix(INSIDE).map(str::to_owned),

@@ -114,6 +114,34 @@ fn draws_pairs(method: Method) -> bool {
 }
 
 impl Options {
+    /// Batches in prompts: TRL's GRPO and RLOO count completions, `num_generations` of each prompt.
+    ///
+    /// # Errors
+    /// A step has no whole number of prompts, which TRL refuses too.
+    fn count_prompts(&mut self) -> Result<(), Error> {
+        if !matches!(self.method, Some(Method::Grpo | Method::Rloo)) {
+            return Ok(());
+        }
+        let config = self.clone().with_defaults()?;
+        let (batch, of_prompt) = (config.per_device_train_batch_size, config.num_generations.max(1));
+        let completions = batch * config.gradient_accumulation_steps;
+        if !completions.is_multiple_of(of_prompt) {
+            return Err(Error::new(format!(
+                "a step has {completions} completions (`per_device_train_batch_size` times \
+                 `gradient_accumulation_steps`), of which `num_generations = {of_prompt}` are of each prompt: make the \
+                 one a multiple of the other"
+            )));
+        }
+        // Batches that have a part of a prompt's completions each are as many as there are prompts.
+        let (prompts, batches) = match batch.is_multiple_of(of_prompt) {
+            true => (batch / of_prompt, config.gradient_accumulation_steps),
+            false => (1, completions / of_prompt),
+        };
+        self.per_device_train_batch_size = Some(prompts);
+        self.gradient_accumulation_steps = Some(batches);
+        Ok(())
+    }
+
     /// What a recipe leaves to whoever's words it is in, in keys of duel: the defaults, the rows, what is counted an
     /// epoch. A key that has no effect is left out, with a note, as no number depends on it.
     ///
@@ -160,6 +188,9 @@ impl Options {
         }
         let defaults = dialect.defaults(&self);
         let mut settled = self.or(defaults);
+        if dialect == Dialect::Trl {
+            settled.count_prompts()?;
+        }
         // What is left out may have been all that gave another key its effect.
         loop {
             let config = settled.clone().with_defaults()?;

@@ -182,6 +182,25 @@ fn values_are_read_by_the_kind_of_their_key() {
     assert_eq!(evaluated.settle().unwrap().resolve().unwrap().eval_strategy, EvalStrategy::Epoch);
 }
 
+/// TRL's GRPO and RLOO count completions, duel prompts.
+#[test]
+fn batches_of_completions_become_batches_of_prompts() {
+    let of = |method: &str, text: &str| {
+        let config = resolve(&format!("model_name_or_path: m\nmethod: {method}\njudge: truth\n{text}"));
+        (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.num_generations)
+    };
+    assert_eq!(of("grpo", "per_device_train_batch_size: 32\ngradient_accumulation_steps: 3"), (4, 3, 8));
+    assert_eq!(of("grpo", "per_device_train_batch_size: 4\ngradient_accumulation_steps: 6"), (1, 3, 8));
+    assert_eq!(of("grpo", "num_generations: 4"), (2, 1, 4));
+    assert_eq!(of("rloo", ""), (4, 1, 2));
+    assert_eq!(of("online_dpo", "per_device_train_batch_size: 6"), (6, 1, 2));
+    let uneven = error("model_name_or_path: m\nmethod: grpo\njudge: truth\nper_device_train_batch_size: 12");
+    assert!(
+        uneven.contains("a step has 12 completions") && uneven.contains("num_generations = 8"),
+        "{uneven}"
+    );
+}
+
 #[test]
 fn mistakes_in_recipes_are_named() {
     for (yaml, part) in [
