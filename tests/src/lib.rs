@@ -325,7 +325,7 @@ pub const TIED_UNSAID: [Family; 6] =
 
 /// The model of `config` with adapters.
 pub fn adapted(config: Config, settings: LoraSettings) -> Config {
-    let lora = Lora::of(settings, &config, true).expect("they fit");
+    let lora = Lora::of(settings, &config, false, true).expect("they fit");
     Config { lora: Some(lora), ..config }
 }
 

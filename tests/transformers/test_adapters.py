@@ -20,6 +20,7 @@ if not MISSING:
     import torch
 
 NEOX = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+TURNED = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 
 # Each a name, transformers' type, and its shape: maps that are apart in files, in one matrix, head by head, on their
 # side, and turned.
@@ -27,7 +28,7 @@ CASES = [
     ("llama", "llama", LLAMA),
     ("gemma2", "gemma2", {**LLAMA, "head_dim": 8}),
     ("gpt2", "gpt2", GPT2),
-    ("gpt_neox", "gpt_neox", NEOX),
+    ("gpt_neox", "gpt_neox", {**NEOX, "hidden_size": 32, "rope_parameters": TURNED}),
     ("gptj", "gptj", {**GPT2, "rotary_dim": 4}),
     ("phi3", "phi3", {**LLAMA, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
 ]

@@ -67,10 +67,9 @@ impl Folder {
         }
         let folder = Self::open_model(&peft.base)?;
         let folder = if peft.score { folder.with_score(0) } else { folder };
-        let lora = Lora::of(peft.settings, &folder.config, false);
+        let lora = Lora::of(peft.settings, &folder.config, folder.inside, false);
         let mut lora = lora.map_err(|what| Error::file(&said, what))?;
         lora.json = peft.json;
-        lora.inside = folder.inside;
         let config = Config { lora: Some(lora), ..folder.config.clone() };
         let weights = path.join(peft::WEIGHTS);
         if !weights.exists() {
@@ -186,9 +185,8 @@ impl Folder {
                  (duel merge)",
             ));
         }
-        let mut lora =
-            Lora::of(settings, &self.config, true).map_err(|what| Error::file(&self.path, what))?;
-        lora.inside = self.inside;
+        let lora = Lora::of(settings, &self.config, self.inside, true);
+        let lora = lora.map_err(|what| Error::file(&self.path, what))?;
         Ok(Config { lora: Some(lora), ..self.config.clone() })
     }
 

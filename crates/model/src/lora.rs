@@ -92,12 +92,12 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// The adapters that `settings` ask for in the model of `config`. A name that is nothing's is an error with
-    /// `strict`.
+    /// The adapters that `settings` ask for in the model of `config`, which may be the text model `inside` another. A name
+    /// that is nothing's is an error with `strict`.
     ///
     /// # Errors
     /// What is wrong with a name, a pattern or a rank, for whoever knows what said it.
-    pub fn of(settings: LoraSettings, config: &Config, strict: bool) -> Result<Self, String> {
+    pub fn of(settings: LoraSettings, config: &Config, inside: bool, strict: bool) -> Result<Self, String> {
         let manifest = Model::manifest(&Config { lora: None, ..config.clone() });
         let linear = linears(&manifest);
         let rest = rest(&manifest, config);
@@ -110,14 +110,16 @@ impl Lora {
         }
         let mut modules = BTreeMap::new();
         for module in &linear {
+            let whole = whole_name(module).filter(|_| inside);
+            let name = whole.as_ref().unwrap_or(module);
             let layer = layer_of(module, settings.layers_pattern.as_deref());
             let in_layers =
                 settings.layers.as_ref().is_none_or(|all| layer.is_some_and(|layer| all.contains(&layer)));
-            if !targets.is(module) || excluded.is(module) || !in_layers {
+            if !targets.is(name) || excluded.is(name) || !in_layers {
                 continue;
             }
-            let r = first(&ranks, module).unwrap_or(settings.r);
-            let alpha = first(&alphas, module).unwrap_or(settings.alpha);
+            let r = first(&ranks, name).unwrap_or(settings.r);
+            let alpha = first(&alphas, name).unwrap_or(settings.alpha);
             if r == 0 || r > 1 << 16 {
                 return Err(format!("the rank of `{module}` is {r}; it must be at least 1"));
             }
@@ -133,7 +135,7 @@ impl Lora {
             wanted.push("score".into());
         }
         let saved = saved(&wanted, &manifest, config, &modules)?;
-        Ok(Lora { settings, modules, saved, json: Map::new(), inside: false })
+        Ok(Lora { settings, modules, saved, json: Map::new(), inside })
     }
 
     /// Whether a parameter is trained.

@@ -243,10 +243,15 @@ fn patterns<T>(keys: Keys, key: &str, of: impl Fn(&Value) -> Option<T>) -> Read<
 fn written(lora: &Lora, config: &Config, base: &str) -> Map<String, Value> {
     let said = &lora.settings;
     // What stands for many is written out, as PEFT does.
+    let names: Vec<&str> = match &said.targets {
+        Modules::Names(names) => names.iter().map(String::as_str).collect(),
+        _ => lora.ends(),
+    };
     let targets = match &said.targets {
-        Modules::Usual | Modules::All => json!(lora.ends()),
-        Modules::Names(names) => json!(names),
         Modules::Pattern(pattern) => json!(pattern),
+        // What sees pictures has maps of the same names.
+        _ if lora.inside => json!(format!(r".*language_model\.(?:.*\.)?(?:{})", names.join("|"))),
+        _ => json!(names),
     };
     let whole = |x: f64| if x.fract() == 0.0 && x < 1e9 { json!(x as u64) } else { json!(x) };
     let mut json = lora.json.clone();

@@ -81,7 +81,7 @@ where
         let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
         let height = mc.min(rows.len()).next_multiple_of(mr);
         // SAFETY: the caller's part.
-        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.small(&rows, &cols) } {
+        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
             return;
         }
         // SAFETY: a part of the caller's part.

@@ -86,8 +86,8 @@ where
         true
     }
 
-    /// The panels of `width` rows of what is packed: as many registers as a tile has, and one or more at the end.
-    pub(super) fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
+    /// The panels of `width` rows of a: as many registers as a tile has, and one or more at the end.
+    fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
         let widest = self.kernel.turned.lanes * self.kernel.turned.run.len();
         blocks(&(0..width), widest)
     }

@@ -12,12 +12,12 @@ mod block;
 mod choice;
 mod few;
 mod kernel;
+mod narrow;
 mod operand;
 mod pack;
 mod pairs;
 mod portable;
 mod quantised;
-mod small;
 mod store;
 mod tiles;
 
