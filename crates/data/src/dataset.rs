@@ -94,6 +94,14 @@ impl Dataset {
         &self.tokens
     }
 
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let parts =
+            size_of_val(&self.bounds[..]) + size_of_val(&self.groups[..]) + size_of_val(&self.given[..]);
+        let cut: usize = self.uncut.values().map(|cut| cut.prompt.len() + cut.response.len()).sum();
+        size_of_val(&self.tokens[..]) + parts + cut * size_of::<u32>()
+    }
+
     /// The largest token id, which must be below the model's vocabulary size; also of what was cut and can come back in
     /// [`mismatched`](Self::mismatched).
     pub fn max_token(&self) -> u32 {

@@ -101,12 +101,12 @@ fn falls(scores: &[f64]) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     /// Groups with a margin, in order.
-    margins: Vec<(usize, f64)>,
+    pub(crate) margins: Vec<(usize, f64)>,
     /// Groups with scores, in order, and where in `scores` theirs begin.
-    scored: Vec<(usize, usize)>,
-    scores: Vec<f64>,
+    pub(crate) scored: Vec<(usize, usize)>,
+    pub(crate) scores: Vec<f64>,
     /// By group; empty where responses are not unpaired.
-    desirable: Vec<bool>,
+    pub(crate) desirable: Vec<bool>,
 }
 
 impl Known {

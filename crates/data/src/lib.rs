@@ -18,6 +18,7 @@ mod read;
 mod report;
 mod row;
 mod said;
+mod stored;
 mod template;
 mod tokenizer;
 

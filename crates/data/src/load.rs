@@ -4,6 +4,7 @@ use crate::encode::{Encoded, Facts, encode};
 use crate::{Builder, Dataset, Error, Label, Options, Result, Row, Task, Tokenizer, read, row};
 use std::cell::Cell;
 use std::path::Path;
+use std::thread::{Scope, ScopedJoinHandle};
 
 impl Dataset {
     /// Reads a `.jsonl` or `.json` file.
@@ -26,26 +27,26 @@ impl Dataset {
     ) -> Result<Self> {
         let total = std::fs::metadata(path).map_or(0, |m| m.len());
         let read = Cell::new(0);
-        let mut feed = Feed::new(tok, opt, Some(path));
         let mut seen = 0;
-        read::rows(path, &read, &mut |number, value| {
-            let unused = &mut feed.builder.report().unused;
-            match row::parse(value, opt, tok.has_chat_template(), unused) {
-                Ok(Some((row, label))) => feed.add(number, row, label)?,
-                Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
-                Err(message) => return Err(Error::row(Some(path), number, message)),
-            }
-            // The file is read ahead of the rows, in blocks.
-            if read.get() > seen {
-                seen = read.get();
-                let going = watch(Loading { rows: feed.builder.report().rows, bytes: seen, total });
-                if !going {
-                    return Err(Error::file(path, "reading it was stopped"));
+        feeding(tok, opt, Some(path), |feed| {
+            read::rows(path, &read, &mut |number, value| {
+                let unused = &mut feed.builder.report().unused;
+                match row::parse(value, opt, tok.has_chat_template(), unused) {
+                    Ok(Some((row, label))) => feed.add(number, row, label)?,
+                    Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
+                    Err(message) => return Err(Error::row(Some(path), number, message)),
                 }
-            }
-            Ok(())
-        })?;
-        feed.finish()
+                // The file is read ahead of the rows, in blocks.
+                if read.get() > seen {
+                    seen = read.get();
+                    let going = watch(Loading { rows: feed.builder.report().rows, bytes: seen, total });
+                    if !going {
+                        return Err(Error::file(path, "reading it was stopped"));
+                    }
+                }
+                Ok(())
+            })
+        })
     }
 
     /// Tokenises rows from memory, of whose responses the order is known; they are numbered from 1.
@@ -65,11 +66,9 @@ impl Dataset {
         tok: &Tokenizer,
         opt: &Options,
     ) -> Result<Self> {
-        let mut feed = Feed::new(tok, opt, None);
-        for (i, (row, label)) in rows.into_iter().enumerate() {
-            feed.add(i + 1, row, label)?;
-        }
-        feed.finish()
+        feeding(tok, opt, None, |feed| {
+            rows.into_iter().enumerate().try_for_each(|(i, (row, label))| feed.add(i + 1, row, label))
+        })
     }
 }
 
@@ -84,26 +83,54 @@ pub struct Loading {
     pub total: u64,
 }
 
-/// Rows waiting to be tokenised together: tokenising is by far the slowest step and each row is on its own.
-struct Feed<'a> {
-    tok: &'a Tokenizer,
-    file: Option<&'a Path>,
+/// Rows on their way to groups: tokenising is by far the slowest step and each row is on its own. While threads are at
+/// the rows of one batch, those of the next are read.
+struct Feed<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    tok: &'env Tokenizer,
+    file: Option<&'env Path>,
     builder: Builder,
     waiting: Vec<(usize, Row, Label)>,
+    /// The batch before those, a share a thread.
+    encoding: Vec<ScopedJoinHandle<'scope, Vec<Tokenised>>>,
     /// The second responses of pairs that are unpaired: they come after all the first ones, as in TRL.
     rejected: Vec<(usize, Encoded)>,
     threads: usize,
 }
 
+/// A row by its number, what became of it, and what it says of its responses.
+type Tokenised = (usize, std::result::Result<Option<Encoded>, String>, Label);
+
 const WAITING: usize = 1024;
 
-impl<'a> Feed<'a> {
-    fn new(tok: &'a Tokenizer, opt: &Options, file: Option<&'a Path>) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let waiting = Vec::with_capacity(WAITING);
-        Feed { tok, file, builder: Builder::new(opt), waiting, rejected: Vec::new(), threads }
-    }
+/// The dataset of the rows that `rows` feeds; of rows that cannot be used the first is the error.
+fn feeding(
+    tok: &Tokenizer,
+    opt: &Options,
+    file: Option<&Path>,
+    rows: impl FnOnce(&mut Feed<'_, '_>) -> Result<()>,
+) -> Result<Dataset> {
+    std::thread::scope(|scope| {
+        let mut feed = Feed {
+            scope,
+            tok,
+            file,
+            builder: Builder::new(opt),
+            waiting: Vec::with_capacity(WAITING),
+            encoding: Vec::new(),
+            rejected: Vec::new(),
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        };
+        let read = rows(&mut feed);
+        // Those before the row that could not be read.
+        feed.flush()?;
+        feed.collect()?;
+        read?;
+        feed.finish()
+    })
+}
 
+impl Feed<'_, '_> {
     fn add(&mut self, number: usize, mut row: Row, label: Label) -> Result<()> {
         if self.builder.options().task == Task::Sft {
             row.keep_best(self.builder.options().completions_whole());
@@ -112,29 +139,35 @@ impl<'a> Feed<'a> {
         if self.waiting.len() == WAITING { self.flush() } else { Ok(()) }
     }
 
+    /// Takes what became of the batch that is being tokenised, and begins with the one that waits.
     fn flush(&mut self) -> Result<()> {
+        self.collect()?;
         let share = self.waiting.len().div_ceil(self.threads).max(1);
         let (tok, opt) = (self.tok, *self.builder.options());
-        let encode_all = |rows: &[(usize, Row, Label)]| {
-            rows.iter().map(|(_, row, _)| encode(row, tok, &opt)).collect::<Vec<_>>()
-        };
-        let waiting = std::mem::replace(&mut self.waiting, Vec::with_capacity(WAITING));
-        let encoded: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                waiting.chunks(share).map(|rows| scope.spawn(move || encode_all(rows))).collect();
-            let joined =
-                threads.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
-            joined.flatten().collect()
-        });
-        for ((number, _, label), encoded) in waiting.into_iter().zip(encoded) {
-            let added = encoded.and_then(|encoded| match encoded {
-                Some(encoded) => self.take(number, encoded, label),
-                None => {
-                    self.builder.skip(|report| &mut report.identical);
-                    Ok(())
-                }
-            });
-            added.map_err(|message| Error::row(self.file, number, message))?;
+        let mut waiting = std::mem::replace(&mut self.waiting, Vec::with_capacity(WAITING)).into_iter();
+        while waiting.len() > 0 {
+            let rows: Vec<_> = waiting.by_ref().take(share).collect();
+            self.encoding.push(self.scope.spawn(move || {
+                let one = |(number, row, label)| (number, encode(&row, tok, &opt), label);
+                rows.into_iter().map(one).collect()
+            }));
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<()> {
+        for thread in std::mem::take(&mut self.encoding) {
+            let encoded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            for (number, encoded, label) in encoded {
+                let added = encoded.and_then(|encoded| match encoded {
+                    Some(encoded) => self.take(number, encoded, label),
+                    None => {
+                        self.builder.skip(|report| &mut report.identical);
+                        Ok(())
+                    }
+                });
+                added.map_err(|message| Error::row(self.file, number, message))?;
+            }
         }
         Ok(())
     }
@@ -161,7 +194,6 @@ impl<'a> Feed<'a> {
     }
 
     fn finish(mut self) -> Result<Dataset> {
-        self.flush()?;
         for (number, encoded) in self.rejected {
             let added =
                 self.builder.add_encoded(number, encoded, Label::Unpaired { desirable: false }.view());

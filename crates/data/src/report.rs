@@ -1,12 +1,13 @@
 //! What became of the rows.
 
 use crate::Labels;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Counts over a [`Dataset`](crate::Dataset): what was read, what is kept, and what was cut or dropped on the
 /// way. `Display` is one line that leaves out the counts that are 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Rows read, whatever became of them; a pair that is unpaired counts as two.
     pub rows: usize,

@@ -11,9 +11,9 @@ use crate::contain::contain;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as Jinja, context};
 use serde_json::{Map, Value, json};
 use source::MARKS;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a conversation's template gets beside its messages.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +56,8 @@ pub(crate) struct Template {
     env: Environment<'static>,
     generation: bool,
     takes: OnceLock<Takes>,
+    /// What it was told of the time: formats of `strftime`, and the texts.
+    told: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
 /// What a template does with the two forms of a message's content.
@@ -87,7 +89,13 @@ impl Template {
         env.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        env.add_function("strftime_now", |format: String| strftime(&format, &jiff::ZonedDateTime::now()));
+        let told = Arc::new(Mutex::new(BTreeSet::new()));
+        let tells = Arc::clone(&told);
+        env.add_function("strftime_now", move |format: String| -> Result<String, Error> {
+            let text = strftime(&format, &jiff::ZonedDateTime::now())?;
+            tells.lock().unwrap_or_else(PoisonError::into_inner).insert((format, text.clone()));
+            Ok(text)
+        });
         for (name, value) in specials {
             env.add_global(name.clone(), Jinja::from_serialize(value));
         }
@@ -95,12 +103,17 @@ impl Template {
         contain(|| env.add_template_owned(NAME, translated.text))
             .map_err(|panic| format!("the chat template does not compile: {panic}"))?
             .map_err(|e| format!("the chat template does not compile: {}", explain(&e)))?;
-        Ok(Template { env, generation: translated.generation, takes: OnceLock::new() })
+        Ok(Template { env, generation: translated.generation, takes: OnceLock::new(), told })
     }
 
     /// Whether it says what is learned, by `{% generation %}`.
     pub(crate) fn marks_generation(&self) -> bool {
         self.generation
+    }
+
+    /// What it was told of the time so far: formats of `strftime`, and the texts.
+    pub(crate) fn told(&self) -> BTreeSet<(String, String)> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What a row gives that changes nothing in the text: an error where the row means nothing without it, else names.
@@ -281,6 +294,11 @@ fn unmark(text: &str, [begin, end]: &[String; 2]) -> Rendered {
     rendered
 }
 
+/// What a template is told now that asks for the time in this format; `None` where it is no format.
+pub(crate) fn tells(format: &str) -> Option<String> {
+    strftime(format, &jiff::ZonedDateTime::now()).ok()
+}
+
 /// `strftime` of a time; a directive that is not known is an error.
 fn strftime(format: &str, time: &jiff::ZonedDateTime) -> Result<String, Error> {
     jiff::fmt::strtime::format(format, time)
@@ -311,6 +329,10 @@ mod tests {
         assert!(strftime("%!", &at(0)).unwrap_err().to_string().contains("%!"));
         let year: u64 = run("{{ strftime_now('%Y') }}", &[]).unwrap().parse().unwrap();
         assert!((2025..3000).contains(&year), "{year}");
+        let template = Template::compile("{{ strftime_now('%Y') }}".into(), &specials()).unwrap();
+        assert_eq!(template.told().len(), 0);
+        template.render(&[], true, &Context::default()).unwrap();
+        assert!(template.told().contains(&("%Y".into(), tells("%Y").unwrap())), "{:?}", template.told());
     }
 
     #[test]

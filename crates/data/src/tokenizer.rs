@@ -1,7 +1,7 @@
 //! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template, where a text ends.
 
 use crate::contain::contain;
-use crate::template::{Context, Rendered, Template};
+use crate::template::{Context, Rendered, Template, tells};
 use crate::{Error, Message, Result};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -188,6 +188,18 @@ impl Tokenizer {
     /// The template for conversations with this context.
     pub(crate) fn template(&self, context: &Context) -> Result<&Template> {
         self.templates.pick(!context.tools.is_empty()).map_err(Error::Tokenizer)
+    }
+
+    /// What its chat templates were told of the time so far, by the formats that they asked in: rows were rendered as
+    /// they would be now where [`Tokenizer::tells`] says the same of each.
+    pub fn told(&self) -> Vec<(String, String)> {
+        let compiled = self.templates.0.iter().filter_map(|(_, template)| template.as_ref().ok());
+        compiled.flat_map(Template::told).collect()
+    }
+
+    /// What a chat template is told now that asks for the time in this format of `strftime`; `None` where it is none.
+    pub fn tells(format: &str) -> Option<String> {
+        tells(format)
     }
 
     /// Whether the post-processor ends every encoding with EOS.

@@ -1,9 +1,9 @@
 //! What files hold, as a number: the same content has the same one, wherever it lies.
 
 use crate::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Adds a file's bytes to a hash, a block at a time.
@@ -20,6 +20,38 @@ pub fn feed(hash: &mut Xxh3, path: &Path) -> Result<(), Error> {
             n => hash.update(&block[..n]),
         }
     }
+}
+
+/// Names that files of a tokenizer begin with.
+const TOKENIZER: [&str; 6] =
+    ["tokenizer", "chat_template", "special_tokens", "added_tokens", "vocab", "merges"];
+
+/// Adds the files of the tokenizer in a folder to a hash: all that decides what becomes of a text.
+///
+/// # Errors
+/// One cannot be read.
+pub fn feed_tokenizer(hash: &mut Xxh3, dir: &Path) -> Result<(), Error> {
+    let files = |dir: &Path| -> Result<Vec<PathBuf>, Error> {
+        let entries =
+            fs::read_dir(dir).map_err(|e| Error::new(format!("{}: cannot be read: {e}", dir.display())))?;
+        Ok(entries.filter_map(|e| Some(e.ok()?.path())).filter(|path| path.is_file()).collect())
+    };
+    let mut all = files(dir)?;
+    all.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        TOKENIZER.iter().any(|begin| name.starts_with(begin))
+    });
+    let more = dir.join("additional_chat_templates");
+    if more.is_dir() {
+        all.extend(files(&more)?);
+    }
+    all.sort();
+    for file in all {
+        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(b"/");
+        feed(hash, &file)?;
+    }
+    Ok(())
 }
 
 /// The hash of a file, in hexadecimal digits.

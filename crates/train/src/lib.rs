@@ -19,6 +19,7 @@ pub mod sample;
 pub mod signal;
 mod stays;
 mod tokenizer;
+mod tokens;
 
 pub use error::Error;
 pub use run::{Outcome, check_vocabulary, max_length, rows, train, train_online};

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::cache::{Cache, Record};
-use crate::content::feed;
+use crate::content::{feed, feed_tokenizer};
 use crate::engine::Engine;
 use crate::report::progress::Progress;
 use crate::signal;
@@ -91,11 +91,14 @@ impl ModelId {
     fn hash(&self, computed: &str, ds: &Dataset) -> String {
         let mut hash = self.0.clone();
         hash.update(computed.as_bytes());
+        let mut bytes = Vec::new();
         for group in ds.groups() {
+            bytes.clear();
             for part in std::iter::once(group.prompt).chain(group.responses()) {
-                hash.update(&(part.len() as u64).to_le_bytes());
-                part.iter().for_each(|t| hash.update(&t.to_le_bytes()));
+                bytes.extend((part.len() as u64).to_le_bytes());
+                bytes.extend(part.iter().flat_map(|t| t.to_le_bytes()));
             }
+            hash.update(&bytes);
             for run in group.given() {
                 [run.start, run.end].iter().for_each(|at| hash.update(&(*at as u64).to_le_bytes()));
             }
@@ -105,27 +108,13 @@ impl ModelId {
     }
 }
 
-/// Names that files of a tokenizer begin with.
-const TOKENIZER: [&str; 6] =
-    ["tokenizer", "chat_template", "special_tokens", "added_tokens", "vocab", "merges"];
-
 /// Identity of a folder's model and tokenizer.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn content(path: &Path) -> Result<String, Error> {
-    let failed = |e: std::io::Error| Error::new(format!("{}: cannot be read: {e}", path.display()));
-    let mut files: Vec<PathBuf> = fs::read_dir(path)
-        .map_err(failed)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            file.is_file() && TOKENIZER.iter().any(|begin| name.starts_with(begin))
-        })
-        .collect();
-    files.sort();
     let mut hash = Xxh3::new();
-    files.iter().try_for_each(|file| feed(&mut hash, file))?;
+    feed_tokenizer(&mut hash, path)?;
     Ok(format!("{}-{:032x}", ModelId::of(path)?.digest(), hash.digest128()))
 }
 

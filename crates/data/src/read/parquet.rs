@@ -1,8 +1,10 @@
 //! Parquet: rows of columns, packed, one group of rows after the other.
 
 use super::Each;
+use crate::row::without_nulls;
 use crate::{Error, Result};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value};
@@ -13,11 +15,18 @@ use std::path::Path;
 pub(super) fn rows(path: &Path, file: File, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
     let bytes = file.metadata().map_or(0, |m| m.len());
     let reader = SerializedFileReader::new(file).map_err(|e| Error::file(path, unreadable(&e)))?;
-    let total = reader.metadata().file_metadata().num_rows().max(1) as u64;
+    let metadata = reader.metadata().file_metadata();
+    let total = metadata.num_rows().max(1) as u64;
+    let features = features(metadata.key_value_metadata().map_or(&[][..], Vec::as_slice));
     let packed = reader.get_row_iter(None).map_err(|e| Error::file(path, unreadable(&e)))?;
     for (i, row) in packed.enumerate() {
         let row = row.map_err(|e| Error::row(Some(path), i + 1, unreadable(&e)))?;
-        let value = object(&row, true);
+        let mut value = object(&row, true);
+        for (name, feature) in &features {
+            let Some(cell) = value.get_mut(name) else { continue };
+            decode(cell, feature)
+                .map_err(|e| Error::row(Some(path), i + 1, format!("has `{name}`, which is no JSON: {e}")))?;
+        }
         // What of the file a row takes is not known: the same of each.
         read.set((bytes as u128 * (i as u128 + 1) / u128::from(total)) as u64);
         each(i + 1, Value::Object(value))?;
@@ -30,6 +39,53 @@ fn unreadable(e: &ParquetError) -> String {
         ParquetError::NYI(what) => format!("is of a kind that is not read: {what}"),
         _ => format!("is no whole Parquet file, download it again: {e}"),
     }
+}
+
+/// What `datasets` says of the columns that have JSON in them, as texts: the column and its feature.
+fn features(said: &[KeyValue]) -> Map<String, Value> {
+    let of_datasets =
+        said.iter().find(|pair| pair.key == "huggingface").and_then(|pair| pair.value.as_deref());
+    let mut read: Value = of_datasets.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut features = match read["info"]["features"].take() {
+        Value::Object(features) => features,
+        _ => Map::new(),
+    };
+    features.retain(|_, feature| has_json(feature));
+    features
+}
+
+fn has_json(feature: &Value) -> bool {
+    match feature {
+        Value::Object(fields) => feature["_type"] == "Json" || fields.values().any(has_json),
+        Value::Array(of) => of.iter().any(has_json),
+        _ => false,
+    }
+}
+
+/// Makes values of the texts that a feature says are JSON.
+fn decode(value: &mut Value, feature: &Value) -> serde_json::Result<()> {
+    if let (Value::String(text), true) = (&*value, feature["_type"] == "Json") {
+        let mut read = serde_json::from_str(text)?;
+        without_nulls(&mut read);
+        *value = read;
+        return Ok(());
+    }
+    match (value, feature) {
+        (Value::Array(list), Value::Array(of)) => {
+            list.iter_mut().zip(of.iter().cycle()).try_for_each(|(value, of)| decode(value, of))?;
+        }
+        // A list, by any of its names.
+        (Value::Array(list), _) if !feature["feature"].is_null() => {
+            list.iter_mut().try_for_each(|value| decode(value, &feature["feature"]))?;
+        }
+        (Value::Object(fields), _) => {
+            for (name, value) in fields {
+                decode(value, &feature[name.as_str()])?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A struct without its nulls: Parquet gives every key to each, whether a row had it or not. A column that is a struct
@@ -107,7 +163,60 @@ fn value(field: &Field) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::data_type::ByteArray;
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    /// A file of one column of texts, `tools`, which `datasets` says more of; its rows.
+    fn read(feature: Value, texts: &[&str]) -> Result<Vec<Value>> {
+        let path =
+            std::env::temp_dir().join(format!("duel-json-{}-{}.parquet", std::process::id(), texts[0].len()));
+        let schema = parse_message_type("message rows { required binary tools (UTF8); }").unwrap();
+        let said = json!({"info": {"features": {"tools": feature}}}).to_string();
+        let said = Some(vec![KeyValue::new("huggingface".into(), said)]);
+        let properties = Arc::new(WriterProperties::builder().set_key_value_metadata(said).build());
+        let file = File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, Arc::new(schema), properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let cells: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+        column.typed::<ByteArrayType>().write_batch(&cells, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let (mut all, bytes) = (Vec::new(), Cell::new(0));
+        let read = rows(&path, File::open(&path).unwrap(), &bytes, &mut |_, row| {
+            all.push(row);
+            Ok(())
+        });
+        std::fs::remove_file(&path).unwrap();
+        read.map(|()| all)
+    }
+
+    #[test]
+    fn what_datasets_calls_json_is_decoded() {
+        let json = json!({"_type": "Json"});
+        let text = r#"[{"name": "add", "strict": null}]"#;
+        assert_eq!(read(json.clone(), &[text]).unwrap(), [json!({"tools": [{"name": "add"}]})]);
+        // A text of any other kind stays one.
+        let plain = json!({"dtype": "string", "_type": "Value"});
+        assert_eq!(read(plain, &[text, "x"]).unwrap()[1], json!({"tools": "x"}));
+        let e = read(json, &["1", "{half"]).unwrap_err().to_string();
+        assert!(e.contains(", row 2") || e.contains(": row 2"), "{e}");
+        assert!(e.contains("has `tools`, which is no JSON"), "{e}");
+        // Inside lists and structs.
+        let mut nested = json!({"role": "u", "calls": ["{\"a\": [1]}"]});
+        let feature = json!({"calls": {"feature": {"_type": "Json"}, "_type": "List"}});
+        assert!(has_json(&feature));
+        decode(&mut nested, &feature).unwrap();
+        assert_eq!(nested, json!({"role": "u", "calls": [{"a": [1]}]}));
+        let mut listed = json!([{"calls": "2"}]);
+        decode(&mut listed, &json!([{"calls": {"_type": "Json"}}])).unwrap();
+        assert_eq!(listed, json!([{"calls": 2}]));
+    }
 
     /// A column that nothing reads does not refuse the file.
     #[test]

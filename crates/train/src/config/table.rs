@@ -578,8 +578,11 @@ options! {
         /// Tokens computed at once; 0: 768 on the CPU, 8192 on a GPU, or the longest group where that is longer.
         /// [default: 0]
         micro_batch_tokens: usize = 0;
-        /// Folder for cached reference log-probabilities. [default: duel in $XDG_CACHE_HOME or ~/.cache]
+        /// Folder for what is computed once: the reference's log-probabilities, and the tokens of files. [default: duel
+        /// in $XDG_CACHE_HOME or ~/.cache]
         cache_dir: PathBuf = default_cache_dir(), may change;
+        /// Keep the tokens of files of 4 MB and more there, by content. [default: true]
+        cache_tokens: bool = true, needs [OFFLINE], may change;
     }
 }
 

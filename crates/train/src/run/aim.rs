@@ -116,5 +116,8 @@ impl Samples {
 }
 
 fn rows(what: &str, path: &Path, ds: &Dataset) -> String {
-    format!("{what} {}: {}\n", path.display(), ds.report())
+    // What nobody would notice is not worth a word.
+    let bytes = Some(ds.bytes()).filter(|bytes| *bytes >= 10_000_000);
+    let bytes = bytes.map_or(String::new(), |bytes| format!("; {:.2} GB in memory", bytes as f64 / 1e9));
+    format!("{what} {}: {}{bytes}\n", path.display(), ds.report())
 }

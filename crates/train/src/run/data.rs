@@ -4,9 +4,10 @@ use crate::Error;
 use crate::config::{Config, Method, TruncationMode};
 use crate::report::progress::Progress;
 use crate::signal;
+use crate::tokens::{Found, LEAST, Tokens};
 use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
 use duel_loss::Needs;
-use duel_model::Config as ModelConfig;
+use duel_model::{Config as ModelConfig, tokenizer_folder};
 use std::path::Path;
 
 /// The groups of a run.
@@ -66,7 +67,7 @@ pub fn rows(
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, Error> {
-    let ds = read(path, tokenizer, &options(config, max_length))?;
+    let ds = read(path, config, tokenizer, &options(config, max_length))?;
     check_vocabulary(&ds, &config.model, model)?;
     check_labels(&ds, path, config)?;
     Ok(ds)
@@ -104,7 +105,41 @@ pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
     }
 }
 
-fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+/// The rows of `path` as tokens: those that are kept of it, or made now, and kept.
+fn read(path: &Path, config: &Config, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+    let Some(tokens) = kept(path, config, options)? else { return tokenise(path, tokenizer, options) };
+    match tokens.read(options) {
+        Found::Whole(ds) => {
+            eprintln!("tokens of {} read from {}", path.display(), tokens.path().display());
+            return Ok(*ds);
+        }
+        Found::Damaged => eprintln!("note: {} is damaged, and made anew", tokens.path().display()),
+        Found::Nothing => {}
+    }
+    let ds = tokenise(path, tokenizer, options)?;
+    // A file that was changed while it was read is of neither content.
+    if kept(path, config, options)?.is_some_and(|now| now.path() == tokens.path())
+        && let Err(e) = tokens.write(&ds, &tokenizer.told())
+    {
+        eprintln!(
+            "note: the tokens of {} are not kept: {}: {e}; set cache_dir to a folder with room, or cache_tokens to false",
+            path.display(),
+            tokens.path().display()
+        );
+    }
+    Ok(ds)
+}
+
+/// Where the tokens of `path` are kept, if they are.
+fn kept(path: &Path, config: &Config, options: &Options) -> Result<Option<Tokens>, Error> {
+    let worthwhile = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() >= LEAST);
+    if !config.cache_tokens || !worthwhile {
+        return Ok(None);
+    }
+    Tokens::of(&config.cache_dir, &[path], &tokenizer_folder(&config.model)?, options).map(Some)
+}
+
+fn tokenise(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
     let mut progress: Option<(Progress, u64)> = None;
     let loaded = Dataset::load_watched(path, tokenizer, options, &mut |at| {
         let (bar, done) = progress.get_or_insert_with(|| (Progress::reading("tokenising", at.total), 0));
