@@ -1,17 +1,17 @@
 //! Rows to groups: read one at a time, tokenised on all cores.
 
 use crate::encode::{Encoded, Facts, encode};
-use crate::{Builder, Dataset, Error, Label, Options, Result, Row, Task, Tokenizer, read, row};
-use std::cell::Cell;
-use std::path::Path;
+use crate::files::Reading;
+use crate::{Builder, Dataset, Error, Files, Label, Options, Result, Row, Task, Tokenizer, read, row};
+use std::fmt;
 
 impl Dataset {
-    /// Reads a `.jsonl` or `.json` file.
+    /// Reads a file of rows, or several as one.
     ///
     /// # Errors
     /// The first row that cannot be used, by its number; or that no row is left.
-    pub fn load(path: &Path, tok: &Tokenizer, opt: &Options) -> Result<Self> {
-        Self::load_watched(path, tok, opt, &mut |_| true)
+    pub fn load(files: impl Into<Files>, tok: &Tokenizer, opt: &Options) -> Result<Self> {
+        Self::load_watched(&files.into(), tok, opt, &mut |_| true)
     }
 
     /// As [`load`](Self::load); `watch` hears how far it is, and stops it by returning `false`.
@@ -19,28 +19,27 @@ impl Dataset {
     /// # Errors
     /// As [`load`](Self::load), or that `watch` stopped it.
     pub fn load_watched(
-        path: &Path,
+        files: &Files,
         tok: &Tokenizer,
         opt: &Options,
         watch: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Self> {
-        let total = std::fs::metadata(path).map_or(0, |m| m.len());
-        let read = Cell::new(0);
-        let mut feed = Feed::new(tok, opt, Some(path));
+        let (total, reading) = (files.bytes(), Reading::default());
+        let mut feed = Feed::new(tok, opt, Some((files, &reading)));
         let mut seen = 0;
-        read::rows(path, &read, &mut |number, value| {
+        read::rows(files, &reading, &mut |number, value| {
             let unused = &mut feed.builder.report().unused;
             match row::parse(value, opt, tok.has_chat_template(), unused) {
                 Ok(Some((row, label))) => feed.add(number, row, label)?,
                 Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
-                Err(message) => return Err(Error::row(Some(path), number, message)),
+                Err(message) => return Err(reading.wrong(files, number, message)),
             }
             // The file is read ahead of the rows, in blocks.
-            if read.get() > seen {
-                seen = read.get();
+            if reading.bytes.get() > seen {
+                seen = reading.bytes.get();
                 let going = watch(Loading { rows: feed.builder.report().rows, bytes: seen, total });
                 if !going {
-                    return Err(Error::file(path, "reading it was stopped"));
+                    return Err(Error::file(files.name(), "reading it was stopped"));
                 }
             }
             Ok(())
@@ -78,16 +77,16 @@ impl Dataset {
 pub struct Loading {
     /// Rows done.
     pub rows: usize,
-    /// Bytes of the file that were read.
+    /// Bytes of the files that were read.
     pub bytes: u64,
-    /// Bytes that it has.
+    /// Bytes that they have.
     pub total: u64,
 }
 
 /// Rows waiting to be tokenised together: tokenising is by far the slowest step and each row is on its own.
 struct Feed<'a> {
     tok: &'a Tokenizer,
-    file: Option<&'a Path>,
+    files: Option<(&'a Files, &'a Reading)>,
     builder: Builder,
     waiting: Vec<(usize, Row, Label)>,
     /// The second responses of pairs that are unpaired: they come after all the first ones, as in TRL.
@@ -98,10 +97,10 @@ struct Feed<'a> {
 const WAITING: usize = 1024;
 
 impl<'a> Feed<'a> {
-    fn new(tok: &'a Tokenizer, opt: &Options, file: Option<&'a Path>) -> Self {
+    fn new(tok: &'a Tokenizer, opt: &Options, files: Option<(&'a Files, &'a Reading)>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let waiting = Vec::with_capacity(WAITING);
-        Feed { tok, file, builder: Builder::new(opt), waiting, rejected: Vec::new(), threads }
+        Feed { tok, files, builder: Builder::new(opt), waiting, rejected: Vec::new(), threads }
     }
 
     fn add(&mut self, number: usize, mut row: Row, label: Label) -> Result<()> {
@@ -134,9 +133,17 @@ impl<'a> Feed<'a> {
                     Ok(())
                 }
             });
-            added.map_err(|message| Error::row(self.file, number, message))?;
+            added.map_err(|message| self.wrong(number, message))?;
         }
         Ok(())
+    }
+
+    /// The error of a row.
+    fn wrong(&self, row: usize, message: impl fmt::Display) -> Error {
+        match self.files {
+            Some((files, reading)) => reading.wrong(files, row, message),
+            None => Error::row(None, row, message),
+        }
     }
 
     /// Takes a row that was tokenised; of a pair that is unpaired the first response, the second waits.
@@ -162,13 +169,14 @@ impl<'a> Feed<'a> {
 
     fn finish(mut self) -> Result<Dataset> {
         self.flush()?;
-        for (number, encoded) in self.rejected {
+        for (number, encoded) in std::mem::take(&mut self.rejected) {
             let added =
                 self.builder.add_encoded(number, encoded, Label::Unpaired { desirable: false }.view());
-            added.map_err(|message| Error::row(self.file, number, message))?;
+            added.map_err(|message| self.wrong(number, message))?;
         }
+        let file = self.files.map(|(files, _)| files.name().to_owned());
         self.builder.finish().map_err(|e| match e {
-            Error::Empty { report, .. } => Error::Empty { file: self.file.map(Path::to_owned), report },
+            Error::Empty { report, .. } => Error::Empty { file, report },
             other => other,
         })
     }

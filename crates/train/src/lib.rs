@@ -21,5 +21,7 @@ mod stays;
 mod tokenizer;
 
 pub use error::Error;
-pub use run::{Outcome, check_vocabulary, max_length, rows, train, train_online};
+pub use run::{
+    Outcome, at_revision, check_vocabulary, files, folder, max_length, rows, split, train, train_online,
+};
 pub use tokenizer::tokenizer;

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::config::{Config, Method, TruncationMode};
 use crate::report::progress::Progress;
 use crate::signal;
-use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
+use duel_data::{Dataset, Files, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
 use duel_loss::Needs;
 use duel_model::Config as ModelConfig;
 use std::path::Path;
@@ -33,20 +33,21 @@ impl Data {
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
         let max_length = max_length(config, model);
-        let load = |path: &Path| rows(path, config, max_length, model, tokenizer);
-        let train = load(&config.dataset)?;
-        let eval = config.eval_dataset.as_deref().map(load).transpose()?;
+        let load = |files: &Files| rows(files, config, max_length, model, tokenizer);
+        let (of_train, of_eval) = (config.train_files()?, config.eval_files()?);
+        let train = load(&of_train)?;
+        let eval = of_eval.as_ref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
-        let mismatched = |ds: &Dataset, path: &Path, block: usize| {
-            let named = |e| Error::new(format!("{}: {e}", path.display()));
+        let mismatched = |ds: &Dataset, files: &Files, block: usize| {
+            let named = |e| Error::new(format!("{}: {e}", files.name().display()));
             needs.kl.then(|| ds.mismatched(block).map_err(named)).transpose()
         };
         // An evaluation has no steps: its block is the file, whatever is scored at a time.
-        let evaluated = eval.as_ref().zip(config.eval_dataset.as_deref());
+        let evaluated = eval.as_ref().zip(of_eval.as_ref());
         Ok(Data {
-            train_mismatched: mismatched(&train, &config.dataset, config.batch_size())?,
+            train_mismatched: mismatched(&train, &of_train, config.batch_size())?,
             eval_mismatched: evaluated
-                .map(|(ds, path)| mismatched(ds, path, ds.len()))
+                .map(|(ds, files)| mismatched(ds, files, ds.len()))
                 .transpose()?
                 .flatten(),
             train,
@@ -55,20 +56,20 @@ impl Data {
     }
 }
 
-/// The groups of the rows of `path`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
+/// The groups of the rows of `files`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
 ///
 /// # Errors
-/// The file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
+/// A file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
 pub fn rows(
-    path: &Path,
+    files: &Files,
     config: &Config,
     max_length: usize,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, Error> {
-    let ds = read(path, tokenizer, &options(config, max_length))?;
+    let ds = read(files, tokenizer, &options(config, max_length))?;
     check_vocabulary(&ds, &config.model, model)?;
-    check_labels(&ds, path, config)?;
+    check_labels(&ds, files.name(), config)?;
     Ok(ds)
 }
 
@@ -104,9 +105,9 @@ pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
     }
 }
 
-fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+fn read(files: &Files, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
     let mut progress: Option<(Progress, u64)> = None;
-    let loaded = Dataset::load_watched(path, tokenizer, options, &mut |at| {
+    let loaded = Dataset::load_watched(files, tokenizer, options, &mut |at| {
         let (bar, done) = progress.get_or_insert_with(|| (Progress::reading("tokenising", at.total), 0));
         bar.advance(at.bytes - *done);
         *done = at.bytes;
@@ -115,7 +116,7 @@ fn read(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset
     drop(progress);
     match loaded {
         Err(_) if signal::interrupted() => {
-            Err(Error::new(format!("stopped while reading {}", path.display())))
+            Err(Error::new(format!("stopped while reading {}", files.name().display())))
         }
         loaded => Ok(loaded?),
     }
