@@ -1003,9 +1003,12 @@ fn folders_that_are_no_models_say_what_they_are() {
     configure_new(&unlisted);
     assert_refused(&unlisted, &["model-00001-of-00002.safetensors", INDEX]);
     let adapter = put(&[]);
-    fs::write(adapter.path().join("adapter_config.json"), r#"{"base_model_name_or_path": "org/base"}"#)
-        .unwrap();
-    assert_refused(&adapter, &["`base_model_name_or_path`", "org/base", "no such folder"]);
+    fs::write(
+        adapter.path().join("adapter_config.json"),
+        r#"{"base_model_name_or_path": "a/folder/nowhere"}"#,
+    )
+    .unwrap();
+    assert_refused(&adapter, &["`base_model_name_or_path`", "a/folder/nowhere", "no such folder"]);
 
     let message = |path: &Path| Folder::open(path).err().expect("no model").to_string();
     let file = put(&["file"]);
@@ -1176,7 +1179,7 @@ fn adapters_follow_pefts_keys() {
         ("modules_to_save", json!(["embed"])),
         ("lora_dropout", json!(1.5)),
         ("target_modules", json!(["embed_tokens"])),
-        ("base_model_name_or_path", json!("org/name")),
+        ("base_model_name_or_path", json!("a/folder/nowhere")),
         ("a_key_of_tomorrow", json!(1)),
     ] {
         let e = modules(json!({key: value})).unwrap_err();

@@ -2,10 +2,9 @@
 
 use crate::message::kind;
 use crate::row::{self, Row};
-use crate::{Label, Message, Options, Result, Task, Truncation, Whole, read};
+use crate::{Files, Label, Message, Options, Result, Task, Truncation, Whole, read};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// A prompt and responses to it, before they are judged.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,21 +48,21 @@ const SHAPES: &str = "{prompt, completions: [{text, finish_reason}, ...]} as `du
                       responses: [...]} or {prompt, chosen, rejected}";
 
 impl Candidates {
-    /// Hands every row of a file to `each`, in order; few of them exist at a time.
+    /// Hands every row of files to `each`, in order; few of them exist at a time.
     ///
     /// # Errors
     /// The first row that is none, by its number; that there is no row at all; or that of `each`.
-    pub fn each(path: &Path, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
-        Self::after(path, 0, each)
+    pub fn each(files: &Files, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
+        Self::after(files, 0, each)
     }
 
     /// [`Candidates::each`] of the rows after the first `skip`, which are not read again.
     ///
     /// # Errors
     /// As [`Candidates::each`].
-    pub fn after(path: &Path, skip: usize, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
+    pub fn after(files: &Files, skip: usize, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
         let none = format!("there are no rows to judge; a row is {SHAPES}");
-        read::parsed(path, skip, &none, Self::read, each)
+        read::parsed(files, skip, &none, Self::read, each)
     }
 
     /// One row. Messages of errors start with a verb: "row 3: " goes before.

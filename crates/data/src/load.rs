@@ -1,18 +1,18 @@
 //! Rows to groups: read one at a time, tokenised on all cores.
 
 use crate::encode::{Encoded, Facts, encode};
-use crate::{Builder, Dataset, Error, Label, Options, Result, Row, Task, Tokenizer, read, row};
-use std::cell::Cell;
-use std::path::Path;
+use crate::files::Reading;
+use crate::{Builder, Dataset, Error, Files, Label, Options, Result, Row, Task, Tokenizer, read, row};
+use std::fmt;
 use std::thread::{Scope, ScopedJoinHandle};
 
 impl Dataset {
-    /// Reads a `.jsonl` or `.json` file.
+    /// Reads a file of rows, or several as one.
     ///
     /// # Errors
     /// The first row that cannot be used, by its number; or that no row is left.
-    pub fn load(path: &Path, tok: &Tokenizer, opt: &Options) -> Result<Self> {
-        Self::load_watched(path, tok, opt, &mut |_| true)
+    pub fn load(files: impl Into<Files>, tok: &Tokenizer, opt: &Options) -> Result<Self> {
+        Self::load_watched(&files.into(), tok, opt, &mut |_| true)
     }
 
     /// As [`load`](Self::load); `watch` hears how far it is, and stops it by returning `false`.
@@ -20,28 +20,27 @@ impl Dataset {
     /// # Errors
     /// As [`load`](Self::load), or that `watch` stopped it.
     pub fn load_watched(
-        path: &Path,
+        files: &Files,
         tok: &Tokenizer,
         opt: &Options,
         watch: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Self> {
-        let total = std::fs::metadata(path).map_or(0, |m| m.len());
-        let read = Cell::new(0);
+        let (total, reading) = (files.bytes(), Reading::default());
         let mut seen = 0;
-        feeding(tok, opt, Some(path), |feed| {
-            read::rows(path, &read, &mut |number, value| {
+        feeding(tok, opt, Some((files, &reading)), |feed| {
+            read::rows(files, &reading, &mut |number, value| {
                 let unused = &mut feed.builder.report().unused;
                 match row::parse(value, opt, tok.has_chat_template(), unused) {
                     Ok(Some((row, label))) => feed.add(number, row, label)?,
                     Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
-                    Err(message) => return Err(Error::row(Some(path), number, message)),
+                    Err(message) => return Err(reading.wrong(files, number, message)),
                 }
                 // The file is read ahead of the rows, in blocks.
-                if read.get() > seen {
-                    seen = read.get();
+                if reading.bytes.get() > seen {
+                    seen = reading.bytes.get();
                     let going = watch(Loading { rows: feed.builder.report().rows, bytes: seen, total });
                     if !going {
-                        return Err(Error::file(path, "reading it was stopped"));
+                        return Err(Error::file(files.name(), "reading it was stopped"));
                     }
                 }
                 Ok(())
@@ -77,9 +76,9 @@ impl Dataset {
 pub struct Loading {
     /// Rows done.
     pub rows: usize,
-    /// Bytes of the file that were read.
+    /// Bytes of the files that were read.
     pub bytes: u64,
-    /// Bytes that it has.
+    /// Bytes that they have.
     pub total: u64,
 }
 
@@ -88,7 +87,7 @@ pub struct Loading {
 struct Feed<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     tok: &'env Tokenizer,
-    file: Option<&'env Path>,
+    files: Option<(&'env Files, &'env Reading)>,
     builder: Builder,
     waiting: Vec<(usize, Row, Label)>,
     /// The batch before those, a share a thread.
@@ -107,14 +106,14 @@ const WAITING: usize = 1024;
 fn feeding(
     tok: &Tokenizer,
     opt: &Options,
-    file: Option<&Path>,
+    files: Option<(&Files, &Reading)>,
     rows: impl FnOnce(&mut Feed<'_, '_>) -> Result<()>,
 ) -> Result<Dataset> {
     std::thread::scope(|scope| {
         let mut feed = Feed {
             scope,
             tok,
-            file,
+            files,
             builder: Builder::new(opt),
             waiting: Vec::with_capacity(WAITING),
             encoding: Vec::new(),
@@ -166,10 +165,18 @@ impl Feed<'_, '_> {
                         Ok(())
                     }
                 });
-                added.map_err(|message| Error::row(self.file, number, message))?;
+                added.map_err(|message| self.wrong(number, message))?;
             }
         }
         Ok(())
+    }
+
+    /// The error of a row.
+    fn wrong(&self, row: usize, message: impl fmt::Display) -> Error {
+        match self.files {
+            Some((files, reading)) => reading.wrong(files, row, message),
+            None => Error::row(None, row, message),
+        }
     }
 
     /// Takes a row that was tokenised; of a pair that is unpaired the first response, the second waits.
@@ -194,13 +201,14 @@ impl Feed<'_, '_> {
     }
 
     fn finish(mut self) -> Result<Dataset> {
-        for (number, encoded) in self.rejected {
+        for (number, encoded) in std::mem::take(&mut self.rejected) {
             let added =
                 self.builder.add_encoded(number, encoded, Label::Unpaired { desirable: false }.view());
-            added.map_err(|message| Error::row(self.file, number, message))?;
+            added.map_err(|message| self.wrong(number, message))?;
         }
+        let file = self.files.map(|(files, _)| files.name().to_owned());
         self.builder.finish().map_err(|e| match e {
-            Error::Empty { report, .. } => Error::Empty { file: self.file.map(Path::to_owned), report },
+            Error::Empty { report, .. } => Error::Empty { file, report },
             other => other,
         })
     }

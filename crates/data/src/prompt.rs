@@ -4,11 +4,12 @@ use crate::candidates::words;
 use crate::encode::ASSISTANT;
 use crate::message::kind;
 use crate::row::{self, Content, Row, common_prefix};
-use crate::{Asked, Context, Error, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read};
+use crate::{
+    Asked, Context, Error, Files, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 /// A prompt of a file.
@@ -55,11 +56,11 @@ impl Prompt {
     }
 }
 
-/// A file of prompts, and whose they are.
+/// Files of prompts, and whose they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Prompts<'a> {
-    /// `.jsonl` or `.json`.
-    pub path: &'a Path,
+    /// Rows.
+    pub files: &'a Files,
     /// Of the model that is to go on from them.
     pub tokenizer: &'a Tokenizer,
 }
@@ -84,12 +85,12 @@ impl Prompts<'_> {
 
     fn after(&self, skip: usize, each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
         let none = "there are no rows, and so no prompts";
-        read::parsed(self.path, skip, none, |row, value| self.prompt(row, value), each)
+        read::parsed(self.files, skip, none, |row, value| self.prompt(row, value), each)
     }
 
-    /// The error that something is wrong with a prompt of the file.
+    /// The error that something is wrong with a prompt of the files.
     pub fn wrong(&self, prompt: &Prompt, message: impl fmt::Display) -> Error {
-        Error::row(Some(self.path), prompt.row, message)
+        Error::row(Some(self.files.name()), prompt.row, message)
     }
 
     /// Gives `work` the prompts after the first `skip`, which a thread of its own reads and tokenises a little ahead:
@@ -103,7 +104,7 @@ impl Prompts<'_> {
         let (give, take) = sync_channel(AHEAD);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let gone = || Error::file(self.path, "reading it was stopped");
+                let gone = || Error::file(self.files.name(), "reading it was stopped");
                 let end = self.after(skip, |prompt| give.send(Ok(prompt)).map_err(|_| gone()));
                 // Nobody hears it who has left.
                 end.err().map(|e| give.send(Err(e)))

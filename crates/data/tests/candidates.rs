@@ -4,8 +4,8 @@ mod common;
 
 use common::{CHAT, Dir, PREFERENCE, REWARD, TINY, Tiny, ids};
 use duel_data::{
-    Answered, Asked, Builder, Candidates, Context, Dataset, Drawn, Label, Message, Options, Result, Row,
-    Truncation,
+    Answered, Asked, Builder, Candidates, Context, Dataset, Drawn, Files, Label, Message, Options, Result,
+    Row, Truncation,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn candidates(rows: &[Value]) -> Result<Vec<Candidates>> {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let path = dir.write("samples.jsonl", &text);
     let mut all = Vec::new();
-    Candidates::each(&path, |row| {
+    Candidates::each(&Files::from(&path), |row| {
         all.push(row);
         Ok(())
     })?;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, ids, load, show};
-use duel_data::{Batch, Builder, Dataset, Error, Options, Report, Row, Tokenizer, Truncation};
+use duel_data::{Batch, Builder, Dataset, Error, Files, Options, Report, Row, Tokenizer, Truncation};
 
 fn chat() -> Tokenizer {
     Tiny { template: Some(CHAT), ..TINY }.build()
@@ -399,7 +399,7 @@ fn errors_of_files() {
         let e = load("f.jsonl", &bytes, &tok, &PREFERENCE).unwrap_err().to_string();
         assert!(e.contains(what), "{bytes:?}: {e}");
     }
-    let missing = Dataset::load("nowhere.jsonl".as_ref(), &tok, &PREFERENCE).unwrap_err();
+    let missing = Dataset::load("nowhere.jsonl", &tok, &PREFERENCE).unwrap_err();
     assert!(missing.to_string().starts_with("nowhere.jsonl: "), "{missing}");
 }
 
@@ -410,14 +410,14 @@ fn loading_is_watched() {
     let row = format!("{{\"prompt\": \"Q\", \"completion\": \"{}\"}}\n", "y".repeat(500));
     let path = dir.write("long.jsonl", row.repeat(1000));
     let mut heard = Vec::new();
-    let data = Dataset::load_watched(&path, &tok, &SFT, &mut |at| {
+    let data = Dataset::load_watched(&Files::from(&path), &tok, &SFT, &mut |at| {
         heard.push(at);
         true
     });
     assert_eq!(data.unwrap().len(), 1000);
     assert!(heard.len() > 2 && heard.is_sorted_by(|a, b| a.bytes < b.bytes && a.rows <= b.rows), "{heard:?}");
     assert!(heard.iter().all(|at| at.total == 1000 * row.len() as u64 && at.bytes <= at.total));
-    let stopped = Dataset::load_watched(&path, &tok, &SFT, &mut |_| false).unwrap_err();
+    let stopped = Dataset::load_watched(&Files::from(&path), &tok, &SFT, &mut |_| false).unwrap_err();
     assert!(stopped.to_string().contains("was stopped"));
 }
 

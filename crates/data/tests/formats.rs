@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Dir, PREFERENCE, TINY, UNPAIRED};
-use duel_data::{Dataset, Error, Options, Tokenizer};
-use std::path::Path;
+use duel_data::{Dataset, Error, Files, Options, Tokenizer};
+use std::path::{Path, PathBuf};
 
 /// The tokens of a group's prompt and responses.
 type Tokens = (Vec<u32>, Vec<Vec<u32>>);
@@ -32,6 +32,59 @@ fn columns_of_text_are_rows() {
     let labelled = "prompt,completion,label\nQ,y,True\nQ,n,False\n";
     let data = Dataset::load(&dir.write("kto.csv", labelled), &tok, &UNPAIRED).unwrap();
     assert_eq!((data.len(), data.report().rows), (2, 2));
+}
+
+/// Rows in parts are the rows of one file, and what is wrong with one is said of its part.
+#[test]
+fn parts_are_one_data_set() {
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let row = |n: usize| format!("{{\"prompt\": \"p{n}\", \"chosen\": \"x\", \"rejected\": \"y\"}}\n");
+    let all = Dataset::load(&dir.write("all.jsonl", &(0..5).map(row).collect::<String>()), &tok, &PREFERENCE)
+        .unwrap();
+    let parts = vec![
+        dir.write("b.jsonl", &format!("{}{}", row(0), row(1))),
+        dir.write("empty.jsonl", ""),
+        dir.write("a.csv", "prompt,chosen,rejected\np2,x,y\np3,x,y\n"),
+        dir.write("c.json", &format!("[{}]", row(4))),
+    ];
+    let read = |parts: &[PathBuf]| {
+        let mut bytes = 0;
+        let files = Files::new("rows", parts.to_vec());
+        let data = Dataset::load_watched(&files, &tok, &PREFERENCE, &mut |at| {
+            bytes = at.bytes;
+            assert!(at.bytes <= at.total, "{at:?}");
+            true
+        });
+        (data, bytes)
+    };
+    let (data, bytes) = read(&parts);
+    let data = data.unwrap();
+    let tokens = |data: &Dataset| data.groups().map(|g| (g.row, g.prompt.to_vec())).collect::<Vec<_>>();
+    assert_eq!(tokens(&data), tokens(&all));
+    let total: u64 = parts.iter().map(|part| std::fs::metadata(part).unwrap().len()).sum();
+    assert_eq!((bytes, data.report().rows), (total, 5));
+    std::fs::write(&parts[2], "prompt,chosen,rejected\np2,x,y\np3,,y\n").unwrap();
+    let error = read(&parts).0.unwrap_err().to_string();
+    assert!(error.contains("a.csv: row 2: "), "{error}");
+    let error = read(&parts[1..2]).0.unwrap_err().to_string();
+    assert_eq!(error, "rows: there are no rows to train on");
+}
+
+#[cfg(feature = "gzip")]
+#[test]
+fn packed_rows_are_unpacked() {
+    use std::io::Write;
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let rows = "{\"prompt\": \"a\", \"chosen\": \"x\", \"rejected\": \"y\"}\n".repeat(3);
+    let want = groups(&dir.write("rows.jsonl", &rows), &tok, &PREFERENCE);
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(rows.as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    assert_eq!(groups(&dir.write("rows.jsonl.gz", &packed), &tok, &PREFERENCE), want);
+    let error = |name: &str, bytes: &[u8]| groups(&dir.write(name, bytes), &tok, &PREFERENCE).unwrap_err();
+    let cut = error("cut.jsonl.gz", &packed[..packed.len() - 9]);
+    assert!(cut.starts_with("FILE: is no whole gzip file, download it again: "), "{cut}");
+    assert_eq!(error("rows.csv.gz", &packed), "FILE: is compressed; unpack it");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CHAT, Dir, TINY, Tiny, ids};
-use duel_data::{Prompt, Prompts, Result, Tokenizer};
+use duel_data::{Files, Prompt, Prompts, Result, Tokenizer};
 use serde_json::{Value, json};
 
 /// The prompts of a file of these rows.
@@ -12,7 +12,7 @@ fn prompts(rows: &[Value], tok: &Tokenizer) -> Result<Vec<Prompt>> {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let path = dir.write("prompts.jsonl", &text);
     let mut all = Vec::new();
-    Prompts { path: &path, tokenizer: tok }.each(|prompt| {
+    Prompts { files: &Files::from(&path), tokenizer: tok }.each(|prompt| {
         all.push(prompt);
         Ok(())
     })?;
@@ -119,7 +119,8 @@ fn a_stream_goes_on_where_it_is_told_to() {
         (0..1000).map(|i| json!({"prompt": format!("Q{}", i % 10)}).to_string()).collect();
     let path =
         dir.write("prompts.jsonl", [&good.join("\n"), "\n{\"prompt\": 1}\n", &good.join("\n")].concat());
-    let file = Prompts { path: &path, tokenizer: &tok };
+    let files = Files::from(&path);
+    let file = Prompts { files: &files, tokenizer: &tok };
     let rows: Vec<Result<usize>> = file.stream(990, |all| all.map(|p| p.map(|p| p.row)).collect());
     let (last, first) = rows.split_last().unwrap();
     assert_eq!(first.iter().flatten().copied().collect::<Vec<_>>(), (991..=1000).collect::<Vec<_>>());

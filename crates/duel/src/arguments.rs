@@ -19,7 +19,8 @@ pub struct Normal {
 }
 
 /// Keys whose flags take several values in TRL's way, with spaces between.
-const LISTS: [&str; 5] = ["loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
+const LISTS: [&str; 6] =
+    ["data_files", "loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
 
 /// Makes a command line as TRL's users write it one as `clap` wants it: `duel dpo` is `duel train --method dpo`,
 /// `--config FILE` is FILE, and flags of a run may be in TRL's words.
@@ -122,7 +123,12 @@ pub type RunOptions = Flags<false>;
 pub type ScoringOptions = Flags<true>;
 
 /// The keys of [`ScoringOptions`].
-const SCORING: [&str; 9] = [
+const SCORING: [&str; 14] = [
+    "model_revision",
+    "dataset_config",
+    "dataset_test_split",
+    "data_files",
+    "dataset_revision",
     "beta",
     "max_length",
     "truncation_mode",
@@ -292,7 +298,7 @@ mod tests {
             ["duel", "sample", "--load-in-8bit", "--config", "x"]
         );
         let wrong = |text: &str| normalize(text.split(' ').map(OsString::from)).unwrap_err().to_string();
-        assert!(wrong("duel dpo --dataset_name org/name").contains("give --dataset FILE"));
+        assert!(wrong("duel dpo --dataset_mixer org/name").contains("give --dataset FILE"));
         assert!(
             wrong("duel dpo --warmup_ratio 0.1 --warmup-steps 3")
                 .ends_with("is `warmup_steps`, which is given too; keep one")

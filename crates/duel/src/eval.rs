@@ -13,10 +13,11 @@ use std::path::PathBuf;
 /// Its arguments.
 #[derive(Args)]
 pub struct Eval {
-    /// Folder of the model: a reward model gives rewards, a language model log-probabilities
+    /// Folder of the model, or its name on the Hub: a reward model gives rewards, a language model log-probabilities
     #[arg(long)]
     model: PathBuf,
-    /// File of preference rows (.jsonl, .json, .csv, .tsv, .parquet), as duel train reads them
+    /// File of preference rows (.jsonl, .json, .csv, .tsv, .parquet), as duel train reads them; or a folder of such
+    /// files, or a name on the Hub, of which dataset_test_split is taken
     #[arg(long)]
     dataset: PathBuf,
     /// Folder of the reference: a policy's rewards are beta times its log-ratios to it

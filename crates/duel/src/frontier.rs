@@ -24,7 +24,7 @@ pub struct Frontier {
     /// Seeds of training, with commas: every run is made with each [default: 1,2,3; 1 with --quick]
     #[arg(long)]
     seeds: Option<Seeds>,
-    /// Folder of a model, instead of the built-in world
+    /// Folder of a model, or its name on the Hub, instead of the built-in world
     #[arg(long, requires_all = ["dataset", "eval_dataset", "judge"])]
     model: Option<PathBuf>,
     /// File of prompts that are learned from
@@ -65,7 +65,7 @@ impl Job for &Frontier {
         };
         let mut judge = judges::of_study(b, name, &self.judging.0, &self.output_dir)?;
         let given = Given {
-            model: model.clone(),
+            model: duel_train::folder(model)?,
             dataset: dataset.clone(),
             eval_dataset: eval_dataset.clone(),
             new_tokens: self.max_completion_length.unwrap_or(64) as usize,

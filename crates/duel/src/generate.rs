@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Its arguments.
 #[derive(Args)]
 pub struct Generate {
-    /// Folder of the model
+    /// Folder of the model, or its name on the Hub: org/name or org/name@revision
     #[arg(long)]
     model: PathBuf,
     /// Text to continue, or several; through the chat template, as the user's message, with --chat
@@ -66,9 +66,10 @@ impl Generate {
     pub fn run(&self) -> Result<(), Error> {
         let how =
             self.drawing.sampling(self.temperature, ("--num-return-sequences", self.num_return_sequences))?;
-        let folder = Folder::open(&self.model)?.language_model()?;
+        let path = duel_train::folder(&self.model)?;
+        let folder = Folder::open(&path)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let tokenizer = duel_train::tokenizer(&self.model)?;
+        let tokenizer = duel_train::tokenizer(&path)?;
         let tokens = |prompt: &String| self.tokens(&tokenizer, prompt);
         let prompts = self.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
         let requests = Request::repeated(&prompts, self.num_return_sequences as usize);

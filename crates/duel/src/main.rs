@@ -12,6 +12,7 @@ mod label;
 mod losses;
 mod merge;
 mod report;
+mod rows;
 mod sample;
 mod table;
 mod theorem;

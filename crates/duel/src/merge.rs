@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// Its arguments.
 #[derive(Args)]
 pub struct Merge {
-    /// Folder of the adapter: adapter_config.json and adapter_model.safetensors, as duel train and PEFT write them
+    /// Folder of the adapter: adapter_config.json and adapter_model.safetensors, as duel train and PEFT write them; or
+    /// its name on the Hub
     #[arg(long)]
     model: PathBuf,
     /// Folder for the merged model, with the names and the precision of the one that the adapter is for
@@ -29,6 +30,7 @@ impl Merge {
     /// There is no adapter, it does not fit, or the output folder holds a model or cannot be written.
     pub fn run(self) -> Result<(), Error> {
         let Merge { model, output_dir } = self;
+        let model = duel_train::folder(&model)?;
         let Some(base) = base_folder(&model)? else {
             return Err(Error::new(format!(
                 "{}: has no adapter without a model beside it, so that there is nothing to merge; give the folder with \

@@ -2,6 +2,7 @@
 
 use crate::drawing::Drawing;
 use crate::journal::{Counted, Journal};
+use crate::rows::Which;
 use crate::writers::{Writer, Writers};
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
@@ -20,7 +21,7 @@ use std::time::Instant;
 /// Its arguments.
 #[derive(Args)]
 pub struct Sample {
-    /// Folder of the model
+    /// Folder of the model, or its name on the Hub: org/name or org/name@revision
     #[arg(long, required_unless_present = "mixture", conflicts_with = "mixture")]
     model: Option<PathBuf>,
     /// File of a mixture in the place of a model, as duel tournament leaves it (tournament.json): each sample is drawn
@@ -28,9 +29,11 @@ pub struct Sample {
     #[arg(long, value_name = "FILE")]
     mixture: Option<PathBuf>,
     /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet): {prompt} as a text or messages; of rows of training the
-    /// prompts are taken
+    /// prompts are taken; or a folder of such files, or a name on the Hub
     #[arg(long)]
     dataset: PathBuf,
+    #[command(flatten)]
+    which: Which,
     /// File of the completions (.jsonl); the same command goes on with it where it was stopped. Left out: standard
     /// output
     #[arg(long)]
@@ -60,7 +63,8 @@ impl Sample {
             (None, Some(file)) => Writers::mixture(file)?,
             (None, None) => return Err(Error::new("give --model FOLDER or --mixture FILE")),
         };
-        let file = Prompts { path: &self.dataset, tokenizer: &writers.all[0].tokenizer };
+        let files = self.which.files(&self.dataset)?;
+        let file = Prompts { files: &files, tokenizer: &writers.all[0].tokenizer };
         let survey = Survey::of(&file, &writers)?;
         let machine = &self.machine;
         let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;
@@ -99,7 +103,7 @@ impl Survey {
             None => Ok(all.swap_remove(0)),
             Some(other) => Err(Error::new(format!(
                 "{}: {} and {} make other tokens of its prompts; a mixture is of policies with one tokenizer",
-                file.path.display(),
+                file.files.name().display(),
                 writers.name(0).unwrap_or_default(),
                 writers.name(other).unwrap_or_default()
             ))),

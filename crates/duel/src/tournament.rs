@@ -2,6 +2,7 @@
 
 use crate::drawing::Drawing;
 use crate::judges::{self, JudgeSettings};
+use crate::rows::Which;
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
@@ -14,12 +15,14 @@ use std::path::PathBuf;
 /// Its arguments.
 #[derive(Args)]
 pub struct Play {
-    /// A policy: its folder, or NAME=FOLDER; two at least
+    /// A policy: its folder or its name on the Hub, or NAME=FOLDER; two at least
     #[arg(long, required = true, value_name = "FOLDER")]
     policy: Vec<String>,
-    /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet), as duel sample reads them
+    /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet), a folder or a name on the Hub, as duel sample reads them
     #[arg(long, value_name = "FILE")]
     dataset: PathBuf,
+    #[command(flatten)]
+    which: Which,
     /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER or cycle
     #[arg(long, value_name = "NAME")]
     judge: String,
@@ -53,7 +56,7 @@ impl Job for Work<'_> {
         let mut judge = judges::of_study(b, &said.judge, &said.settings.0, &said.output_dir)?;
         let tournament = Tournament {
             entrants,
-            dataset: said.dataset.clone(),
+            dataset: said.which.files(&said.dataset)?,
             samples: said.num_generations as usize,
             how,
             load_in_8bit: said.drawing.load_in_8bit,
@@ -71,8 +74,12 @@ impl Play {
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
         let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
-        let entrants = self.policy.iter().map(|said| Entrant::named(said)).collect::<Result<Vec<_>, _>>()?;
+        let mut entrants =
+            self.policy.iter().map(|said| Entrant::named(said)).collect::<Result<Vec<_>, _>>()?;
         entrant::check(&entrants)?;
+        for entrant in &mut entrants {
+            entrant.folder = duel_train::folder(&entrant.folder)?;
+        }
         let Machine { device, bf16, threads } = &self.machine;
         let chosen = Chosen::of(*device, bf16.0, (*threads).into())?;
         let text = chosen.run(Work { said: self, entrants, how })?;

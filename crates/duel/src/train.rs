@@ -117,7 +117,7 @@ impl Train {
         };
         let options = options.or(file).settle().map_err(named)?;
         options.recipe.notes().iter().for_each(|note| eprintln!("note: left out: {note}"));
-        let mut config = options.resolve().map_err(named)?;
+        let mut config = options.resolve().map_err(named)?.pinned()?;
         let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {

@@ -27,7 +27,8 @@ pub struct Writers {
 }
 
 impl Writer {
-    fn open(path: &Path) -> Result<Self, Error> {
+    fn open(said: &Path) -> Result<Self, Error> {
+        let path = &duel_train::folder(said)?;
         let folder = Folder::open(path)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         Ok(Writer { path: path.to_owned(), folder, tokenizer: duel_train::tokenizer(path)? })

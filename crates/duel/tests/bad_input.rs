@@ -70,7 +70,11 @@ fn files_that_hold_no_usable_data_are_named() {
         .unwrap();
     refused(&run.clone().set("dataset", temp.path("latin.jsonl").display()), &["latin.jsonl", "row 1"]);
     refused(&run.clone().set("dataset", temp.path("none.jsonl").display()), &["none.jsonl", "No such file"]);
-    refused(&run.clone().set("dataset", temp.path("").display()), &["is none of .jsonl"]);
+    fs::create_dir(temp.path("folder")).unwrap();
+    refused(
+        &run.clone().set("dataset", temp.path("folder").display()),
+        &["folder: has no file of rows (.jsonl"],
+    );
     refused(
         &run.clone().set("eval-dataset", temp.path("nothing.jsonl").display()),
         &["nothing.jsonl", "No such file"],
@@ -443,6 +447,55 @@ fn a_file_that_may_not_grow_spares_the_earlier_checkpoints() {
     }
     limited.clone().resume().ok();
     assert_same(&whole, &limited, common::RESULT);
+}
+
+/// Names that the cache does not have, or not whole: before anything is read, one sentence with what to do.
+#[test]
+fn names_that_are_not_to_be_had_are_refused() {
+    let temp = Temp::with_model("names");
+    let commit = common::write_hub(&temp);
+    let named = Run::new(&temp, "out").set("model", "org/name").set("dataset", "org/rows");
+    let wrong = |run: &Run, parts: &[&str]| {
+        let ended = Ended::of(common::in_hub(run.command(), &temp).output().unwrap());
+        for part in parts {
+            assert!(ended.error().contains(part), "`{part}` is not in: {}", ended.error());
+        }
+        assert!(!run.out().exists(), "{}", ended.error());
+    };
+    let set = |key: &str, value: &str| named.clone().set(key, value);
+    let cure = "unset it, or run `hf download ";
+    wrong(&set("model", "org/other"), &["org/other: there is no such file or folder, and no model", cure]);
+    wrong(
+        &set("model-revision", "v2"),
+        &["org/name: the cache", "has no revision v2 of it; it has main", cure],
+    );
+    wrong(&set("ref-model", "org/name@v2"), &["has no revision v2"]);
+    wrong(&set("dataset", "org/other"), &["no dataset of that name", "org/other --repo-type dataset`"]);
+    wrong(
+        &set("dataset-train-split", "dev"),
+        &["org/rows: its snapshot in the cache", "has no split dev; there are train, test"],
+    );
+    wrong(
+        &set("dataset-config", "en"),
+        &["org/rows: its snapshot", "has no configuration en; there are default"],
+    );
+    wrong(&set("data-files", "x.csv"), &["has no file x.csv"]);
+    let file = temp.path("train.jsonl");
+    let of_file = |key: &str, value: &str| set("dataset", file.to_str().unwrap()).set(key, value);
+    wrong(&of_file("dataset-train-split", "dev"), &["train.jsonl: is one file, and has no split dev"]);
+    wrong(&of_file("dataset-config", "en"), &["train.jsonl: is one file, and has no configuration"]);
+    wrong(&of_file("dataset-revision", "v2"), &["`dataset_revision = v2` has no effect on", "train.jsonl"]);
+    let part =
+        temp.path(&format!("hub/datasets--org--rows/snapshots/{commit}/data/train-00001-of-00002.jsonl"));
+    fs::write(&part, "{\"prompt\": 1}\n").unwrap();
+    wrong(&named, &["data/train-00001-of-00002.jsonl: row 1: "]);
+    fs::remove_file(&part).unwrap();
+    wrong(&named, &["lacks part 1 of the 2 of data/train", cure]);
+    let weights = temp.path(&format!("hub/models--org--name/snapshots/{commit}/model.safetensors"));
+    fs::remove_file(&weights).unwrap();
+    wrong(&named, &["org/name: its snapshot in the cache", "lacks model.safetensors", cure]);
+    std::os::unix::fs::symlink("../../blobs/0", &weights).unwrap();
+    wrong(&named, &["model.safetensors: is a link to ../../blobs/0, which is not there", cure]);
 }
 
 /// A checkpoint whose data or model is not what it was made with.

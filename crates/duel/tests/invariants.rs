@@ -27,6 +27,84 @@ fn the_first_loss_is_ln_2_however_the_groups_are_packed() {
     }
 }
 
+/// The model and the rows by their names on the Hub, rows in two parts: the same run, which goes on at the commits that
+/// it began with when the names have moved, and adapters that say whose they are.
+#[test]
+fn names_are_what_they_name() {
+    let temp = Temp::with_model("names");
+    let commit = common::write_hub(&temp);
+    let go = |command: Command| Ended::of(common::in_hub(command, &temp).output().unwrap());
+    let at = |run: &Run, steps: i64| run.clone().set("max-steps", steps).set("lr-scheduler-type", "constant");
+    let by_path = Run::new(&temp, "paths").set("eval-dataset", temp.path("eval.jsonl").display());
+    at(&by_path, 6).ok();
+    let by_name = Run::new(&temp, "named")
+        .set("model", "org/name")
+        .set("dataset", "org/rows")
+        .set("dataset-test-split", "test")
+        .set("ref-model", "org/name");
+    let ended = go(at(&by_name, 3).command());
+    assert!(ended.stderr.contains(&format!("model org/name is org/name@{commit}")), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for repository in ["models--org--name", "datasets--org--rows"] {
+        fs::write(temp.path(&format!("hub/{repository}/refs/main")), "d0".repeat(20)).unwrap();
+    }
+    let ended = go(at(&by_name, 6).resume().command());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let written = String::from_utf8(by_name.file("duel.toml")).unwrap();
+    for key in
+        ["model = \"org/name", "ref_model = \"org/name", "dataset = \"org/rows", "eval_dataset = \"org/rows"]
+    {
+        assert!(
+            written.contains(&format!("\n{key}@{commit}\""))
+                || written.starts_with(&format!("{key}@{commit}")),
+            "{key}: {written}"
+        );
+    }
+    assert_eq!(by_path.file("model.safetensors"), by_name.file("model.safetensors"));
+    assert_eq!(by_path.metric("eval_loss").last(), by_name.metric("eval_loss").last());
+    // Who says the revision means it.
+    let moved = go(at(&by_name, 6).set("model-revision", "main").resume().command());
+    assert!(moved.error().contains("is a commit that the cache has no files of"), "{}", moved.stderr);
+    let adapter = Run::new(&temp, "adapter")
+        .set("model", format!("org/name@{commit}"))
+        .set("lora-r", 2)
+        .set("learning-rate", 1e-2)
+        .set("max-steps", 2);
+    let ended = go(adapter.command());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let said: serde_json::Value = serde_json::from_slice(&adapter.file("adapter_config.json")).unwrap();
+    assert_eq!(
+        (&said["base_model_name_or_path"], &said["revision"]),
+        (&"org/name".into(), &commit.clone().into())
+    );
+
+    let duel = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));
+        command.args(args).stdin(Stdio::null());
+        let output = common::in_hub(command, &temp).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let (model, rows) = (format!("org/name@{commit}"), format!("org/rows@{commit}"));
+    let (folder, file) =
+        (temp.path("model").display().to_string(), temp.path("train.jsonl").display().to_string());
+    let adapter = adapter.out().display().to_string();
+    let compare = |args: &[&str], named: &[&str], there: &[&str]| {
+        assert!(duel(&[args, named].concat()) == duel(&[args, there].concat()), "{args:?} {named:?}");
+    };
+    let cpu = ["--device=cpu", "--threads=1"];
+    compare(&["generate", "--prompt=the film", cpu[0], cpu[1]], &["--model", &model], &["--model", &folder]);
+    compare(
+        &["sample", "--num-generations=1", "--max-new-tokens=4", cpu[0], cpu[1]],
+        &["--model", &model, "--dataset", &rows],
+        &["--model", &folder, "--dataset", &file],
+    );
+    compare(&["label", "--judge=truth"], &["--dataset", &rows], &["--dataset", &file]);
+    duel(&["generate", "--prompt=the film", cpu[0], cpu[1], "--model", &adapter]);
+    let said = duel(&["eval", "--format=json", cpu[0], cpu[1], "--model", &model, "--dataset", &rows]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&said).unwrap()["dataset"], rows);
+}
+
 #[test]
 fn the_way_a_step_is_cut_does_not_matter() {
     let temp = Temp::with_model("cut");

@@ -8,7 +8,7 @@ mod server;
 use common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
 use duel_backend::{Backend, Float};
 use duel_cpu::{Cpu, Isa};
-use duel_data::{Prompt, Prompts, Tokenizer};
+use duel_data::{Files, Prompt, Prompts, Tokenizer};
 use duel_experiments::grammar;
 use duel_model::decode::{self, Sampling};
 use duel_model::{Folder, Keep};
@@ -515,7 +515,8 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
     let folder = Folder::open(&temp.path("model")).unwrap();
     let tokenizer = Tokenizer::from_dir(&temp.path("model")).unwrap();
     let (path, mut prompts) = (temp.path("prompts.jsonl"), Vec::new());
-    let file = Prompts { path: &path, tokenizer: &tokenizer };
+    let files = Files::from(&path);
+    let file = Prompts { files: &files, tokenizer: &tokenizer };
     file.each(|prompt| {
         prompts.push(prompt);
         Ok(())

@@ -3,7 +3,7 @@
 use crate::lines::{Lines, Of, Record};
 use crate::question::Question;
 use duel_backend::Backend;
-use duel_data::{Dataset, Tokenizer};
+use duel_data::{Dataset, Files, Tokenizer};
 use duel_loss::ResponseStats;
 use duel_model::{Config as ModelConfig, Folder, Keep, Model, Output};
 use duel_train::cache::Cache;
@@ -13,7 +13,7 @@ use duel_train::memory::Bytes;
 use duel_train::objective::{Objective, Scored};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::progress::Progress;
-use duel_train::{Error, check_vocabulary, max_length, rows, signal};
+use duel_train::{Error, at_revision, check_vocabulary, max_length, rows, signal};
 use std::path::{Path, PathBuf};
 
 /// A model that rows are put to: a policy or a reward model, as its folder says.
@@ -45,6 +45,7 @@ impl Judge {
         }
         let options = Options {
             model: Some(path.to_path_buf()),
+            model_revision: None,
             method: Some(method),
             // What is said of evaluations is meant.
             eval_dataset: Some(Some(dataset.to_path_buf()).into()),
@@ -61,6 +62,17 @@ impl Judge {
     /// How it is asked.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The files of the rows.
+    ///
+    /// # Errors
+    /// There is no such data set or split.
+    pub fn files(&self) -> Result<Files, Error> {
+        let config = &self.config;
+        let said = at_revision(&config.dataset, config.dataset_revision.as_deref(), "dataset_revision")?;
+        let config = Config { dataset: said.clone(), eval_dataset: Some(said), ..config.clone() };
+        config.eval_files()?.ok_or_else(|| Error::new("there are no rows to evaluate on"))
     }
 
     /// Whether it has a scalar head.
@@ -81,12 +93,13 @@ impl Judge {
         &self,
         b: &B,
         question: &Question,
+        files: &Files,
         lines: &mut Lines,
     ) -> Result<(Dataset, Vec<Record>), Error> {
         let folder = Folder::open(&self.path)?;
         let model = folder.config();
         let tokenizer = duel_train::tokenizer(&self.path)?;
-        let (config, dataset) = (&self.config, &self.config.dataset);
+        let config = &self.config;
         let reference = question.reference.as_deref().filter(|_| !self.is_reward_model());
         let reference = reference
             .map(|path| Ok::<_, Error>((path, Folder::open(path)?.language_model()?)))
@@ -101,8 +114,8 @@ impl Judge {
             }
             limit.min(most)
         });
-        let ds = rows(dataset, config, limit, model, &tokenizer)?;
-        eprintln!("{}: {}", dataset.display(), ds.report());
+        let ds = rows(files, config, limit, model, &tokenizer)?;
+        eprintln!("{}: {}", files.name().display(), ds.report());
         if let Some((path, folder)) = &reference {
             check_reference(&ds, &tokenizer, path, folder.config())?;
         }

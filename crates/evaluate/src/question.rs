@@ -6,11 +6,12 @@ use crate::lines::{Lines, Of};
 use crate::summary::Summary;
 use crate::{Answer, Versus};
 use duel_backend::Backend;
+use duel_data::Files;
 use duel_stats::Bootstrap;
-use duel_train::Error;
 use duel_train::config::Options;
 use duel_train::content::digest;
 use duel_train::reference::content;
+use duel_train::{Error, at_revision, folder};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -36,15 +37,19 @@ pub struct Question {
 pub fn evaluate<B: Backend>(b: &B, question: &Question) -> Result<Answer, Error> {
     let model = question.options.model.as_deref().ok_or_else(|| missing("model"))?;
     let dataset = question.options.dataset.as_deref().ok_or_else(|| missing("dataset"))?;
-    let mut judges = vec![Judge::open(question, Of::Model, model, dataset)?];
+    let revision = question.options.model_revision.as_ref().and_then(|said| said.0.as_deref());
+    let model = at_revision(model, revision, "model_revision")?;
+    let question = &Question { reference: folder_of(&question.reference)?, ..question.clone() };
+    let mut judges = vec![Judge::open(question, Of::Model, &folder(&model)?, dataset)?];
     if let Some(versus) = &question.versus {
-        judges.push(Judge::open(question, Of::Versus, versus, dataset)?);
+        judges.push(Judge::open(question, Of::Versus, &folder(versus)?, dataset)?);
     }
     check(question, &judges)?;
-    let mut lines = Lines::open(question.output.as_deref(), &header(b, question, dataset, &judges)?)?;
+    let files = judges[0].files()?;
+    let mut lines = Lines::open(question.output.as_deref(), &header(b, question, &files, &judges)?)?;
     let mut judged = Vec::new();
     for judge in judges {
-        let (ds, records) = judge.score(b, question, &mut lines)?;
+        let (ds, records) = judge.score(b, question, &files, &mut lines)?;
         let comparison = compare(&ds, &records, judge.certainty());
         judged.push((judge.path().to_path_buf(), ds.report().clone(), comparison));
     }
@@ -55,7 +60,17 @@ pub fn evaluate<B: Backend>(b: &B, question: &Question) -> Result<Answer, Error>
     };
     let summaries =
         judged.into_iter().map(|(path, report, c)| Summary::of(&path, report, c, &bootstrap)).collect();
-    Ok(Answer { dataset: dataset.to_path_buf(), reference: question.reference.clone(), summaries, versus })
+    Ok(Answer {
+        dataset: files.name().to_path_buf(),
+        reference: question.reference.clone(),
+        summaries,
+        versus,
+    })
+}
+
+/// The folder of a model that may be named.
+fn folder_of(said: &Option<PathBuf>) -> Result<Option<PathBuf>, Error> {
+    said.as_deref().map(folder).transpose()
 }
 
 fn missing(key: &str) -> Error {
@@ -83,7 +98,7 @@ fn check(question: &Question, judges: &[Judge]) -> Result<(), Error> {
 fn header<B: Backend>(
     b: &B,
     question: &Question,
-    dataset: &Path,
+    files: &Files,
     judges: &[Judge],
 ) -> Result<Map<String, Value>, Error> {
     let folder = |path: Option<&Path>| match path {
@@ -96,7 +111,7 @@ fn header<B: Backend>(
         ("model", folder(Some(judges[0].path()))?),
         ("versus", folder(judges.get(1).map(Judge::path))?),
         ("ref_model", folder(question.reference.as_deref())?),
-        ("dataset", json!({"path": dataset, "content": digest(dataset)?})),
+        ("dataset", json!({"path": files.name(), "content": digest(files)?})),
         ("beta", json!(question.reference.as_ref().map(|_| [beta(judges.first()), beta(judges.get(1))]))),
         ("max_length", json!(config.max_length)),
         ("truncation_mode", json!(config.truncation_mode)),

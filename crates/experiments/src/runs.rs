@@ -7,7 +7,7 @@ use duel_train::config::{Config, Resume};
 use duel_train::content::digest;
 use duel_train::reference::ModelId;
 use duel_train::report::metrics::{self, Record};
-use duel_train::{Error, Outcome, checkpoint, train, train_online};
+use duel_train::{Error, Outcome, checkpoint, folder, train, train_online};
 use std::fs;
 
 /// Does the run that `config` asks for, or what is left of it, and returns its last metrics. The run's judge is
@@ -21,10 +21,10 @@ pub fn run<B: Backend>(
     judge: Option<&mut dyn Judge>,
 ) -> Result<Vec<(String, f64)>, Error> {
     let output = &config.output_dir;
-    let files = [Some(&config.dataset), config.eval_dataset.as_ref()];
-    let files = files.into_iter().flatten().map(|file| digest(file)).collect::<Result<Vec<_>, _>>()?;
+    let files = [Some(config.train_files()?), config.eval_files()?];
+    let files = files.iter().flatten().map(digest).collect::<Result<Vec<_>, _>>()?;
     let judged = judge.as_ref().map_or(String::new(), |judge| judge.identity());
-    let model = ModelId::of(&config.model)?.digest();
+    let model = ModelId::of(&folder(&config.model)?)?.digest();
     let of = [model, files.join(" "), judged, b.identity(), config.to_toml()?].join("\n");
     let mark = Mark::of(output.join("made.json"), of);
     let failed = |e: std::io::Error| Error::new(format!("{}: {e}", output.display()));

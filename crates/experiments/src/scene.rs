@@ -2,7 +2,7 @@
 
 use crate::runs;
 use duel_backend::{Backend, Real};
-use duel_data::{Prompt, Prompts, Tokenizer};
+use duel_data::{Files, Prompt, Prompts, Tokenizer};
 use duel_judge::{Judge, Opinion};
 use duel_model::decode::{Request, Room, Sampling};
 use duel_model::{Config, Folder, Model};
@@ -68,8 +68,8 @@ impl<'b, B: Backend> Scene<'b, B> {
     ) -> Result<Self, Error> {
         let folder = Folder::open(model)?.language_model()?;
         let tokenizer = duel_train::tokenizer(model)?;
-        let read = |path| read_prompts(path, &tokenizer, folder.config());
-        let (learned, held_out) = (read(prompts.learned)?, read(prompts.held_out)?);
+        let read = |path, split| read_prompts(&duel_train::split(path, split)?, &tokenizer, folder.config());
+        let (learned, held_out) = (read(prompts.learned, "train")?, read(prompts.held_out, "test")?);
         Ok(Scene {
             b,
             dir: dir.to_path_buf(),
@@ -154,12 +154,12 @@ impl<'b, B: Backend> Scene<'b, B> {
     }
 }
 
-/// The prompts of a file, each of which a model of this shape can go on from.
+/// The prompts of files, each of which a model of this shape can go on from.
 ///
 /// # Errors
 /// A row has no prompt, or one that leaves no room for an answer.
-pub fn read_prompts(path: &Path, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Prompt>, Error> {
-    let file = Prompts { path, tokenizer };
+pub fn read_prompts(files: &Files, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Prompt>, Error> {
+    let file = Prompts { files, tokenizer };
     let mut all = Vec::new();
     file.each(|prompt| {
         let request = Request { prompt: &prompt.tokens, samples: 1, id: 0 };

@@ -94,18 +94,25 @@ impl Peft {
     }
 }
 
-/// The folder that an adapter is for: as it is written, or from the adapter's own folder on.
+/// The folder that an adapter is for: as it is written, or from the adapter's own folder on, or that of a name on the
+/// Hub.
 fn base(dir: &Path, keys: Keys) -> Read<PathBuf> {
     let name = keys.text("base_model_name_or_path")?.filter(|name| !name.is_empty());
     let name = name.ok_or("lacks `base_model_name_or_path`; write the folder of the model that it adapts")?;
     let places = [PathBuf::from(name), dir.join(name)];
-    let found = places.iter().find(|place| place.is_dir()).cloned();
-    found.ok_or_else(|| {
-        format!(
+    if let Some(place) = places.into_iter().find(|place| place.is_dir()) {
+        return Ok(place);
+    }
+    let revision = keys.text("revision")?.map_or(String::new(), |revision| format!("@{revision}"));
+    let found = duel_hub::model(Path::new(&format!("{name}{revision}")));
+    let found = found.map_err(|e| format!("`base_model_name_or_path`: {e}"))?.at;
+    match found.is_dir() {
+        true => Ok(found),
+        false => Err(format!(
             "`base_model_name_or_path` is {name:?}, and there is no such folder; download the model and write its \
              folder there"
-        )
-    })
+        )),
+    }
 }
 
 /// The folder of the model that the adapter in `dir` is for; `None`: there is a model in `dir`.
@@ -296,11 +303,17 @@ pub fn save_adapter<B: Backend>(
     base: &Path,
 ) -> Result<()> {
     let lora = config.lora.as_ref().expect("a model with adapters");
-    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
-    let text = base.to_str().ok_or_else(|| Error::file(&base, "is not UTF-8; rename it"))?;
+    let absolute = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
+    let text = absolute.to_str().ok_or_else(|| Error::file(&absolute, "is not UTF-8; rename it"))?;
+    // What came from the Hub is named as there: on other machines its files lie elsewhere.
+    let (text, revision) = match duel_hub::named(base) {
+        Some((name, commit)) => (name, Value::from(commit)),
+        None => (text.to_owned(), Value::Null),
+    };
     let path = dir.join(CONFIG);
-    let json =
-        serde_json::to_string_pretty(&written(lora, config, text)).map_err(|e| Error::file(&path, e))?;
+    let mut json = written(lora, config, &text);
+    json.insert("revision".into(), revision);
+    let json = serde_json::to_string_pretty(&json).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, json.as_bytes())?;
     let dtype = FileDtype::of::<B::Real>();
     write_model(b, &dir.join(WEIGHTS), &path, config, model, dtype, |shape| config.trains(shape))

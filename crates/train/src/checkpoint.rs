@@ -155,6 +155,14 @@ pub fn base_was(path: &Path) -> Option<&'static str> {
     Options::read(&path.join(CONFIG)).ok()?.resolve().ok()?.form().rounding()
 }
 
+/// The configuration of the run that wrote the checkpoint `path`.
+///
+/// # Errors
+/// It is damaged.
+pub fn saved(path: &Path) -> Result<Config, Error> {
+    Options::read_whole(&path.join(CONFIG))?.resolve()
+}
+
 /// Checkpoints of a run, oldest first.
 pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut all: Vec<(u64, PathBuf)> = fs::read_dir(output_dir)
@@ -197,7 +205,7 @@ impl Checkpoints {
     pub fn of(config: &Config) -> Result<Self, Error> {
         Ok(Checkpoints {
             dir: config.output_dir.clone(),
-            model: Origin::of(&config.model)?,
+            model: Origin::of(&crate::folder(&config.model)?)?,
             config: config.to_toml()?,
             limit: config.save_total_limit,
         })
@@ -298,7 +306,7 @@ impl Checkpoint {
         let state = serde_json::from_str(&text).map_err(|e| {
             Error::new(format!("{}: is damaged ({e}); use an earlier checkpoint", file.display()))
         })?;
-        let saved = Options::read_whole(&path.join(CONFIG))?.resolve()?;
+        let saved = saved(path)?;
         let differences = config.differences(&saved)?;
         if !differences.is_empty() {
             let all: Vec<String> = differences.iter().map(ToString::to_string).collect();

@@ -1,6 +1,7 @@
 //! What files hold, as a number: the same content has the same one, wherever it lies.
 
 use crate::Error;
+use duel_data::Files;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,12 +55,17 @@ pub fn feed_tokenizer(hash: &mut Xxh3, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The hash of a file, in hexadecimal digits.
+/// The hash of files, in hexadecimal digits: of one that of its content, of several that of each and of their order.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn digest(path: &Path) -> Result<String, Error> {
+/// One cannot be read.
+pub fn digest(files: &Files) -> Result<String, Error> {
     let mut hash = Xxh3::new();
-    feed(&mut hash, path)?;
+    for (i, path) in files.parts().iter().enumerate() {
+        if i > 0 {
+            hash.update(&hash.digest128().to_le_bytes());
+        }
+        feed(&mut hash, path)?;
+    }
     Ok(format!("{:032x}", hash.digest128()))
 }

@@ -37,7 +37,14 @@ macro_rules! from {
         }
     )*};
 }
-from!(duel_backend::Error, duel_data::Error, duel_model::Error, duel_plot::Error, duel_rollout::Error);
+from!(
+    duel_backend::Error,
+    duel_data::Error,
+    duel_hub::Error,
+    duel_model::Error,
+    duel_plot::Error,
+    duel_rollout::Error
+);
 
 impl From<duel_judge::Error> for Error {
     fn from(e: duel_judge::Error) -> Self {

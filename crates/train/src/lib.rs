@@ -22,5 +22,7 @@ mod tokenizer;
 mod tokens;
 
 pub use error::Error;
-pub use run::{Outcome, check_vocabulary, max_length, rows, train, train_online};
+pub use run::{
+    Outcome, at_revision, check_vocabulary, files, folder, max_length, rows, split, train, train_online,
+};
 pub use tokenizer::tokenizer;

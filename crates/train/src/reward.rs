@@ -48,6 +48,7 @@ impl<'b, B: Backend> RewardModel<'b, B> {
     /// # Errors
     /// The folder is broken, or that of a language model; or the device has no room.
     pub fn open(b: &'b B, path: &Path, stop: Stop) -> Result<Self, Error> {
+        let path = &crate::folder(path)?;
         let folder = Folder::open(path)?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let model = folder.config().clone();

@@ -8,6 +8,7 @@ static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Starts listening. Where the system refuses, signals keep their usual effect.
 pub fn listen() {
+    duel_hub::stop_when(interrupted);
     let asked = ASKED.get_or_init(Arc::default);
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // In this order: the second signal finds the flag set by the first.

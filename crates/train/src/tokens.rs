@@ -10,7 +10,7 @@
 
 use crate::Error;
 use crate::content::{feed, feed_tokenizer};
-use duel_data::{Dataset, Options, Tokenizer};
+use duel_data::{Dataset, Files, Options, Tokenizer};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,12 +43,12 @@ impl Tokens {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn of(dir: &Path, files: &[&Path], tokenizer: &Path, options: &Options) -> Result<Self, Error> {
+    pub fn of(dir: &Path, files: &Files, tokenizer: &Path, options: &Options) -> Result<Self, Error> {
         let mut hash = Xxh3::new();
         feed(&mut hash, &program()?)?;
         feed_tokenizer(&mut hash, tokenizer)?;
         hash.update(format!("{options:?}").as_bytes());
-        for file in files {
+        for file in files.parts() {
             let kind = file.extension().unwrap_or_default().to_ascii_lowercase();
             hash.update(kind.as_encoded_bytes());
             hash.update(b"/");
@@ -191,7 +191,7 @@ mod tests {
         }
 
         fn tokens(&self, rows: &str, options: &Options) -> Tokens {
-            Tokens::of(&self.0.join("kept"), &[&self.0.join(rows)], &self.0, options).unwrap()
+            Tokens::of(&self.0.join("kept"), &Files::from(&self.0.join(rows)), &self.0, options).unwrap()
         }
     }
 

@@ -5,7 +5,8 @@ mod json;
 #[cfg(feature = "parquet")]
 mod parquet;
 
-use crate::{Error, Result};
+use crate::files::Reading;
+use crate::{Error, Files, Result};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs::File;
@@ -29,15 +30,37 @@ impl Read for Counted<'_> {
     }
 }
 
-type Source<'a> = BufReader<Counted<'a>>;
+type Source<'a> = BufReader<Box<dyn Read + 'a>>;
+
+/// Hands every row of all files to `each`, in order and numbered through.
+pub(crate) fn rows(files: &Files, reading: &Reading, each: Each<'_>) -> Result<()> {
+    let mut rows = 0;
+    for path in files.parts() {
+        let (before, bytes) = (rows, reading.bytes.get());
+        reading.begin(before);
+        let read = Cell::new(0);
+        rows_of(path, &read, &mut |row, value| {
+            rows = before + row;
+            reading.bytes.set(bytes + read.get());
+            each(rows, value)
+        })?;
+        reading.bytes.set(bytes + read.get());
+    }
+    Ok(())
+}
 
 /// Hands every row of a file to `each`, in order; `read` counts the file's bytes. What it is of, the end of its name
 /// says.
-pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
+fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
     let io = |e| Error::file(path, e);
     let file = File::open(path).map_err(io)?;
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let ending =
+        |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let packed = ending(path) == "gz";
+    let extension = ending(if packed { Path::new(path.file_stem().unwrap_or_default()) } else { path });
     let reader = match extension.as_str() {
+        // Each is read several times, from wherever it is wanted.
+        "csv" | "tsv" | "parquet" if packed => return Err(Error::file(path, PACKED)),
         "jsonl" => json::lines,
         "json" => json::array,
         "csv" => csv::commas,
@@ -58,7 +81,11 @@ pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> 
             ));
         }
     };
-    let mut file = BufReader::with_capacity(1 << 16, Counted { file, read });
+    let file: Box<dyn Read + '_> = match packed {
+        true => unpacked(path, Counted { file, read })?,
+        false => Box::new(Counted { file, read }),
+    };
+    let mut file = BufReader::with_capacity(1 << 16, file);
     let start = file.fill_buf().map_err(io)?;
     if let Some(what) = no_text(start) {
         return Err(Error::file(path, what));
@@ -69,10 +96,35 @@ pub(crate) fn rows(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> 
     reader(path, file, each)
 }
 
+const PACKED: &str = "is compressed; unpack it";
+
+/// What a file of gzip holds.
+#[cfg(feature = "gzip")]
+fn unpacked<'a>(_: &Path, file: Counted<'a>) -> Result<Box<dyn Read + 'a>> {
+    struct Gzip<R>(flate2::bufread::MultiGzDecoder<R>);
+
+    impl<R: BufRead> Read for Gzip<R> {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            let said = |e| format!("is no whole gzip file, download it again: {e}");
+            self.0.read(buf).map_err(|e| std::io::Error::new(e.kind(), said(e)))
+        }
+    }
+
+    let file = BufReader::with_capacity(1 << 16, file);
+    Ok(Box::new(Gzip(flate2::bufread::MultiGzDecoder::new(file))))
+}
+
+#[cfg(not(feature = "gzip"))]
+fn unpacked<'a>(path: &Path, _: Counted<'a>) -> Result<Box<dyn Read + 'a>> {
+    Err(Error::file(
+        path,
+        "is compressed, and this program was built without the cargo feature `gzip`; unpack it",
+    ))
+}
+
 /// What a file is that starts like this, where that is something else than rows in UTF-8, and what to do.
 fn no_text(start: &[u8]) -> Option<&'static str> {
     const UTF16: &str = "is UTF-16, as PowerShell's > writes it; save it as UTF-8";
-    const PACKED: &str = "is compressed; unpack it";
     const MAGIC: [(&[u8], &str); 10] = [
         (b"\xFF\xFE\0\0", "is UTF-32; save it as UTF-8"),
         (b"\0\0\xFE\xFF", "is UTF-32; save it as UTF-8"),
@@ -96,22 +148,23 @@ fn no_text(start: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Hands what `parse` makes of every row after the first `skip` to `each`, in order; `none` is what is wrong with a
-/// file without rows.
+/// Hands what `parse` makes of every row after the first `skip` to `each`, in order; `none` is what is wrong with
+/// files without rows.
 pub(crate) fn parsed<T>(
-    path: &Path,
+    files: &Files,
     skip: usize,
     none: &str,
     parse: impl Fn(usize, Value) -> std::result::Result<T, String>,
     mut each: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let mut seen = 0;
-    rows(path, &Cell::new(0), &mut |row, value| {
+    let reading = Reading::default();
+    rows(files, &reading, &mut |row, value| {
         seen += 1;
         if seen <= skip {
             return Ok(());
         }
-        each(parse(row, value).map_err(|message| Error::row(Some(path), row, message))?)
+        each(parse(row, value).map_err(|message| reading.wrong(files, row, message))?)
     })?;
-    if seen == 0 { Err(Error::file(path, none)) } else { Ok(()) }
+    if seen == 0 { Err(Error::file(files.name(), none)) } else { Ok(()) }
 }

@@ -5,26 +5,29 @@ mod summary;
 
 use crate::journal::Journal;
 use crate::judges::{self, JudgeSettings};
+use crate::rows::Which;
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
-use duel_data::Candidates;
+use duel_data::{Candidates, Files};
 use duel_judge::{Answer, Case, Judge, Reviser, Says, Tally, open, verdicts};
 use duel_train::content::digest;
 use duel_train::report::progress::Progress;
 use duel_train::{Error, signal};
 use format::{Format, Labels, Pairs, Writer};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use summary::Summary;
 
 /// Its arguments.
 #[derive(Args)]
 pub struct Label {
     /// Responses to judge, .jsonl or .json: {prompt, completions} as `duel sample` writes it, {prompt, responses}, or
-    /// {prompt, chosen, rejected}
+    /// {prompt, chosen, rejected}; or a folder of such files, or a name on the Hub
     #[arg(long, value_name = "FILE")]
     dataset: PathBuf,
+    #[command(flatten)]
+    which: Which,
     /// Who judges: lexicon:FILE, program:COMMAND, http:URL, truth, model:FOLDER or cycle
     #[arg(long, value_name = "NAME")]
     judge: String,
@@ -121,7 +124,8 @@ impl Label {
         let mut worker = self.worker(b)?;
         let writer = self.writer(&worker)?;
         // The whole file is checked before the first row is judged, which may cost money.
-        let (hash, rows) = looked_through(&self.dataset, self.format)?;
+        let files = self.which.files(&self.dataset)?;
+        let (hash, rows) = looked_through(&files, self.format)?;
         let made_of = self.made_of(&worker, &writer, &hash);
         let mut journal = Journal::<Summary>::open(self.output.as_deref(), "label", &made_of)?;
         let (done, mut summary) = (journal.done, std::mem::take(&mut journal.before));
@@ -160,7 +164,7 @@ impl Label {
             progress.advance(n);
             Ok(())
         };
-        in_batches(&self.dataset, done, self.batch_size as usize, &mut work)?;
+        in_batches(&files, done, self.batch_size as usize, &mut work)?;
         drop(progress);
         if writer.penalty > 0.0 && summary.truncated == 0 && summary.endless > 0 {
             eprintln!(
@@ -270,17 +274,17 @@ fn case(row: &Candidates) -> Case {
     Case { prompt: duel_rollout::prompt(&row.turns), answers: row.responses.iter().map(answer).collect() }
 }
 
-/// A hash of the file, and how many rows it has; each can be judged, and written in this format.
-fn looked_through(path: &Path, format: Format) -> Result<(String, u64), Error> {
+/// A hash of the files, and how many rows they have; each can be judged, and written in this format.
+fn looked_through(files: &Files, format: Format) -> Result<(String, u64), Error> {
     let mut rows = 0;
     let mut unseen = false;
-    Candidates::each(path, |row| {
+    Candidates::each(files, |row| {
         rows += 1;
         unseen |= row.columns.contains_key("tools") || row.columns.contains_key("documents");
         let alone = matches!(format, Format::Best | Format::Unpaired | Format::Scored);
         match row.prompt.is_none() && alone {
             true => Err(duel_data::Error::Row {
-                file: Some(path.to_owned()),
+                file: Some(files.name().to_owned()),
                 row: row.row,
                 message: "has no `prompt`, which only pairs can be without; give it, or use --format pairs"
                     .into(),
@@ -291,18 +295,18 @@ fn looked_through(path: &Path, format: Format) -> Result<(String, u64), Error> {
     if unseen {
         eprintln!("note: judges are not shown `tools` and `documents`; they stay in the rows");
     }
-    Ok((digest(path)?, rows))
+    Ok((digest(files)?, rows))
 }
 
 /// Hands `work` the rows after the first `done`, so many at a time. It empties what it is given.
 fn in_batches(
-    path: &Path,
+    files: &Files,
     done: u64,
     size: usize,
     work: &mut dyn FnMut(&mut Vec<Candidates>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (mut batch, mut failed) = (Vec::with_capacity(size), None);
-    let read = Candidates::after(path, done as usize, |row| {
+    let read = Candidates::after(files, done as usize, |row| {
         batch.push(row);
         if batch.len() < size {
             return Ok(());

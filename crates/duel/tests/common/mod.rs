@@ -92,6 +92,41 @@ pub fn write_lines(path: &Path, lines: impl IntoIterator<Item = impl Display>) {
     fs::write(path, lines.into_iter().map(|l| format!("{l}\n")).collect::<String>()).unwrap();
 }
 
+/// Hugging Face's cache in the folder `hub` of `temp`, by the names of whose repositories its model and its rows go too:
+/// `org/name`, and `org/rows`, of which the training rows are in two parts. Returns the commit of both.
+pub fn write_hub(temp: &Temp) -> String {
+    let commit = "c0".repeat(20);
+    let put = |repository: &str, path: &str, content: &[u8]| {
+        let file = temp.path(&format!("hub/{repository}/snapshots/{commit}/{path}"));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+        let refs = temp.path(&format!("hub/{repository}/refs"));
+        fs::create_dir_all(&refs).unwrap();
+        fs::write(refs.join("main"), &commit).unwrap();
+    };
+    for entry in fs::read_dir(temp.path("model")).unwrap() {
+        let path = entry.unwrap().path();
+        put("models--org--name", path.file_name().unwrap().to_str().unwrap(), &fs::read(&path).unwrap());
+    }
+    let lines = fs::read_to_string(temp.path("train.jsonl")).unwrap();
+    let half = lines.match_indices('\n').nth(lines.lines().count() / 2 - 1).unwrap().0 + 1;
+    let eval = fs::read_to_string(temp.path("eval.jsonl")).unwrap();
+    for (part, text) in [
+        ("train-00000-of-00002", &lines[..half]),
+        ("train-00001-of-00002", &lines[half..]),
+        ("test-00000-of-00001", &eval),
+    ] {
+        put("datasets--org--rows", &format!("data/{part}.jsonl"), text.as_bytes());
+    }
+    commit
+}
+
+/// A command that has the cache of [`write_hub`] and nothing else.
+pub fn in_hub(mut command: Command, temp: &Temp) -> Command {
+    command.env("HF_HUB_CACHE", temp.path("hub")).env("HF_HUB_OFFLINE", "1");
+    command
+}
+
 /// A `duel train` command line.
 #[derive(Clone)]
 pub struct Run {

@@ -49,9 +49,9 @@ pub struct Ask {
 pub struct Given<'j> {
     /// Folder of the model that everything begins with.
     pub model: PathBuf,
-    /// File of the prompts that are learned from.
+    /// The prompts that are learned from: a file, or a data set whose split `train` they are.
     pub dataset: PathBuf,
-    /// File of the prompts that are measured on.
+    /// The prompts that are measured on: a file, or a data set whose split `test` they are.
     pub eval_dataset: PathBuf,
     /// Longest sample in tokens.
     pub new_tokens: usize,
@@ -108,7 +108,10 @@ fn sized<B: Backend>(b: &B, ask: &Ask, given: Given<'_>, size: Size) -> Result<(
             given.judge.describe()
         )));
     }
-    let (learned, held_out) = (digest(&given.dataset)?, digest(&given.eval_dataset)?);
+    let (learned, held_out) = (
+        digest(&duel_train::split(&given.dataset, "train")?)?,
+        digest(&duel_train::split(&given.eval_dataset, "test")?)?,
+    );
     if learned == held_out {
         return Err(Error::new(format!(
             "{} and {} are the same prompts: what is measured would be what was learned; name others as --eval-dataset",

@@ -4,7 +4,7 @@ use super::Tournament;
 use crate::scene::read_prompts;
 use crate::study::Study;
 use duel_backend::Backend;
-use duel_data::Prompt;
+use duel_data::{Files, Prompt};
 use duel_judge::Answer;
 use duel_model::Folder;
 use duel_model::decode::{Room, Sampling};
@@ -50,14 +50,14 @@ impl Entrant {
         Ok(Entrant { name, folder: folder.into() })
     }
 
-    /// The prompts of a file as this policy reads them.
+    /// The prompts of files as this policy reads them.
     ///
     /// # Errors
     /// Its folder is no language model, or it cannot go on from a row.
-    pub fn prompts(&self, file: &Path) -> Result<Vec<Prompt>, Error> {
+    pub fn prompts(&self, files: &Files) -> Result<Vec<Prompt>, Error> {
         let folder = Folder::open(&self.folder)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        read_prompts(file, &duel_train::tokenizer(&self.folder)?, folder.config())
+        read_prompts(files, &duel_train::tokenizer(&self.folder)?, folder.config())
     }
 
     /// Its samples of each prompt, as they are drawn in the tournament that is played; what was drawn before is read.

@@ -13,6 +13,7 @@ pub mod standing;
 
 use crate::study::Study;
 use duel_backend::Backend;
+use duel_data::Files;
 use duel_judge::Judge;
 use duel_model::decode::Sampling;
 use duel_train::Error;
@@ -29,7 +30,7 @@ pub struct Tournament {
     /// Who plays.
     pub entrants: Vec<Entrant>,
     /// Prompts, as `duel sample` reads them.
-    pub dataset: PathBuf,
+    pub dataset: Files,
     /// Samples of each prompt and policy.
     pub samples: usize,
     /// How they are drawn; its seed is that of the intervals too.

@@ -9,7 +9,7 @@ use crate::scene::{Scene, write_rows};
 use crate::study::Study;
 use crate::world::{NEW_TOKENS, Preferences, World};
 use duel_backend::Backend;
-use duel_data::Prompt;
+use duel_data::{Files, Prompt};
 use duel_judge::{Answer, Case, Judge, Opinion};
 use duel_model::Folder;
 use duel_model::decode::Sampling;
@@ -159,7 +159,7 @@ impl Played {
         let how = Sampling { max_new_tokens: NEW_TOKENS, seed, ..Sampling::default() };
         let tournament = Tournament {
             entrants: self.entrants.iter().filter(plays).cloned().collect(),
-            dataset: self.prompts.clone(),
+            dataset: Files::from(&self.prompts),
             samples: LOOKED_AT,
             how,
             load_in_8bit: false,

@@ -11,6 +11,7 @@ mod difference;
 mod file;
 mod foreign;
 mod import;
+mod named;
 mod range;
 mod said;
 mod schedule;

@@ -245,6 +245,7 @@ macro_rules! options {
         impl Options {
             /// These options, and those of `other` where they say nothing.
             pub fn or(self, other: Self) -> Self {
+                let other = other.beside(&self);
                 let judging = self.judging.or_all(other.judging);
                 let recipe = self.recipe.or(other.recipe);
                 Self { $($($name: self.$name.or(other.$name),)+)+ judging, recipe }
@@ -271,13 +272,27 @@ macro_rules! options {
 
 options! {
     "Run" {
-        /// Folder of the model to train: config.json, *.safetensors, tokenizer.json. Required.
+        /// Folder of the model to train: config.json, *.safetensors, tokenizer.json; or its name on the Hugging Face
+        /// Hub, org/name or org/name@revision. Required.
         model: PathBuf = return Err(missing("model"));
+        /// Revision of a model that is named: a branch, a tag, refs/pr/N or a commit; none: main. [default: none]
+        model_revision: String | none = None;
         /// File of training rows (.jsonl, .json, .csv, .tsv, .parquet), or of prompts for methods that learn from their
-        /// own samples. Required.
+        /// own samples; or a folder of such files, or a name on the Hub, as of a model. Required.
         dataset: PathBuf = return Err(missing("dataset"));
-        /// File of evaluation rows, or none. [default: none]
+        /// The same of evaluation rows, or none. [default: none; the dataset with dataset_test_split]
         eval_dataset: PathBuf | none = None, needs [EVALUATED], may change;
+        /// Configuration of a dataset that has several; none: its default one. [default: none]
+        dataset_config: String | none = None;
+        /// Split of a dataset, where that is no file, which is learned from. [default: train]
+        dataset_train_split: String = "train".into();
+        /// The one that is evaluated on. [default: test]
+        dataset_test_split: String = "test".into(), needs [EVALUATION], may change;
+        /// Files of a dataset, as PATTERN of the split train or SPLIT=PATTERN, with commas; none: its README or their
+        /// names say which they are. [default: none]
+        data_files: Names | none = None;
+        /// Revision of a dataset that is named; none: main. [default: none]
+        dataset_revision: String | none = None;
         /// What to train for: sft, dpo, cpo, orpo, kto or reward; or from the policy's own samples, as a judge says:
         /// reinforce, rloo, grpo, ppo, online_dpo, xpo, nash_md or sppo. [default: dpo]
         method: Method = Method::Dpo;

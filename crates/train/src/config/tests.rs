@@ -8,7 +8,7 @@ fn find(name: &str) -> &'static Key {
 }
 
 fn resolve(toml: &str) -> Result<Config, Error> {
-    Options::parse(&format!("model = \"m\"\ndataset = \"d\"\n{toml}"))?.resolve()
+    Options::parse(&format!("model = \"m\"\ndataset = \"d.csv\"\n{toml}"))?.resolve()
 }
 
 fn error(toml: &str) -> String {

@@ -308,6 +308,12 @@ impl Names {
     /// What only regular expressions have.
     const OF_PATTERNS: &[char] = &['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\', '^', '$'];
 
+    /// Each of them as it is, whatever it has of patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = String> {
+        let names = self.0.iter().flat_map(|names| names.split(','));
+        names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+    }
+
     /// The modules that they name.
     pub fn modules(&self) -> Modules {
         match &self.0[..] {

@@ -5,7 +5,7 @@ use crate::config::{Config, Method, TruncationMode};
 use crate::report::progress::Progress;
 use crate::signal;
 use crate::tokens::{Found, LEAST, Tokens};
-use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
+use duel_data::{Dataset, Files, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
 use duel_loss::Needs;
 use duel_model::{Config as ModelConfig, tokenizer_folder};
 use std::path::Path;
@@ -34,20 +34,21 @@ impl Data {
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
         let max_length = max_length(config, model);
-        let load = |path: &Path| rows(path, config, max_length, model, tokenizer);
-        let train = load(&config.dataset)?;
-        let eval = config.eval_dataset.as_deref().map(load).transpose()?;
+        let load = |files: &Files| rows(files, config, max_length, model, tokenizer);
+        let (of_train, of_eval) = (config.train_files()?, config.eval_files()?);
+        let train = load(&of_train)?;
+        let eval = of_eval.as_ref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.
-        let mismatched = |ds: &Dataset, path: &Path, block: usize| {
-            let named = |e| Error::new(format!("{}: {e}", path.display()));
+        let mismatched = |ds: &Dataset, files: &Files, block: usize| {
+            let named = |e| Error::new(format!("{}: {e}", files.name().display()));
             needs.kl.then(|| ds.mismatched(block).map_err(named)).transpose()
         };
         // An evaluation has no steps: its block is the file, whatever is scored at a time.
-        let evaluated = eval.as_ref().zip(config.eval_dataset.as_deref());
+        let evaluated = eval.as_ref().zip(of_eval.as_ref());
         Ok(Data {
-            train_mismatched: mismatched(&train, &config.dataset, config.batch_size())?,
+            train_mismatched: mismatched(&train, &of_train, config.batch_size())?,
             eval_mismatched: evaluated
-                .map(|(ds, path)| mismatched(ds, path, ds.len()))
+                .map(|(ds, files)| mismatched(ds, files, ds.len()))
                 .transpose()?
                 .flatten(),
             train,
@@ -56,20 +57,20 @@ impl Data {
     }
 }
 
-/// The groups of the rows of `path`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
+/// The groups of the rows of `files`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
 ///
 /// # Errors
-/// The file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
+/// A file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
 pub fn rows(
-    path: &Path,
+    files: &Files,
     config: &Config,
     max_length: usize,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, Error> {
-    let ds = read(path, config, tokenizer, &options(config, max_length))?;
+    let ds = read(files, config, tokenizer, &options(config, max_length))?;
     check_vocabulary(&ds, &config.model, model)?;
-    check_labels(&ds, path, config)?;
+    check_labels(&ds, files.name(), config)?;
     Ok(ds)
 }
 
@@ -105,43 +106,43 @@ pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
     }
 }
 
-/// The rows of `path` as tokens: those that are kept of it, or made now, and kept.
-fn read(path: &Path, config: &Config, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
-    let Some(tokens) = kept(path, config, options)? else { return tokenise(path, tokenizer, options) };
+/// The rows of `files` as tokens: those that are kept of them, or made now, and kept.
+fn read(files: &Files, config: &Config, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+    let Some(tokens) = kept(files, config, options)? else { return tokenise(files, tokenizer, options) };
     match tokens.read(options) {
         Found::Whole(ds) => {
-            eprintln!("tokens of {} read from {}", path.display(), tokens.path().display());
+            eprintln!("tokens of {} read from {}", files.name().display(), tokens.path().display());
             return Ok(*ds);
         }
         Found::Damaged => eprintln!("note: {} is damaged, and made anew", tokens.path().display()),
         Found::Nothing => {}
     }
-    let ds = tokenise(path, tokenizer, options)?;
+    let ds = tokenise(files, tokenizer, options)?;
     // A file that was changed while it was read is of neither content.
-    if kept(path, config, options)?.is_some_and(|now| now.path() == tokens.path())
+    if kept(files, config, options)?.is_some_and(|now| now.path() == tokens.path())
         && let Err(e) = tokens.write(&ds, &tokenizer.told())
     {
         eprintln!(
             "note: the tokens of {} are not kept: {}: {e}; set cache_dir to a folder with room, or cache_tokens to false",
-            path.display(),
+            files.name().display(),
             tokens.path().display()
         );
     }
     Ok(ds)
 }
 
-/// Where the tokens of `path` are kept, if they are.
-fn kept(path: &Path, config: &Config, options: &Options) -> Result<Option<Tokens>, Error> {
-    let worthwhile = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() >= LEAST);
-    if !config.cache_tokens || !worthwhile {
+/// Where the tokens of `files` are kept, if they are.
+fn kept(files: &Files, config: &Config, options: &Options) -> Result<Option<Tokens>, Error> {
+    if !config.cache_tokens || files.bytes() < LEAST {
         return Ok(None);
     }
-    Tokens::of(&config.cache_dir, &[path], &tokenizer_folder(&config.model)?, options).map(Some)
+    let tokenizer = tokenizer_folder(&super::folder(&config.model)?)?;
+    Tokens::of(&config.cache_dir, files, &tokenizer, options).map(Some)
 }
 
-fn tokenise(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+fn tokenise(files: &Files, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
     let mut progress: Option<(Progress, u64)> = None;
-    let loaded = Dataset::load_watched(path, tokenizer, options, &mut |at| {
+    let loaded = Dataset::load_watched(files, tokenizer, options, &mut |at| {
         let (bar, done) = progress.get_or_insert_with(|| (Progress::reading("tokenising", at.total), 0));
         bar.advance(at.bytes - *done);
         *done = at.bytes;
@@ -150,7 +151,7 @@ fn tokenise(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
     drop(progress);
     match loaded {
         Err(_) if signal::interrupted() => {
-            Err(Error::new(format!("stopped while reading {}", path.display())))
+            Err(Error::new(format!("stopped while reading {}", files.name().display())))
         }
         loaded => Ok(loaded?),
     }

@@ -96,9 +96,9 @@ pub fn check(c: &Config) -> Result<(), Error> {
 fn models(c: &Config) -> Result<Vec<(&'static str, PathBuf)>, Error> {
     let mut all = Vec::new();
     for (whose, path) in [("the model's", Some(&c.model)), ("the reference's", c.ref_model.as_ref())] {
-        let Some(path) = path else { continue };
-        all.push((whose, path.clone()));
-        all.extend(duel_model::base_folder(path)?.map(|base| ("the adapter's base's", base)));
+        let Some(path) = path.map(|said| super::folder(said)).transpose()? else { continue };
+        all.extend(duel_model::base_folder(&path)?.map(|base| ("the adapter's base's", base)));
+        all.push((whose, path));
     }
     Ok(all)
 }

@@ -69,13 +69,14 @@ impl Start {
     /// Something is missing or damaged, or the output folder is not for this run.
     pub fn of<B: Backend>(config: &Config) -> Result<(Self, Tokenizer), Error> {
         // What the backend computes in decides the bits, so the run's own configuration names it.
-        let config = Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() };
+        let config = Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() }.pinned()?;
         let checkpoint =
             output::to_resume(&config)?.map(|path| Checkpoint::open(&path, &config)).transpose()?;
         if checkpoint.is_none() {
             output::check(&config)?;
         }
-        let folder = Folder::open(&config.model)?;
+        let at = super::folder(&config.model)?;
+        let folder = Folder::open(&at)?;
         let folder = match config.method {
             Method::Reward if folder.adapted().is_some_and(|model| model.output == ModelOutput::Logits) => {
                 return Err(Error::new(format!(
@@ -106,7 +107,7 @@ impl Start {
             }
         }
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        let (was, is) = (base_was(&config.model), config.form().rounding());
+        let (was, is) = (base_was(&at), config.form().rounding());
         if folder.adapted().is_some() && was != is {
             let held =
                 |rounding: Option<&str>| rounding.map_or("as it is".to_owned(), |what| format!("in {what}"));
@@ -117,12 +118,15 @@ impl Start {
                 held(is)
             );
         }
-        let tokenizer = crate::tokenizer(&config.model)?;
+        let tokenizer = crate::tokenizer(&at)?;
         let manifest = Model::manifest(&model);
         let rounding = config.form().rounding();
-        let id = ModelId::of(&config.model)?.held(rounding);
-        let other =
-            config.ref_model.as_deref().map(|path| Other::open(path, &folder, rounding)).transpose()?;
+        let id = ModelId::of(&at)?.held(rounding);
+        let other = config
+            .ref_model
+            .as_deref()
+            .map(|said| Other::open(&super::folder(said)?, &folder, rounding))
+            .transpose()?;
         let stops = tokenizer.stops().to_vec();
         Ok((Start { config, checkpoint, folder, stops, id, other, model, manifest }, tokenizer))
     }

@@ -151,6 +151,7 @@ impl Options {
         let dialect = self.recipe.dialect.take();
         let per_epoch = std::mem::take(&mut self.recipe.per_epoch);
         self.settle_rows()?;
+        self.settle_evaluation(dialect);
         let axolotls = dialect == Some(Dialect::Axolotl);
         let epochs = self.num_train_epochs.unwrap_or(if axolotls { 1.0 } else { 3.0 });
         for (key, times) in per_epoch {

@@ -1,6 +1,5 @@
 //! Which rows a recipe is about. What names of theirs mean in files is decided here and nowhere else.
 
-use super::super::said::Said;
 use super::super::table::Options;
 use crate::Error;
 
@@ -18,31 +17,13 @@ impl Options {
             self.recipe.idle.extend(beside);
             return Ok(());
         }
-        let is_default = |key: &str, value: &Said| {
-            matches!(
-                (key, value.text().as_str()),
-                ("dataset_train_split", "train") | ("dataset_test_split", "test")
-            )
-        };
-        let mut file = None;
-        for entry in &rows {
-            match entry.key.as_str() {
-                "dataset_name" => file = Some(entry.value.text()),
-                key if is_default(key, &entry.value) => {}
-                _ => return Err(unread(&format!("`{} = {}`", entry.key, entry.value))),
-            }
+        match rows.first() {
+            None => Ok(()),
+            Some(entry) => Err(Error::new(format!(
+                "`{} = {}` is not read yet: rows are of one dataset here; give --dataset FILE or NAME and, to evaluate, \
+                 --eval-dataset FILE",
+                entry.key, entry.value
+            ))),
         }
-        let Some(file) = file else { return Ok(()) };
-        if !std::path::Path::new(&file).is_file() {
-            return Err(unread(&format!("`dataset_name = {file}`")));
-        }
-        self.dataset = Some(file.into());
-        Ok(())
     }
-}
-
-fn unread(what: &str) -> Error {
-    Error::new(format!(
-        "{what} is not read yet: rows are files here; give --dataset FILE and, to evaluate, --eval-dataset FILE"
-    ))
 }

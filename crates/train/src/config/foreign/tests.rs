@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 /// A recipe with the rows that it is to have.
 fn options(yaml: &str) -> Result<Options, Error> {
-    let rows = Options { dataset: Some("d".into()), ..Options::default() };
+    let rows = Options { dataset: Some("d.csv".into()), ..Options::default() };
     rows.or(Options::parse_recipe(yaml)?).settle()
 }
 
@@ -174,7 +174,7 @@ fn values_are_read_by_the_kind_of_their_key() {
     assert!(evaluated.resolve().is_err());
     let evaluated = Options {
         eval_dataset: Some(Maybe(Some("e".into()))),
-        dataset: Some("d".into()),
+        dataset: Some("d.csv".into()),
         ..Options::default()
     };
     let evaluated =
@@ -254,7 +254,7 @@ fn recipes_of_llama_factory_and_axolotl() {
 
     let rows = Options {
         eval_dataset: Some(Maybe(Some("e".into()))),
-        dataset: Some("d".into()),
+        dataset: Some("d.csv".into()),
         ..Options::default()
     };
     let axolotl = "base_model: m\nrl: ipo\nrl_beta: 0.2\ndatasets:\n  - {path: org/name, split: train, type: chatml.intel}\n\
@@ -286,7 +286,7 @@ fn an_imported_recipe_is_a_configuration() {
         assert!(toml.contains(part), "{part}\n{toml}");
     }
     let config = Options::parse(&toml).unwrap().resolve().unwrap();
-    assert_eq!(Config { dataset: "d".into(), ..config }, resolve(HANDBOOK));
+    assert_eq!(Config { dataset: "d.csv".into(), ..config }, resolve(HANDBOOK));
 }
 
 /// What a key of theirs means, in a cell of the document.

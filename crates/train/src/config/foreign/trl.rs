@@ -24,12 +24,9 @@ const fn word(names: &'static [&'static str], meaning: super::Meaning) -> Word {
 pub(super) const WORDS: &[Word] = &[
     // What is trained, on what.
     word(&["model_name_or_path"], Is("model")),
-    word(&["model_revision"], Only(&["main"], "give the folder of that revision as model")),
-    word(
-        &["dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming"],
-        Rows,
-    ),
-    word(&["datasets", "streaming", "test_split_size"], Rows),
+    word(&["dataset_name"], Is("dataset")),
+    word(&["dataset_streaming", "streaming"], Idle(LOADING)),
+    word(&["datasets", "test_split_size"], Rows),
     word(&["model_init_kwargs"], Keys),
     word(&["torch_dtype"], Is("dtype")),
     word(&["attn_implementation", "trust_remote_code", "use_cache", "ignore_bias_buffers"], Idle(PYTORCH)),

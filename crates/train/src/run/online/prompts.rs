@@ -6,24 +6,23 @@ use crate::engine::Room;
 use crate::sample::SEQUENCES;
 use crate::signal;
 use duel_backend::{Backend, Portions};
-use duel_data::{Dataset, Prompt, Prompts, Tokenizer};
+use duel_data::{Dataset, Files, Prompt, Prompts, Tokenizer};
 use duel_model::Config as ModelConfig;
 use duel_model::decode::{Request, Room as Cache};
 use duel_rollout::{Rollout, Sample, groups};
-use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The prompts of a file that `model` can go on from with samples of the length that `config` allows.
+/// The prompts of files that `model` can go on from with samples of the length that `config` allows.
 ///
 /// # Errors
-/// The file cannot be read, a row has no prompt, or all are too long; or Ctrl-C.
+/// A file cannot be read, a row has no prompt, or all are too long; or Ctrl-C.
 pub fn read(
-    path: &Path,
+    files: &Files,
     config: &Config,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Prompt>, Error> {
-    let file = Prompts { path, tokenizer };
+    let file = Prompts { files, tokenizer };
     let longest = longest_prompt(config, model);
     if longest == 0 {
         return Err(Error::new(format!(
@@ -49,7 +48,7 @@ pub fn read(
         return Err(Error::new(format!(
             "{}: no prompt leaves room for `max_completion_length = {}`: each has more than {longest} tokens; lower it, or \
              raise max_length",
-            path.display(),
+            files.name().display(),
             config.max_completion_length
         )));
     }
@@ -57,7 +56,7 @@ pub fn read(
         eprintln!(
             "note: {}: {dropped} prompts of more than {longest} tokens leave no room for max_completion_length = {} and \
              are left out",
-            path.display(),
+            files.name().display(),
             config.max_completion_length
         );
     }

@@ -15,12 +15,11 @@ use crate::run::start::Start;
 use crate::run::visits::Visits;
 use crate::sample::sampling;
 use duel_backend::{Backend, Element};
-use duel_data::Prompt;
+use duel_data::{Files, Prompt};
 use duel_judge::{Judge, Says};
 use duel_model::{Config as ModelConfig, Folder, decode};
 use duel_optim::Optimizer;
 use duel_rollout::Sampler;
-use std::path::Path;
 
 /// Trains as `config` says, on samples of the prompts of its dataset, of which `judge` says what they are worth.
 ///
@@ -52,9 +51,9 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
     }
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (start.config.clone(), start.model.clone());
-    let read = |path: &Path| prompts::read(path, &config, &model, &tokenizer);
-    let prompts = read(&config.dataset)?;
-    let eval = config.eval_dataset.as_deref().map(read).transpose()?.unwrap_or_default();
+    let read = |files: &Files| prompts::read(files, &config, &model, &tokenizer);
+    let prompts = read(&config.train_files()?)?;
+    let eval = config.eval_files()?.as_ref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let planned = |config: &Config, model: &ModelConfig| {
         planned(b, config, (&start.folder, model), (&prompts, &eval), beside)

@@ -1,0 +1,44 @@
+//! Which rows of a data set a command reads.
+
+use clap::Args;
+use duel_data::Files;
+use duel_hub::Rows;
+use duel_train::{Error, files};
+use std::path::Path;
+
+/// What is said beside `--dataset`, where that is a folder of files or a name on the Hub.
+#[derive(Args)]
+pub struct Which {
+    /// Configuration of a dataset that has several [default: its default one]
+    #[arg(long, value_name = "NAME")]
+    dataset_config: Option<String>,
+    /// Split of a dataset that is no file
+    #[arg(long, value_name = "NAME", default_value = USUAL)]
+    dataset_split: String,
+    /// Files of a dataset, as PATTERN of the split train or SPLIT=PATTERN, with commas [default: those that its README
+    /// or their names say]
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    data_files: Vec<String>,
+}
+
+const USUAL: &str = "train";
+
+impl Which {
+    /// The files of the data set `said`: a file, a folder, or what is in the cache or on the Hub by that name.
+    ///
+    /// # Errors
+    /// There is no such data set, configuration or split.
+    pub fn files(&self, said: &Path) -> Result<Files, Error> {
+        let asked = Rows {
+            name: said.to_owned(),
+            config: self.dataset_config.clone(),
+            split: self.dataset_split.clone(),
+            data_files: self.data_files.clone(),
+        };
+        let files = files(&asked, USUAL)?;
+        if files.name() != said {
+            eprintln!("dataset {} is {}", said.display(), files.name().display());
+        }
+        Ok(files)
+    }
+}

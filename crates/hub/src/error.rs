@@ -1,0 +1,39 @@
+//! How a name is not found.
+
+use std::fmt;
+use std::path::Path;
+
+/// The result of every fallible call in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One sentence that says what is wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    message: String,
+    /// The Hub did not answer: what is in the cache may do.
+    pub(crate) unreached: bool,
+}
+
+impl Error {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Error { message: message.into(), unreached: false }
+    }
+
+    /// That a file or folder of the cache cannot be used.
+    pub(crate) fn file(path: &Path, what: impl fmt::Display) -> Self {
+        Error::new(format!("{}: {what}", path.display()))
+    }
+
+    #[cfg(feature = "download")]
+    pub(crate) fn unreached(message: impl Into<String>) -> Self {
+        Error { message: message.into(), unreached: true }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,98 @@
+//! What is said of a model or a data set beside its name.
+
+use super::foreign::Dialect;
+use super::table::Options;
+use super::values::{EvalStrategy, Maybe};
+use duel_hub::{Kind, Name};
+
+impl Options {
+    /// These options but for what they say of a model or a data set whose place another one takes in `wins`: a split
+    /// of one says nothing of another.
+    pub(super) fn beside(mut self, wins: &Self) -> Self {
+        let replaced =
+            |mine: &Option<_>, other: &Option<_>| mine.is_some() && other.is_some() && mine != other;
+        if replaced(&self.model, &wins.model) {
+            self.model_revision = None;
+        }
+        if replaced(&self.dataset, &wins.dataset) {
+            self.dataset_config = None;
+            self.dataset_train_split = None;
+            self.dataset_test_split = None;
+            self.data_files = None;
+            self.dataset_revision = None;
+        }
+        self
+    }
+
+    /// Rows to evaluate on are the test split of the data set where that is asked for, by its name or, in a recipe too,
+    /// by the strategy.
+    pub(super) fn settle_evaluation(&mut self, dialect: Option<Dialect>) {
+        let is_named = self.dataset.as_ref().is_some_and(|dataset| {
+            let name = dataset.to_str().and_then(|said| Name::parse(Kind::Dataset, said));
+            dataset.is_dir() || name.is_some() && !dataset.exists()
+        });
+        if !is_named || self.eval_dataset.is_some() {
+            return;
+        }
+        let evaluates = self.eval_strategy.map(|strategy| strategy != EvalStrategy::No);
+        match (evaluates, &self.dataset_test_split) {
+            (Some(true), _) => {}
+            (None, Some(_)) if dialect.is_none() => {}
+            (_, Some(_)) => {
+                self.dataset_test_split = None;
+                let why = "there are no evaluations".to_owned();
+                return self.recipe.idle.push(("dataset_test_split".into(), why));
+            }
+            (_, None) => return,
+        }
+        self.eval_dataset = self.dataset.clone().map(|dataset| Maybe(Some(dataset)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = "model_name_or_path: org/name\nmodel_revision: v1\ndataset_name: org/rows\ndataset_config: en\n\
+                          dataset_train_split: train_prefs\ndataset_test_split: test_prefs\n";
+
+    /// As TRL: the test split is evaluated on where evaluations are asked for.
+    #[test]
+    fn recipes_name_rows_on_the_hub() {
+        let options = Options::parse_recipe(&format!("{RECIPE}eval_strategy: epoch")).unwrap();
+        let config = options.clone().resolve().unwrap();
+        assert_eq!(
+            (config.model_revision.as_deref(), config.dataset_config.as_deref()),
+            (Some("v1"), Some("en"))
+        );
+        assert_eq!(
+            (&*config.dataset_train_split, &*config.dataset_test_split),
+            ("train_prefs", "test_prefs")
+        );
+        assert_eq!(config.eval_dataset.as_deref(), Some("org/rows".as_ref()));
+        let alone = Options::parse_recipe(RECIPE).unwrap().settle().unwrap();
+        assert_eq!(alone.recipe.notes(), ["`dataset_test_split`: there are no evaluations"]);
+        assert_eq!(alone.resolve().unwrap().eval_dataset, None);
+        // Another data set and another model on the command line have no such splits, and no such revision.
+        let said =
+            Options { model: Some("m".into()), dataset: Some("rows.jsonl".into()), ..Options::default() };
+        let other = said.or(options.clone());
+        assert_eq!(
+            (other.model_revision, other.dataset_config, other.dataset_train_split),
+            (None, None, None)
+        );
+        let same = Options { dataset: Some("org/rows".into()), ..Options::default() }.or(options);
+        assert_eq!(same.dataset_train_split.as_deref(), Some("train_prefs"));
+    }
+
+    #[test]
+    fn a_split_to_evaluate_on_is_enough() {
+        let of = |more: &str| {
+            Options::parse(&format!("model = 'm'\ndataset = 'org/rows'\n{more}")).unwrap().resolve()
+        };
+        assert_eq!(of("").unwrap().eval_dataset, None);
+        let config = of("dataset_test_split = 'test'").unwrap();
+        assert_eq!((config.eval_dataset, config.eval_strategy), (Some("org/rows".into()), EvalStrategy::End));
+        assert!(of("eval_strategy = 'epoch'").unwrap().eval_dataset.is_some());
+    }
+}
