@@ -9,7 +9,7 @@ use std::ops::Range;
 pub(crate) const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A row as tokens.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Encoded {
     /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each.
     /// None where there is nothing to learn.
@@ -18,6 +18,7 @@ pub(crate) struct Encoded {
 }
 
 /// One group as tokens: every prompt + response as one sequence, all of which start with the same prompt.
+#[derive(Clone)]
 pub(crate) struct Tokens {
     wholes: Vec<Vec<u32>>,
     prompt: usize,
@@ -30,7 +31,7 @@ pub(crate) struct Tokens {
 }
 
 /// What a user should hear of a row.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Facts {
     /// No turn of it is the response.
     pub(crate) conversation: bool,

@@ -2,7 +2,9 @@
 
 use crate::encode::{Encoded, Facts, encode};
 use crate::files::Reading;
-use crate::{Builder, Dataset, Error, Files, Label, Options, Result, Row, Task, Tokenizer, read, row};
+use crate::{
+    Builder, Dataset, Error, Files, Label, Labels, Options, Result, Row, Task, Tokenizer, read, row,
+};
 use std::fmt;
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -180,30 +182,15 @@ impl Feed<'_, '_> {
     }
 
     /// Takes a row that was tokenised; of a pair that is unpaired the first response, the second waits.
-    fn take(
-        &mut self,
-        number: usize,
-        mut encoded: Encoded,
-        mut label: Label,
-    ) -> std::result::Result<(), String> {
-        if self.builder.options().task == Task::Unpaired {
-            match (&label, encoded.groups.len()) {
-                (Label::Ranked { margin: None }, 2) => {
-                    let groups = encoded.groups.split_off(1);
-                    let facts = Facts { other_opening: encoded.facts.other_opening, ..Facts::default() };
-                    self.rejected.push((number, Encoded { groups, facts }));
-                    label = Label::Unpaired { desirable: true };
-                }
-                (_, count) => label.view().fit(Task::Unpaired, count)?,
-            }
-        }
-        self.builder.add_encoded(number, encoded, label.view())
+    fn take(&mut self, number: usize, encoded: Encoded, label: Label) -> std::result::Result<(), String> {
+        let second = put(&mut self.builder, number, encoded, label)?;
+        self.rejected.extend(second.map(|second| (number, second)));
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Dataset> {
         for (number, encoded) in std::mem::take(&mut self.rejected) {
-            let added =
-                self.builder.add_encoded(number, encoded, Label::Unpaired { desirable: false }.view());
+            let added = self.builder.add_encoded(number, encoded, REJECTED);
             added.map_err(|message| self.wrong(number, message))?;
         }
         let file = self.files.map(|(files, _)| files.name().to_owned());
@@ -212,4 +199,31 @@ impl Feed<'_, '_> {
             other => other,
         })
     }
+}
+
+/// What is known of the second response of a pair that is unpaired.
+pub(crate) const REJECTED: Labels<'static> = Labels::Unpaired { desirable: false };
+
+/// Gives a row that was tokenised to `builder`; gives back the second response of a pair that is unpaired, which is a
+/// group of its own.
+pub(crate) fn put(
+    builder: &mut Builder,
+    number: usize,
+    mut encoded: Encoded,
+    mut label: Label,
+) -> std::result::Result<Option<Encoded>, String> {
+    let mut second = None;
+    if builder.options().task == Task::Unpaired {
+        match (&label, encoded.groups.len()) {
+            (Label::Ranked { margin: None }, 2) => {
+                let groups = encoded.groups.split_off(1);
+                let facts = Facts { other_opening: encoded.facts.other_opening, ..Facts::default() };
+                second = Some(Encoded { groups, facts });
+                label = Label::Unpaired { desirable: true };
+            }
+            (_, count) => label.view().fit(Task::Unpaired, count)?,
+        }
+    }
+    builder.add_encoded(number, encoded, label.view())?;
+    Ok(second)
 }

@@ -64,6 +64,83 @@ pub struct Report {
 }
 
 impl Report {
+    /// Rows that were dropped, by the reason; those that there are none of too.
+    pub fn dropped(&self) -> [(usize, &'static str); 6] {
+        [
+            (self.prompt_too_long, "the prompt alone fills max_length"),
+            (self.too_long, "longer than max_length"),
+            (self.unranked, "all scores are the same"),
+            (self.identical, "the responses are identical"),
+            (self.undesirable, "label is false"),
+            (self.unlearned, "every assistant turn is excluded"),
+        ]
+    }
+
+    /// Adds the counts of other rows.
+    pub fn add(&mut self, other: &Report) {
+        let Report { longest, unread, unused, .. } = other;
+        self.longest = self.longest.max(*longest);
+        unread.iter().for_each(|(name, rows)| *self.unread.entry(name.clone()).or_default() += rows);
+        self.unused.extend(unused.iter().cloned());
+        let own = self.counts();
+        own.into_iter().zip(other.clone().counts()).for_each(|(own, other)| *own += *other);
+    }
+
+    /// All that add up.
+    fn counts(&mut self) -> [&mut usize; 22] {
+        let Report {
+            rows,
+            groups,
+            responses,
+            tokens,
+            longest: _,
+            prompt_too_long,
+            good,
+            bad,
+            scored,
+            margins,
+            too_long,
+            unranked,
+            tied,
+            identical,
+            duplicates,
+            undesirable,
+            unlearned,
+            turns,
+            given_turns,
+            turns_after,
+            truncated,
+            boundary_moved,
+            other_opening,
+            unread: _,
+            unused: _,
+        } = self;
+        [
+            rows,
+            groups,
+            responses,
+            tokens,
+            prompt_too_long,
+            good,
+            bad,
+            scored,
+            margins,
+            too_long,
+            unranked,
+            tied,
+            identical,
+            duplicates,
+            undesirable,
+            unlearned,
+            turns,
+            given_turns,
+            turns_after,
+            truncated,
+            boundary_moved,
+            other_opening,
+        ]
+    }
+
     /// Counts a group by its labels.
     pub(crate) fn label(&mut self, labels: Labels<'_>) {
         match labels {
@@ -85,15 +162,17 @@ impl fmt::Display for Report {
         if self.good + self.bad > 0 {
             write!(f, "; {} desirable, {} undesirable", self.good, self.bad)?;
         }
+        for (count, what) in [(self.scored, "groups have scores"), (self.margins, "pairs have a margin")] {
+            if count > 0 {
+                write!(f, "; {count} {what}")?;
+            }
+        }
+        for (count, why) in self.dropped() {
+            if count > 0 {
+                write!(f, "; {count} rows dropped: {why}")?;
+            }
+        }
         for (count, what) in [
-            (self.scored, "groups have scores"),
-            (self.margins, "pairs have a margin"),
-            (self.prompt_too_long, "rows dropped: the prompt alone fills max_length"),
-            (self.too_long, "rows dropped: longer than max_length"),
-            (self.unranked, "rows dropped: all scores are the same"),
-            (self.identical, "rows dropped: the responses are identical"),
-            (self.undesirable, "rows dropped: label is false"),
-            (self.unlearned, "rows dropped: every assistant turn is excluded"),
             (
                 self.given_turns,
                 "other assistant turns are context only (excluded, empty or the first of all)",

@@ -144,6 +144,27 @@ impl Tokenizer {
         }
     }
 
+    /// The text that each of `ids` adds to those before it, special tokens too. Of a token that ends inside a
+    /// character, or has no text, its name in the vocabulary.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        const UNKNOWN: char = '\u{FFFD}';
+        let piece = |(i, &id): (usize, &u32)| {
+            let near = &ids[i.saturating_sub(8)..=i];
+            let before = self.decode(&near[..near.len() - 1], false)?;
+            let whole = self.decode(near, false)?;
+            // The token that completes a character shows it.
+            let added = whole.strip_prefix(before.trim_end_matches(UNKNOWN));
+            Ok(match added.filter(|text| !text.is_empty() && !text.contains(UNKNOWN)) {
+                Some(text) => text.to_owned(),
+                None => self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>")),
+            })
+        };
+        ids.iter().enumerate().map(piece).collect()
+    }
+
     /// The end-of-sequence token, if the model has one.
     pub fn eos(&self) -> Option<(&str, u32)> {
         self.eos.as_ref().map(|(text, id)| (text.as_str(), *id))

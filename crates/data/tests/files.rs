@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, ids, load, show};
-use duel_data::{Batch, Builder, Dataset, Error, Files, Options, Report, Row, Tokenizer, Truncation};
+use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED, ids, load, show};
+use duel_data::{
+    Batch, Builder, Dataset, Error, Files, Options, Part, Report, Row, Seen, Tokenizer, Truncation, Use,
+};
 
 fn chat() -> Tokenizer {
     Tiny { template: Some(CHAT), ..TINY }.build()
@@ -443,4 +445,89 @@ fn rows_from_memory() {
     // An empty prompt has no segment.
     let batch = Batch::new(&data, &[0]);
     assert_eq!((batch.segments.len(), batch.groups[0].responses.clone()), (2, 0..2));
+}
+
+/// What becomes of the tokens of a row's only group: `.` context, `+` scored, `x` cut off.
+fn uses(row: &str, tok: &Tokenizer, opt: &Options) -> Vec<String> {
+    let seen = Seen::of(1, serde_json::from_str(row).unwrap(), tok, opt);
+    assert_eq!(seen.refused, None, "{row}");
+    let mark = |part: &Part| -> String {
+        let mark = |of: &Use| match of {
+            Use::Context => '.',
+            Use::Scored => '+',
+            Use::Cut => 'x',
+        };
+        part.uses.iter().map(mark).collect()
+    };
+    let parts = seen.parts();
+    parts.iter().flat_map(|(prompt, rest)| std::iter::once(prompt).chain(rest)).map(mark).collect()
+}
+
+#[test]
+fn what_becomes_of_every_token_is_seen() {
+    let (tok, talks) = (TINY.build(), chat());
+    let cut = |max_length, truncation, opt| Options { max_length: Some(max_length), truncation, ..opt };
+    let pair = r#"{"prompt": "Q:", "chosen": "yes", "rejected": "no"}"#;
+    assert_eq!(uses(pair, &tok, &PREFERENCE), ["...", "++++", "+++"]);
+    assert_eq!(uses(pair, &tok, &cut(6, Truncation::KeepStart, PREFERENCE)), ["...", "+++x", "+++"]);
+    assert_eq!(uses(pair, &tok, &cut(6, Truncation::KeepEnd, PREFERENCE)), ["x..", "++++", "+++"]);
+    assert_eq!(uses(pair, &tok, &cut(4, Truncation::KeepEnd, PREFERENCE)), ["xx.", "+++x", "+++"]);
+    assert_eq!(uses(pair, &tok, &cut(3, Truncation::KeepStart, PREFERENCE)), ["xxx", "xxxx", "xxx"]);
+    assert_eq!(uses(pair, &tok, &UNPAIRED), ["...", "++++", "...", "+++"]);
+    // The same once they are cut: one of three is left out.
+    let ranked = r#"{"prompt": "Q:", "responses": ["yes", "yet", "no"]}"#;
+    assert_eq!(
+        uses(ranked, &tok, &cut(5, Truncation::KeepStart, PREFERENCE)),
+        ["...", "++xx", "++xx", "++x"]
+    );
+    // Nothing is before the first token of a text without a prompt.
+    let bare = Tiny { bos: false, ..TINY }.build();
+    assert_eq!(uses(r#"{"text": "once"}"#, &bare, &SFT), ["", ".++++"]);
+    // Turns of others are read; a window at the end begins within the first turn.
+    let talk = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                   {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+    assert_eq!(uses(talk, &talks, &SFT), ["......", "++......++"]);
+    assert_eq!(uses(talk, &talks, &cut(9, Truncation::KeepEnd, SFT)), ["xxxxxx", "x.......++"]);
+}
+
+#[test]
+fn rows_are_seen_one_by_one() {
+    let tok = TINY.build();
+    let rows = r#"{"prompt": "Q", "chosen": "y", "rejected": "n", "source": "s"}
+                  {"prompt": "Q", "chosen": "", "rejected": "n"}
+
+                  {"prompt": "Q", "chosen": "y", "rejected": "y"}
+                  {"prompt": "Q", "chosen": "abcd", "rejected": "n"}"#;
+    let dir = Dir::new();
+    let path = dir.write("rows.jsonl", rows);
+    let opt = Options { max_length: Some(3), ..PREFERENCE };
+    let mut all = Vec::new();
+    Seen::each(&Files::from(&path), &tok, &opt, 1, |seen, _| {
+        all.push(seen);
+        true
+    })
+    .unwrap();
+    assert_eq!(all.iter().map(|seen| seen.row).collect::<Vec<_>>(), [1, 2, 4, 5]);
+    assert!(all[1].refused.as_ref().is_some_and(|why| why.starts_with("`chosen` is empty")));
+    assert!(all[2].kept.is_none() && all[2].whole.is_none());
+    let mut report = Report::default();
+    all.iter().for_each(|seen| report.add(&seen.report));
+    let clean: String = rows.lines().filter(|line| !line.contains("\"\"") && !line.is_empty()).collect();
+    let clean = clean.replace("}  ", "}\n");
+    assert_eq!(&report, load("rows.jsonl", clean, &tok, &opt).unwrap().report());
+    // From a row on, and no further than is asked for.
+    let mut first = None;
+    Seen::each(&Files::from(&path), &tok, &opt, 3, |seen, _| {
+        first = Some(seen.row);
+        false
+    })
+    .unwrap();
+    assert_eq!(first, Some(4));
+}
+
+#[test]
+fn every_token_has_a_piece() {
+    let tok = TINY.build();
+    assert_eq!(tok.pieces(&ids("^a b$")).unwrap(), ["<s>", "a", " ", "b", "</s>"]);
+    assert_eq!(tok.pieces(&[4, 9999]).unwrap(), ["ab", "<9999>"]);
 }

@@ -22,6 +22,9 @@ pub struct Normal {
 const LISTS: [&str; 6] =
     ["data_files", "loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
 
+/// Commands whose flags are those of a run.
+const OF_RUN: [&str; 3] = ["train", "inspect", "audit"];
+
 /// Makes a command line as TRL's users write it one as `clap` wants it: `duel dpo` is `duel train --method dpo`,
 /// `--config FILE` is FILE, and flags of a run may be in TRL's words.
 ///
@@ -37,7 +40,7 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Err
         normal.extend(["train".into(), format!("--method={method}").into()]);
     }
     // Other commands have flags of their own by names that a run does not take.
-    let of_run = method.is_some() || command == "train" || command.starts_with("--");
+    let of_run = method.is_some() || OF_RUN.contains(&&*command) || command.starts_with("--");
     let mut beside = Recipe::default();
     // Flags of theirs, each with the key and the flag that it became.
     let mut translated = Vec::new();
@@ -87,7 +90,7 @@ pub fn normalize(args: impl IntoIterator<Item = OsString>) -> Result<Normal, Err
         let value = value.map_or(String::new(), |value| format!("={value}"));
         normal.push(format!("--{}{value}", key.replace('_', "-")).into());
     }
-    let command = normal.get(1).is_some_and(|arg| arg == "train");
+    let command = normal.get(1).and_then(|arg| arg.to_str()).is_some_and(|arg| OF_RUN.contains(&arg));
     let at = normal.len().min(1 + usize::from(command));
     normal.splice(at..at, files);
     for (theirs, own, flag) in translated {
@@ -286,6 +289,11 @@ mod tests {
                 "`report_to = wandb`: metrics go to metrics.jsonl alone",
                 "`run_name`: what is printed is the same for everyone"
             ]
+        );
+        // What looks at a run has its flags.
+        assert_eq!(
+            line("duel audit --model_name_or_path m --format json --config r.yaml").args,
+            ["duel", "audit", "r.yaml", "--model=m", "--format", "json"]
         );
         // Before a file, a flag that is a switch of theirs has no value.
         assert_eq!(

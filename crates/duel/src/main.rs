@@ -1,11 +1,13 @@
 //! The `duel` command.
 
+mod audit;
 mod cycle;
 mod drawing;
 mod eval;
 mod frontier;
 mod generate;
 mod import;
+mod inspect;
 mod journal;
 mod judges;
 mod label;
@@ -13,6 +15,7 @@ mod losses;
 mod merge;
 mod report;
 mod rows;
+mod run;
 mod sample;
 mod table;
 mod theorem;
@@ -20,6 +23,7 @@ mod tournament;
 mod train;
 mod writers;
 
+use audit::Audit;
 use clap::{Parser, Subcommand};
 use cycle::CycleWorld;
 use duel_train::Error;
@@ -27,6 +31,7 @@ use eval::Eval;
 use frontier::Frontier;
 use generate::Generate;
 use import::Import;
+use inspect::Inspect;
 use label::Label;
 use merge::Merge;
 use report::Report;
@@ -51,6 +56,10 @@ enum Command {
     /// Train a model (`duel dpo` and its like: by that method); without model and dataset, the controlled-sentiment
     /// experiment on data made here, by any method
     Train(Box<Train>),
+    /// Look for what is wrong in files of rows before a run: lengths, copies, contradictions, odd characters
+    Audit(Box<Audit>),
+    /// Show rows as a run would see them: text, tokens, and what becomes of each
+    Inspect(Box<Inspect>),
     /// Put the pairs of a preference file to a policy or a reward model, without training
     Eval(Box<Eval>),
     /// Continue a text
@@ -90,6 +99,8 @@ fn command() -> ExitCode {
         normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
         match Cli::parse_from(normal.args).command {
             Command::Train(args) => args.run(),
+            Command::Audit(args) => args.run(),
+            Command::Inspect(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),

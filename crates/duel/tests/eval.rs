@@ -1,4 +1,5 @@
 //! `duel eval`: its numbers are those that a run logs, it goes on where it was ended, and errors name what is wrong.
+//! `duel inspect`, `audit` and `plan` look at a run before there is one.
 
 mod common;
 
@@ -301,4 +302,101 @@ fn text_says_what_the_numbers_are() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+/// What a command says of the run `run`, with its exit code; nothing was written.
+fn looked(command: &str, run: &Run, flags: &[&str]) -> (Option<i32>, String) {
+    let args = run.args();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_duel")).arg(command).args(&args[1..]).args(flags).output().unwrap();
+    assert!(!run.out().exists() && !Path::new(run.get("cache-dir")).exists(), "{command} wrote something");
+    let said = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), if said.is_empty() { String::from_utf8(output.stderr).unwrap() } else { said })
+}
+
+#[test]
+fn rows_are_shown_as_a_run_sees_them() {
+    let temp = Temp::with_model("inspect");
+    let run = Run::new(&temp, "out").set("max-length", 12);
+    let (code, said) = looked("inspect", &run, &["--row=3", "--rows=2", "--format=json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let rows: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!([&rows[0]["row"], &rows[1]["row"]], [&json!(3), &json!(4)]);
+    let uses = |part: &Value| -> Vec<String> {
+        part["tokens"].as_array().unwrap().iter().map(|t| t["use"].as_str().unwrap().to_owned()).collect()
+    };
+    let [prompt, chosen, rejected] = &rows[0]["parts"].as_array().unwrap()[..] else { panic!("{said}") };
+    assert!(uses(prompt).iter().all(|of| of == "context"));
+    // What is left has 12 tokens, and the rest is cut.
+    for part in [chosen, rejected] {
+        let uses = uses(part);
+        let kept = 12 - prompt["tokens"].as_array().unwrap().len();
+        assert!(
+            uses.iter().enumerate().all(|(i, of)| of == if i < kept { "scored" } else { "cut off" }),
+            "{part}"
+        );
+    }
+    // Without a terminal the marks are words.
+    let (code, text) = looked("inspect", &run, &["--ids"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("    context | ") && text.contains("    cut off | ") && !text.contains('\x1b'),
+        "{text}"
+    );
+    assert!(text.contains("=1|"), "the number of the first token: {text}");
+    let (code, said) = looked("inspect", &run, &["--row=41"]);
+    assert!(code == Some(1) && said.contains("there is no row 41 or after it"), "{said}");
+}
+
+#[test]
+fn files_are_audited() {
+    let temp = Temp::with_model("audit");
+    let row = |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let mut train = pairs(40, 1);
+    train[4] = train[3].clone();
+    train[5] =
+        json!({"prompt": train[2]["prompt"], "chosen": train[2]["rejected"], "rejected": train[2]["chosen"]});
+    train[6]["chosen"] = train[6]["rejected"].clone();
+    train[7]["chosen"] = "".into();
+    train[8]["note"] = "caf\u{C3}\u{A9}".into(); // a column that nobody uses
+    write_lines(&temp.path("train.jsonl"), &train);
+    write_lines(&temp.path("eval.jsonl"), [train[9].clone(), row("The film was", " gr\u{FFFD}at", " bad")]);
+    let run =
+        Run::new(&temp, "out").set("eval-dataset", temp.path("eval.jsonl").display()).set("max-length", 12);
+    let (code, said) = looked("audit", &run, &["--format=json"]);
+    assert_eq!(code, Some(3), "{said}");
+    let found: Value = serde_json::from_str(&said).unwrap();
+    let [of_train, of_eval] = &found["files"].as_array().unwrap()[..] else { panic!("{said}") };
+    assert_eq!((&of_train["rows"], &of_train["refused"][0]["first"]), (&json!(40), &json!([8])));
+    assert_eq!(of_train["identical"], json!({"count": 1, "first": [7]}));
+    assert_eq!(of_train["characters"]["mojibake"]["count"], 0);
+    assert_eq!(of_eval["characters"]["replacement"]["first"][0]["row"], 2);
+    let rows = |name: &str| -> Vec<Value> {
+        let pairs = found[name]["first"].as_array().unwrap().iter();
+        pairs.map(|pair| json!([pair[0]["row"], pair[1]["row"]])).collect()
+    };
+    assert_eq!(
+        (rows("copies"), rows("contradictions"), rows("leaked")),
+        (vec![json!([4, 5])], vec![json!([3, 6])], vec![json!([10, 1])])
+    );
+    // 38 pairs of the training file, of which rows of one cut are one less.
+    assert_eq!((&of_train["prompt"]["count"], &of_train["pairs"]), (&json!(38), &json!(38)));
+    let above = of_train["at"]["12"]["above"].as_u64().unwrap();
+    assert!(
+        above > 0
+            && above
+                == of_train["truncated"].as_u64().unwrap()
+                    + of_train["dropped"]["the prompt alone fills max_length"].as_u64().unwrap()
+    );
+    let (_, text) = looked("audit", &run, &[]);
+    for line in [
+        "copies of rows: 1\n",
+        "contradictions: the same responses the other way round: 1\n",
+        "to be put right: 1 rows",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    write_lines(&temp.path("train.jsonl"), pairs(40, 1));
+    let (code, text) = looked("audit", &Run::new(&temp, "out"), &[]);
+    assert!(code == Some(0) && text.contains("nothing that has to be put right was found"), "{text}");
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+pub mod audit;
 mod compare;
 mod judge;
 mod lines;

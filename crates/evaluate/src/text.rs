@@ -18,7 +18,7 @@ impl fmt::Display for Answer {
 }
 
 /// A number and its interval, in one width.
-fn shown(estimate: Option<Estimate>, decimals: usize) -> String {
+pub(crate) fn shown(estimate: Option<Estimate>, decimals: usize) -> String {
     match estimate {
         None => "-".to_owned(),
         Some(Estimate { value, interval: None }) => format!("{value:.decimals$}"),

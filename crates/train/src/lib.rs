@@ -8,6 +8,7 @@ pub mod critic;
 pub mod engine;
 mod error;
 mod follow;
+mod look;
 pub mod memory;
 pub mod objective;
 pub mod reference;
@@ -22,6 +23,7 @@ mod tokenizer;
 mod tokens;
 
 pub use error::Error;
+pub use look::Look;
 pub use run::{
     Outcome, at_revision, check_vocabulary, files, folder, max_length, rows, split, train, train_online,
 };

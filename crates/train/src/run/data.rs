@@ -68,13 +68,22 @@ pub fn rows(
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, Error> {
-    let ds = read(files, config, tokenizer, &options(config, max_length))?;
-    check_vocabulary(&ds, &config.model, model)?;
-    check_labels(&ds, files.name(), config)?;
+    let ds = read(files, config, tokenizer, &row_options(config, max_length))?;
+    check_rows(&ds, files.name(), config, model)?;
     Ok(ds)
 }
 
-fn options(c: &Config, max_length: usize) -> Options {
+/// Whether a run that is as `config` says can learn from groups of `path`.
+///
+/// # Errors
+/// It cannot: `model` has not their tokens, or no loss has a use for what is known of the responses.
+pub fn check_rows(ds: &Dataset, path: &Path, config: &Config, model: &ModelConfig) -> Result<(), Error> {
+    check_vocabulary(ds, &config.model, model)?;
+    check_labels(ds, path, config)
+}
+
+/// How a run that is as `c` says reads rows, of up to `max_length` tokens ([`max_length`]).
+pub fn row_options(c: &Config, max_length: usize) -> Options {
     Options {
         task: match c.method {
             Method::Sft => Task::Sft,

@@ -25,6 +25,7 @@ use crate::stays::Stays;
 use aim::Aim;
 pub use best::Best;
 use data::Data;
+pub(crate) use data::{check_rows, row_options};
 pub use data::{check_vocabulary, max_length, rows};
 use duel_backend::Backend;
 use duel_loss::Totals;
