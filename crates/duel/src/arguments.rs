@@ -23,7 +23,7 @@ const LISTS: [&str; 6] =
     ["data_files", "loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
 
 /// Commands whose flags are those of a run.
-const OF_RUN: [&str; 3] = ["train", "inspect", "audit"];
+const OF_RUN: [&str; 4] = ["train", "plan", "inspect", "audit"];
 
 /// Makes a command line as TRL's users write it one as `clap` wants it: `duel dpo` is `duel train --method dpo`,
 /// `--config FILE` is FILE, and flags of a run may be in TRL's words.

@@ -13,6 +13,7 @@ mod judges;
 mod label;
 mod losses;
 mod merge;
+mod plan;
 mod report;
 mod rows;
 mod run;
@@ -34,6 +35,7 @@ use import::Import;
 use inspect::Inspect;
 use label::Label;
 use merge::Merge;
+use plan::Plan;
 use report::Report;
 use sample::Sample;
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ enum Command {
     /// Train a model (`duel dpo` and its like: by that method); without model and dataset, the controlled-sentiment
     /// experiment on data made here, by any method
     Train(Box<Train>),
+    /// Say what a run would take, without a run: memory, tokens, time
+    Plan(Box<Plan>),
     /// Look for what is wrong in files of rows before a run: lengths, copies, contradictions, odd characters
     Audit(Box<Audit>),
     /// Show rows as a run would see them: text, tokens, and what becomes of each
@@ -99,6 +103,7 @@ fn command() -> ExitCode {
         normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
         match Cli::parse_from(normal.args).command {
             Command::Train(args) => args.run(),
+            Command::Plan(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Audit(args) => args.run(),
             Command::Inspect(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),

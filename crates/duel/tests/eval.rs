@@ -400,3 +400,40 @@ fn files_are_audited() {
     let (code, text) = looked("audit", &Run::new(&temp, "out"), &[]);
     assert!(code == Some(0) && text.contains("nothing that has to be put right was found"), "{text}");
 }
+
+#[test]
+fn a_plan_is_what_a_run_does() {
+    let temp = Temp::with_model("plan");
+    let run = Run::new(&temp, "out")
+        .set("eval-dataset", temp.path("eval.jsonl").display())
+        .set("eval-strategy", "epoch")
+        .set("num-train-epochs", 2)
+        .set("max-steps", -1);
+    let (code, said) = looked("plan", &run, &["--format=json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let plan: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&plan["steps"], &plan["time"]["evaluations"]), (&json!(10), &json!(2)));
+    let tokens = |name: &str| plan["tokens_of_an_epoch"][name].as_u64().unwrap();
+    assert!(tokens("computed") < tokens("prompts_repeated") && tokens("prompts_repeated") < tokens("padded"));
+    assert_eq!(plan["time"]["measured_seconds"].as_array().unwrap().len(), 5);
+    assert!(plan["time"]["seconds"].as_f64().unwrap() > 0.0);
+    let sum: u64 = plan["bytes"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(plan["bytes_in_all"], sum);
+    let (_, text) = looked("plan", &run, &[]);
+    // A run says the same of what it allocates.
+    let planned = text.lines().find(|line| line.contains("to be allocated")).unwrap();
+    let planned = planned.split(", beside").next().unwrap();
+    assert!(run.ok().contains(planned), "{planned}");
+    let online = Run::new(&temp, "online")
+        .set("method", "rloo")
+        .set("judge", "lexicon:nowhere.tsv")
+        .set("max-completion-length", 8);
+    let args = online.args();
+    let output = Command::new(env!("CARGO_BIN_EXE_duel")).arg("plan").args(&args[1..]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("is not measured: steps would ask the judge"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

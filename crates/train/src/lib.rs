@@ -25,6 +25,7 @@ mod tokens;
 pub use error::Error;
 pub use look::Look;
 pub use run::{
-    Outcome, at_revision, check_vocabulary, files, folder, max_length, rows, split, train, train_online,
+    Forecast, Outcome, Time, Tokens, at_revision, check_vocabulary, files, folder, forecast, max_length,
+    rows, split, train, train_online,
 };
 pub use tokenizer::tokenizer;

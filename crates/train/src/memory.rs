@@ -119,6 +119,11 @@ impl Bytes {
         self
     }
 
+    /// Each, by its name.
+    pub fn each(&self) -> &[(&'static str, usize)] {
+        &self.0
+    }
+
     /// All together.
     pub fn total(&self) -> usize {
         self.0.iter().map(|(_, bytes)| bytes).sum()

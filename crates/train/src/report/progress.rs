@@ -227,7 +227,7 @@ fn pace((amount, unit): (f64, &str), done: u64, left: u64, elapsed: Duration) ->
 }
 
 /// Seconds as 0:07, 12:34 or 1:02:03.
-fn clock(seconds: f64) -> String {
+pub fn clock(seconds: f64) -> String {
     let s = seconds.round() as u64;
     match s / 3600 {
         0 => format!("{}:{:02}", s / 60, s % 60),

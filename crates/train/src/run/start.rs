@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::follow::Following;
 use crate::reference::ModelId;
 use crate::stays::Stays;
-use duel_backend::{Backend, Dtype, Element};
+use duel_backend::{Acc, Backend, Dtype, Element};
 use duel_data::Tokenizer;
 use duel_model::{
     Before, Config as ModelConfig, FileDtype, Folder, Held, Model, Output as ModelOutput, Shape, Trained,
@@ -268,13 +268,8 @@ impl Start {
         let dtype = saved_dtype(config.save_dtype, &folder)?;
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
         drop((folder, other));
-        let mut grads = Trained::of_model(b, &model, plan.keep)?;
-        let shapes = grads.of(manifest.as_ref()).into_iter().map(|s| (s.len(), s.decays()));
-        let of_critic = critic.iter().map(|critic| (b.len(&critic.weight), true));
-        let mut optimizer = Optimizer::new(b, plan.algorithm, shapes.chain(of_critic))?;
-        if let Some(masters) = masters {
-            optimizer = optimizer.with_masters(masters);
-        }
+        let head = critic.as_ref().map(|critic| b.len(&critic.weight));
+        let (mut grads, mut optimizer) = learning(b, &plan, &model, &manifest, masters, head)?;
         let mut state = State { content, ..State::default() };
         if let Some(c) = &checkpoint {
             drop(weights); // there may not be room for both
@@ -315,6 +310,28 @@ impl Start {
             saved,
         })
     }
+}
+
+/// Gradients of what is trained of `model`, and what updates it by them; with a value head of so many weights behind.
+///
+/// # Errors
+/// There is no room.
+pub fn learning<B: Backend>(
+    b: &B,
+    plan: &Plan,
+    model: &ModelConfig,
+    manifest: &Model<Shape>,
+    masters: Option<Vec<Acc<B>>>,
+    head: Option<usize>,
+) -> Result<(Trained<B>, Optimizer<B>), Error> {
+    let grads = Trained::of_model(b, model, plan.keep)?;
+    let shapes = grads.of(manifest.as_ref()).into_iter().map(|s| (s.len(), s.decays()));
+    let optimizer = Optimizer::new(b, plan.algorithm, shapes.chain(head.map(|len| (len, true))))?;
+    let optimizer = match masters {
+        Some(masters) => optimizer.with_masters(masters),
+        None => optimizer,
+    };
+    Ok((grads, optimizer))
 }
 
 /// What is trained of the model of `folder` as `config` says.

@@ -9,4 +9,4 @@ mod report;
 mod setup;
 mod world;
 
-pub use setup::train_online;
+pub use setup::{Prepared, prepare, train_online};

@@ -15,7 +15,7 @@ use crate::run::start::Start;
 use crate::run::visits::Visits;
 use crate::sample::sampling;
 use duel_backend::{Backend, Element};
-use duel_data::{Files, Prompt};
+use duel_data::{Files, Prompt, Tokenizer};
 use duel_judge::{Judge, Says};
 use duel_model::{Config as ModelConfig, Folder, decode};
 use duel_optim::Optimizer;
@@ -49,20 +49,11 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
             judge.describe()
         )));
     }
-    let (start, tokenizer) = Start::of::<B>(config)?;
+    let Prepared { start, tokenizer, prompts, eval, beside, plan, text, too_large, .. } = prepare(b, config)?;
+    if let Some(too_large) = too_large {
+        return Err(too_large);
+    }
     let (config, model) = (start.config.clone(), start.model.clone());
-    let read = |files: &Files| prompts::read(files, &config, &model, &tokenizer);
-    let prompts = read(&config.train_files()?)?;
-    let eval = config.eval_files()?.as_ref().map(read).transpose()?.unwrap_or_default();
-    let beside = Beside { reference: true, critic: config.method == Method::Ppo };
-    let planned = |config: &Config, model: &ModelConfig| {
-        planned(b, config, (&start.folder, model), (&prompts, &eval), beside)
-    };
-    let (plan, bytes, text) = planned(&config, &model)?;
-    fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
-        let (plan, bytes, _) = planned(config, model)?;
-        Ok((bytes, plan.room.rows))
-    })?;
     let content = start.content(format!(
         "{}-{:?}-{:032x}-{}",
         start.id.digest(),
@@ -115,6 +106,46 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         spent: Spent::default(),
     };
     run.go(Online { objective: Objective::of(&config), config, world })
+}
+
+/// A run before anything is asked of its judge.
+pub struct Prepared {
+    start: Start,
+    tokenizer: Tokenizer,
+    prompts: Vec<Prompt>,
+    eval: Vec<Prompt>,
+    beside: Beside,
+    /// Its plan.
+    pub plan: Plan,
+    /// What it allocates.
+    pub bytes: Bytes,
+    /// The plan for people.
+    pub text: String,
+    /// Why that is more than there is.
+    pub too_large: Option<Error>,
+}
+
+/// Reads what `config` names, and plans.
+///
+/// # Errors
+/// As [`train_online`] before its first step.
+pub fn prepare<B: Backend>(b: &B, config: &Config) -> Result<Prepared, Error> {
+    let (start, tokenizer) = Start::of::<B>(config)?;
+    let (config, model) = (&start.config, &start.model);
+    let read = |files: &Files| prompts::read(files, config, model, &tokenizer);
+    let prompts = read(&config.train_files()?)?;
+    let eval = config.eval_files()?.as_ref().map(read).transpose()?.unwrap_or_default();
+    let beside = Beside { reference: true, critic: config.method == Method::Ppo };
+    let planned = |config: &Config, model: &ModelConfig| {
+        planned(b, config, (&start.folder, model), (&prompts, &eval), beside)
+    };
+    let (plan, bytes, text) = planned(config, model)?;
+    let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
+        let (plan, bytes, _) = planned(config, model)?;
+        Ok((bytes, plan.room.rows))
+    })
+    .err();
+    Ok(Prepared { start, tokenizer, prompts, eval, beside, plan, bytes, text, too_large })
 }
 
 /// The plan, what it allocates, and its text.
