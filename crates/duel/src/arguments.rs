@@ -286,7 +286,7 @@ mod tests {
             notes,
             [
                 "`remove_unused_columns`: rows are read in one way, as fast as the machine can",
-                "`report_to = wandb`: metrics go to metrics.jsonl alone",
+                "`report_to = wandb`: metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio",
                 "`run_name`: what is printed is the same for everyone"
             ]
         );

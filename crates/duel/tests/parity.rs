@@ -4,8 +4,10 @@ mod common;
 
 use common::{Run, Temp, shared_data, write_lines};
 use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
+use duel_train::report::{events, metrics, trackers};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 fn matches_trl(loss: &str) {
@@ -182,6 +184,52 @@ warmup_ratio: 0.1
 report_to: [tensorboard, wandb]
 ";
 
+/// The event file of a run says what its metrics say: to our own reader, and to TensorBoard where python3, or the
+/// program that DUEL_PYTHON names, has it.
+fn events_are_the_metrics(out: &Path) {
+    let [file] = &trackers::event_files(out)[..] else { panic!("one event file") };
+    let mut told: Vec<(String, i64, f64)> = Vec::new();
+    for event in events::read(&fs::read(file).unwrap()) {
+        if let events::What::Scalars(scalars) = event.what {
+            told.extend(scalars.into_iter().map(|(tag, number)| (tag, event.step, f64::from(number))));
+        }
+    }
+    let mut logged: Vec<(String, i64, f64)> = Vec::new();
+    for record in metrics::read(&out.join("metrics.jsonl")).unwrap() {
+        let evaluation = metrics::is_evaluation(&record);
+        for (name, value) in
+            record.iter().filter(|(name, _)| *name != "step" && !(evaluation && *name == "epoch"))
+        {
+            let tag =
+                name.strip_prefix("eval_").map_or(format!("train/{name}"), |rest| format!("eval/{rest}"));
+            let number = value.as_f64().unwrap() as f32;
+            logged.push((tag, record["step"].as_i64().unwrap(), f64::from(number)));
+        }
+    }
+    assert!(logged.len() > 20 && told == logged, "{told:?}\n{logged:?}");
+    const READER: &str = "import json, sys\n\
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n\
+        all = EventAccumulator(sys.argv[1])\n\
+        all.Reload()\n\
+        print(json.dumps([[t, e.step, e.value] for t in all.Tags()['scalars'] for e in all.Scalars(t)]))";
+    let python = std::env::var("DUEL_PYTHON").unwrap_or_else(|_| "python3".into());
+    let read = Command::new(&python).args(["-c", READER]).arg(file.parent().unwrap()).output();
+    let Some(read) = read.ok().filter(|read| read.status.success()) else {
+        // Not eprintln: the test harness would keep that to itself.
+        {
+            use std::io::Write as _;
+            let what = "SKIPPED: TensorBoard is not installed for";
+            drop(writeln!(std::io::stderr(), "{what} {python} (DUEL_PYTHON names another)"));
+        }
+        return;
+    };
+    let mut theirs: Vec<(String, i64, f64)> = serde_json::from_slice(&read.stdout).unwrap();
+    let order = |a: &(String, i64, f64), b: &(String, i64, f64)| (&a.0, a.1).cmp(&(&b.0, b.1));
+    theirs.sort_by(order);
+    logged.sort_by(order);
+    assert_eq!(theirs, logged);
+}
+
 #[test]
 fn a_recipe_as_the_public_ones_runs_to_its_end() {
     let temp = Temp::with_model("recipe");
@@ -199,7 +247,8 @@ fn a_recipe_as_the_public_ones_runs_to_its_end() {
     let rows = ["--dataset", &train, "--eval-dataset", &eval, "--cache-dir", &cache, "--device", "cpu"];
     let (done, said) = duel(&[&["dpo", "--config", &path("recipe.yaml")], &rows[..]].concat());
     assert!(done, "{said}");
-    assert!(said.contains("note: left out: `report_to = tensorboard`, `report_to = wandb`: "), "{said}");
+    assert!(said.contains("note: left out: `report_to = wandb`: "), "{said}");
+    events_are_the_metrics(&temp.path("out"));
     let json = |name: &str| -> Value {
         serde_json::from_slice(&fs::read(temp.path("out").join(name)).unwrap()).unwrap()
     };

@@ -575,9 +575,9 @@ options! {
             in Range("from 0 to 1", |x| (0.0..=1.0).contains(x)), needs [DRAWING, CHANCE], may change;
         /// Divides positive logits of tokens that the text has already, multiplies negative ones. [default: 1.0]
         repetition_penalty: f64 = 1.0, in POSITIVE, needs [DRAWING], may change;
-        /// Trackers: none or jsonl, which mean the same (metrics.jsonl is always written); others are noted.
-        /// [default: none]
-        report_to: ReportTo = ReportTo::None, may change;
+        /// Where metrics go beside metrics.jsonl, one or several with commas: tensorboard (event files under runs), csv
+        /// (metrics.csv), all; none or jsonl: nowhere. Others are noted. [default: none]
+        report_to: ReportTo = ReportTo::default(), may change;
     }
     "Machine" {
         /// Device: cpu, cuda (the first GPU), cuda:N, or auto: a GPU where there is one. [default: auto]

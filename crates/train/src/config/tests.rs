@@ -189,7 +189,17 @@ fn unsupported_trl_keys_and_values_are_named() {
     assert!(error("loss_type = 'sigmod'").contains("did you mean `sigmoid`?"));
     assert!(error("report_to = 'wnadb'").contains("did you mean"));
     let noted = |toml: &str| Options::parse(toml).unwrap().recipe.notes();
-    assert_eq!(noted("report_to = ['wandb']"), ["`report_to = wandb`: metrics go to metrics.jsonl alone"]);
+    assert_eq!(
+        noted("report_to = ['wandb']"),
+        [
+            "`report_to = wandb`: metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio"
+        ]
+    );
+    let report_to = |toml: &str| resolve(toml).unwrap().report_to;
+    let (tensorboard, csv) = (true, true);
+    assert_eq!(report_to("report_to = ['tensorboard', 'wandb']"), ReportTo { tensorboard, csv: false });
+    assert_eq!(report_to("report_to = 'all'"), ReportTo { tensorboard, csv });
+    assert_eq!(report_to("report_to = 'none'"), ReportTo::default());
     assert!(noted("precompute_ref_log_probs = false")[0].contains("always computed once"));
     assert!(noted("optim = 'paged_adamw_8bit'")[0].contains("float32"));
     assert_eq!(noted("optim = 'paged_adamw_32bit'\nuse_cpu = false"), [""; 0]);

@@ -526,11 +526,9 @@ choices! {
     Bfloat16 = "bfloat16" | "bf16",
 }
 
-/// Trackers of others, which there are not.
+/// Trackers of others, which a script tells what is in `metrics.jsonl`, or nobody.
 pub(super) const TRACKERS: &[&str] = &[
-    "all",
     "wandb",
-    "tensorboard",
     "mlflow",
     "trackio",
     "comet_ml",
@@ -545,17 +543,17 @@ pub(super) const TRACKERS: &[&str] = &[
 ];
 
 /// Where metrics go besides `metrics.jsonl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportTo {
-    /// Nowhere else.
-    None,
-    /// The same: `metrics.jsonl` is always written.
-    Jsonl,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReportTo {
+    /// Event files of TensorBoard.
+    pub tensorboard: bool,
+    /// A table.
+    pub csv: bool,
 }
 
 impl ReportTo {
     /// Every choice as it is written in TOML and on the command line.
-    pub const WORDS: &[&str] = &["none", "jsonl"];
+    pub const WORDS: &[&str] = &["none", "jsonl", "tensorboard", "csv", "all"];
 }
 
 impl FromStr for ReportTo {
@@ -563,11 +561,11 @@ impl FromStr for ReportTo {
     /// One or several with commas. Trackers of others are accepted: what they would be told is in `metrics.jsonl`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let all: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-        match all.iter().find(|word| !Self::WORDS.contains(word) && !TRACKERS.contains(word)) {
-            Some(odd) => Err(wrong_choice("report_to", odd, Self::WORDS, &[])),
-            None if all.iter().all(|word| *word == "none") => Ok(Self::None),
-            None => Ok(Self::Jsonl),
+        if let Some(odd) = all.iter().find(|word| !Self::WORDS.contains(word) && !TRACKERS.contains(word)) {
+            return Err(wrong_choice("report_to", odd, Self::WORDS, &[]));
         }
+        let said = |word: &str| all.contains(&word) || all.contains(&"all");
+        Ok(ReportTo { tensorboard: said("tensorboard"), csv: said("csv") })
     }
 }
 
@@ -575,9 +573,11 @@ impl Text for ReportTo {}
 
 impl Serialize for ReportTo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::None => "none",
-            Self::Jsonl => "jsonl",
+        serializer.serialize_str(match (self.tensorboard, self.csv) {
+            (false, false) => "none",
+            (true, false) => "tensorboard",
+            (false, true) => "csv",
+            (true, true) => "all",
         })
     }
 }

@@ -45,18 +45,22 @@ impl MetricsWriter {
         Ok(Self { file, path: path.into() })
     }
 
-    /// Appends one record as a whole line. Numbers that JSON cannot express become `null` (so do `f64`s converted with
-    /// `into()`).
+    /// Appends one record as a whole line.
     ///
     /// # Errors
     /// The file cannot be written, e.g. the disk is full.
-    pub fn write(&mut self, step: u64, metrics: &[(&str, Value)]) -> Result<(), Error> {
-        let named = metrics.iter().map(|(name, value)| ((*name).to_string(), value.clone()));
-        let record: Record = std::iter::once(("step".to_string(), step.into())).chain(named).collect();
-        let line = format!("{}\n", Value::Object(record));
+    pub fn write(&mut self, record: &Record) -> Result<(), Error> {
+        let mut line = serde_json::to_string(record).map_err(|e| cannot("write", &self.path, e.into()))?;
+        line.push('\n');
         // One call, unbuffered: a killed process leaves at most one torn line, and only at the end.
         self.file.write_all(line.as_bytes()).map_err(|e| cannot("write", &self.path, e))
     }
+}
+
+/// The record of a step. Numbers that JSON cannot express become `null` (so do `f64`s converted with `into()`).
+pub fn record(step: u64, metrics: &[(&str, Value)]) -> Record {
+    let named = metrics.iter().map(|(name, value)| ((*name).to_string(), value.clone()));
+    std::iter::once(("step".to_string(), step.into())).chain(named).collect()
 }
 
 /// The records of a `metrics.jsonl`, in order; none where there is no file, and without a torn last line.
@@ -134,8 +138,8 @@ mod tests {
     fn records_are_whole_lines_and_read_back() {
         let folder = Temporary::new("write");
         let mut writer = MetricsWriter::open(&folder.file(), None, false).unwrap();
-        writer.write(1, &[("loss", 0.1.into()), ("num_tokens", 7i64.into())]).unwrap();
-        writer.write(2, &[("loss", f64::NAN.into()), ("grad_norm", f64::INFINITY.into())]).unwrap();
+        writer.write(&record(1, &[("loss", 0.1.into()), ("num_tokens", 7i64.into())])).unwrap();
+        writer.write(&record(2, &[("loss", f64::NAN.into()), ("grad_norm", f64::INFINITY.into())])).unwrap();
         // Read while the writer is open: nothing waits in a buffer.
         let text = fs::read_to_string(folder.file()).unwrap();
         assert_eq!(
@@ -164,7 +168,7 @@ mod tests {
         assert_eq!(read(&folder.file()).unwrap().len(), 3);
         let mut writer = MetricsWriter::open(&folder.file(), Some(20), false).unwrap();
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), kept);
-        writer.write(30, &[("loss", 0.5.into())]).unwrap();
+        writer.write(&record(30, &[("loss", 0.5.into())])).unwrap();
         assert_eq!(
             fs::read_to_string(folder.file()).unwrap(),
             format!("{kept}{{\"step\":30,\"loss\":0.5}}\n")
@@ -175,7 +179,7 @@ mod tests {
     #[test]
     fn resuming_without_a_file_starts_one() {
         let folder = Temporary::new("missing");
-        MetricsWriter::open(&folder.file(), Some(5), false).unwrap().write(6, &[]).unwrap();
+        MetricsWriter::open(&folder.file(), Some(5), false).unwrap().write(&record(6, &[])).unwrap();
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), "{\"step\":6}\n");
     }
 

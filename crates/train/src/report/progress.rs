@@ -1,11 +1,18 @@
-//! What a run says while it goes on: a bar on a terminal, plain lines anywhere else; always on stderr.
+//! What a run says while it goes on: a bar on a terminal, with curves of its metrics below; plain lines anywhere else;
+//! always on stderr.
 
+use super::curve::Curve;
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How often a log file hears of work that logs nothing itself.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Curves that are shown, and the most marks of one.
+const CURVES: usize = 3;
+const MARKS: usize = 100;
 
 /// Progress through one piece of work: training, tokenising, the reference pass, generation.
 pub struct Progress {
@@ -18,6 +25,8 @@ pub struct Progress {
     /// What steps learned from, and how that is called.
     learned: (u64, &'static str),
     loss: Option<f64>,
+    /// Of a terminal: each with the line that shows it.
+    curves: Vec<(Curve, ProgressBar)>,
     started: Instant,
     output: Output,
 }
@@ -110,6 +119,7 @@ impl Progress {
             total,
             learned: (0, ""),
             loss: None,
+            curves: Vec::new(),
             started: Instant::now(),
             output,
         };
@@ -142,11 +152,30 @@ impl Progress {
         }
     }
 
-    /// One training step is done: from so much of what is called so (`pairs`), with this loss.
-    pub fn step(&mut self, (learned, name): (u64, &'static str), loss: f64) {
+    /// One training step is done: from so much of what is called so (`pairs`), with this loss, and metrics of which a
+    /// terminal shows curves.
+    pub fn step(&mut self, (learned, name): (u64, &'static str), loss: f64, metrics: &[(&str, f64)]) {
         self.learned = (self.learned.0 + learned, name);
         self.loss = Some(loss);
+        self.draw(loss, metrics);
         self.advance(1);
+    }
+
+    /// Draws the curves anew, as wide as the terminal is now.
+    fn draw(&mut self, loss: f64, metrics: &[(&str, f64)]) {
+        let Output::Bars(bars, _) = &self.output else { return };
+        for (name, value) in [("loss", loss)].iter().chain(metrics).take(CURVES) {
+            let known = self.curves.iter().position(|(curve, _)| curve.name == *name);
+            let at = known.unwrap_or_else(|| {
+                self.curves.push((Curve::new(name), line(bars)));
+                self.curves.len() - 1
+            });
+            self.curves[at].0.add(*value);
+        }
+        let width = usize::from(Term::stderr().size().1);
+        for (curve, line) in &self.curves {
+            line.set_message(shown(curve, width));
+        }
     }
 
     /// The metrics of a logged step: a line where there is no bar.
@@ -194,8 +223,10 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Output::Bars(bars, bar) = &self.output {
-            bar.finish_and_clear();
-            bars.remove(bar);
+            for bar in self.curves.iter().map(|(_, line)| line).chain([bar]) {
+                bar.finish_and_clear();
+                bars.remove(bar);
+            }
         }
     }
 }
@@ -214,6 +245,22 @@ fn bar(bars: MultiProgress, unit: &Unit, total: u64) -> Output {
     let bar = ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let bar = bars.add(bar);
     Output::Bars(bars, bar)
+}
+
+/// A line of text below the bar.
+fn line(bars: &MultiProgress) -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_msg}");
+    bars.add(ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+/// A curve in a line of so many columns: its name, its last value, its marks, and what they range over.
+fn shown(curve: &Curve, width: usize) -> String {
+    let range =
+        curve.range().map_or(String::new(), |(least, most)| format!(" {} .. {}", short(least), short(most)));
+    let head = format!("{:<20} {:>9} ", curve.name, short(curve.last()));
+    // The last column stays free: a full line would be two.
+    let room = width.saturating_sub(head.len() + range.len() + 1).min(MARKS);
+    head + &curve.marks(room) + &range
 }
 
 /// "12.3 pairs/s, 3:20 left": the mean pace since the start, and what it means for the rest.
@@ -276,7 +323,7 @@ mod tests {
         let log = Shared::default();
         let mut progress = Progress::plain("training", "steps", 100, 300, Box::new(log.clone()));
         for step in 101..=120 {
-            progress.step((8, "pairs"), 0.5);
+            progress.step((8, "pairs"), 0.5, &[]);
             if step % 10 == 0 {
                 progress.logged(&[("loss", 0.5), ("learning_rate", 1e-6)]);
             }
@@ -341,7 +388,8 @@ mod tests {
         let hidden = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
         let steps = Unit::Of("steps".into());
         let mut progress = Progress::with_output("training", steps, 5, 9, |unit| bar(hidden, unit, 9));
-        progress.step((2, "pairs"), 0.25);
+        progress.step((2, "pairs"), 0.25, &[("rewards/margins", 0.5), ("kl", f64::NAN), ("more", 1.0)]);
+        assert_eq!(progress.curves.len(), CURVES);
         progress.logged(&[("loss", 0.25)]);
         progress.sub("evaluation", "groups", 3).advance(3);
         progress.println("line");
@@ -356,6 +404,18 @@ mod tests {
         assert_eq!(pace(80.0, 10, 200), "8.0000 pairs/s, 3:20 left");
         assert_eq!(pace(80.0, 10, 0), "8.0000 pairs/s");
         assert_eq!(pace(0.0, 0, 5), "0 pairs/s");
+    }
+
+    #[test]
+    fn curves_fit_the_terminal() {
+        let mut curve = Curve::new("loss");
+        [0.75, 0.5].into_iter().for_each(|loss| curve.add(loss));
+        assert_eq!(shown(&curve, 80), "loss                    0.5000 █▁ 0.5000 .. 0.7500");
+        (0..500).for_each(|i| curve.add(f64::from(i)));
+        for width in [0, 20, 50, 80, 400] {
+            let text = shown(&curve, width);
+            assert!(text.chars().count() <= width.max(47), "{width}: {text}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
-use crate::config::{Config, Resume};
+use crate::config::{Config, ReportTo, Resume};
 use crate::report::metrics::{self, MetricsWriter, Record};
 use crate::report::plot;
+use crate::report::trackers::{self, Resumed, Trackers};
 use duel_backend::Backend;
 use duel_model::{Config as ModelConfig, FileDtype, Weights};
 use serde_json::Value;
@@ -150,18 +151,17 @@ impl Output {
         Ok(Output { dir: out.clone(), dtype, checkpoints: Checkpoints::of(c)? })
     }
 
-    /// Opens the metrics; those, and the samples, from after the step that a run continues from are about to be made
-    /// again, and so is, with `unevaluated`, the evaluation after that step.
+    /// Opens what metrics are written to; those, and the samples, from after the step that a run continues from are
+    /// about to be made again, and so, where that is said beside it, is the evaluation after that step.
     ///
     /// # Errors
     /// They cannot be read or written.
-    pub fn metrics(&self, resumed: Option<u64>, unevaluated: bool) -> Result<MetricsWriter, Error> {
-        let writer = MetricsWriter::open(&self.dir.join(METRICS), resumed, unevaluated)?;
+    pub fn trackers(&self, report_to: ReportTo, resumed: Resumed) -> Result<Trackers, Error> {
         let samples = self.dir.join(SAMPLES);
-        if resumed.is_some() && samples.exists() {
-            MetricsWriter::open(&samples, resumed, unevaluated)?;
+        if let Some((step, unevaluated)) = resumed.filter(|_| samples.exists()) {
+            MetricsWriter::open(&samples, Some(step), unevaluated)?;
         }
-        Ok(writer)
+        Trackers::open(&self.dir, report_to, resumed)
     }
 
     /// What was logged so far.
@@ -227,7 +227,8 @@ fn remove_run(out: &Path) -> std::io::Result<()> {
             fs::remove_dir_all(half)?;
         }
     }
-    let files = [METRICS, PLOT, SAMPLES, RESULTS, EVAL_RESULTS, ALL_RESULTS, TRAINER_STATE, CONFIG];
+    trackers::remove(out)?;
+    let files = [PLOT, SAMPLES, RESULTS, EVAL_RESULTS, ALL_RESULTS, TRAINER_STATE, CONFIG];
     for file in files.map(|name| out.join(name)) {
         if file.exists() {
             fs::remove_file(file)?;

@@ -284,7 +284,8 @@ impl Start {
             Ok(())
         })?;
         let output = Output::prepare(&config, dtype)?;
-        let writer = output.metrics(checkpoint.as_ref().map(|_| state.step), state.unevaluated)?;
+        let resumed = checkpoint.as_ref().map(|_| (state.step, state.unevaluated));
+        let trackers = output.trackers(config.report_to, resumed)?;
         if let Some((step, _)) =
             state.best.checkpoint.filter(|(step, _)| !output.checkpoints.folder(*step).exists())
         {
@@ -305,7 +306,7 @@ impl Start {
             grads,
             critic,
             optimizer,
-            writer,
+            trackers,
             state,
             saved,
         })

@@ -11,8 +11,9 @@ use crate::checkpoint::{self, Content, State};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::objective::Metrics;
-use crate::report::metrics::{self, MetricsWriter, Record};
+use crate::report::metrics::{self, Record};
 use crate::report::progress::Progress;
+use crate::report::trackers::Trackers;
 use crate::report::trainer_state::TrainerState;
 use crate::signal;
 use duel_backend::{Backend, Real};
@@ -80,7 +81,8 @@ pub struct Run<'a, B: Backend> {
     pub grads: Trained<B>,
     pub critic: Option<Critic<B>>,
     pub optimizer: Optimizer<B>,
-    pub writer: MetricsWriter,
+    /// What metrics are written to.
+    pub trackers: Trackers,
     pub state: State,
     /// Step of the newest checkpoint in the output folder that is this run's. It is never written a second time: while
     /// a checkpoint is replaced, a crash would lose it.
@@ -138,7 +140,15 @@ impl<B: Backend> Run<'_, B> {
             self.state.num_tokens += tokens;
             seconds_of_steps.push(begun.elapsed().as_secs_f64());
             samples += batch.len();
-            progress.step((counted, learner.counted()), metrics.loss);
+            let values = metrics.values();
+            let value = |name: &&'static str| {
+                values
+                    .iter()
+                    .find(|(known, _)| known != "loss" && known == name)
+                    .map(|(_, value)| (*name, *value))
+            };
+            let curves: Vec<_> = learner.shown().iter().filter_map(value).collect();
+            progress.step((counted, learner.counted()), metrics.loss, &curves);
             self.remember(&metrics);
             self.state.loss.add(&[metrics.loss]);
             let step = self.state.step;
@@ -385,7 +395,7 @@ impl<B: Backend> Run<'_, B> {
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("num_tokens", json!(self.state.num_tokens)));
         record.push(("epoch", json!(self.plan.visits.epoch(self.state.step))));
-        self.writer.write(self.state.step, &record)?;
+        self.trackers.write(self.state.step, &record)?;
         Ok(all)
     }
 
@@ -405,7 +415,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
-        self.writer.write(step, &record)?;
+        self.trackers.write(step, &record)?;
         let shown: Vec<String> = all
             .iter()
             .filter(|(k, _)| learner.shown().contains(&k.trim_start_matches("eval_")))

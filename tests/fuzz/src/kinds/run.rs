@@ -10,12 +10,12 @@ use duel_tests::{Case, FAMILIES, TempDir, tiny};
 use duel_train::Error;
 use duel_train::cache::Cache;
 use duel_train::checkpoint::{Checkpoint, Checkpoints, Content, State};
-use duel_train::config::{self, Options};
+use duel_train::config::{self, Options, ReportTo};
 use duel_train::critic::Critic;
 use duel_train::engine::{Engine, Room};
 use duel_train::reference::{ModelId, Reference};
-use duel_train::report::metrics::{self, MetricsWriter};
-use duel_train::report::plot;
+use duel_train::report::trackers::Trackers;
+use duel_train::report::{metrics, plot};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -100,11 +100,12 @@ pub fn metrics() -> Vec<Files> {
     [sft, &(dpo + "{\"step\":6,\"lo")].map(|text| Files::from([file("metrics.jsonl", text)])).to_vec()
 }
 
-/// Continues the file and draws it.
+/// Continues the file, with all that is made of it, and draws it.
 pub fn append(dir: &Path) -> Result<(), String> {
     let path = dir.join("metrics.jsonl");
     let go_on = || -> Result<(), Error> {
-        MetricsWriter::open(&path, Some(3), false)?.write(4, &[("loss", 0.5.into())])?;
+        let report_to = ReportTo { tensorboard: true, csv: true };
+        Trackers::open(dir, report_to, Some((3, false)))?.write(4, &[("loss", 0.5.into())])?;
         plot::write_svg(&dir.join("metrics.svg"), &metrics::read(&path)?)
     };
     go_on().map_err(|e| e.to_string())

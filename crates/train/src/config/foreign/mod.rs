@@ -57,7 +57,11 @@ pub const WORDS: &[(&str, &[Word])] = &[
 /// why.
 const VALUES: &[(&str, &[&str], &str)] = &[
     ("optim", super::values::NARROW_MOMENTS, "moments are kept in float32"),
-    ("report_to", super::values::TRACKERS, "metrics go to metrics.jsonl alone"),
+    (
+        "report_to",
+        super::values::TRACKERS,
+        "metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio",
+    ),
 ];
 
 /// What a recipe says beside keys of duel.
