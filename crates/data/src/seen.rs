@@ -1,9 +1,10 @@
 //! Rows one by one, as they stand in a file and as training has them: what looks at a file before a run does.
 
 use crate::encode::{encode, text};
+use crate::files::Reading;
 use crate::load::{REJECTED, put};
 use crate::{
-    Builder, Dataset, Error, Group, Label, Options, Report, Result, Row, Task, Tokenizer, read, row,
+    Builder, Dataset, Error, Files, Group, Label, Options, Report, Result, Row, Task, Tokenizer, read, row,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
