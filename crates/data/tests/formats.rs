@@ -39,13 +39,13 @@ fn columns_of_text_are_rows() {
 fn parts_are_one_data_set() {
     let (dir, tok) = (Dir::new(), TINY.build());
     let row = |n: usize| format!("{{\"prompt\": \"p{n}\", \"chosen\": \"x\", \"rejected\": \"y\"}}\n");
-    let all = Dataset::load(&dir.write("all.jsonl", &(0..5).map(row).collect::<String>()), &tok, &PREFERENCE)
+    let all = Dataset::load(&dir.write("all.jsonl", (0..5).map(row).collect::<String>()), &tok, &PREFERENCE)
         .unwrap();
     let parts = vec![
-        dir.write("b.jsonl", &format!("{}{}", row(0), row(1))),
+        dir.write("b.jsonl", format!("{}{}", row(0), row(1))),
         dir.write("empty.jsonl", ""),
         dir.write("a.csv", "prompt,chosen,rejected\np2,x,y\np3,x,y\n"),
-        dir.write("c.json", &format!("[{}]", row(4))),
+        dir.write("c.json", format!("[{}]", row(4))),
     ];
     let read = |parts: &[PathBuf]| {
         let mut bytes = 0;
