@@ -145,6 +145,7 @@ def main():
         return prepare(a)
     ready.require(
         ready.binary(a.duel),
+        ready.model(a.model),
         ready.rows(a.rows, a.count),
         ready.target("--json", a.json) if a.json else [],
         ready.packages(),

@@ -19,6 +19,7 @@ import ready
 RACES = {
     "race.py": ["--model", "no-model", "--rows", "no-rows.json", "--lora"],
     "generate.py": ["--model", "no-model", "--rows", "no-rows.json", "--gguf", "no.gguf"],
+    "rows.py": ["--model", "no-model", "--rows", "no-rows.json"],
     "../gpu/steps.py": ["--work", "no-work"],
 }
 ROW = {"prompt": "p", "chosen": "c", "rejected": "r"}

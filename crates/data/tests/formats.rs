@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dir, PREFERENCE, TINY, UNPAIRED};
-use duel_data::{Dataset, Error, Files, Options, Tokenizer};
+use duel_data::{Columns, Dataset, Error, Files, Form, Options, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// The tokens of a group's prompt and responses.
@@ -85,6 +85,44 @@ fn packed_rows_are_unpacked() {
     let cut = error("cut.jsonl.gz", &packed[..packed.len() - 9]);
     assert!(cut.starts_with("FILE: is no whole gzip file, download it again: "), "{cut}");
     assert_eq!(error("rows.csv.gz", &packed), "FILE: is compressed; unpack it");
+}
+
+/// Columns by other names, in every format and of several files as one.
+#[test]
+fn columns_by_other_names_are_the_same_rows() {
+    let (dir, tok) = (Dir::new(), TINY.build());
+    let plain = dir.write("plain.jsonl", "{\"prompt\": \"Q\", \"chosen\": \"y\", \"rejected\": \"n\"}\n");
+    let want = groups(&plain, &tok, &PREFERENCE).unwrap();
+    let columns: Columns = "prompt=question,chosen=good,rejected=bad".parse().unwrap();
+    let form = Form::Named(columns);
+    let lines = dir.write("rows.jsonl", "{\"question\": \"Q\", \"good\": \"y\", \"bad\": \"n\"}\n");
+    let array = dir.write("rows.json", "[{\"question\": \"Q\", \"good\": \"y\", \"bad\": \"n\"}]");
+    let cells = dir.write("rows.csv", "bad,question,good\nn,Q,y\n");
+    let mut all = vec![Files::from(&plain)];
+    for path in [&lines, &array, &cells] {
+        let files = Files::from(path).in_form(form.clone());
+        let data = Dataset::load(files.clone(), &tok, &PREFERENCE).unwrap();
+        assert_eq!((data.len(), data.group(0).prompt), (1, &want[0].0[..]), "{}", path.display());
+        all.push(files);
+    }
+    let joined = Files::joined("all", all).unwrap();
+    assert_eq!((joined.count(), Dataset::load(joined.clone(), &tok, &PREFERENCE).unwrap().len()), (Ok(4), 4));
+    // The first and the last of them.
+    let some = joined.clone().keeping(4, |row| row % 3 == 0);
+    let data = Dataset::load(some.clone(), &tok, &PREFERENCE).unwrap();
+    assert_eq!((some.count(), data.len(), data.report().rows), (Ok(2), 2, 2));
+    assert_eq!(some.clone().keeping(4, |row| row == 1).count(), Ok(1));
+    assert_ne!(some.reading(), joined.reading());
+    assert_eq!(Files::from(&plain).reading(), None);
+    // A row that has not what is named is named by its file and its number there.
+    let bad = dir
+        .write("bad.jsonl", "{\"question\": \"Q\", \"good\": \"y\", \"bad\": \"n\"}\n{\"query\": \"Q\"}\n");
+    let files = Files::joined(
+        "all",
+        vec![Files::from(&lines).in_form(form.clone()), Files::from(&bad).in_form(form)],
+    );
+    let e = Dataset::load(files.unwrap(), &tok, &PREFERENCE).unwrap_err().to_string();
+    assert!(e.contains("bad.jsonl: row 2: has no column `question`, which is to be `prompt`"), "{e}");
 }
 
 #[test]

@@ -19,8 +19,15 @@ pub struct Normal {
 }
 
 /// Keys whose flags take several values in TRL's way, with spaces between.
-const LISTS: [&str; 6] =
-    ["data_files", "loss_type", "loss_weights", "lora_target_modules", "modules_to_save", "report_to"];
+const LISTS: [&str; 7] = [
+    "data_files",
+    "datasets",
+    "loss_type",
+    "loss_weights",
+    "lora_target_modules",
+    "modules_to_save",
+    "report_to",
+];
 
 /// Commands whose flags are those of a run.
 const OF_RUN: [&str; 4] = ["train", "plan", "inspect", "audit"];
@@ -306,7 +313,7 @@ mod tests {
             ["duel", "sample", "--load-in-8bit", "--config", "x"]
         );
         let wrong = |text: &str| normalize(text.split(' ').map(OsString::from)).unwrap_err().to_string();
-        assert!(wrong("duel dpo --dataset_mixer org/name").contains("give --dataset FILE"));
+        assert!(wrong("duel dpo --dataset_mixer org/name").contains("is a mapping of names and weights"));
         assert!(
             wrong("duel dpo --warmup_ratio 0.1 --warmup-steps 3")
                 .ends_with("is `warmup_steps`, which is given too; keep one")

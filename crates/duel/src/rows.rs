@@ -1,7 +1,7 @@
 //! Which rows of a data set a command reads.
 
 use clap::Args;
-use duel_data::Files;
+use duel_data::{Columns, Files, Form};
 use duel_hub::Rows;
 use duel_train::{Error, files};
 use std::path::Path;
@@ -19,6 +19,9 @@ pub struct Which {
     /// or their names say]
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     data_files: Vec<String>,
+    /// What columns are called, as NAME=COLUMN with commas: prompt=question,chosen=good
+    #[arg(long, value_name = "COLUMNS")]
+    columns: Option<Columns>,
 }
 
 const USUAL: &str = "train";
@@ -39,6 +42,6 @@ impl Which {
         if files.name() != said {
             eprintln!("dataset {} is {}", said.display(), files.name().display());
         }
-        Ok(files)
+        Ok(files.in_form(Form::Named(self.columns.clone().unwrap_or_default())))
     }
 }

@@ -55,7 +55,8 @@ pub fn feed_tokenizer(hash: &mut Xxh3, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The hash of files, in hexadecimal digits: of one that of its content, of several that of each and of their order.
+/// The hash of files, in hexadecimal digits: of one that of its content, of several that of each and of their order,
+/// and of what is read of them where that is not all as it stands.
 ///
 /// # Errors
 /// One cannot be read.
@@ -67,5 +68,6 @@ pub fn digest(files: &Files) -> Result<String, Error> {
         }
         feed(&mut hash, path)?;
     }
+    files.reading().iter().for_each(|how| hash.update(how.as_bytes()));
     Ok(format!("{:032x}", hash.digest128()))
 }

@@ -4,7 +4,7 @@
 //! the JSON), the dataset as [`Dataset::store`] has it, and a checksum of all that, seeded by the key: what a crash has
 //! torn, a disk has damaged, or other content has left is none. It is written beside its place and moved there whole.
 //!
-//! The key is a hash of all that decides the tokens: every byte of the file of rows, how it is read, the tokenizer's
+//! The key is a hash of all that decides the tokens: every byte of the files of rows, how they are read, the tokenizer's
 //! files, the options, and the program itself, of which another version may read rows otherwise. Dates and sizes of
 //! files prove nothing, and none is looked at.
 
@@ -49,11 +49,15 @@ impl Tokens {
         feed_tokenizer(&mut hash, tokenizer)?;
         hash.update(format!("{options:?}").as_bytes());
         for file in files.parts() {
-            let kind = file.extension().unwrap_or_default().to_ascii_lowercase();
-            hash.update(kind.as_encoded_bytes());
-            hash.update(b"/");
+            // The end of its name says how it is read, a packed one's twice.
+            for name in [Some(file.as_path()), file.file_stem().map(Path::new)].into_iter().flatten() {
+                let kind = name.extension().unwrap_or_default().to_ascii_lowercase();
+                hash.update(kind.as_encoded_bytes());
+                hash.update(b"/");
+            }
             feed(&mut hash, file)?;
         }
+        files.reading().iter().for_each(|how| hash.update(how.as_bytes()));
         let key = hash.digest128();
         Ok(Tokens { path: dir.join(format!("tokens-{key:032x}.bin")), seed: key as u64 })
     }

@@ -34,14 +34,19 @@ type Source<'a> = BufReader<Box<dyn Read + 'a>>;
 
 /// Hands every row of all files to `each`, in order and numbered through.
 pub(crate) fn rows(files: &Files, reading: &Reading, each: Each<'_>) -> Result<()> {
-    let mut rows = 0;
-    for path in files.parts() {
+    let (mut rows, mut seen) = (0, 0);
+    for (part, path) in files.parts().iter().enumerate() {
         let (before, bytes) = (rows, reading.bytes.get());
         reading.begin(before);
         let read = Cell::new(0);
         rows_of(path, &read, &mut |row, value| {
             rows = before + row;
             reading.bytes.set(bytes + read.get());
+            seen += 1;
+            if !files.keeps(seen - 1) {
+                return Ok(());
+            }
+            let value = files.form(part).apply(value).map_err(|e| reading.wrong(files, rows, e))?;
             each(rows, value)
         })?;
         reading.bytes.set(bytes + read.get());

@@ -46,6 +46,8 @@ impl Options {
         let basis = Self {
             model: self.model.clone(),
             dataset: self.dataset.clone(),
+            datasets: self.datasets.clone(),
+            test_split_size: self.test_split_size.clone(),
             method: self.method,
             ..Self::default()
         };
@@ -203,6 +205,37 @@ impl Config {
         Ok(())
     }
 
+    /// What is said of the rows.
+    fn check_rows(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::new(message));
+        if let Some(all) = &self.datasets {
+            if self.dataset != all.name() {
+                return wrong("`dataset` and `datasets` are both given; keep one".into());
+            }
+            let beside = [
+                ("dataset_config", self.dataset_config.is_some()),
+                ("data_files", self.data_files.is_some()),
+                ("dataset_revision", self.dataset_revision.is_some()),
+                ("columns", self.columns.is_some()),
+            ];
+            if let Some((key, _)) = beside.iter().find(|(_, said)| *said) {
+                return wrong(format!(
+                    "`{key}` says nothing of `datasets`; give it in the entries that it is of"
+                ));
+            }
+        }
+        self.columns.iter().try_for_each(|called| called.columns().map(drop))?;
+        match self.test_split_size {
+            Some(_) if self.eval_dataset.as_ref() != Some(&self.dataset) => {
+                wrong("`test_split_size` and `eval_dataset` both say what is evaluated on; keep one".into())
+            }
+            Some(size) if size >= 1.0 && size.fract() != 0.0 => {
+                wrong(format!("`test_split_size = {size}` is no share below 1 and no number of rows"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is said of evaluations and of which is the best.
     fn check_evaluations(&self) -> Result<(), Error> {
         let wrong = |message: String| Err(Error::new(message));
@@ -252,6 +285,7 @@ impl Config {
 
     fn check_contradictions(&self) -> Result<(), Error> {
         let wrong = |message: &str| Err(Error::new(message));
+        self.check_rows()?;
         let (batch, batches) = (self.per_device_train_batch_size, self.gradient_accumulation_steps);
         if batch.checked_mul(batches).is_none() {
             return Err(out_of_range("gradient_accumulation_steps", &batches, "smaller"));

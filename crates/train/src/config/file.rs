@@ -114,6 +114,7 @@ impl Config {
     pub fn to_toml(&self) -> Result<String, Error> {
         let failed = |e| Error::new(format!("the configuration cannot be written as TOML: {e}"));
         let of_judge: BTreeMap<_, _> = self.judging.said().collect();
-        Ok(toml::to_string(&self.said()).map_err(failed)? + &toml::to_string(&of_judge).map_err(failed)?)
+        // Tables are last.
+        Ok(toml::to_string(&of_judge).map_err(failed)? + &toml::to_string(&self.said()).map_err(failed)?)
     }
 }

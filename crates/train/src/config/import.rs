@@ -25,7 +25,7 @@ pub fn import(text: &str) -> Result<String, Error> {
     }
     let mut said = format!("# From a recipe in the words of {dialect}, by duel import.\n");
     let mut rows = options.clone();
-    if let Err(e) = rows.settle_rows() {
+    if let Err(e) = rows.settle_rows(Some(dialect)) {
         said += &format!("# {e}.\n");
         options.recipe.forget_rows();
         options.dataset = Some("train.jsonl".into());

@@ -31,7 +31,7 @@ impl Options {
             let name = dataset.to_str().and_then(|said| Name::parse(Kind::Dataset, said));
             dataset.is_dir() || name.is_some() && !dataset.exists()
         });
-        if !is_named || self.eval_dataset.is_some() {
+        if !is_named || self.eval_dataset.is_some() || self.test_split_size.is_some() {
             return;
         }
         let evaluates = self.eval_strategy.map(|strategy| strategy != EvalStrategy::No);

@@ -1,6 +1,7 @@
 //! The option table: a key, its type, default, range, what it needs to have an effect, and whether it may change.
 
 use super::foreign::Recipe;
+use super::mixture::{Called, Mixture};
 use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::schedule::SchedulerSettings;
 use super::steps::Steps;
@@ -277,11 +278,20 @@ options! {
         model: PathBuf = return Err(missing("model"));
         /// Revision of a model that is named: a branch, a tag, refs/pr/N or a commit; none: main. [default: none]
         model_revision: String | none = None;
+        /// Data sets that are learned from together, in the place of dataset: names with commas, or tables with path,
+        /// config, split, data_files, columns and one of weight, fraction, samples and first. [default: none]
+        datasets: Mixture | none = None;
         /// File of training rows (.jsonl, .json, .csv, .tsv, .parquet), or of prompts for methods that learn from their
         /// own samples; or a folder of such files, or a name on the Hub, as of a model. Required.
-        dataset: PathBuf = return Err(missing("dataset"));
+        dataset: PathBuf = match &datasets { Some(all) => all.name(), None => return Err(missing("dataset")) };
+        /// What columns are called there and in eval_dataset: NAME=COLUMN with commas, as
+        /// prompt=question,chosen=good,rejected=bad. [default: none]
+        columns: Called | none = None;
+        /// Rows of the dataset that are evaluated on, not learned from, drawn by the seed: below 1 a share, else so
+        /// many; none: all are learned from. [default: none]
+        test_split_size: f64 | none = None, in POSITIVE;
         /// The same of evaluation rows, or none. [default: none; the dataset with dataset_test_split]
-        eval_dataset: PathBuf | none = None, needs [EVALUATED], may change;
+        eval_dataset: PathBuf | none = test_split_size.map(|_| dataset.clone()), needs [EVALUATED], may change;
         /// Configuration of a dataset that has several; none: its default one. [default: none]
         dataset_config: String | none = None;
         /// Split of a dataset, where that is no file, which is learned from. [default: train]

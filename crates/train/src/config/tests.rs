@@ -207,7 +207,9 @@ fn unsupported_trl_keys_and_values_are_named() {
     assert_eq!(resolve("saves_per_epoch = 2").unwrap().save_steps, Steps::Share(1.0 / 6.0));
     let settled = |toml: &str| Options::parse(&format!("model = 'm'\n{toml}")).unwrap().settle();
     assert!(settled("dataset = 'd'\nmax_samples = 9").unwrap().recipe.notes()[0].contains("`max_samples`"));
-    assert!(settled("dataset_mixture = ['a']").unwrap_err().to_string().contains("give --dataset FILE"));
+    assert!(
+        settled("dataset_mixture = ['a']").unwrap_err().to_string().contains("is a mapping with `datasets`")
+    );
 }
 
 /// Names as they are said, on a line or in a list; and what TRL's users say first.

@@ -3,8 +3,8 @@
 use super::output;
 use crate::Error;
 use crate::checkpoint;
-use crate::config::{Config, Names};
-use duel_data::Files;
+use crate::config::{Called, Config, Entry, Mixture, Names};
+use duel_data::{Files, Form, order};
 use duel_hub::{Kind, Name, Rows};
 use std::path::{Path, PathBuf};
 
@@ -82,6 +82,17 @@ impl Config {
             self.judge = Some(format!("model:{}", model(Path::new(said), was)?.display()));
         }
         let own = self.eval_dataset.as_ref() == Some(&self.dataset);
+        if let Some(mixture) = &mut self.datasets {
+            let before = saved.as_ref().and_then(|c| c.datasets.as_ref());
+            for (i, entry) in mixture.0.iter_mut().enumerate() {
+                let was = before.and_then(|all| Some(all.0.get(i)?.path.clone()));
+                entry.path = as_it_was(Kind::Dataset, &entry.path, was);
+                entry.path = told("dataset", &entry.path, files(&entry.rows(), "train")?.name().to_owned());
+            }
+            self.dataset = mixture.name();
+            self.eval_dataset = if own { Some(self.dataset.clone()) } else { self.eval_dataset };
+            return Ok(self);
+        }
         let said = at_revision(&self.dataset, self.dataset_revision.take().as_deref(), "dataset_revision")?;
         self.dataset = as_it_was(Kind::Dataset, &said, was(|c| Some(&c.dataset)));
         if own {
@@ -104,7 +115,42 @@ impl Config {
     /// # Errors
     /// Those of [`files`].
     pub fn train_files(&self) -> Result<Files, Error> {
-        files(&self.rows(&self.dataset, &self.dataset_train_split), "train")
+        let all = self.all_files()?;
+        match self.test_split_size {
+            None => Ok(all),
+            Some(size) => Ok(self.split_off(all, size)?.0),
+        }
+    }
+
+    /// Those before some are held out.
+    fn all_files(&self) -> Result<Files, Error> {
+        match &self.datasets {
+            None => {
+                let all = files(&self.rows(&self.dataset, &self.dataset_train_split), "train")?;
+                Ok(all.in_form(self.form_of_rows()?))
+            }
+            Some(mixture) => mixed(mixture, self.seed),
+        }
+    }
+
+    /// What columns are called.
+    fn form_of_rows(&self) -> Result<Form, Error> {
+        let columns = self.columns.as_ref().map(Called::columns).transpose()?;
+        Ok(Form::Named(columns.unwrap_or_default()))
+    }
+
+    /// What is learned from and what is evaluated on, of which there is `size`.
+    fn split_off(&self, all: Files, size: f64) -> Result<(Files, Files), Error> {
+        let rows = all.count()?;
+        let held = if size < 1.0 { (rows as f64 * size).ceil() } else { size } as usize;
+        if held == 0 || held >= rows {
+            return Err(Error::new(format!(
+                "{}: `test_split_size = {size}` of {rows} rows leaves none to learn from, or to evaluate on",
+                all.name().display()
+            )));
+        }
+        let held = drawn(rows, held, self.seed, u64::MAX);
+        Ok((all.clone().keeping(rows, |row| !held[row]), all.keeping(rows, |row| held[row])))
     }
 
     /// The files of the rows that are evaluated on.
@@ -112,7 +158,13 @@ impl Config {
     /// # Errors
     /// Those of [`files`].
     pub fn eval_files(&self) -> Result<Option<Files>, Error> {
-        let of = |name: &PathBuf| files(&self.rows(name, &self.dataset_test_split), "test");
+        if let Some(size) = self.test_split_size {
+            return Ok(Some(self.split_off(self.all_files()?, size)?.1));
+        }
+        let of = |name: &PathBuf| {
+            let found = files(&self.rows(name, &self.dataset_test_split), "test")?;
+            Ok(found.in_form(self.form_of_rows()?))
+        };
         self.eval_dataset.as_ref().map(of).transpose()
     }
 
@@ -127,6 +179,62 @@ impl Config {
             data_files: data_files.collect(),
         }
     }
+}
+
+impl Entry {
+    /// Its split.
+    fn rows(&self) -> Rows {
+        Rows {
+            name: self.path.clone(),
+            config: self.config.clone(),
+            split: self.split.clone().unwrap_or_else(|| "train".into()),
+            data_files: self.data_files.iter().flat_map(Names::patterns).collect(),
+        }
+    }
+}
+
+/// The files of several data sets, and how much of each is read.
+fn mixed(mixture: &Mixture, seed: u64) -> Result<Files, Error> {
+    let mut all = Vec::new();
+    for entry in &mixture.0 {
+        let found = files(&entry.rows(), "train")?.in_form(entry.form()?);
+        let whole = entry.fraction.or(entry.weight).is_none() && entry.samples.or(entry.first).is_none();
+        let count = if whole { 0 } else { found.count()? };
+        all.push((entry, found, count, whole));
+    }
+    // As large as fractions let the whole be.
+    let fraction =
+        |(entry, _, count, _): &(&Entry, Files, usize, bool)| Some(*count as f64 / entry.fraction?);
+    let total = all.iter().filter_map(fraction).fold(f64::INFINITY, f64::min).floor();
+    let mut read = Vec::new();
+    for (i, (entry, found, count, whole)) in all.into_iter().enumerate() {
+        if whole {
+            read.push(found);
+            continue;
+        }
+        let (rows, first) = match (entry.fraction, entry.weight, entry.samples, entry.first) {
+            (Some(share), ..) => ((share * total).round() as usize, true),
+            (_, Some(weight), ..) => ((count as f64 * weight) as usize, false),
+            (_, _, Some(rows), _) => (rows, false),
+            (_, _, _, first) => (first.unwrap_or(count).min(count), true),
+        };
+        if rows > count || rows == 0 {
+            return Err(Error::new(format!(
+                "`datasets`, {}: {rows} rows are asked for and it has {count}",
+                entry.path.display()
+            )));
+        }
+        let picked = drawn(count, rows, seed, u64::MAX - 1 - i as u64);
+        read.push(found.keeping(count, |row| if first { row < rows } else { picked[row] }));
+    }
+    Ok(Files::joined(mixture.name(), read)?)
+}
+
+/// Which of `count` rows are drawn, `rows` of them, by the seed and a number of their own.
+fn drawn(count: usize, rows: usize, seed: u64, number: u64) -> Vec<bool> {
+    let mut picked = vec![false; count];
+    order(count, seed, number, true).iter().take(rows).for_each(|&row| picked[row as usize] = true);
+    picked
 }
 
 /// What is said, or the same at the commit that it `was`, where no revision is said.
@@ -145,4 +253,77 @@ fn told(what: &str, said: &Path, is: PathBuf) -> PathBuf {
         eprintln!("{what} {} is {}", said.display(), is.display());
     }
     is
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Options;
+
+    /// A folder with files of 10, 20 and 40 rows.
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("duel-rows-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (file, rows) in [("a", 10), ("b", 20), ("c", 40)] {
+            let line = |i| format!("{{\"prompt\": \"{i}\", \"chosen\": \"y\", \"rejected\": \"n\"}}\n");
+            let lines: String = (0..rows).map(line).collect();
+            std::fs::write(dir.join(format!("{file}.jsonl")), lines).unwrap();
+        }
+        dir
+    }
+
+    fn config(dir: &Path, rows: &str) -> Config {
+        let text = format!("model = 'm'\n{}", rows.replace("DIR", &dir.display().to_string()));
+        Options::parse(&text).and_then(Options::resolve).unwrap_or_else(|e| panic!("{rows}: {e}"))
+    }
+
+    #[test]
+    fn as_much_of_each_is_read_as_is_asked_for() {
+        let dir = folder("mixture");
+        let counts = |of: [&str; 3]| {
+            let entry =
+                |(name, much): (&str, &str)| format!("[[datasets]]\npath = 'DIR/{name}.jsonl'\n{much}\n");
+            let rows: String = ["a", "b", "c"].into_iter().zip(of).map(entry).collect();
+            config(&dir, &rows).train_files().and_then(|files| Ok(files.count()?)).map_err(|e| e.to_string())
+        };
+        assert_eq!(counts(["", "", ""]), Ok(70));
+        assert_eq!(counts(["weight = 0.55", "samples = 3", "first = 100"]), Ok(5 + 3 + 40));
+        // As TRL has it: min(10 / 0.5, 20 / 0.25, 40 / 0.25) is 20 in all.
+        assert_eq!(counts(["fraction = 0.5", "fraction = 0.25", "fraction = 0.25"]), Ok(10 + 5 + 5));
+        assert!(
+            counts(["samples = 11", "", ""]).unwrap_err().contains("11 rows are asked for and it has 10")
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Which rows are read, by the prompts' numbers.
+    fn rows(files: &Files) -> Vec<usize> {
+        let mut rows = Vec::new();
+        duel_data::Candidates::each(files, |row| {
+            rows.push(row.row);
+            Ok(())
+        })
+        .unwrap();
+        rows
+    }
+
+    #[test]
+    fn what_is_held_out_is_not_learned_from() {
+        let dir = folder("held-out");
+        let of = |seed: u64, size: &str| {
+            let c =
+                config(&dir, &format!("dataset = 'DIR/c.jsonl'\nseed = {seed}\ntest_split_size = {size}"));
+            (rows(&c.train_files().unwrap()), rows(&c.eval_files().unwrap().unwrap()))
+        };
+        let (train, eval) = of(1, "0.11");
+        assert_eq!((train.len(), eval.len()), (35, 5)); // 4.4, rounded up
+        assert!(eval.iter().all(|row| !train.contains(row)));
+        assert_eq!(of(1, "0.11"), (train, eval.clone()));
+        assert_ne!(of(2, "5").1, eval);
+        let c = config(&dir, "dataset = 'DIR/a.jsonl'\ntest_split_size = 10");
+        assert!(c.train_files().unwrap_err().to_string().contains("leaves none to learn from"));
+        let other = config(&dir, "dataset = 'DIR/a.jsonl'\ncolumns = 'prompt=chosen,chosen=prompt'");
+        assert!(other.train_files().unwrap().reading().is_some());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -150,7 +150,7 @@ impl Options {
     pub fn settle(mut self) -> Result<Self, Error> {
         let dialect = self.recipe.dialect.take();
         let per_epoch = std::mem::take(&mut self.recipe.per_epoch);
-        self.settle_rows()?;
+        self.settle_rows(dialect)?;
         self.settle_evaluation(dialect);
         let axolotls = dialect == Some(Dialect::Axolotl);
         let epochs = self.num_train_epochs.unwrap_or(if axolotls { 1.0 } else { 3.0 });
@@ -166,7 +166,8 @@ impl Options {
         }
         let Some(dialect) = dialect else { return Ok(self) };
         // Theirs is to evaluate only where that is asked for; rows that are named beside the recipe ask for it.
-        let named = self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some());
+        let named =
+            self.test_split_size.is_some() || self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some());
         if !named && self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No) {
             return Err(Error::new(
                 "`eval_strategy` asks for an evaluation, and there are no rows for it: give --eval-dataset FILE, or \

@@ -269,7 +269,7 @@ pub fn read(key: &str, value: &Said) -> Result<Options, Error> {
 /// There is no such key, what it says is not to be had here, or it has a meaning in a recipe alone.
 pub fn read_flag(key: &str, text: &str) -> Result<(Vec<(String, String)>, Recipe), Error> {
     let mut options = read(key, &Said::Text(text.into()))?;
-    options.settle_rows()?;
+    options.settle_rows(None)?;
     if let Some((name, _)) = options.recipe.per_epoch.first() {
         return Err(Error::new(format!(
             "`{name}` counts by the epochs of its recipe; give eval_steps or save_steps"

@@ -81,7 +81,11 @@ pub(super) const LLAMA_FACTORY: &[Word] = &[
             "the chat template is the model's own, whose text may differ from that of LLaMA-Factory's template",
         ),
     ),
-    word(&["dataset_dir", "media_dir", "max_samples", "val_size", "mix_strategy", "interleave_probs"], Rows),
+    word(&["dataset_dir", "max_samples"], Rows),
+    word(&["val_size"], Says("`test_split_size`; 0 is none", held_out)),
+    word(&["mix_strategy"], Only(&["concat"], "data sets are read one after the other; give each a weight")),
+    word(&["interleave_probs"], Only(&[], "data sets are read one after the other; give each a weight")),
+    word(&["media_dir"], Idle("the models trained here read text alone")),
     word(&["overwrite_cache", "tokenized_path", "preprocessing_batch_size"], Idle(LOADING)),
     word(&["plot_loss"], Idle("metrics.svg is always drawn")),
     word(&["flash_attn", "enable_liger_kernel", "use_unsloth", "use_unsloth_gc"], Idle(PYTORCH)),
@@ -159,7 +163,8 @@ pub(super) const AXOLOTL: &[Word] = &[
     word(&["peft_use_dora"], Only(&["false"], "DoRA is not there; adapters are LoRA or rsLoRA")),
     word(&["lora_model_dir", "peft_layers_to_transform"], Only(&[], NO_COUNTERPART)),
     word(&["lora_fan_in_fan_out", "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"], Idle(PYTORCH)),
-    word(&["test_datasets", "val_set_size"], Rows),
+    word(&["test_datasets"], Only(&[], "give one of them as eval_dataset, or a val_set_size")),
+    word(&["val_set_size"], Says("`test_split_size`; 0 is none", held_out)),
     word(
         &["evals_per_epoch"],
         Says("`eval_steps`, a share of all steps", |text| key("evals_per_epoch", text)),
@@ -192,6 +197,15 @@ pub(super) const AXOLOTL: &[Word] = &[
     word(&["strict", "eval_table_size", "save_first_step"], Idle("what is learned does not depend on it")),
     word(&["mlflow_*", "comet_*", "use_wandb", "use_mlflow", "use_comet"], Idle(TRACKED)),
 ];
+
+/// The rows that are held out.
+fn held_out(text: &str) -> Result<Keys, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(Vec::new()),
+        Ok(_) => key("test_split_size", text),
+        Err(_) => Err("it is a share of the rows, or how many".into()),
+    }
+}
 
 /// What the name of a loss of pairs says, where some are methods of their own.
 fn loss(text: &str) -> Result<Keys, String> {

@@ -1,29 +1,183 @@
-//! Which rows a recipe is about. What names of theirs mean in files is decided here and nowhere else.
+//! Which rows a recipe is about. What names of theirs mean in data sets is decided here and nowhere else.
 
+use super::super::mixture::{Called, Entry as Rows, Mixture};
+use super::super::said::{Entry, Said};
 use super::super::table::Options;
+use super::super::values::Maybe;
+use super::Dialect;
 use crate::Error;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 impl Options {
-    /// Makes files of the keys that say which rows a recipe reads, unless files are named beside it.
+    /// Makes data sets of the keys that say which rows a recipe reads, unless one is named beside it.
     ///
     /// # Errors
-    /// They name no file that is here.
-    pub(in super::super) fn settle_rows(&mut self) -> Result<(), Error> {
+    /// They say what is not to be had here.
+    pub(in super::super) fn settle_rows(&mut self, dialect: Option<Dialect>) -> Result<(), Error> {
         let rows = std::mem::take(&mut self.recipe.rows);
-        if self.dataset.is_some() {
-            let beside = rows
-                .into_iter()
-                .map(|e| (e.key, "the rows are those of the files that are named".to_owned()));
-            self.recipe.idle.extend(beside);
+        let factory = dialect == Some(Dialect::LlamaFactory);
+        let names = self.dataset.clone().filter(|_| factory);
+        // A file, or one that is there, is named beside a recipe, or in the place of its entries.
+        let is_path =
+            |path: &PathBuf| path.exists() || path.extension().is_some() || path.components().count() > 1;
+        let named = self.dataset.as_ref().is_some_and(|path| !factory || is_path(path));
+        if named {
+            if dialect.is_some() {
+                self.datasets = None;
+            }
+            let why = "the rows are those of the dataset that is named";
+            self.recipe.idle.extend(rows.into_iter().map(|e| (e.key, why.to_owned())));
             return Ok(());
         }
-        match rows.first() {
+        let said = |name: &str| rows.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
+        let mut left: Vec<&Entry> = rows.iter().collect();
+        let mut take = |names: &[&str]| left.retain(|entry| !names.contains(&entry.key.as_str()));
+        if let Some(names) = names {
+            let folder = said("dataset_dir").map_or("data".into(), Said::text);
+            let first = said("max_samples").map(|most| number("max_samples", most)).transpose()?;
+            self.dataset = None;
+            self.datasets = Some(Maybe(Some(described(&names, Path::new(&folder), first)?)));
+            take(&["dataset_dir", "max_samples"]);
+        } else if let Some(mixture) = said("dataset_mixture") {
+            self.mixture(mixture)?;
+            take(&["dataset_mixture"]);
+        } else if let Some(mixer) = said("dataset_mixer") {
+            self.datasets = Some(Maybe(Some(mixed(mixer, said("dataset_splits"), said("dataset_configs"))?)));
+            take(&["dataset_mixer", "dataset_splits", "dataset_configs"]);
+        }
+        match left.first() {
             None => Ok(()),
             Some(entry) => Err(Error::new(format!(
-                "`{} = {}` is not read yet: rows are of one dataset here; give --dataset FILE or NAME and, to evaluate, \
-                 --eval-dataset FILE",
+                "`{} = {}` is not read; give --dataset and, to evaluate, --eval-dataset or --test-split-size",
                 entry.key, entry.value
             ))),
         }
     }
+
+    /// alignment-handbook's `dataset_mixture`.
+    fn mixture(&mut self, said: &Said) -> Result<(), Error> {
+        let Said::Table(entries) = said else {
+            return Err(Error::new("`dataset_mixture` is a mapping with `datasets`"));
+        };
+        for Entry { key, value, .. } in entries {
+            match key.as_str() {
+                "datasets" => self.datasets = Some(Maybe(Some(value.text().parse()?))),
+                "seed" => {
+                    let why = "rows are drawn by `seed`, in an order that is not numpy's";
+                    self.recipe.idle.push(("dataset_mixture.seed".into(), why.into()));
+                }
+                "test_split_size" if *value == Said::Null => {}
+                "test_split_size" => {
+                    let size = value.text().parse();
+                    let size = size.map_err(|_| Error::new("`test_split_size` is a number"))?;
+                    self.test_split_size = self.test_split_size.take().or(Some(Maybe(Some(size))));
+                }
+                _ => return Err(Error::new(format!("`dataset_mixture` has `{key}`, which is not known"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(key: &str, said: &Said) -> Result<usize, Error> {
+    said.text().parse().map_err(|_| Error::new(format!("`{key} = {said}` is no number of rows")))
+}
+
+fn items(said: Option<&Said>) -> Vec<String> {
+    match said {
+        None | Some(Said::Null) => Vec::new(),
+        Some(Said::List(items)) => items.iter().map(Said::text).collect(),
+        Some(one) => one.text().split(',').map(str::to_owned).collect(),
+    }
+}
+
+/// alignment-handbook's older `dataset_mixer`: a weight by name, and the splits and configurations of all.
+fn mixed(mixer: &Said, splits: Option<&Said>, configs: Option<&Said>) -> Result<Mixture, Error> {
+    let Said::Table(entries) = mixer else {
+        return Err(Error::new("`dataset_mixer` is a mapping of names and weights"));
+    };
+    // Those of another name are evaluated on there, all of them.
+    let split = items(splits).into_iter().find(|split| split.contains("train"));
+    let configs = items(configs);
+    let entry = |(i, Entry { key, value, .. }): (usize, &Entry)| {
+        let weight: f64 = value
+            .text()
+            .parse()
+            .map_err(|_| Error::new(format!("`dataset_mixer`, {key}: {value} is no weight")))?;
+        Ok(Rows {
+            path: key.into(),
+            config: configs.get(i).cloned(),
+            split: split.clone(),
+            weight: (weight != 1.0).then_some(weight),
+            ..Rows::default()
+        })
+    };
+    Mixture::new(entries.iter().enumerate().map(entry).collect::<Result<_, Error>>()?)
+}
+
+/// LLaMA-Factory's data sets of these names, with commas, as `dataset_info.json` in `folder` has them; of each the
+/// `first` rows.
+fn described(names: &Path, folder: &Path, first: Option<usize>) -> Result<Mixture, Error> {
+    let file = folder.join("dataset_info.json");
+    let wrong = |what: String| Error::new(format!("{}: {what}", file.display()));
+    let text = std::fs::read_to_string(&file).map_err(|e| {
+        wrong(format!("cannot be read, and says what the dataset {} is: {e}", names.display()))
+    })?;
+    let known: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("is no JSON object: {e}")))?;
+    let names = names.to_string_lossy();
+    let entries = names.split(',').map(str::trim).map(|name| match known.get(name) {
+        Some(Value::Object(entry)) => {
+            entry_of(entry, folder, first).map_err(|e| wrong(format!("`{name}`: {e}")))
+        }
+        Some(_) => Err(wrong(format!("`{name}` is no object"))),
+        None => {
+            let all: Vec<&str> = known.keys().map(String::as_str).collect();
+            Err(wrong(format!("has no `{name}`; it has {}", all.join(", "))))
+        }
+    });
+    Mixture::new(entries.collect::<Result<_, _>>()?)
+}
+
+/// What one of its entries says.
+fn entry_of(said: &Map<String, Value>, folder: &Path, first: Option<usize>) -> Result<Rows, String> {
+    let mut rows = Rows { formatting: Some("alpaca".into()), first, ..Rows::default() };
+    let mut revision = None;
+    for (key, value) in said {
+        let text = || value.as_str().map(str::to_owned).ok_or_else(|| format!("`{key}` is no text"));
+        let names = || {
+            let table = value.as_object().ok_or_else(|| format!("`{key}` is no object"))?;
+            let pair = |(ours, theirs): (&String, &Value)| match theirs {
+                Value::String(theirs) => Ok((ours.clone(), theirs.clone())),
+                _ => Err(format!("`{key}.{ours}` is no text")),
+            };
+            Ok::<_, String>(Called::Pairs(table.iter().map(pair).collect::<Result<_, _>>()?))
+        };
+        match key.as_str() {
+            "hf_hub_url" => rows.path = text()?.into(),
+            "file_name" if said.contains_key("hf_hub_url") => {}
+            "file_name" => rows.path = folder.join(text()?),
+            "ms_hub_url" | "om_hub_url" if said.contains_key("hf_hub_url") => {}
+            "revision" => revision = Some(text()?),
+            "formatting" => rows.formatting = Some(text()?),
+            "ranking" => rows.ranking = value.as_bool().ok_or("`ranking` is true or false")?,
+            "subset" => rows.config = Some(text()?),
+            "split" => rows.split = Some(text()?),
+            "num_samples" => {
+                let most = value.as_u64().ok_or("`num_samples` is no number")?;
+                rows.samples = Some(most as usize);
+            }
+            "columns" => rows.columns = Some(names()?),
+            "tags" => rows.tags = Some(names()?),
+            _ => return Err(format!("`{key}` is not read")),
+        }
+    }
+    if rows.path.as_os_str().is_empty() {
+        return Err("has no `file_name` and no `hf_hub_url`".into());
+    }
+    if let Some(revision) = revision {
+        rows.path = PathBuf::from(format!("{}@{revision}", rows.path.display()));
+    }
+    Ok(rows)
 }

@@ -1,8 +1,10 @@
+use super::super::mixture::{Called, Entry};
 use super::super::steps::Steps;
 use super::super::table::{Config, KEYS, Options};
 use super::super::values::{EvalStrategy, Maybe, Method, SaveStrategy};
 use super::*;
 use crate::config::import;
+use duel_data::Form;
 use duel_model::Modules;
 use std::fmt::Write;
 
@@ -118,8 +120,92 @@ fn a_recipe_of_the_handbook_is_read_as_it_is() {
         "{notes}"
     );
     assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
-    let rows = Options::parse_recipe(HANDBOOK).unwrap().settle().unwrap_err().to_string();
-    assert!(rows.starts_with("`dataset_mixture = ") && rows.contains("give --dataset FILE"), "{rows}");
+    let own = alone(HANDBOOK).unwrap();
+    let entry = &own.datasets.as_ref().unwrap().0[0];
+    assert_eq!(
+        (entry.path.to_str(), entry.config.as_deref(), entry.weight),
+        (Some("org/preferences"), Some("default"), Some(1.0))
+    );
+    assert_eq!(entry.columns, Some(Called::Only(vec!["chosen".into(), "rejected".into()])));
+    assert_eq!((own.dataset.to_str(), own.test_split_size), (Some("org/preferences"), Some(1000.0)));
+    assert_eq!(Options::parse(&own.to_toml().unwrap()).unwrap().resolve().unwrap(), own);
+}
+
+/// A recipe with the rows that it names itself.
+fn alone(yaml: &str) -> Result<Config, Error> {
+    Options::parse_recipe(yaml).and_then(Options::settle).and_then(Options::resolve)
+}
+
+#[test]
+fn mixtures_are_data_sets() {
+    let mixer = "model_name_or_path: m\ndataset_mixer:\n  org/a: 0.5\n  b.jsonl: 1.0\ndataset_splits: [test_prefs, train_prefs]";
+    let config = alone(mixer).unwrap();
+    let of = |entry: &Entry| (entry.path.to_string_lossy().into_owned(), entry.split.clone(), entry.weight);
+    let all: Vec<_> = config.datasets.unwrap().0.iter().map(of).collect();
+    let split = Some("train_prefs".to_owned());
+    assert_eq!(all, [("org/a".into(), split.clone(), Some(0.5)), ("b.jsonl".into(), split, None)]);
+    let trl = "model_name_or_path: m\ndatasets:\n  - {path: a.jsonl, fraction: 0.25}\n  - {path: b.csv, fraction: 0.75}\ntest_split_size: 0.1";
+    let config = alone(trl).unwrap();
+    assert_eq!(
+        (config.datasets.unwrap().name(), config.test_split_size),
+        ("a.jsonl + b.csv".into(), Some(0.1))
+    );
+    let wrong = |rows: &str, part: &str| {
+        let e = alone(&format!("model_name_or_path: m\ndatasets:\n  - {rows}")).expect_err(rows).to_string();
+        assert!(e.contains(part), "{rows}: {e}");
+    };
+    wrong("{path: a, frction: 1}", "unknown field `frction`");
+    wrong("{split: train}", "an entry without `path`");
+    wrong("{path: a, weight: 2}", "`fraction` and `weight` are above 0 and at most 1");
+    wrong("{path: a, weight: 0.5, first: 3}", "keep one of");
+    wrong("{path: a, fraction: 0.5}\n  - {path: b}", "a `fraction` in some entries");
+    wrong("{path: a, columns: {prompt: q, chosen: q}}", "`q` is to be");
+    wrong("{path: a, type: zephyr.nectar}", "`type = zephyr.nectar` is not read");
+    wrong("{path: a, type: chatml.intel, columns: {prompt: q}}", "`type` and `columns`");
+    wrong("{path: a, type: chatml.intel, field_chosen: c}", "does not read `field_chosen`");
+    wrong("{path: a, field_chosen: c}", "`field_chosen` goes with a `type`");
+    wrong("{path: a}\ndataset_config: c", "`dataset_config` says nothing of `datasets`");
+    let axolotl = "base_model: m\nrl: dpo\nval_set_size: 0.05\ndatasets:\n  - {path: a.jsonl, ds_type: json, type: chatml.intel}\n\
+         \x20 - {path: b.jsonl, type: chat_template.default, field_messages: talk, field_chosen: good}";
+    let config = alone(axolotl).unwrap();
+    assert_eq!(config.test_split_size, Some(0.05));
+    let forms: Vec<_> = config.datasets.unwrap().0.iter().map(|entry| entry.form().unwrap()).collect();
+    assert_eq!(forms[0], Form::Axolotl(duel_data::Axolotl::named("chatml.intel").unwrap()));
+    assert_eq!(forms[1], Form::Named("messages=talk,chosen=good,rejected=rejected".parse().unwrap()));
+}
+
+#[test]
+fn factory_names_are_those_of_its_file() {
+    let dir = std::env::temp_dir().join(format!("duel-factory-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let info = r#"{
+        "pairs": {"file_name": "p.json", "ranking": true, "formatting": "sharegpt", "num_samples": 7,
+                  "columns": {"messages": "conversations", "chosen": "c", "rejected": "r"}},
+        "hub": {"hf_hub_url": "org/name", "revision": "v1", "subset": "s", "split": "x"},
+        "script": {"script_url": "x.py"}
+    }"#;
+    std::fs::write(dir.join("dataset_info.json"), info).unwrap();
+    let recipe = |names: &str, more: &str| {
+        let dir = dir.display();
+        alone(&format!(
+            "model_name_or_path: m\nstage: dpo\ndataset: {names}\ndataset_dir: {dir}\ncutoff_len: 64{more}"
+        ))
+    };
+    let all = recipe("pairs, hub", "\nval_size: 0.2").unwrap();
+    assert_eq!(all.test_split_size, Some(0.2));
+    let entries = all.datasets.unwrap().0;
+    assert_eq!((entries[0].path.clone(), entries[0].samples), (dir.join("p.json"), Some(7)));
+    assert!(matches!(entries[0].form().unwrap(), Form::Factory(_)));
+    assert_eq!((entries[1].path.to_str(), entries[1].config.as_deref()), (Some("org/name@v1"), Some("s")));
+    assert_eq!(recipe("hub", "\nmax_samples: 10").unwrap().datasets.unwrap().0[0].first, Some(10));
+    let wrong = |names: &str, part: &str| {
+        let e = recipe(names, "").expect_err(names).to_string();
+        assert!(e.contains("dataset_info.json: ") && e.contains(part), "{e}");
+    };
+    wrong("other", "has no `other`; it has pairs, hub, script");
+    wrong("script", "`script`: `script_url` is not read");
+    std::fs::remove_dir_all(&dir).unwrap();
+    wrong("pairs", "cannot be read, and says what the dataset pairs is");
 }
 
 #[test]
@@ -277,7 +363,7 @@ fn an_imported_recipe_is_a_configuration() {
     let toml = import(&format!("{HANDBOOK}deepspeed: zero3.json\nenv: {{A: b}}\n")).unwrap();
     for part in [
         "# From a recipe in the words of TRL, by duel import.\n",
-        "dataset = \"train.jsonl\"",
+        "[[datasets]]\npath = \"org/preferences\"",
         "lr_scheduler_kwargs = \"min_lr_rate=0.1\"",
         "\n# Not taken over; numbers may be others than the recipe's:\n#   line 49: `deepspeed` is not supported",
         "\n# Environment variables, to be set where duel is started:\n#   A=b\n",
@@ -286,7 +372,15 @@ fn an_imported_recipe_is_a_configuration() {
         assert!(toml.contains(part), "{part}\n{toml}");
     }
     let config = Options::parse(&toml).unwrap().resolve().unwrap();
-    assert_eq!(Config { dataset: "d.csv".into(), ..config }, resolve(HANDBOOK));
+    let rows = Config {
+        dataset: "d.csv".into(),
+        datasets: None,
+        test_split_size: None,
+        eval_dataset: None,
+        per_device_eval_batch_size: 8,
+        ..config
+    };
+    assert_eq!(rows, resolve(HANDBOOK));
 }
 
 /// What a key of theirs means, in a cell of the document.
@@ -295,7 +389,7 @@ fn said(meaning: &Meaning) -> String {
         Meaning::Is(name) => format!("`{name}`"),
         Meaning::Says(what, _) => (*what).into(),
         Meaning::Keys => "its keys are keys".into(),
-        Meaning::Rows => "which rows are read; files for now".into(),
+        Meaning::Rows => "which rows are read: `dataset` or `datasets`".into(),
         Meaning::Idle(why) => format!("noted: {why}"),
         Meaning::Only(values, way) => match values.join(", ") {
             none if none.is_empty() => format!("refused: {way}"),

@@ -1,6 +1,6 @@
 //! The words of TRL 1.16 and transformers 5.23, and of earlier ones that recipes still have.
 
-use super::Meaning::{Idle, Is, Keys, Only, Rows, Says};
+use super::Meaning::{Idle, Is, Keys, Only, Says};
 use super::{Word, key, yes};
 
 const PYTORCH: &str = "it belongs to PyTorch";
@@ -26,7 +26,6 @@ pub(super) const WORDS: &[Word] = &[
     word(&["model_name_or_path"], Is("model")),
     word(&["dataset_name"], Is("dataset")),
     word(&["dataset_streaming", "streaming"], Idle(LOADING)),
-    word(&["datasets", "test_split_size"], Rows),
     word(&["model_init_kwargs"], Keys),
     word(&["torch_dtype"], Is("dtype")),
     word(&["attn_implementation", "trust_remote_code", "use_cache", "ignore_bias_buffers"], Idle(PYTORCH)),
