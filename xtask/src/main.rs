@@ -10,6 +10,9 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
   train [...]     duel train: without arguments, the built-in experiment
+  inspect [...]   duel inspect: rows as a run sees them
+  audit [...]     duel audit: what is wrong in files of rows, before a run
+  plan [...]      duel plan: what a run would take
   eval [...]      duel eval: a preference file under a policy or a reward model
   generate [...]  duel generate
   sample [...]    duel sample
@@ -154,7 +157,8 @@ fn main() -> ExitCode {
     };
     let result = match name.as_str() {
         "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
-        | "tournament" | "cycle" | "merge" | "import" | "report" | "losses" => duel(&name),
+        | "tournament" | "cycle" | "merge" | "import" | "report" | "losses" | "inspect" | "audit"
+        | "plan" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),
