@@ -12,6 +12,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   train [...]     duel train: without arguments, the built-in experiment
   eval [...]      duel eval: a preference file under a policy or a reward model
   generate [...]  duel generate
+  chat [...]      duel chat: a conversation with a model
   sample [...]    duel sample
   label [...]     duel label: judges responses
   table [...]     duel table: the methods side by side on the built-in experiment's data
@@ -20,6 +21,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
   theorem [...]   duel theorem: what the paper proves, on a language small enough to count
   merge [...]     duel merge: an adapter and its model as one model
+  export [...]    duel export: a model as a file of llama.cpp
   import RECIPE   duel import: a recipe of another trainer as a configuration
   report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
@@ -153,8 +155,8 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
-        | "tournament" | "cycle" | "merge" | "import" | "report" | "losses" => duel(&name),
+        "train" | "eval" | "generate" | "chat" | "sample" | "label" | "table" | "frontier" | "theorem"
+        | "tournament" | "cycle" | "merge" | "export" | "import" | "report" | "losses" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

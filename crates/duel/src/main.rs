@@ -1,9 +1,11 @@
 //! The `duel` command.
 
 mod audit;
+mod chat;
 mod cycle;
 mod drawing;
 mod eval;
+mod export;
 mod frontier;
 mod generate;
 mod import;
@@ -25,10 +27,12 @@ mod train;
 mod writers;
 
 use audit::Audit;
+use chat::Chat;
 use clap::{Parser, Subcommand};
 use cycle::CycleWorld;
 use duel_train::Error;
 use eval::Eval;
+use export::Export;
 use frontier::Frontier;
 use generate::Generate;
 use import::Import;
@@ -68,6 +72,8 @@ enum Command {
     Eval(Box<Eval>),
     /// Continue a text
     Generate(Generate),
+    /// Talk with a model: answers as they come, over a conversation that stays in its cache
+    Chat(Chat),
     /// Draw completions of the prompts of a file
     Sample(Sample),
     /// Judge responses, by words, a program, a model or the truth: scores, pairs, the best of N
@@ -84,6 +90,8 @@ enum Command {
     Theorem(Theorem),
     /// Make one model of an adapter and the model that it is for
     Merge(Merge),
+    /// Write a model as a file of llama.cpp (GGUF)
+    Export(Export),
     /// Print a recipe of TRL, LLaMA-Factory or axolotl as a configuration, with what is not taken over
     Import(Import),
     /// Put what runs and studies left on one page: curves, settings, samples, pictures
@@ -108,6 +116,7 @@ fn command() -> ExitCode {
             Command::Inspect(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Chat(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -116,6 +125,7 @@ fn command() -> ExitCode {
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Merge(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Export(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Import(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Losses => {
