@@ -1,8 +1,13 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
 mod bench;
+mod dist;
+mod embed;
 mod kernels;
 mod pack;
+mod tiny;
+mod wheel;
+mod zip;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -30,6 +35,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
                   of those that are named (avx512, avx2, baseline)
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
+  dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
+  embed           every library crate in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
@@ -160,6 +167,8 @@ fn main() -> ExitCode {
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),
+        "dist" => dist::run(&rest).map_err(report),
+        "embed" => embed::run().map_err(report),
         "gpu-pack" => pack::run(&rest).map_err(report),
         "check" => check(),
         _ => {

@@ -20,6 +20,7 @@ mod report;
 mod rows;
 mod run;
 mod sample;
+mod shells;
 mod table;
 mod theorem;
 mod tournament;
@@ -28,7 +29,7 @@ mod writers;
 
 use audit::Audit;
 use chat::Chat;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use cycle::CycleWorld;
 use duel_train::Error;
 use eval::Eval;
@@ -42,6 +43,7 @@ use merge::Merge;
 use plan::Plan;
 use report::Report;
 use sample::Sample;
+use shells::{Completions, Man};
 use std::process::ExitCode;
 use table::Table;
 use theorem::Theorem;
@@ -98,6 +100,10 @@ enum Command {
     Report(Report),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
+    /// Print what a shell completes these commands and their options by
+    Completions(Completions),
+    /// Write the manual: a page of duel, and one of each command
+    Man(Man),
 }
 
 fn main() -> ExitCode {
@@ -128,6 +134,11 @@ fn command() -> ExitCode {
             Command::Export(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Import(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Completions(args) => {
+                args.run(Cli::command());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man(args) => args.run(Cli::command()).map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)
