@@ -2,7 +2,7 @@
 
 use duel_backend::{Backend, Float};
 use duel_cpu::Cpu;
-use duel_model::decode::{Completion, Engine, FinishReason, Mixture, Request, Room, Sampling};
+use duel_model::decode::{Completion, Dialogue, Engine, FinishReason, Mixture, Request, Room, Sampling};
 use duel_model::{Config, Family, Keep, Model};
 use duel_tests::{
     Batch, Case, FAMILIES, Group, How, Objective, Random, activations, config, logits, merge, tiny,
@@ -269,6 +269,69 @@ fn a_prompt_is_computed_once_and_work_can_be_stopped() {
     let none = [Request { samples: 0, ..requests[0] }, requests[1]];
     let drawn = engine.generate(&b, &w, &none, &DRAWN, &[]).unwrap();
     assert_eq!(drawn.completions, [Vec::new(), all.completions[1].clone()]);
+}
+
+/// Turn after turn is as each would be alone, and what a prompt has in common with the text before is not computed
+/// again: after all of it, a part, nothing.
+#[test]
+fn a_dialogue_goes_on_in_its_cache() {
+    for family in FAMILIES {
+        let case = Case::new(tiny(family), 8);
+        let (b, c) = (Cpu::<f64>::new(1), &case.config);
+        let (w, mut random) = (case.upload(&b), Random(4));
+        let mut dialogue = Dialogue::new(&b, c, usize::MAX).unwrap();
+        let mut text = random.tokens(5, c.vocab);
+        let mut cached = 0;
+        for (turn, (kept, more)) in [(5, 0), (16, 4), (9, 3), (0, 7), (7, 0)].into_iter().enumerate() {
+            text.truncate(kept);
+            text.extend(random.tokens(more, c.vocab));
+            let request = [Request { prompt: &text, samples: 1, id: turn as u64 }];
+            let mut engine = Engine::new(&b, c, room(&request)).unwrap();
+            let alone = engine.generate(&b, &w, &request, &DRAWN, &[]).unwrap().flat().remove(0);
+            let mut heard = Vec::new();
+            let asked = (turn as u64, &DRAWN);
+            let (answer, pace) = dialogue
+                .go_on(&b, &w, &text, asked, &[], |token| {
+                    heard.push(token);
+                    true
+                })
+                .unwrap();
+            assert_eq!((&answer.tokens, &heard), (&alone.tokens, &alone.tokens), "{family:?}, turn {turn}");
+            for (logp, alone) in answer.logps.iter().zip(&alone.logps) {
+                assert!((logp - alone).abs() < 1e-10, "{family:?}, turn {turn}: {logp} for {alone}");
+            }
+            let common = kept.min(cached).min(text.len() - 1);
+            assert!(pace.prompt_tokens <= text.len() - 1 - common, "{family:?}, turn {turn}: computed again");
+            text.extend(&answer.tokens);
+            cached = text.len() - 1;
+        }
+    }
+}
+
+/// A dialogue ends with a stop, where it is stopped, and with its window; and says what has no room there.
+#[test]
+fn a_dialogue_ends_in_its_window() {
+    let case = Case::new(tiny(Family::Llama), 8);
+    let (b, c) = (Cpu::<f32>::new(1), &case.config);
+    let w = case.upload(&b);
+    let mut dialogue = Dialogue::new(&b, c, 12).unwrap();
+    let prompt = Random(4).tokens(5, c.vocab);
+    let mut ask = |stop: &[u32], most| {
+        let mut left = most;
+        let asked = dialogue.go_on(&b, &w, &prompt, (0, &DRAWN), stop, |_| {
+            left -= 1;
+            left > 0
+        });
+        asked.unwrap().0
+    };
+    let free = ask(&[], 99);
+    assert_eq!((free.tokens.len(), free.finish_reason), (7, FinishReason::Length));
+    let stopped = ask(&[], 3);
+    assert_eq!((&stopped.tokens[..], stopped.finish_reason), (&free.tokens[..3], FinishReason::Abort));
+    let ended = ask(&free.tokens[..1], 99);
+    assert_eq!((&ended.tokens[..], ended.finish_reason), (&free.tokens[..1], FinishReason::Stop));
+    let said = dialogue.go_on(&b, &w, &[1; 12], (0, &DRAWN), &[], |_| true).unwrap_err().to_string();
+    assert!(said.contains("12 tokens") && said.contains("shorten"), "{said}");
 }
 
 #[test]

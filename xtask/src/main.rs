@@ -1,8 +1,13 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
 mod bench;
+mod dist;
+mod embed;
 mod kernels;
 mod pack;
+mod tiny;
+mod wheel;
+mod zip;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,6 +20,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   plan [...]      duel plan: what a run would take
   eval [...]      duel eval: a preference file under a policy or a reward model
   generate [...]  duel generate
+  chat [...]      duel chat: a conversation with a model
   sample [...]    duel sample
   label [...]     duel label: judges responses
   table [...]     duel table: the methods side by side on the built-in experiment's data
@@ -23,6 +29,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   cycle [...]     duel cycle: preferences without an order, reward models and self-play
   theorem [...]   duel theorem: what the paper proves, on a language small enough to count
   merge [...]     duel merge: an adapter and its model as one model
+  export [...]    duel export: a model as a file of llama.cpp
   import RECIPE   duel import: a recipe of another trainer as a configuration
   report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
@@ -31,6 +38,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
                   of those that are named (avx512, avx2, baseline)
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
+  dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
+  embed           every library crate in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
@@ -156,12 +165,14 @@ fn main() -> ExitCode {
         cargo(&run, &rest)
     };
     let result = match name.as_str() {
-        "train" | "eval" | "generate" | "sample" | "label" | "table" | "frontier" | "theorem"
-        | "tournament" | "cycle" | "merge" | "import" | "report" | "losses" | "inspect" | "audit"
-        | "plan" => duel(&name),
+        "train" | "eval" | "generate" | "chat" | "sample" | "label" | "table" | "frontier" | "theorem"
+        | "tournament" | "cycle" | "merge" | "export" | "import" | "report" | "losses" | "inspect"
+        | "audit" | "plan" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),
+        "dist" => dist::run(&rest).map_err(report),
+        "embed" => embed::run().map_err(report),
         "gpu-pack" => pack::run(&rest).map_err(report),
         "check" => check(),
         _ => {

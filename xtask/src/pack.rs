@@ -120,7 +120,7 @@ fn clear(out: &Path) -> Result<(), String> {
     clear(out)
 }
 
-fn make(dir: PathBuf) -> Result<PathBuf, String> {
+pub fn make(dir: PathBuf) -> Result<PathBuf, String> {
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     Ok(dir)
 }
@@ -129,14 +129,14 @@ fn write(file: &Path, line: &str) -> Result<(), String> {
     fs::write(file, format!("{line}\n")).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn git(root: &Path) -> Command {
+pub fn git(root: &Path) -> Command {
     let mut git = Command::new("git");
     git.current_dir(root);
     git
 }
 
 /// Runs a command; what it prints.
-fn text(command: &mut Command) -> Result<String, String> {
+pub fn text(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =
         command.stderr(Stdio::inherit()).output().map_err(|e| format!("{name} cannot be started: {e}"))?;
@@ -147,7 +147,7 @@ fn text(command: &mut Command) -> Result<String, String> {
 }
 
 /// Builds a target; the path of its executable.
-fn build(target: &str, how: &[&str]) -> Result<PathBuf, String> {
+pub fn build(target: &str, how: &[&str]) -> Result<PathBuf, String> {
     let messages = text(crate::command(how, &[]).arg("--message-format=json-render-diagnostics"))?;
     let program = executable(&messages, target);
     program.ok_or_else(|| format!("cargo names no executable of the target {target}"))

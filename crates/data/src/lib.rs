@@ -22,6 +22,7 @@ mod row;
 mod said;
 mod seen;
 mod stored;
+mod stream;
 mod template;
 mod tokenizer;
 
@@ -41,5 +42,6 @@ pub use prompt::{Prompt, Prompts};
 pub use report::Report;
 pub use row::Row;
 pub use seen::{Part, Seen, Use};
+pub use stream::Stream;
 pub use template::{Context, Rendered};
 pub use tokenizer::Tokenizer;

@@ -7,9 +7,10 @@ use crate::row::{self, Content, Row, common_prefix};
 use crate::{
     Asked, Context, Error, Files, Message, Options, Result, Task, Tokenizer, Truncation, Whole, read,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 /// A prompt of a file.
@@ -63,6 +64,8 @@ pub struct Prompts<'a> {
     pub files: &'a Files,
     /// Of the model that is to go on from them.
     pub tokenizer: &'a Tokenizer,
+    /// Texts are a user's messages, which the chat template renders.
+    pub as_messages: bool,
 }
 
 /// Columns that speak of responses: samples take their place.
@@ -113,8 +116,20 @@ impl Prompts<'_> {
         })
     }
 
-    fn prompt(&self, row: usize, value: Value) -> std::result::Result<Prompt, String> {
+    fn prompt(&self, row: usize, mut value: Value) -> std::result::Result<Prompt, String> {
+        // Lines of plain text are what is to be gone on from, where training would learn them.
+        let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
+        let lines = self.files.parts().iter().all(is_text);
+        if let Some(text) = value.as_object_mut().filter(|_| lines).and_then(|row| row.remove("text")) {
+            value = json!({"prompt": text});
+        }
         let (asked, mut columns) = asked(value, self.tokenizer.has_chat_template())?;
+        let asked = match asked {
+            Asked::Text(text) if self.as_messages => {
+                Asked::Chat(vec![Message::new("user", &text)], Context::default())
+            }
+            other => other,
+        };
         let (_, tokens) = asked.open(self.tokenizer).map_err(|e| e.to_string())?;
         let said = match asked {
             Asked::Text(prompt) => Value::String(prompt),

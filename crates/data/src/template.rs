@@ -80,7 +80,7 @@ const NAME: &str = "chat";
 
 impl Template {
     /// Compiles a template; `specials` (`bos_token`, `eos_token`, ...) are visible in it as variables.
-    pub(crate) fn compile(source: String, specials: &Map<String, Value>) -> Result<Self, String> {
+    pub(crate) fn compile(source: &str, specials: &Map<String, Value>) -> Result<Self, String> {
         let mut env = Environment::new();
         env.set_trim_blocks(true);
         env.set_lstrip_blocks(true);
@@ -99,7 +99,7 @@ impl Template {
         for (name, value) in specials {
             env.add_global(name.clone(), Jinja::from_serialize(value));
         }
-        let translated = source::translate(&source);
+        let translated = source::translate(source);
         contain(|| env.add_template_owned(NAME, translated.text))
             .map_err(|panic| format!("the chat template does not compile: {panic}"))?
             .map_err(|e| format!("the chat template does not compile: {}", explain(&e)))?;
@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn run(template: &str, messages: &[Message]) -> Result<String, String> {
-        let template = Template::compile(template.into(), &specials())?;
+        let template = Template::compile(template, &specials())?;
         template.render(messages, true, &Context::default()).map(|r| r.text)
     }
 
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn generated_spans() {
         let source = "{% for m in messages %}{% if m.role == 'a' %}A{% generation %}\n{{ m.content }}!{% endgeneration %}\n{% else %}{{ m.content }}{% endif %}{% endfor %}";
-        let template = Template::compile(source.into(), &specials()).unwrap();
+        let template = Template::compile(source, &specials()).unwrap();
         let say =
             |text: &str| [Message::new("u", "hé\u{fdd0}"), Message::new("a", text), Message::new("a", "z")];
         let rendered = template.render(&say("ü"), false, &Context::default()).unwrap();

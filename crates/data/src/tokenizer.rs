@@ -1,6 +1,7 @@
 //! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template, where a text ends.
 
 use crate::contain::contain;
+use crate::stream::Stream;
 use crate::template::{Context, Rendered, Template, tells};
 use crate::{Error, Message, Result};
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<(String, u32)>,
     eos: Option<(String, u32)>,
+    pad: Option<u32>,
     stops: Vec<u32>,
     appends_eos: bool,
     templates: Templates,
@@ -21,7 +23,13 @@ pub struct Tokenizer {
 
 /// The chat templates of a folder by name. One that does not compile matters only once a conversation has to be
 /// rendered with it.
-struct Templates(Vec<(String, std::result::Result<Template, String>)>);
+struct Templates(Vec<Named>);
+
+struct Named {
+    name: String,
+    source: String,
+    compiled: std::result::Result<Template, String>,
+}
 
 impl Tokenizer {
     /// Reads a model folder's `tokenizer.json` with the special tokens, the chat template and the stop tokens that the
@@ -63,10 +71,11 @@ impl Tokenizer {
             }
         };
         let (bos, eos) = (special("bos_token")?, special("eos_token")?);
+        let pad = specials.get("pad_token").and_then(Value::as_str).and_then(|text| inner.token_to_id(text));
         let stops = stops(dir, eos.as_ref().map(|(_, id)| *id))?;
         let templates = Templates::read(dir, &config, &specials)?;
 
-        let mut tokenizer = Tokenizer { inner, bos, eos, stops, appends_eos: false, templates };
+        let mut tokenizer = Tokenizer { inner, bos, eos, pad, stops, appends_eos: false, templates };
         let (plain, special) = (tokenizer.encode("a", false), tokenizer.encode("a", true));
         let (plain, special) = (plain.map_err(|e| broken(&e))?, special.map_err(|e| broken(&e))?);
         tokenizer.appends_eos = tokenizer
@@ -165,6 +174,11 @@ impl Tokenizer {
         ids.iter().enumerate().map(piece).collect()
     }
 
+    /// Makes text of tokens as they come.
+    pub fn stream(&self) -> Stream<'_> {
+        Stream::new(self)
+    }
+
     /// The end-of-sequence token, if the model has one.
     pub fn eos(&self) -> Option<(&str, u32)> {
         self.eos.as_ref().map(|(text, id)| (text.as_str(), *id))
@@ -173,6 +187,11 @@ impl Tokenizer {
     /// The beginning-of-sequence token, if the model has one.
     pub fn bos(&self) -> Option<(&str, u32)> {
         self.bos.as_ref().map(|(text, id)| (text.as_str(), *id))
+    }
+
+    /// The token that pads a batch, if the model has one.
+    pub fn pad(&self) -> Option<u32> {
+        self.pad
     }
 
     /// The tokens that end a generated text: the tokenizer's EOS first, then those that `generation_config.json` lists,
@@ -189,6 +208,22 @@ impl Tokenizer {
     /// Whether [`chat`](Self::chat) has a template to work with.
     pub fn has_chat_template(&self) -> bool {
         !self.templates.0.is_empty()
+    }
+
+    /// The chat templates as their files have them, each with its name; the usual one is `default`.
+    pub fn chat_templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.templates.0.iter().map(|named| (named.name.as_str(), named.source.as_str()))
+    }
+
+    /// What `tokenizer.json` says in the words of this version of the `tokenizers` library, with the tokens that the
+    /// files beside it add.
+    ///
+    /// # Errors
+    /// When the library cannot write it.
+    pub fn to_json(&self) -> Result<Value> {
+        let failed = |e: &dyn fmt::Display| Error::Tokenizer(format!("the tokenizer cannot be written: {e}"));
+        let text = self.inner.to_string(false).map_err(|e| failed(&e))?;
+        serde_json::from_str(&text).map_err(|e| failed(&e))
     }
 
     /// Renders a conversation as text. The template writes the special tokens itself, so encode the result
@@ -214,7 +249,7 @@ impl Tokenizer {
     /// What its chat templates were told of the time so far, by the formats that they asked in: rows were rendered as
     /// they would be now where [`Tokenizer::tells`] says the same of each.
     pub fn told(&self) -> Vec<(String, String)> {
-        let compiled = self.templates.0.iter().filter_map(|(_, template)| template.as_ref().ok());
+        let compiled = self.templates.0.iter().filter_map(|named| named.compiled.as_ref().ok());
         compiled.flat_map(Template::told).collect()
     }
 
@@ -280,22 +315,25 @@ impl Templates {
                 sources.push((name, source));
             }
         }
-        let compile = |(name, source)| (name, Template::compile(source, specials));
+        let compile = |(name, source): (String, String)| {
+            let compiled = Template::compile(&source, specials);
+            Named { name, source, compiled }
+        };
         Ok(Templates(sources.into_iter().map(compile).collect()))
     }
 
     /// `tool_use` where there are tools and it is there, else `default`.
     fn pick(&self, tools: bool) -> std::result::Result<&Template, String> {
-        let named = |name: &str| self.0.iter().find(|(known, _)| known == name);
+        let named = |name: &str| self.0.iter().find(|template| template.name == name);
         match named("tool_use").filter(|_| tools).or(named("default")) {
-            Some((_, template)) => template.as_ref().map_err(Clone::clone),
+            Some(template) => template.compiled.as_ref().map_err(Clone::clone),
             None if self.0.is_empty() => {
                 Err("the tokenizer has no chat template, which message lists need; use a chat model, add a \
                      chat_template.jinja to the model folder, or give plain strings"
                     .to_owned())
             }
             None => {
-                let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+                let names: Vec<&str> = self.0.iter().map(|template| template.name.as_str()).collect();
                 Err(format!(
                     "the tokenizer has the chat templates {} and none named default; add it as chat_template.jinja",
                     names.join(", ")

@@ -317,7 +317,7 @@ fn errors_of_files() {
     let row = r#"{"prompt": "Q", "chosen": "y", "rejected": "n"}"#;
     let lines = format!("{row}\n{row}\n");
     for (name, text, what) in [
-        ("f.txt", "a,b", "f.txt: is none of .jsonl"),
+        ("f.yaml", "a,b", "f.yaml: is none of .jsonl"),
         (
             "f.json",
             lines.as_str(),

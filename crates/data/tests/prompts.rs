@@ -12,7 +12,7 @@ fn prompts(rows: &[Value], tok: &Tokenizer) -> Result<Vec<Prompt>> {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let path = dir.write("prompts.jsonl", &text);
     let mut all = Vec::new();
-    Prompts { files: &Files::from(&path), tokenizer: tok }.each(|prompt| {
+    Prompts { files: &Files::from(&path), tokenizer: tok, as_messages: false }.each(|prompt| {
         all.push(prompt);
         Ok(())
     })?;
@@ -120,7 +120,7 @@ fn a_stream_goes_on_where_it_is_told_to() {
     let path =
         dir.write("prompts.jsonl", [&good.join("\n"), "\n{\"prompt\": 1}\n", &good.join("\n")].concat());
     let files = Files::from(&path);
-    let file = Prompts { files: &files, tokenizer: &tok };
+    let file = Prompts { files: &files, tokenizer: &tok, as_messages: false };
     let rows: Vec<Result<usize>> = file.stream(990, |all| all.map(|p| p.map(|p| p.row)).collect());
     let (last, first) = rows.split_last().unwrap();
     assert_eq!(first.iter().flatten().copied().collect::<Vec<_>>(), (991..=1000).collect::<Vec<_>>());

@@ -143,3 +143,28 @@ fn broken_decoders() {
         assert!(e.contains("tokenizer.json: is not a tokenizer: "), "{broken}: {e}");
     }
 }
+
+/// Tokens of a byte each: a letter is given once it is whole, and what never becomes one at the end.
+#[test]
+fn a_stream_cuts_no_letter() {
+    let vocab: serde_json::Map<String, Value> =
+        (0..256).map(|byte| (format!("<0x{byte:02X}>"), byte.into())).collect();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<0x00>", "vocab": vocab, "merges": []}
+    });
+    let dir = Dir::new();
+    dir.write("tokenizer.json", tokenizer.to_string());
+    let tok = Tokenizer::from_dir(&dir.0).unwrap();
+    let text = "naïve 你好 🙂 end";
+    let ids = tok.encode(text, false).unwrap();
+    assert_eq!(ids.len(), text.len(), "a byte each");
+    let mut stream = tok.stream();
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert!(pieces.iter().all(|piece| piece.chars().count() <= 1), "{pieces:?}");
+    assert_eq!((pieces.concat(), stream.finish().unwrap()), (text.to_owned(), String::new()));
+    let mut stream = tok.stream();
+    let cut: String = ids[..ids.len() - 6].iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert_eq!(cut, "naïve 你好 ");
+    assert!(stream.finish().unwrap().chars().all(|c| c == '\u{FFFD}'));
+}

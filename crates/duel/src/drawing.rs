@@ -2,16 +2,13 @@
 
 use clap::Args;
 use duel_backend::Backend;
-use duel_model::decode::{Engine, Room, Sampling};
+use duel_model::decode::{Engine, Plan, Room, Sampling};
 use duel_model::{Folder, Held, load_frozen, load_in_8bit};
 use duel_train::Error;
 
-/// All but the temperature, whose default is each command's own.
+/// All but the temperature and the longest continuation, whose defaults are each command's own.
 #[derive(Args)]
 pub struct Drawing {
-    /// Longest continuation in tokens
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    max_new_tokens: u32,
     /// Sample among this many likeliest tokens; 0: all
     #[arg(long, default_value_t = 0)]
     top_k: usize,
@@ -44,23 +41,37 @@ impl Drawing {
         folder: &Folder,
         room: Room,
     ) -> Result<(Held<B>, Engine<B>), Error> {
-        let plan = Engine::<B>::plan(b.portions(), folder.config(), room);
+        let weights = self.weights(b, folder, Engine::<B>::plan(b.portions(), folder.config(), room))?;
+        Ok((weights, Engine::new(b, folder.config(), room)?))
+    }
+
+    /// The weights of `folder`, after a line that says what they take, and what decodes with them.
+    ///
+    /// # Errors
+    /// They cannot be read, or the device has no room for them or no products with such weights.
+    pub fn weights<B: Backend>(&self, b: &B, folder: &Folder, plan: Plan) -> Result<Held<B>, Error> {
         let (weights, form) = match self.load_in_8bit {
             true => (load_in_8bit(b, folder)?, " in 8-bit blocks"),
             false => (load_frozen(b, folder)?, ""),
         };
         let bytes = weights.bytes(b) as f64 / 1e9;
         eprintln!("{}; weights of {bytes:.2} GB{form}; {plan}", b.describe());
-        Ok((weights, Engine::new(b, folder.config(), room)?))
+        Ok(weights)
     }
 
-    /// What the flags say, of `samples` of each prompt that a flag asks for, if it is in range and has an effect.
+    /// What the flags say, of continuations of up to `longest` tokens and of `samples` of each prompt that a flag asks
+    /// for, if it is in range and has an effect.
     ///
     /// # Errors
     /// The flag that is out of range, or idle at temperature 0.
-    pub fn sampling(&self, temperature: f64, (flag, samples): (&str, u32)) -> Result<Sampling, Error> {
+    pub fn sampling(
+        &self,
+        temperature: f64,
+        longest: u32,
+        (flag, samples): (&str, u32),
+    ) -> Result<Sampling, Error> {
         let how = Sampling {
-            max_new_tokens: self.max_new_tokens as usize,
+            max_new_tokens: longest as usize,
             temperature,
             top_k: self.top_k,
             top_p: self.top_p,

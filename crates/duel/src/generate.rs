@@ -1,6 +1,8 @@
 //! `duel generate`: texts continued.
 
 use crate::drawing::Drawing;
+use crate::rows::Which;
+use crate::sample::Sample;
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
@@ -19,8 +21,21 @@ pub struct Generate {
     #[arg(long)]
     model: PathBuf,
     /// Text to continue, or several; through the chat template, as the user's message, with --chat
-    #[arg(long = "prompt", value_name = "PROMPT", required = true, allow_hyphen_values = true)]
+    #[arg(
+        long = "prompt",
+        value_name = "PROMPT",
+        required_unless_present = "input",
+        allow_hyphen_values = true
+    )]
     prompts: Vec<String>,
+    /// File of prompts in their place, as duel sample takes it: a line each (.txt), or rows of {prompt} (.jsonl, .json,
+    /// .csv, .tsv, .parquet); the continuations are JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompts", "logprobs"])]
+    input: Option<PathBuf>,
+    /// File of the continuations of --input (.jsonl); the same command goes on with it where it was stopped. Left out:
+    /// standard output
+    #[arg(long, value_name = "FILE", requires = "input")]
+    output: Option<PathBuf>,
     /// Treat each prompt as a user's message
     #[arg(long)]
     chat: bool,
@@ -30,6 +45,9 @@ pub struct Generate {
     /// Sampling temperature; 0: always the likeliest token
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
+    /// Longest continuation in tokens
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
     #[command(flatten)]
     drawing: Drawing,
     /// Print a line for each token, its log-probability and then its text, in the place of the text
@@ -63,9 +81,32 @@ impl Job for Generation<'_> {
 
 impl Generate {
     /// Prints the continuations.
-    pub fn run(&self) -> Result<(), Error> {
-        let how =
-            self.drawing.sampling(self.temperature, ("--num-return-sequences", self.num_return_sequences))?;
+    ///
+    /// # Errors
+    /// What the user must put right; or that it was stopped.
+    pub fn run(self) -> Result<(), Error> {
+        let how = self.drawing.sampling(
+            self.temperature,
+            self.max_new_tokens,
+            ("--num-return-sequences", self.num_return_sequences),
+        )?;
+        if let Some(input) = self.input {
+            // The file may be longer than memory, and the work may be gone on with: that is sampling.
+            let sampled = Sample {
+                model: Some(self.model),
+                mixture: None,
+                dataset: input,
+                which: Which::default(),
+                chat: self.chat,
+                output: self.output,
+                num_generations: self.num_return_sequences,
+                temperature: self.temperature,
+                max_new_tokens: self.max_new_tokens,
+                drawing: self.drawing,
+                machine: self.machine,
+            };
+            return sampled.run();
+        }
         let path = duel_train::folder(&self.model)?;
         let folder = Folder::open(&path)?.language_model()?;
         folder.notes().iter().for_each(|note| eprintln!("note: {note}"));

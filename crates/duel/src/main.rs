@@ -1,9 +1,11 @@
 //! The `duel` command.
 
 mod audit;
+mod chat;
 mod cycle;
 mod drawing;
 mod eval;
+mod export;
 mod frontier;
 mod generate;
 mod import;
@@ -18,6 +20,7 @@ mod report;
 mod rows;
 mod run;
 mod sample;
+mod shells;
 mod table;
 mod theorem;
 mod tournament;
@@ -25,10 +28,12 @@ mod train;
 mod writers;
 
 use audit::Audit;
-use clap::{Parser, Subcommand};
+use chat::Chat;
+use clap::{CommandFactory, Parser, Subcommand};
 use cycle::CycleWorld;
 use duel_train::Error;
 use eval::Eval;
+use export::Export;
 use frontier::Frontier;
 use generate::Generate;
 use import::Import;
@@ -38,6 +43,7 @@ use merge::Merge;
 use plan::Plan;
 use report::Report;
 use sample::Sample;
+use shells::{Completions, Man};
 use std::process::ExitCode;
 use table::Table;
 use theorem::Theorem;
@@ -68,6 +74,8 @@ enum Command {
     Eval(Box<Eval>),
     /// Continue a text
     Generate(Generate),
+    /// Talk with a model: answers as they come, over a conversation that stays in its cache
+    Chat(Chat),
     /// Draw completions of the prompts of a file
     Sample(Sample),
     /// Judge responses, by words, a program, a model or the truth: scores, pairs, the best of N
@@ -84,12 +92,18 @@ enum Command {
     Theorem(Theorem),
     /// Make one model of an adapter and the model that it is for
     Merge(Merge),
+    /// Write a model as a file of llama.cpp (GGUF)
+    Export(Export),
     /// Print a recipe of TRL, LLaMA-Factory or axolotl as a configuration, with what is not taken over
     Import(Import),
     /// Put what runs and studies left on one page: curves, settings, samples, pictures
     Report(Report),
     /// List the losses that loss_type names, with formulas and sources
     Losses,
+    /// Print what a shell completes these commands and their options by
+    Completions(Completions),
+    /// Write the manual: a page of duel, and one of each command
+    Man(Man),
 }
 
 fn main() -> ExitCode {
@@ -108,6 +122,7 @@ fn command() -> ExitCode {
             Command::Inspect(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Eval(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Generate(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Chat(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Sample(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Label(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Table(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -116,8 +131,14 @@ fn command() -> ExitCode {
             Command::Frontier(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Theorem(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Merge(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Export(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Import(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
+            Command::Completions(args) => {
+                args.run(Cli::command());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man(args) => args.run(Cli::command()).map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));
                 written.map(|()| ExitCode::SUCCESS)

@@ -26,6 +26,13 @@ pub struct Which {
 
 const USUAL: &str = "train";
 
+/// Nothing is said.
+impl Default for Which {
+    fn default() -> Self {
+        Which { dataset_config: None, dataset_split: USUAL.into(), data_files: Vec::new() }
+    }
+}
+
 impl Which {
     /// The files of the data set `said`: a file, a folder, or what is in the cache or on the Hub by that name.
     ///

@@ -23,31 +23,37 @@ use std::time::Instant;
 pub struct Sample {
     /// Folder of the model, or its name on the Hub: org/name or org/name@revision
     #[arg(long, required_unless_present = "mixture", conflicts_with = "mixture")]
-    model: Option<PathBuf>,
+    pub model: Option<PathBuf>,
     /// File of a mixture in the place of a model, as duel tournament leaves it (tournament.json): each sample is drawn
     /// by one of its policies, which the line names
     #[arg(long, value_name = "FILE")]
-    mixture: Option<PathBuf>,
+    pub mixture: Option<PathBuf>,
     /// File of prompts (.jsonl, .json, .csv, .tsv, .parquet): {prompt} as a text or messages; of rows of training the
-    /// prompts are taken; or a folder of such files, or a name on the Hub
+    /// prompts are taken; or of plain text (.txt), a prompt a line; or a folder of such files, or a name on the Hub
     #[arg(long)]
-    dataset: PathBuf,
+    pub dataset: PathBuf,
     #[command(flatten)]
-    which: Which,
+    pub which: Which,
+    /// Treat texts as a user's messages
+    #[arg(long)]
+    pub chat: bool,
     /// File of the completions (.jsonl); the same command goes on with it where it was stopped. Left out: standard
     /// output
     #[arg(long)]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     /// Completions of each prompt
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    num_generations: u32,
+    pub num_generations: u32,
     /// Sampling temperature; 0: always the likeliest token
     #[arg(long, default_value_t = 1.0)]
-    temperature: f64,
+    pub temperature: f64,
+    /// Longest continuation in tokens
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_tokens: u32,
     #[command(flatten)]
-    drawing: Drawing,
+    pub drawing: Drawing,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 impl Sample {
@@ -57,14 +63,19 @@ impl Sample {
     /// What the user must put right; or that it was stopped, and how to go on.
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
-        let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
+        let how = self.drawing.sampling(
+            self.temperature,
+            self.max_new_tokens,
+            ("--num-generations", self.num_generations),
+        )?;
         let writers = match (&self.model, &self.mixture) {
             (Some(folder), _) => Writers::model(folder)?,
             (None, Some(file)) => Writers::mixture(file)?,
             (None, None) => return Err(Error::new("give --model FOLDER or --mixture FILE")),
         };
         let files = self.which.files(&self.dataset)?;
-        let file = Prompts { files: &files, tokenizer: &writers.all[0].tokenizer };
+        let tokenizer = &writers.all[0].tokenizer;
+        let file = Prompts { files: &files, tokenizer, as_messages: self.chat };
         let survey = Survey::of(&file, &writers)?;
         let machine = &self.machine;
         let chosen = Chosen::of(machine.device, machine.bf16.0, machine.threads.into())?;

@@ -35,6 +35,9 @@ pub struct Play {
     /// Sampling temperature; 0: always the likeliest token
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
+    /// Longest continuation in tokens
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
     #[command(flatten)]
     drawing: Drawing,
     #[command(flatten)]
@@ -73,7 +76,11 @@ impl Play {
     /// What the user must put right, what the judge came to grief over; or that it was stopped, and how to go on.
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
-        let how = self.drawing.sampling(self.temperature, ("--num-generations", self.num_generations))?;
+        let how = self.drawing.sampling(
+            self.temperature,
+            self.max_new_tokens,
+            ("--num-generations", self.num_generations),
+        )?;
         let mut entrants =
             self.policy.iter().map(|said| Entrant::named(said)).collect::<Result<Vec<_>, _>>()?;
         entrant::check(&entrants)?;

@@ -516,7 +516,7 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
     let tokenizer = Tokenizer::from_dir(&temp.path("model")).unwrap();
     let (path, mut prompts) = (temp.path("prompts.jsonl"), Vec::new());
     let files = Files::from(&path);
-    let file = Prompts { files: &files, tokenizer: &tokenizer };
+    let file = Prompts { files: &files, tokenizer: &tokenizer, as_messages: false };
     file.each(|prompt| {
         prompts.push(prompt);
         Ok(())

@@ -159,7 +159,7 @@ impl<'b, B: Backend> Scene<'b, B> {
 /// # Errors
 /// A row has no prompt, or one that leaves no room for an answer.
 pub fn read_prompts(files: &Files, tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Prompt>, Error> {
-    let file = Prompts { files, tokenizer };
+    let file = Prompts { files, tokenizer, as_messages: false };
     let mut all = Vec::new();
     file.each(|prompt| {
         let request = Request { prompt: &prompt.tokens, samples: 1, id: 0 };

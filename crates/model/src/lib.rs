@@ -60,6 +60,7 @@ pub use lora::{Lora, LoraSettings, Modules};
 pub use peft::{base_folder, save_adapter, tokenizer_folder};
 pub use rope::{Rope, RopeScaling};
 pub use save::{first_not_finite, save, save_as};
+pub use source::{Reader, Source};
 pub use tensors::Names;
 pub use weights::{Layer, Linear, Model, Norm, Piece, Shape, View, Weights};
 pub use write::write_synced;

@@ -248,6 +248,14 @@ impl Rope {
         turning.chain(std::iter::repeat(0.0)).take(head_dim / 2).collect()
     }
 
+    /// By what the stretch divides the frequency of each pair that turns, the first turning fastest; `long` is whether
+    /// the sequence is, where that makes a difference.
+    pub fn divisors(&self, long: bool) -> Vec<f64> {
+        let stretched = self.frequencies(self.dims, long);
+        let plain = Rope { scaling: RopeScaling::Plain, ..self.clone() };
+        plain.frequencies(self.dims, long).iter().zip(stretched).map(|(plain, f)| plain / f).collect()
+    }
+
     /// `[positions, head_dim]`: half cosines, half sines a position, for [`duel_backend::Attention::rope`]; where long
     /// sequences turn in another way, as many rows of theirs behind them.
     pub(crate) fn table(&self, head_dim: usize, positions: usize) -> Vec<f64> {

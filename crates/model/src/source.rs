@@ -18,8 +18,8 @@ const AT_A_TIME: usize = 1 << 18;
 /// Rows that lie side by side on a device go there together.
 const TOGETHER: usize = 16;
 
-/// Reads the parameters of one model.
-pub(crate) struct Reader<'f> {
+/// Reads the parameters of one model, in the order and the layout of [`Model::manifest`].
+pub struct Reader<'f> {
     folder: &'f Folder,
     config: &'f Config,
     /// Adapters that are merged, by the first tensor of the weight that they are beside.
@@ -98,7 +98,7 @@ fn beside(config: &Config) -> HashMap<String, Vec<Adapter<Shape>>> {
 }
 
 /// Where a parameter comes from.
-pub(crate) struct Source<'s> {
+pub struct Source<'s> {
     shape: &'s Shape,
     origin: Origin<'s>,
     adapters: Vec<Merged>,
@@ -142,7 +142,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// As [`Source::each`].
-    pub fn fits<N: Float>(&self) -> Result<bool> {
+    pub(crate) fn fits<N: Float>(&self) -> Result<bool> {
         if let Origin::Files(runs) = &self.origin
             && self.adapters.is_empty()
             && runs.iter().all(|run| run.tensor.is_of::<N>())
@@ -172,7 +172,13 @@ impl Source<'_> {
     }
 
     /// Some rows, with what adapters add.
-    fn read<R: Float>(&self, rows: Range<usize>, out: &mut [R]) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Source::each`].
+    ///
+    /// # Panics
+    /// When `out` has not the length of these rows.
+    pub fn read<R: Float>(&self, rows: Range<usize>, out: &mut [R]) -> Result<()> {
         if self.adapters.is_empty() {
             return self.plain(rows, out);
         }
@@ -204,7 +210,7 @@ impl Source<'_> {
     }
 
     /// Takes what was read of the files out of memory.
-    fn give_back(&self) {
+    pub fn give_back(&self) {
         if let Origin::Files(runs) = &self.origin {
             runs.iter().for_each(|run| run.tensor.give_back());
         }

@@ -22,3 +22,10 @@ pub fn listen() {
 pub fn interrupted() -> bool {
     ASKED.get().is_some_and(|a| a.load(Ordering::Relaxed))
 }
+
+/// Takes the next signal for the second, or for the first again: for a program that answers one with more than its end.
+pub fn set_asked(asked: bool) {
+    if let Some(flag) = ASKED.get() {
+        flag.store(asked, Ordering::Relaxed);
+    }
+}

@@ -4,6 +4,7 @@ mod csv;
 mod json;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod text;
 
 use crate::files::Reading;
 use crate::{Error, Files, Result};
@@ -70,6 +71,7 @@ fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
         "json" => json::array,
         "csv" => csv::commas,
         "tsv" => csv::tabs,
+        "txt" => text::lines,
         #[cfg(feature = "parquet")]
         "parquet" => return parquet::rows(path, file, read, each),
         #[cfg(not(feature = "parquet"))]
@@ -82,7 +84,8 @@ fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
         _ => {
             return Err(Error::file(
                 path,
-                "is none of .jsonl (one object per line), .json (one array of objects), .csv, .tsv and .parquet",
+                "is none of .jsonl (one object per line), .json (one array of objects), .csv, .tsv, .parquet and .txt \
+                 (one text per line)",
             ));
         }
     };

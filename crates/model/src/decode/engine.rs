@@ -56,6 +56,31 @@ struct Host<B: Storage> {
     logps: Vec<B::Acc>,
 }
 
+impl<B: Storage> Host<B> {
+    /// No row any more.
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.runs.clear();
+        self.seen.clear();
+        self.ids.clear();
+        self.positions.clear();
+        self.draws.clear();
+    }
+
+    /// A row more: where its key goes, and the two runs of keys that it sees.
+    fn row(&mut self, slot: usize, run: [usize; 4], token: u32, position: usize) {
+        self.slots.push(slot as u32);
+        self.runs.extend(run.map(|n| n as u32));
+        self.ids.push(token);
+        self.positions.push(position as u32);
+    }
+
+    /// The random number of the last row.
+    fn draws(&mut self, place: [u64; 4]) {
+        self.draws.push(B::Acc::from_f64(fraction(at(&place))));
+    }
+}
+
 impl<B: Storage> Engine<B> {
     fn on(b: &B, portions: Portions, c: &Config, room: Room, models: usize) -> Result<Self> {
         let (rows, n) = (room.rows(portions), room.sequences);
@@ -64,7 +89,7 @@ impl<B: Storage> Engine<B> {
         Ok(Engine {
             stride,
             seats: (0..models).map(seat).collect::<Result<_>>()?,
-            at: CacheRows { slots: b.alloc(rows)?, runs: b.alloc(4 * n)? },
+            at: CacheRows { slots: b.alloc(rows)?, runs: b.alloc(4 * rows)? },
             activations: Activations::new(b, c, rows, room.positions(c), Keep::Nothing)?,
             layout: Layout::new(b, rows)?,
             seen: b.alloc(2 * n * c.vocab.min(room.positions(c)))?,
@@ -318,32 +343,88 @@ impl<B: Backend> Engine<B> {
         how: &Sampling,
         recording: &mut B::Recording,
     ) -> Result<()> {
-        let rows = schedule.active.len();
-        let Host { slots, runs, seen, ids, positions, draws, tokens, logps } = &mut self.host;
-        slots.clear();
-        runs.clear();
-        seen.clear();
-        ids.clear();
-        positions.clear();
-        draws.clear();
+        self.host.clear();
         for (row, sequence) in (0u32..).zip(&schedule.active) {
             let (id, drawn) = (requests[sequence.request].id, sequence.drawn());
-            slots.push((sequence.own + drawn) as u32);
             let run = [sequence.prefix.start, sequence.prefix.len(), sequence.own, drawn + 1];
-            runs.extend(run.map(|n| n as u32));
-            seen.extend(sequence.seen.iter().flat_map(|&token| [row, token]));
-            ids.push(sequence.token);
-            positions.push(sequence.position as u32);
-            let place = [how.seed, id, sequence.sample as u64, drawn as u64];
-            draws.push(B::Acc::from_f64(fraction(at(&place))));
+            self.host.row(sequence.own + drawn, run, sequence.token, sequence.position);
+            self.host.draws([how.seed, id, sequence.sample as u64, drawn as u64]);
+            self.host.seen.extend(sequence.seen.iter().flat_map(|&token| [row, token]));
         }
+        self.draw(b, models, coef, how, recording)
+    }
+
+    /// Tokens from position `first` on of the one sequence of an engine that has room for one, whose own rows hold
+    /// those before: their keys and values join them.
+    pub(super) fn extend(
+        &mut self,
+        b: &B,
+        w: &Model<Weight<'_, B>>,
+        tokens: &[u32],
+        first: usize,
+    ) -> Result<()> {
+        let own = self.room.shared();
+        self.host.clear();
+        for (&token, position) in tokens.iter().zip(first..) {
+            self.host.row(own + position, [0, 0, own, position + 1], token, position);
+        }
+        self.place(b);
+        let attend = Attend::Cached((&mut self.seats[0].cache[..], &self.at));
+        run(b, &self.config, w, &self.layout, &mut self.activations, attend);
+        Ok(b.finish()?)
+    }
+
+    /// The same of one token, and the one that is drawn after it, by the random number of `place`, with its
+    /// log-probability.
+    pub(super) fn next(
+        &mut self,
+        b: &B,
+        w: &Model<Weight<'_, B>>,
+        (token, position): (u32, usize),
+        (place, seen): ([u64; 4], &[u32]),
+        how: &Sampling,
+        recording: &mut B::Recording,
+    ) -> Result<(u32, f64)> {
+        let own = self.room.shared();
+        self.host.clear();
+        self.host.row(own + position, [0, 0, own, position + 1], token, position);
+        self.host.draws(place);
+        self.host.seen.extend(seen.iter().flat_map(|&token| [0, token]));
+        self.draw(b, &[w.as_ref().map(|weight| *weight)], 0.0, how, recording)?;
+        match self.host.tokens[0] {
+            Draw::NONE => {
+                let [_, id, sample, drawn] = place;
+                let models = [w.as_ref().map(|weight| *weight)];
+                Err(self.not_numbers(b, &models, id, sample as usize, drawn as usize)?)
+            }
+            token => Ok((token, self.host.logps[0].to_f64())),
+        }
+    }
+
+    /// The rows of `host` onto the device.
+    fn place(&mut self, b: &B) {
+        let Host { slots, runs, ids, positions, .. } = &self.host;
         b.upload(&mut self.at.slots, 0, slots);
         b.upload(&mut self.at.runs, 0, runs);
-        b.upload(&mut self.draws, 0, draws);
         self.layout.set_rows(b, ids, positions);
         if let Some(places) = &mut self.activations.scratch.places {
             places.set_rows(b, positions);
         }
+    }
+
+    /// The rows of `host` through the models; the tokens that are drawn after them are in it.
+    fn draw(
+        &mut self,
+        b: &B,
+        models: &[Model<Weight<'_, B>>],
+        coef: f64,
+        how: &Sampling,
+        recording: &mut B::Recording,
+    ) -> Result<()> {
+        self.place(b);
+        let Host { seen, ids, draws, tokens, logps, .. } = &mut self.host;
+        let rows = ids.len();
+        b.upload(&mut self.draws, 0, draws);
         let c = &self.config;
         let of_logits = Logits { rows, vocab: c.vocab, stride: self.stride };
         b.repeat(recording, || {

@@ -5,7 +5,10 @@
 //! after it, so that all rows of a decoding pass are alike: one token in, one drawn. The cache is rows for prompts,
 //! given out where enough lie side by side, then a fixed number for each sequence's own tokens. Who ends makes room for
 //! who waits, in the order of the requests.
+//!
+//! A dialogue is one sequence whose keys and values stay from one continuation to the next.
 
+mod dialogue;
 mod engine;
 mod regions;
 mod request;
@@ -13,6 +16,7 @@ mod room;
 mod sampling;
 mod schedule;
 
+pub use dialogue::Dialogue;
 pub use engine::Engine;
 pub use request::{Completion, Drawn, Ended, FinishReason, Pace, Request};
 pub use room::{Plan, Room};

@@ -22,7 +22,7 @@ pub fn read(
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Prompt>, Error> {
-    let file = Prompts { files, tokenizer };
+    let file = Prompts { files, tokenizer, as_messages: false };
     let longest = longest_prompt(config, model);
     if longest == 0 {
         return Err(Error::new(format!(
