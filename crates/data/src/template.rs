@@ -329,7 +329,7 @@ mod tests {
         assert!(strftime("%!", &at(0)).unwrap_err().to_string().contains("%!"));
         let year: u64 = run("{{ strftime_now('%Y') }}", &[]).unwrap().parse().unwrap();
         assert!((2025..3000).contains(&year), "{year}");
-        let template = Template::compile("{{ strftime_now('%Y') }}".into(), &specials()).unwrap();
+        let template = Template::compile("{{ strftime_now('%Y') }}", &specials()).unwrap();
         assert_eq!(template.told().len(), 0);
         template.render(&[], true, &Context::default()).unwrap();
         assert!(template.told().contains(&("%Y".into(), tells("%Y").unwrap())), "{:?}", template.told());

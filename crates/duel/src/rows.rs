@@ -29,7 +29,7 @@ const USUAL: &str = "train";
 /// Nothing is said.
 impl Default for Which {
     fn default() -> Self {
-        Which { dataset_config: None, dataset_split: USUAL.into(), data_files: Vec::new() }
+        Which { dataset_config: None, dataset_split: USUAL.into(), data_files: Vec::new(), columns: None }
     }
 }
 

@@ -92,8 +92,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// The adapters that `settings` ask for in the model of `config`, which may be the text model `inside` another. A name
-    /// that is nothing's is an error with `strict`.
+    /// The adapters that `settings` ask for in the model of `config`, which may be the text model `inside` another. A
+    /// name that is nothing's is an error with `strict`.
     ///
     /// # Errors
     /// What is wrong with a name, a pattern or a rank, for whoever knows what said it.
