@@ -69,8 +69,9 @@ fn dist(root: &Path, out: &Path) -> Result<Made, String> {
     let bytes = fs::read(&stripped).map_err(|e| format!("{}: {e}", stripped.display()))?;
     let glibc = glibc(&bytes).ok_or("the program names no version of glibc; is it a static one?")?;
 
-    for file in ["LICENSE", "README.md", "CHANGELOG.md"] {
-        fs::copy(root.join(file), folder.join(file)).map_err(|e| format!("{file}: {e}"))?;
+    for file in ["LICENSE", "README.md", "CHANGELOG.md", "crates/duel/bridge/track.py"] {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        fs::copy(root.join(file), folder.join(name)).map_err(|e| format!("{file}: {e}"))?;
     }
     let completions = make(folder.join("completions"))?;
     let files = [("bash", "duel.bash"), ("zsh", "_duel"), ("fish", "duel.fish"), ("powershell", "_duel.ps1")];

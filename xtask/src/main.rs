@@ -33,6 +33,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   import RECIPE   duel import: a recipe of another trainer as a configuration
   report RUN...   duel report: what runs and studies left, on one page
   losses          duel losses: the table of them
+  completions     duel completions, and duel man: for shells and manuals
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
                   of those that are named (avx512, avx2, baseline)
@@ -167,7 +168,7 @@ fn main() -> ExitCode {
     let result = match name.as_str() {
         "train" | "eval" | "generate" | "chat" | "sample" | "label" | "table" | "frontier" | "theorem"
         | "tournament" | "cycle" | "merge" | "export" | "import" | "report" | "losses" | "inspect"
-        | "audit" | "plan" => duel(&name),
+        | "audit" | "plan" | "completions" | "man" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "fuzz" => fuzz(&rest),

@@ -65,15 +65,16 @@ impl Seen {
     ) -> Result<()> {
         let (reading, mut rows, mut going) = (Reading::default(), 0, true);
         let mut waiting = Vec::with_capacity(TOGETHER);
-        let mut flush = |waiting: &mut Vec<(usize, Value)>, bytes| {
+        let mut flush = |waiting: &mut Vec<Read>, bytes| {
             see_all(waiting, tok, opt).into_iter().all(|seen| each(seen, bytes))
         };
-        let done = read::rows(files, &reading, &mut |row, value| {
+        let done = read::plain_rows(files, &reading, &mut |row, part, value| {
             if row < from {
                 return Ok(());
             }
             rows += 1;
-            waiting.push((row, value));
+            let formed = files.form(part).apply(value.clone());
+            waiting.push((row, formed.map_err(|why| (value, why))));
             // The first ones alone are often all that is asked for.
             if waiting.len() == TOGETHER.min(rows) {
                 going = flush(&mut waiting, reading.bytes.get());
@@ -87,11 +88,15 @@ impl Seen {
         done
     }
 
+    /// A row of which nothing is known yet.
+    fn nothing(row: usize, columns: Value) -> Self {
+        Seen { row, columns, refused: None, report: Report::default(), kept: None, whole: None }
+    }
+
     /// A row of a file, or of none.
     pub fn of(row: usize, columns: Value, tok: &Tokenizer, opt: &Options) -> Self {
         let mut unused = BTreeSet::new();
-        let mut seen =
-            Seen { row, columns, refused: None, report: Report::default(), kept: None, whole: None };
+        let mut seen = Seen::nothing(row, columns);
         match row::parse(seen.columns.clone(), opt, tok.has_chat_template(), &mut unused) {
             Ok(Some((parsed, label))) => {
                 let read = seen.read(parsed, label, tok, opt);
@@ -151,10 +156,17 @@ impl Seen {
 }
 
 /// All rows, each on its own.
-fn see_all(waiting: &mut Vec<(usize, Value)>, tok: &Tokenizer, opt: &Options) -> Vec<Seen> {
+/// A row's number, and the row; one that has not the columns that it is to have, as it lies, with why.
+type Read = (usize, std::result::Result<Value, (Value, String)>);
+
+fn see_all(waiting: &mut Vec<Read>, tok: &Tokenizer, opt: &Options) -> Vec<Seen> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let see = |rows: Vec<(usize, Value)>| -> Vec<Seen> {
-        rows.into_iter().map(|(row, value)| Seen::of(row, value, tok, opt)).collect()
+    let see = |rows: Vec<Read>| -> Vec<Seen> {
+        let of = |(row, read)| match read {
+            Ok(columns) => Seen::of(row, columns, tok, opt),
+            Err((columns, why)) => Seen { refused: Some(why), ..Seen::nothing(row, columns) },
+        };
+        rows.into_iter().map(of).collect()
     };
     let share = waiting.len().div_ceil(threads).max(1);
     let mut rest = std::mem::take(waiting);

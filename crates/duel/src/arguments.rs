@@ -133,12 +133,13 @@ pub type RunOptions = Flags<false>;
 pub type ScoringOptions = Flags<true>;
 
 /// The keys of [`ScoringOptions`].
-const SCORING: [&str; 14] = [
+const SCORING: [&str; 15] = [
     "model_revision",
     "dataset_config",
     "dataset_test_split",
     "data_files",
     "dataset_revision",
+    "columns",
     "beta",
     "max_length",
     "truncation_mode",
@@ -293,7 +294,7 @@ mod tests {
             notes,
             [
                 "`remove_unused_columns`: rows are read in one way, as fast as the machine can",
-                "`report_to = wandb`: metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio",
+                "`report_to = wandb`: metrics go to metrics.jsonl, of which track.py (beside the program's archive, or in its repository) tells wandb or trackio",
                 "`run_name`: what is printed is the same for everyone"
             ]
         );

@@ -159,12 +159,13 @@ impl<B: Backend> Room<'_, B> {
             }
             word if word.starts_with('/') => eprintln!("there is no {word}; /help says what there is"),
             _ => {
+                let before = self.messages.clone();
                 self.messages.push(Message::new("user", line.strip_prefix(' ').unwrap_or(line)));
                 // What cannot be answered is said, and the conversation is as before.
                 match self.fitting() {
                     Ok(prompt) => self.answer(&prompt)?,
                     Err(e) => {
-                        self.messages.pop();
+                        self.messages = before;
                         eprintln!("error: {e}");
                     }
                 }
@@ -192,17 +193,17 @@ impl<B: Backend> Room<'_, B> {
             left_out += 2;
             prompt = self.prompt()?;
         }
-        if left_out > 0 {
-            eprintln!(
-                "note: the window of {window} tokens is full; the oldest {left_out} messages are left out from here on"
-            );
-        }
         if prompt.len() >= window {
             return Err(Error::new(format!(
                 "the message has {} tokens with what stands around it, and the window is {window}; shorten it, or give a \
                  larger --window",
                 prompt.len()
             )));
+        }
+        if left_out > 0 {
+            eprintln!(
+                "note: the window of {window} tokens is full; the oldest {left_out} messages are left out from here on"
+            );
         }
         Ok(prompt)
     }

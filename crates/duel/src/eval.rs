@@ -1,13 +1,13 @@
 //! `duel eval`: a preference file under a policy or a reward model.
 
-use clap::{Args, ValueEnum};
+use crate::inspect::{Format, print};
+use clap::Args;
 use duel::arguments::ScoringOptions;
 use duel::device::{Chosen, Job};
 use duel_backend::Backend;
 use duel_evaluate::{Answer, Question, evaluate};
 use duel_train::config::{Device, Method, Options};
 use duel_train::{Error, signal};
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Its arguments.
@@ -42,14 +42,6 @@ pub struct Eval {
     options: ScoringOptions,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// For who reads
-    Text,
-    /// For programs
-    Json,
-}
-
 struct Asked(Question);
 
 impl Job for Asked {
@@ -78,11 +70,9 @@ impl Eval {
             seed: self.seed,
         };
         let answer = Chosen::of(device, bf16, threads.unwrap_or(0))?.run(Asked(question))?;
-        let text = match self.format {
-            Format::Text => answer.to_string(),
-            Format::Json => format!("{:#}\n", answer.json()),
-        };
-        let written = std::io::stdout().lock().write_all(text.as_bytes());
-        written.map_err(|e| Error::new(format!("standard output: {e}")))
+        match self.format {
+            Format::Text => print(&answer.to_string()),
+            Format::Json => print(&format!("{:#}\n", answer.json())),
+        }
     }
 }

@@ -149,7 +149,13 @@ impl Show<'_> {
         let before = self.tokenizer.decode(&part.tokens[..range.start], false)?;
         let whole = self.tokenizer.decode(&part.tokens[..range.end], false)?;
         // Where the two share a character, what its tokens are called.
-        Ok(whole.strip_prefix(&before).map_or_else(|| pieces[range].concat(), str::to_owned))
+        let said = whole.strip_prefix(&before).map_or_else(|| pieces[range].concat(), str::to_owned);
+        // A row must not speak to the terminal.
+        let shown = |c: char| match c.is_control() && !matches!(c, '\n' | '\t') {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        Ok(said.chars().map(shown).collect())
     }
 
     fn token(&self, piece: &str, id: u32) -> String {

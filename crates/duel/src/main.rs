@@ -134,10 +134,7 @@ fn command() -> ExitCode {
             Command::Export(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Import(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
-            Command::Completions(args) => {
-                args.run(Cli::command());
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Completions(args) => args.run(Cli::command()).map(|()| ExitCode::SUCCESS),
             Command::Man(args) => args.run(Cli::command()).map(|()| ExitCode::SUCCESS),
             Command::Losses => {
                 let written = losses::print().map_err(|e| Error::new(format!("standard output: {e}")));

@@ -1,5 +1,6 @@
 //! `duel completions` and `duel man`: what shells and their manuals know of the commands.
 
+use crate::inspect::print;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use duel_train::Error;
@@ -14,8 +15,13 @@ pub struct Completions {
 
 impl Completions {
     /// Prints what the shell reads.
-    pub fn run(&self, mut command: Command) {
-        clap_complete::generate(self.shell, &mut command, "duel", &mut std::io::stdout());
+    ///
+    /// # Errors
+    /// Standard output takes nothing.
+    pub fn run(&self, mut command: Command) -> Result<(), Error> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, "duel", &mut script);
+        print(&String::from_utf8_lossy(&script))
     }
 }
 

@@ -65,7 +65,7 @@ fn files_that_hold_no_usable_data_are_named() {
     refused(&with_rows(&temp, "empty.jsonl", [""; 0]), &["empty.jsonl", "no rows"]);
     let same = json!({"prompt": "the film", "chosen": " is good", "rejected": " is good"});
     refused(&with_rows(&temp, "same.jsonl", [same]), &["same.jsonl", "identical"]);
-    refused(&with_rows(&temp, "data.txt", ["a,b"]), &["data.txt", ".jsonl", ".json"]);
+    refused(&with_rows(&temp, "data.xlsx", ["a,b"]), &["data.xlsx", ".jsonl", ".json"]);
     fs::write(temp.path("latin.jsonl"), b"{\"prompt\": \"\xe9\", \"chosen\": \"a\", \"rejected\": \"b\"}\n")
         .unwrap();
     refused(&run.clone().set("dataset", temp.path("latin.jsonl").display()), &["latin.jsonl", "row 1"]);

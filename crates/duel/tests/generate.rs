@@ -155,9 +155,10 @@ fn a_conversation_has_a_window() {
         chat(&temp, &["--max-new-tokens", "4", "--window", "24"], &"the film was\n".repeat(5));
     assert_eq!(answers.lines().count(), 5);
     assert!(said_of.contains("window of 24 tokens is full; the oldest 2 messages"), "{said_of}");
-    let long = format!("{}\nthe film\n", "the film was ".repeat(12));
+    let long = format!("a\n{}\n/undo\nthe film\n", "the film was ".repeat(12));
     let (answers, said_of) = chat(&temp, &["--max-new-tokens", "4", "--window", "24"], &long);
-    assert_eq!(answers.lines().count(), 1);
+    assert_eq!(answers.lines().count(), 2);
+    assert!(said_of.contains("are taken back") && !said_of.contains("left out"), "{said_of}");
     assert!(said_of.contains("error: the message has") && said_of.contains("larger --window"), "{said_of}");
     let bare = Temp::with_model("bare");
     let mut command = Command::new(env!("CARGO_BIN_EXE_duel"));

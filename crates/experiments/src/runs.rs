@@ -21,8 +21,9 @@ pub fn run<B: Backend>(
     judge: Option<&mut dyn Judge>,
 ) -> Result<Vec<(String, f64)>, Error> {
     let output = &config.output_dir;
-    let files = [Some(config.train_files()?), config.eval_files()?];
-    let files = files.iter().flatten().map(digest).collect::<Result<Vec<_>, _>>()?;
+    let (rows, eval) = config.all_files()?;
+    let files =
+        [Some(&rows), eval.as_ref()].into_iter().flatten().map(digest).collect::<Result<Vec<_>, _>>()?;
     let judged = judge.as_ref().map_or(String::new(), |judge| judge.identity());
     let model = ModelId::of(&folder(&config.model)?)?.digest();
     let of = [model, files.join(" "), judged, b.identity(), config.to_toml()?].join("\n");

@@ -130,7 +130,8 @@ pub(crate) fn of_snapshot(folder: &Path) -> Option<(String, String)> {
     Some((id, commit))
 }
 
-/// Files below a folder by their paths from it on, with `/` between, in order; links are files, wherever they lead.
+/// Files below a folder by their paths from it on, with `/` between, in order; links are files, but for those that lead
+/// to folders, which may lead back.
 ///
 /// # Errors
 /// A folder cannot be read.
@@ -141,8 +142,9 @@ pub(crate) fn below(folder: &Path) -> Result<Vec<String>> {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let (path, name) = (entry.path(), format!("{before}{name}"));
-            match path.is_dir() {
+            match entry.file_type().map_err(failed)?.is_dir() {
                 true => add(&path, &format!("{name}/"), all)?,
+                false if path.is_dir() => {}
                 false => all.push(name),
             }
         }

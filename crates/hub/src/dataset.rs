@@ -32,6 +32,9 @@ const WORDS: [(&str, &[&str]); 3] = [
 /// Files with endings of rows that have none.
 const NO_ROWS: [&str; 4] = ["config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"];
 
+/// What says which files are of which split.
+const README: &str = "README.md";
+
 /// What separates words in names.
 const BETWEEN: &str = "-._ 0123456789";
 
@@ -68,7 +71,10 @@ pub(crate) fn files(tree: &mut dyn Tree, asked: &Rows, called: &str) -> Result<V
         )));
     };
     let files = files.clone()?;
-    whole(&files).map_err(|what| tree.wrong(&what))?;
+    // Whoever names files may mean a part of them.
+    if asked.data_files.is_empty() {
+        whole(&files).map_err(|what| tree.wrong(&what))?;
+    }
     Ok(files)
 }
 
@@ -84,12 +90,16 @@ fn of_rows(tree: &dyn Tree, folder: &str) -> Vec<String> {
 }
 
 /// The splits that patterns say which a user gave.
-fn of_patterns(tree: &dyn Tree, asked: &Rows) -> Result<Splits> {
+fn of_patterns(tree: &mut dyn Tree, asked: &Rows) -> Result<Splits> {
     if let Some(config) = &asked.config {
         return Err(tree.wrong(&format!(
             "is asked for the configuration {config} and for files (data_files), which a configuration would say; keep \
              one"
         )));
+    }
+    // It comes into the cache with them: without a network it says what else there is.
+    if tree.has(README) {
+        tree.file(README)?;
     }
     let mut patterns: Vec<(String, Vec<String>)> = Vec::new();
     for said in &asked.data_files {
@@ -106,7 +116,6 @@ fn of_patterns(tree: &dyn Tree, asked: &Rows) -> Result<Splits> {
 
 /// The splits of the configuration that is asked for.
 fn of_config(tree: &mut dyn Tree, asked: &Rows) -> Result<Splits> {
-    const README: &str = "README.md";
     let configs = match tree.has(README) {
         true => {
             let text = tree.text(README)?;
@@ -189,7 +198,7 @@ fn by_name(tree: &dyn Tree, folder: &str) -> Result<Splits> {
         let others =
             if others.is_empty() { "nothing".into() } else { others[..others.len().min(3)].join(", ") };
         return Err(tree.wrong(&format!(
-            "has no file of rows (.jsonl, .json, .csv, .tsv, .parquet){}; there is {others}",
+            "has no file of rows (.jsonl, .json, .csv, .tsv, .parquet, .txt){}; there is {others}",
             if folder.is_empty() { String::new() } else { format!(" in {folder}") }
         )));
     }
@@ -234,14 +243,19 @@ fn by_name(tree: &dyn Tree, folder: &str) -> Result<Splits> {
     Ok(splits)
 }
 
-/// Those of the kind that most of them are, as `datasets` reads one kind of files of a split.
+/// Those of the kind that most of them are, as `datasets` reads one kind of files of a split; texts, which may be about
+/// the rows, come behind as many others.
 fn of_one_kind(paths: Vec<String>) -> Vec<String> {
-    let kind = |path: &str| match path.trim_end_matches(".gz").rsplit('.').next().unwrap_or_default() {
-        "jsonl" | "json" => 0,
-        "csv" | "tsv" => 1,
-        _ => 2,
+    let kind = |path: &str| {
+        let path = path.to_ascii_lowercase();
+        match path.trim_end_matches(".gz").rsplit('.').next().unwrap_or_default() {
+            "txt" => 0,
+            "jsonl" | "json" => 1,
+            "csv" | "tsv" => 2,
+            _ => 3,
+        }
     };
-    let most = (0..3).max_by_key(|k| paths.iter().filter(|path| kind(path) == *k).count());
+    let most = (0..4).max_by_key(|k| paths.iter().filter(|path| kind(path) == *k).count());
     paths.into_iter().filter(|path| Some(kind(path)) == most).collect()
 }
 
@@ -327,6 +341,10 @@ mod tests {
             split(&["b.jsonl", "a.json", "c.csv", ".x.jsonl", "config.json"], "train").unwrap().len(),
             2
         );
+        // Endings are what they are in any case; a text beside rows is about them.
+        assert_eq!(split(&["a.JSONL", "b.jsonl", "c.parquet"], "train").unwrap(), ["a.JSONL", "b.jsonl"]);
+        assert_eq!(split(&["LICENSE.txt", "a.jsonl"], "train").unwrap(), ["a.jsonl"]);
+        assert_eq!(split(&["a.txt", "b.txt.gz"], "train").unwrap(), ["a.txt", "b.txt.gz"]);
     }
 
     #[test]
@@ -362,6 +380,10 @@ mod tests {
             of(&["c.zip"], "train").unwrap_err().contains("c.zip for its split train, which is of a kind")
         );
         assert!(of(&["../a.csv"], "train").unwrap_err().contains("elsewhere"));
+        // One part of several is what was asked for.
+        let part = "data/train-00001-of-00002.parquet";
+        let asked = Rows { split: "train".into(), data_files: vec![part.into()], ..Rows::default() };
+        assert_eq!(ask(&[part], "", &asked).unwrap(), [part]);
     }
 
     #[test]

@@ -10,13 +10,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     message: String,
-    /// The Hub did not answer: what is in the cache may do.
-    pub(crate) unreached: bool,
+    /// Whether what is in the cache may do.
+    pub(crate) why: Why,
+}
+
+/// Why something is not had from the Hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It did not answer.
+    #[cfg(feature = "download")]
+    Unreached,
+    /// It does not give it, to this token or at all.
+    #[cfg(feature = "download")]
+    Refused,
+    /// Anything else, which stays wrong whatever is in the cache.
+    Other,
 }
 
 impl Error {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Error { message: message.into(), unreached: false }
+        Error { message: message.into(), why: Why::Other }
     }
 
     /// That a file or folder of the cache cannot be used.
@@ -25,8 +38,8 @@ impl Error {
     }
 
     #[cfg(feature = "download")]
-    pub(crate) fn unreached(message: impl Into<String>) -> Self {
-        Error { message: message.into(), unreached: true }
+    pub(crate) fn because(why: Why, message: impl Into<String>) -> Self {
+        Error { message: message.into(), why }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Names to snapshots: from the cache, or where that lacks them from the Hub.
 
 use crate::cache::{Cache, variable};
+#[cfg(feature = "download")]
+use crate::error::Why;
 use crate::error::{Error, Result};
 use crate::name::{Kind, Name};
 use crate::tree::{Local, Tree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +17,8 @@ pub struct Hub {
     offline: [Option<&'static str>; 2],
     /// The commits that names were in this process: they stay so.
     commits: Mutex<BTreeMap<Name, String>>,
+    /// The data sets at a commit that are taken from the cache without asking whether it has all of them.
+    taken: Mutex<BTreeSet<Name>>,
     #[cfg(feature = "download")]
     remote: Result<crate::download::Remote>,
 }
@@ -51,6 +55,7 @@ impl Hub {
             cache: Cache::from_env(),
             offline: [of_all, of_all.or(of_rows)],
             commits: Mutex::default(),
+            taken: Mutex::default(),
             #[cfg(feature = "download")]
             remote: crate::download::Remote::from_env(),
         }
@@ -62,6 +67,7 @@ impl Hub {
             cache: Cache::at(cache),
             offline: [Some("HF_HUB_OFFLINE"); 2],
             commits: Mutex::default(),
+            taken: Mutex::default(),
             #[cfg(feature = "download")]
             remote: Err(Error::new("nothing is downloaded")),
         }
@@ -88,29 +94,47 @@ impl Hub {
 
     fn look(&self, name: &Name, choose: Choose<'_>) -> Result<Snapshot> {
         let cached = self.cached(name, choose);
-        if self.offline[usize::from(name.kind == Kind::Dataset)].is_some() {
+        #[cfg(feature = "download")]
+        if self.offline[usize::from(name.kind == Kind::Dataset)].is_none() {
+            return self.ask(name, choose, cached);
+        }
+        if let Ok(found) = &cached
+            && self.is_new(&found.name)
+        {
+            eprintln!("note: {} is taken as the cache has it{}", found.name, Self::PART);
+        }
+        cached
+    }
+
+    /// What is said of a data set that was not asked for.
+    const PART: &str = ": files of it that were not downloaded are not read";
+
+    /// Whether a data set is taken from the cache for the first time; a model says itself what it lacks.
+    fn is_new(&self, name: &Name) -> bool {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        name.kind == Kind::Dataset && taken.insert(name.clone())
+    }
+
+    /// What the Hub has, or what is `cached` where it does not give that.
+    #[cfg(feature = "download")]
+    fn ask(&self, name: &Name, choose: Choose<'_>, cached: Result<Snapshot>) -> Result<Snapshot> {
+        let is_taken = || self.taken.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        // A commit is what it was, and of a model it is seen whether all of it is there.
+        if cached.is_ok() && name.is_commit() && (name.kind == Kind::Model || is_taken()) {
             return cached;
         }
-        #[cfg(not(feature = "download"))]
-        return cached;
-        #[cfg(feature = "download")]
-        match cached {
-            // A commit is what it was.
-            Ok(found) if name.is_commit() => Ok(found),
-            cached => {
-                match (self.remote.as_ref().map_err(Clone::clone)?.pull(&self.cache, name, choose), cached) {
-                    (Err(e), Ok(found)) if e.unreached => {
-                        eprintln!("note: {e}; {} is taken, which is in the cache", found.name);
-                        Ok(found)
-                    }
-                    (Err(e), Err(lacks)) if e.unreached => {
-                        let e = e.to_string();
-                        let why = e.split_once(": ").map_or(e.as_str(), |(_, why)| why);
-                        Err(Error::new(format!("{lacks}; {why}")))
-                    }
-                    (pulled, _) => pulled,
-                }
+        match (self.remote.as_ref().map_err(Clone::clone)?.pull(&self.cache, name, choose), cached) {
+            (Err(e), Ok(found)) if e.why != Why::Other => {
+                let part = if self.is_new(&found.name) { Self::PART } else { "" };
+                eprintln!("note: {e}; {} is taken, which is in the cache{part}", found.name);
+                Ok(found)
             }
+            (Err(e), Err(lacks)) if e.why == Why::Unreached => {
+                let e = e.to_string();
+                let why = e.split_once(": ").map_or(e.as_str(), |(_, why)| why);
+                Err(Error::new(format!("{lacks}; {why}")))
+            }
+            (pulled, _) => pulled,
         }
     }
 

@@ -62,7 +62,8 @@ impl Name {
         };
         let is_id = parts.len() <= 2 && parts.iter().all(fits) && id.len() <= LONGEST;
         // A file of rows that is not there is no repository.
-        let is_file = kind == Kind::Dataset && parts.last().is_some_and(|name| is_rows(name));
+        let is_file =
+            kind == Kind::Dataset && parts.last().is_some_and(|name| is_rows(name.trim_end_matches(".gz")));
         let is_revision = revision.is_none_or(is_revision);
         (is_id && !is_file && is_revision).then(|| Name {
             kind,
@@ -113,7 +114,8 @@ fn is_revision(text: &str) -> bool {
 }
 
 /// Endings of the names of files of rows.
-const ROWS: [&str; 7] = [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz"];
+const ROWS: [&str; 9] =
+    [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".jsonl.gz", ".json.gz", ".txt.gz"];
 
 /// Whether a file of this name has rows.
 pub(crate) fn is_rows(name: &str) -> bool {
@@ -152,8 +154,9 @@ mod tests {
         ] {
             assert_eq!(parse(path), None, "{path}");
         }
-        assert_eq!(Name::parse(Kind::Dataset, "pairs.jsonl"), None);
-        assert_eq!(Name::parse(Kind::Dataset, "runs/train.parquet"), None);
+        for file in ["pairs.jsonl", "runs/train.parquet", "nothere.txt", "a/b.TXT.gz", "rows.csv.gz"] {
+            assert_eq!(Name::parse(Kind::Dataset, file), None, "{file}");
+        }
         let name = Name::parse(Kind::Dataset, "org/name").unwrap();
         assert_eq!((name.folder().as_str(), name.revision()), ("datasets--org--name", "main"));
         assert!(name.at(&"0a".repeat(20)).is_commit() && !name.at("0a0a0a0").is_commit());

@@ -160,6 +160,11 @@ fn folders_follow_the_same_rules() {
     assert_eq!(dataset(&hub, &set, "train").unwrap(), ["a.jsonl"]);
     let error = dataset(&hub, &set, "dev").unwrap_err();
     assert_eq!(error, format!("{set}: has no split dev; there are train"));
+    // Links that lead back have no end.
+    symlink("..", temp.path("set/train/up")).unwrap();
+    symlink(".", temp.path("set/train/here")).unwrap();
+    symlink("a.jsonl", temp.path("set/train/b.jsonl")).unwrap();
+    assert_eq!(dataset(&hub, &set, "train").unwrap(), ["a.jsonl", "b.jsonl"]);
     let file = temp.path("set/dev.jsonl").display().to_string();
     assert_eq!(dataset(&hub, &file, "whatever").unwrap(), ["dev.jsonl"]);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MODEL, Temp, commit, dataset, model};
-use duel_hub::{Hub, Remote};
+use duel_hub::{Hub, Remote, Rows};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -417,6 +417,80 @@ fn without_a_network_the_cache_is_taken() {
         "{error}"
     );
     assert!(error.contains(&format!("; http://{gone} was not reached: ")), "{error}");
+}
+
+/// A Hub with one data set, `org/rows`, of two files beside a README.
+fn rows(request: &Request) -> Reply {
+    let files = ["README.md", "a.jsonl", "b.jsonl"];
+    let content = |path: &str| if path == "README.md" { Vec::new() } else { content(path) };
+    let headers = vec![("x-repo-commit", commit('b'))];
+    if request.path.starts_with("/api/datasets/org/rows/tree/") {
+        let file =
+            |path: &&str| serde_json::json!({"type": "file", "path": path, "size": content(path).len()});
+        let body = serde_json::Value::from(files.iter().map(file).collect::<Vec<_>>()).to_string().into();
+        return Reply { status: 200, headers, body, ..Reply::default() };
+    }
+    let body = content(request.path.rsplit('/').next().unwrap());
+    let etag = ("etag", format!("\"{}\"", git(&body)));
+    Reply { status: 200, headers: [headers, vec![etag]].concat(), body, ..Reply::default() }
+}
+
+#[test]
+fn a_part_of_the_rows_is_not_all_of_them() {
+    let temp = Temp::new("part");
+    let server = Server::new(|request, _| rows(request));
+    let asked = Rows {
+        name: "org/rows".into(),
+        split: "train".into(),
+        data_files: vec!["a.jsonl".into()],
+        ..Rows::default()
+    };
+    Hub::online(&temp.0, server.remote(None)).dataset(&asked).unwrap();
+    let snapshot = temp.path("datasets--org--rows/snapshots").join(commit('b'));
+    assert_eq!(names(&snapshot), ["README.md", "a.jsonl"], "what says which rows there are comes with them");
+    let pinned = format!("org/rows@{}", commit('b'));
+    // Who refuses one of them leaves none out; a network that is gone takes what there is.
+    let refuses = Server::new(|request, _| match request.path.ends_with("b.jsonl") {
+        true => Reply { status: 403, ..Reply::default() },
+        false => rows(request),
+    });
+    for said in ["org/rows", &pinned] {
+        let error = dataset(&Hub::online(&temp.0, refuses.remote(None)), said, "train").unwrap_err();
+        assert!(error.contains("is not given (status 403)"), "{error}");
+    }
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let alone = Hub::online(&temp.0, Remote::new(&format!("http://{gone}"), None).unwrap());
+    assert_eq!(dataset(&alone, &pinned, "train").unwrap(), ["a.jsonl"]);
+    let hub = Hub::online(&temp.0, server.remote(None));
+    assert_eq!(dataset(&hub, &pinned, "train").unwrap(), ["a.jsonl", "b.jsonl"]);
+    assert_eq!(server.count("GET", "a.jsonl"), 1, "it is there");
+    // Which files there are is asked once.
+    let before = server.asked().len();
+    dataset(&hub, &pinned, "train").unwrap();
+    assert_eq!(server.asked().len(), before);
+}
+
+#[test]
+fn what_is_refused_is_taken_from_the_cache() {
+    let temp = Temp::new("expired");
+    let server = Server::new(|request, _| match request.path.contains("datasets") {
+        true => rows(request),
+        false => answer(request, |_, from| honest(from)),
+    });
+    let hub = Hub::online(&temp.0, server.remote(None));
+    assert!(model(&hub, "org/name").is_ok() && dataset(&hub, "org/rows", "train").is_ok());
+    for (status, code) in [(401, ""), (403, ""), (401, "RepoNotFound"), (403, "GatedRepo")] {
+        let expired = Server::new(move |_, _| Reply {
+            status,
+            headers: vec![("x-error-code", code.to_owned())],
+            ..Reply::default()
+        });
+        let hub = Hub::online(&temp.0, expired.remote(Some("hf_expired")));
+        assert!(model(&hub, "org/name").is_ok(), "{status} {code}");
+        assert_eq!(dataset(&hub, "org/rows", "train").unwrap(), ["a.jsonl", "b.jsonl"], "{status} {code}");
+        assert!(expired.asked().iter().all(|r| r.method == "HEAD"), "{:?}", expired.asked());
+        assert!(model(&hub, "org/other").is_err());
+    }
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! the JSON), the dataset as [`Dataset::store`] has it, and a checksum of all that, seeded by the key: what a crash has
 //! torn, a disk has damaged, or other content has left is none. It is written beside its place and moved there whole.
 //!
-//! The key is a hash of all that decides the tokens: every byte of the files of rows, how they are read, the tokenizer's
-//! files, the options, and the program itself, of which another version may read rows otherwise. Dates and sizes of
-//! files prove nothing, and none is looked at.
+//! The key is a hash of all that decides the tokens: every byte of the files of rows, how they are read, the
+//! tokenizer's files, the options, and the program itself, of which another version may read rows otherwise. Dates and
+//! sizes of files prove nothing, and none is looked at.
 
 use crate::Error;
 use crate::content::{feed, feed_tokenizer};

@@ -41,8 +41,8 @@ where
                 // A tile that would end behind a begins that much earlier, and its first rows are left alone.
                 let first = tile.start.min(self.shape.m - height);
                 let (from, ld) = rows_of(self.a, k, lifted, first..first + height);
-                // SAFETY: `height` rows of k elements of a (asserted where they come from), a packed panel, and room for
-                // the tile.
+                // SAFETY: `height` rows of k elements of a (asserted where they come from), a packed panel, and room
+                // for the tile.
                 unsafe { run(k, from, ld, panel.as_ptr(), sums.as_mut_ptr(), width, height * ld) };
                 for row in tile {
                     // SAFETY: inside the caller's part.

@@ -14,7 +14,7 @@ pub enum Axolotl {
         kind: Kind,
     },
     /// `user_defined.default`: fields, and a format for each, in which `{prompt}`, `{system}`, `{chosen}` and
-    /// `{rejected}` stand for them.
+    /// `{rejected}` stand for them, and `{{` and `}}` for braces.
     Formats {
         /// The columns of prompt, system message and responses.
         fields: [String; 4],
@@ -95,12 +95,11 @@ impl Axolotl {
             Axolotl::Turns { wire, kind } => wire.write(*kind, &row)?,
             Axolotl::Formats { fields, formats } => {
                 let [prompt, system, responses @ ..] = fields;
-                let asked = formats[0].replace("{prompt}", &text(&row, prompt)?);
                 let system = if formats[0].contains("{system}") { optional(&row, system)? } else { None };
-                let asked = asked.replace("{system}", &system.unwrap_or_default());
-                let mut made = [asked, String::new(), String::new()];
+                let asked = [("prompt", text(&row, prompt)?), ("system", system.unwrap_or_default())];
+                let mut made = [filled(&formats[0], &asked)?, String::new(), String::new()];
                 for (i, (field, name)) in responses.iter().zip(PAIR).enumerate() {
-                    made[i + 1] = formats[i + 1].replace(&format!("{{{name}}}"), &text(&row, field)?);
+                    made[i + 1] = filled(&formats[i + 1], &[(name, text(&row, field)?)])?;
                 }
                 made
             }
@@ -149,6 +148,33 @@ impl Wire {
         let prompt = opening + &turn("user", &asked) + open;
         Ok([prompt, chosen + end, rejected + end])
     }
+}
+
+/// A format of Python's with texts in the place of their names.
+fn filled(format: &str, texts: &[(&str, String)]) -> Result<String, String> {
+    let (mut made, mut rest) = (String::new(), format);
+    while let Some(at) = rest.find(['{', '}']) {
+        made += &rest[..at];
+        let (brace, behind) = rest[at..].split_at(1);
+        if let Some(behind) = behind.strip_prefix(brace) {
+            made += brace;
+            rest = behind;
+            continue;
+        }
+        let named = if brace == "{" { behind.split_once('}') } else { None };
+        let known = |(name, behind)| Some((texts.iter().find(|(known, _)| *known == name)?, behind));
+        let Some(((_, text), behind)) = named.and_then(known) else {
+            let names: Vec<String> = texts.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+            return Err(format!(
+                "has the format `{}`, in which a brace is none of {}; write {{{{ or }}}} for a brace itself",
+                format.escape_debug(),
+                names.join(", ")
+            ));
+        };
+        made += text;
+        rest = behind;
+    }
+    Ok(made + rest)
 }
 
 /// The text in a column that may be without one.
@@ -231,6 +257,29 @@ mod tests {
             Axolotl::Formats { fields, formats: said(["<{system}|{prompt}>", "{chosen}!", "{rejected}"]) };
         let got = made(&own, json!({"q": "Q", "system": "S", "chosen": "y", "rejected": "n"})).unwrap();
         assert_eq!(got, said(["<S|Q>", "y!", "n"]));
+        // What stands in a row is not read as a format.
+        let row = json!({"q": "{system} }", "system": "{prompt}", "chosen": "{chosen}", "rejected": "{x}"});
+        assert_eq!(made(&own, row).unwrap(), said(["<{prompt}|{system} }>", "{chosen}!", "{x}"]));
+    }
+
+    /// Each is what Python's `str.format` makes of it.
+    #[test]
+    fn formats_are_pythons() {
+        let of = |format: &str| filled(format, &[("prompt", "{Q}".into()), ("system", "S".into())]);
+        for (format, made) in [
+            ("{{prompt}} {prompt}", "{prompt} {Q}"),
+            ("{{{prompt}}}{system}", "{{Q}}S"),
+            ("é{{}}", "é{}"),
+            ("", ""),
+        ] {
+            assert_eq!(of(format).as_deref(), Ok(made));
+        }
+        for format in ["{prompt", "prompt}", "{{prompt}", "{input}", "{}", "{ prompt }"] {
+            let e = of(format).unwrap_err();
+            let named =
+                format!("has the format `{format}`, in which a brace is none of {{prompt}}, {{system}}; ");
+            assert!(e.starts_with(&named) && e.ends_with("write {{ or }} for a brace itself"), "{e}");
+        }
     }
 
     #[test]

@@ -67,6 +67,18 @@ impl Columns {
         Columns { pairs: Vec::new(), only: Some(names.into_iter().collect()) }
     }
 
+    /// Pairs of names as they are written, whatever the names are.
+    ///
+    /// # Errors
+    /// One is no pair.
+    pub fn written(text: &str) -> Result<Vec<(String, String)>, String> {
+        let pair = |said: &str| match said.split_once('=') {
+            Some((ours, theirs)) => Ok((ours.trim().to_owned(), theirs.trim().to_owned())),
+            None => Err(format!("`{}` is no pair of names; write prompt=question,chosen=good", said.trim())),
+        };
+        text.split(',').map(pair).collect()
+    }
+
     /// The pairs.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.pairs
@@ -110,11 +122,7 @@ impl FromStr for Columns {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let pair = |said: &str| match said.split_once('=') {
-            Some((ours, theirs)) => Ok((ours.trim().to_owned(), theirs.trim().to_owned())),
-            None => Err(format!("`{}` is no pair of names; write prompt=question,chosen=good", said.trim())),
-        };
-        Columns::new(text.split(',').map(pair).collect::<Result<Vec<_>, _>>()?)
+        Columns::new(Columns::written(text)?)
     }
 }
 

@@ -33,8 +33,19 @@ impl Read for Counted<'_> {
 
 type Source<'a> = BufReader<Box<dyn Read + 'a>>;
 
-/// Hands every row of all files to `each`, in order and numbered through.
+/// Hands every row of all files to `each`, in order, numbered through and with the columns that rows have.
 pub(crate) fn rows(files: &Files, reading: &Reading, each: Each<'_>) -> Result<()> {
+    plain_rows(files, reading, &mut |row, part, value| {
+        each(row, files.form(part).apply(value).map_err(|e| reading.wrong(files, row, e))?)
+    })
+}
+
+/// As [`rows`], with the columns that the files have: the number of a row, that of its file, and its value.
+pub(crate) fn plain_rows(
+    files: &Files,
+    reading: &Reading,
+    each: &mut dyn FnMut(usize, usize, Value) -> Result<()>,
+) -> Result<()> {
     let (mut rows, mut seen) = (0, 0);
     for (part, path) in files.parts().iter().enumerate() {
         let (before, bytes) = (rows, reading.bytes.get());
@@ -47,8 +58,7 @@ pub(crate) fn rows(files: &Files, reading: &Reading, each: Each<'_>) -> Result<(
             if !files.keeps(seen - 1) {
                 return Ok(());
             }
-            let value = files.form(part).apply(value).map_err(|e| reading.wrong(files, rows, e))?;
-            each(rows, value)
+            each(rows, part, value)
         })?;
         reading.bytes.set(bytes + read.get());
     }

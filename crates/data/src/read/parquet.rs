@@ -1,6 +1,7 @@
 //! Parquet: rows of columns, packed, one group of rows after the other.
 
 use super::Each;
+use crate::contain::contain;
 use crate::row::without_nulls;
 use crate::{Error, Result};
 use parquet::errors::ParquetError;
@@ -14,14 +15,14 @@ use std::path::Path;
 
 pub(super) fn rows(path: &Path, file: File, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
     let bytes = file.metadata().map_or(0, |m| m.len());
-    let reader = SerializedFileReader::new(file).map_err(|e| Error::file(path, unreadable(&e)))?;
+    let reader = contained(|| SerializedFileReader::new(file)).map_err(|e| Error::file(path, e))?;
     let metadata = reader.metadata().file_metadata();
     let total = metadata.num_rows().max(1) as u64;
     let features = features(metadata.key_value_metadata().map_or(&[][..], Vec::as_slice));
-    let packed = reader.get_row_iter(None).map_err(|e| Error::file(path, unreadable(&e)))?;
-    for (i, row) in packed.enumerate() {
-        let row = row.map_err(|e| Error::row(Some(path), i + 1, unreadable(&e)))?;
-        let mut value = object(&row, true);
+    let mut packed = contained(|| reader.get_row_iter(None)).map_err(|e| Error::file(path, e))?;
+    for i in 0.. {
+        let next = contained(|| packed.next().transpose().map(|row| row.map(|row| object(&row, true))));
+        let Some(mut value) = next.map_err(|e| Error::row(Some(path), i + 1, e))? else { break };
         for (name, feature) in &features {
             let Some(cell) = value.get_mut(name) else { continue };
             decode(cell, feature)
@@ -34,10 +35,18 @@ pub(super) fn rows(path: &Path, file: File, read: &Cell<u64>, each: Each<'_>) ->
     Ok(())
 }
 
-fn unreadable(e: &ParquetError) -> String {
-    match e {
-        ParquetError::NYI(what) => format!("is of a kind that is not read: {what}"),
-        _ => format!("is no whole Parquet file, download it again: {e}"),
+/// What the library makes of a file, or why that cannot be used. Over damaged files it panics.
+fn contained<T>(work: impl FnOnce() -> parquet::errors::Result<T>) -> std::result::Result<T, String> {
+    let of_kind = |what: &str| format!("is of a kind that is not read: {what}");
+    let damaged = |e: &str| format!("is no whole Parquet file, download it again: {e}");
+    match contain(work) {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(ParquetError::NYI(what))) => Err(of_kind(&what)),
+        Ok(Err(e)) => Err(damaged(&e.to_string())),
+        Err(panic) => {
+            let said = panic.split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(said.strip_prefix("not implemented: ").map_or_else(|| damaged(&said), of_kind))
+        }
     }
 }
 
@@ -163,30 +172,41 @@ fn value(field: &Field) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
     use serde_json::json;
     use std::sync::Arc;
 
-    /// A file of one column of texts, `tools`, which `datasets` says more of; its rows.
-    fn read(feature: Value, texts: &[&str]) -> Result<Vec<Value>> {
-        let path =
-            std::env::temp_dir().join(format!("duel-json-{}-{}.parquet", std::process::id(), texts[0].len()));
-        let schema = parse_message_type("message rows { required binary tools (UTF8); }").unwrap();
+    /// A file of one column, which `datasets` says more of.
+    fn written<T: DataType>(column: &str, feature: Value, cells: &[T::T]) -> Vec<u8> {
+        let schema = parse_message_type(&format!("message rows {{ required {column}; }}")).unwrap();
         let said = json!({"info": {"features": {"tools": feature}}}).to_string();
         let said = Some(vec![KeyValue::new("huggingface".into(), said)]);
         let properties = Arc::new(WriterProperties::builder().set_key_value_metadata(said).build());
-        let file = File::create(&path).unwrap();
-        let mut writer = SerializedFileWriter::new(file, Arc::new(schema), properties).unwrap();
+        let mut file = Vec::new();
+        let mut writer = SerializedFileWriter::new(&mut file, Arc::new(schema), properties).unwrap();
         let mut group = writer.next_row_group().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
-        let cells: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
-        column.typed::<ByteArrayType>().write_batch(&cells, None, None).unwrap();
+        column.typed::<T>().write_batch(cells, None, None).unwrap();
         column.close().unwrap();
         group.close().unwrap();
         writer.close().unwrap();
+        file
+    }
+
+    /// The file of a column of texts, `tools`.
+    fn of_texts(feature: Value, texts: &[&str]) -> Vec<u8> {
+        let cells: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+        written::<ByteArrayType>("binary tools (UTF8)", feature, &cells)
+    }
+
+    /// The rows of a file.
+    fn of_file(file: &[u8]) -> Result<Vec<Value>> {
+        let of_thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
+        let path = std::env::temp_dir().join(format!("duel-json-{}-{of_thread}.parquet", std::process::id()));
+        std::fs::write(&path, file).unwrap();
         let (mut all, bytes) = (Vec::new(), Cell::new(0));
         let read = rows(&path, File::open(&path).unwrap(), &bytes, &mut |_, row| {
             all.push(row);
@@ -194,6 +214,37 @@ mod tests {
         });
         std::fs::remove_file(&path).unwrap();
         read.map(|()| all)
+    }
+
+    fn read(feature: Value, texts: &[&str]) -> Result<Vec<Value>> {
+        of_file(&of_texts(feature, texts))
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let whole = of_texts(Value::Null, &["one", "two", "two", "three"]);
+        assert_eq!(of_file(&whole).unwrap().len(), 4);
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for flip in [0xFF, 0x80, 0x11] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= flip;
+                let Err(e) = of_file(&damaged) else { continue };
+                let e = e.to_string();
+                assert!(e.contains(".parquet: ") && !e.contains('\n'), "byte {at}: {e}");
+                refused += 1;
+            }
+        }
+        assert!(refused > whole.len(), "{refused}");
+    }
+
+    /// The library panics over them.
+    #[test]
+    fn intervals_are_not_read() {
+        let column = "fixed_len_byte_array(12) tools (INTERVAL)";
+        let cell = FixedLenByteArray::from(vec![1; 12]);
+        let e = of_file(&written::<FixedLenByteArrayType>(column, Value::Null, &[cell])).unwrap_err();
+        assert!(e.to_string().contains("row 1: is of a kind that is not read: Conversion for"), "{e}");
     }
 
     #[test]

@@ -92,7 +92,8 @@ pub fn write_lines(path: &Path, lines: impl IntoIterator<Item = impl Display>) {
     fs::write(path, lines.into_iter().map(|l| format!("{l}\n")).collect::<String>()).unwrap();
 }
 
-/// Hugging Face's cache in the folder `hub` of `temp`, by the names of whose repositories its model and its rows go too:
+/// Hugging Face's cache in the folder `hub` of `temp`, by the names of whose repositories its model and its rows go
+/// too:
 /// `org/name`, and `org/rows`, of which the training rows are in two parts. Returns the commit of both.
 pub fn write_hub(temp: &Temp) -> String {
     let commit = "c0".repeat(20);

@@ -16,7 +16,7 @@ use duel_train::{Error, Look};
 pub use lengths::Lengths;
 pub use pairs::{Found, Place, Repeats, Rows};
 pub use sheet::Sheet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Lengths that rows are held against, beside the run's and the model's own.
 const LIMITS: [usize; 5] = [256, 512, 1024, 2048, 4096];
@@ -42,9 +42,13 @@ pub struct Audit {
 pub fn audit(config: &Config) -> Result<Audit, Error> {
     let look = Look::open(config)?;
     let mut auditor = Auditor::default();
-    for files in [Some(config.train_files()?), config.eval_files()?].into_iter().flatten() {
-        auditor.file(files.name());
-        look.each(&files, 1, |seen| {
+    let (train, eval) = config.all_files()?;
+    // Rows that are held out have no file of their own.
+    let held_out = PathBuf::from(format!("{} (held out)", train.name().display()));
+    for files in [Some(&train), eval.as_ref()].into_iter().flatten() {
+        let again = auditor.sheets.first().is_some_and(|first| first.path == files.name());
+        auditor.file(if again { &held_out } else { files.name() });
+        look.each(files, 1, |seen| {
             auditor.add(&seen);
             true
         })?;
@@ -85,8 +89,8 @@ impl Auditor {
 }
 
 impl Audit {
-    /// What should be put right before a run: rows that it refuses, contradictions, rows that it is trained and judged
-    /// by, damaged characters. In words; none where all is well.
+    /// What should be put right before a run: files without rows for it, rows that it refuses, contradictions, rows
+    /// that it is trained and judged by, damaged characters. In words; none where all is well.
     pub fn problems(&self) -> Vec<String> {
         let refused: u64 = self.sheets.iter().map(Sheet::refusals).sum();
         let damaged = |sheet: &Sheet| {
@@ -94,7 +98,9 @@ impl Audit {
             odd.map(|(_, found)| found.count).sum::<u64>()
         };
         let damaged: u64 = self.sheets.iter().map(damaged).sum();
+        let empty = self.sheets.iter().filter(|sheet| sheet.report.groups == 0).count() as u64;
         let counts = [
+            (empty, "files of which a run keeps no row"),
             (refused, "rows that a run refuses"),
             (self.repeats.contradictions.count, "contradictions"),
             (self.repeats.leaked.count, "rows of the evaluation that are in the training file"),

@@ -1,7 +1,7 @@
 //! Requests to the Hub, and what came of them. The token is here, and goes to the Hub's own address alone.
 
 use super::stopped;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Why};
 use crate::name::{Kind, Name};
 use serde_json::Value;
 use std::fmt;
@@ -184,8 +184,8 @@ impl Client {
         Ok((value.map_err(|e| Trouble::Again(format!("its reply is no JSON: {e}"), None))?, next))
     }
 
-    /// A request, and where it leads. What is said of a file comes into `head`; for that alone nobody else is asked than
-    /// who says it.
+    /// A request, and where it leads. What is said of a file comes into `head`; for that alone nobody else is asked
+    /// than who says it.
     fn follow(
         &self,
         url: &str,
@@ -288,12 +288,17 @@ impl Client {
             Some(token) => text.replace(token, "[token]"),
             None => text,
         };
+        let why = match trouble {
+            Trouble::Refused(..) => Why::Refused,
+            _ => Why::Other,
+        };
         let message = match trouble {
             Trouble::Stopped => {
                 return Error::new(format!("{name}: downloading it was stopped; what came is kept"));
             }
             Trouble::Unreached(why) | Trouble::Again(why, _) => {
-                return Error::unreached(clean(format!("{name}: {} was not reached: {why}", self.endpoint)));
+                let message = format!("{name}: {} was not reached: {why}", self.endpoint);
+                return Error::because(Why::Unreached, clean(message));
             }
             Trouble::NoEntry(_) => format!("{name}: {page} lacks a file that it lists; try again"),
             Trouble::Wrong(what) => format!("{name}: {what}"),
@@ -323,7 +328,7 @@ impl Client {
                 _ => format!("{id}: {page} replied with status {status} {said}"),
             },
         };
-        Error::new(clean(message.trim_end().to_owned()))
+        Error::because(why, clean(message.trim_end().to_owned()))
     }
 }
 

@@ -14,14 +14,18 @@ use blob::Blob;
 use client::{Client, Trouble};
 use progress::Progress;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The Hub, or a server that speaks as it does.
 #[derive(Debug)]
 pub struct Remote {
     client: Client,
+    /// The files of commits, which are not asked for again.
+    listings: Mutex<BTreeMap<Name, Vec<Listed>>>,
 }
 
 /// Pages of a listing; one has a thousand files.
@@ -37,7 +41,7 @@ impl Remote {
     /// # Errors
     /// The address is none of HTTP, or the token is none.
     pub fn new(endpoint: &str, token: Option<&str>) -> Result<Self> {
-        Ok(Remote { client: Client::new(endpoint, token)? })
+        Ok(Remote { client: Client::new(endpoint, token)?, listings: Mutex::default() })
     }
 
     /// As the environment says: `HF_ENDPOINT`, and the token of `HF_TOKEN`, or in the file `HF_TOKEN_PATH` or
@@ -70,15 +74,17 @@ impl Remote {
     pub(crate) fn pull(&self, cache: &Cache, name: &Name, choose: Choose<'_>) -> Result<Snapshot> {
         let commit = self.commit(name)?;
         let at = name.at(&commit);
-        let files = self.listing(&at)?;
+        // Who was just reached is worth waiting for.
+        let files = self.listing(&at, !name.is_commit())?;
+        let is_cached = cache.commit(name).is_ok_and(|cached| cached == commit);
         let folder = cache.snapshot(name, &commit);
         let paths = files.iter().map(|file| file.path.clone()).collect();
         let mut tree = OnHub { remote: self, cache, name: &at, folder: folder.clone(), files, paths };
-        let chosen = choose(&mut tree)?;
-        let missing: Vec<String> = chosen.iter().filter(|path| !tree.is_there(path)).cloned().collect();
-        let bytes = tree.files.iter().filter(|file| missing.contains(&file.path)).map(|file| file.size).sum();
-        let mut progress = Progress::new(&at, missing.len(), bytes);
-        missing.iter().try_for_each(|path| tree.fetch(path, &mut progress).map(drop))?;
+        let chosen = tree.fetch_all(choose).map_err(|e| match name.kind {
+            // Rows that are known to be lacking are not left out.
+            Kind::Dataset if is_cached => Error::new(e.to_string()),
+            _ => e,
+        })?;
         // What a revision is says last who reads it: whoever is cut off leaves the one before.
         if !name.is_commit() {
             let reference = cache.reference(name);
@@ -116,12 +122,16 @@ impl Remote {
     }
 
     /// All files at a commit.
-    fn listing(&self, name: &Name) -> Result<Vec<Listed>> {
+    fn listing(&self, name: &Name, patient: bool) -> Result<Vec<Listed>> {
+        let listings = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = listings().get(name) {
+            return Ok(known.clone());
+        }
         let mut url = Some(self.client.listing(name));
         let mut all = Vec::new();
         for _ in 0..PAGES {
             let Some(page) = url.take() else { break };
-            let got = self.client.again(true, || self.client.json(&page));
+            let got = self.client.again(patient, || self.client.json(&page));
             let (files, next) = got.map_err(|trouble| self.client.failed(name, trouble))?;
             let odd = || Error::new(format!("{name}: {page} is no list of files; is HF_ENDPOINT right?"));
             for file in files.as_array().ok_or_else(odd)?.iter().filter(|file| file["type"] == "file") {
@@ -130,11 +140,13 @@ impl Remote {
             url = next;
         }
         all.sort_by(|a, b| a.path.cmp(&b.path));
+        listings().insert(name.clone(), all.clone());
         Ok(all)
     }
 }
 
 /// A file of a listing.
+#[derive(Debug, Clone)]
 struct Listed {
     path: String,
     size: u64,
@@ -169,6 +181,17 @@ impl OnHub<'_> {
     fn is_there(&self, path: &str) -> bool {
         let size = self.files.iter().find(|file| file.path == path).map(|file| file.size);
         fs::metadata(self.folder.join(path)).is_ok_and(|there| Some(there.len()) == size)
+    }
+
+    /// Those that `choose` chooses, each of which is then there.
+    fn fetch_all(&mut self, choose: Choose<'_>) -> Result<Vec<String>> {
+        let chosen = choose(self)?;
+        let missing: Vec<&String> = chosen.iter().filter(|path| !self.is_there(path)).collect();
+        let bytes =
+            self.files.iter().filter(|file| missing.contains(&&file.path)).map(|file| file.size).sum();
+        let mut progress = Progress::new(self.name, missing.len(), bytes);
+        missing.iter().try_for_each(|path| self.fetch(path, &mut progress).map(drop))?;
+        Ok(chosen)
     }
 
     fn fetch(&self, path: &str, progress: &mut Progress) -> Result<PathBuf> {

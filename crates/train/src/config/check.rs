@@ -214,6 +214,7 @@ impl Config {
             }
             let beside = [
                 ("dataset_config", self.dataset_config.is_some()),
+                ("dataset_train_split", self.dataset_train_split != "train"),
                 ("data_files", self.data_files.is_some()),
                 ("dataset_revision", self.dataset_revision.is_some()),
                 ("columns", self.columns.is_some()),
@@ -229,6 +230,9 @@ impl Config {
             Some(_) if self.eval_dataset.as_ref() != Some(&self.dataset) => {
                 wrong("`test_split_size` and `eval_dataset` both say what is evaluated on; keep one".into())
             }
+            Some(_) if self.dataset_test_split != "test" => wrong(
+                "`dataset_test_split` and `test_split_size` both say what is evaluated on; keep one".into(),
+            ),
             Some(size) if size >= 1.0 && size.fract() != 0.0 => {
                 wrong(format!("`test_split_size = {size}` is no share below 1 and no number of rows"))
             }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Called {
     /// As `prompt=question,chosen=good` or as a table.
-    Pairs(Vec<(String, String)>),
+    Pairs(BTreeMap<String, String>),
     /// As a list.
     Only(Vec<String>),
 }
@@ -24,7 +24,7 @@ impl Called {
     /// A name that is read is none, or one is there twice.
     pub fn columns(&self) -> Result<Columns, Error> {
         match self {
-            Called::Pairs(pairs) => Columns::new(pairs.iter().cloned()),
+            Called::Pairs(pairs) => Columns::new(pairs.clone()),
             Called::Only(names) => Ok(Columns::only(names.iter().cloned())),
         }
         .map_err(|e| Error::new(format!("`columns`: {e}")))
@@ -32,7 +32,7 @@ impl Called {
 
     fn pairs(&self, key: &str) -> Result<Vec<(String, String)>, Error> {
         match self {
-            Called::Pairs(pairs) => Ok(pairs.clone()),
+            Called::Pairs(pairs) => Ok(pairs.clone().into_iter().collect()),
             Called::Only(_) => Err(Error::new(format!("`{key}` is a table of names"))),
         }
     }
@@ -43,9 +43,9 @@ impl FromStr for Called {
     fn from_str(text: &str) -> Result<Self, String> {
         let pairs: Result<BTreeMap<String, String>, _> = serde_json::from_str(text);
         if let Ok(table) = pairs {
-            return Ok(Called::Pairs(table.into_iter().collect()));
+            return Ok(Called::Pairs(table));
         }
-        Ok(Called::Pairs(text.parse::<Columns>()?.pairs().to_vec()))
+        Ok(Called::Pairs(text.parse::<Columns>()?.pairs().iter().cloned().collect()))
     }
 }
 
@@ -54,11 +54,7 @@ impl Text for Called {}
 impl Serialize for Called {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Called::Pairs(pairs) => {
-                let pairs: Vec<String> =
-                    pairs.iter().map(|(ours, theirs)| format!("{ours}={theirs}")).collect();
-                serializer.serialize_str(&pairs.join(","))
-            }
+            Called::Pairs(pairs) => pairs.serialize(serializer),
             Called::Only(names) => names.serialize(serializer),
         }
     }
@@ -74,20 +70,17 @@ impl<'de> Deserialize<'de> for Called {
             Table(BTreeMap<String, String>),
         }
         match Said::deserialize(deserializer)? {
+            // Of `tags` too, whose names are no columns.
             Said::Text(text) => {
-                let pair = |said: &str| {
-                    let (ours, theirs) = said.split_once('=')?;
-                    Some((ours.trim().to_owned(), theirs.trim().to_owned()))
-                };
-                let pairs: Option<Vec<_>> = text.split(',').map(pair).collect();
-                pairs.map(Called::Pairs).ok_or_else(|| {
-                    D::Error::custom(format!(
-                        "`{text}` is no pairs of names; write prompt=question,chosen=good"
-                    ))
-                })
+                let pairs = Columns::written(&text).map_err(D::Error::custom)?;
+                let (said, pairs) = (pairs.len(), BTreeMap::from_iter(pairs));
+                match pairs.len() == said {
+                    true => Ok(Called::Pairs(pairs)),
+                    false => Err(D::Error::custom(format!("`{text}` has a name twice; keep one"))),
+                }
             }
             Said::List(names) => Ok(Called::Only(names)),
-            Said::Table(table) => Ok(Called::Pairs(table.into_iter().collect())),
+            Said::Table(table) => Ok(Called::Pairs(table)),
         }
     }
 }

@@ -7,19 +7,30 @@ use duel_hub::{Kind, Name};
 
 impl Options {
     /// These options but for what they say of a model or a data set whose place another one takes in `wins`: a split
-    /// of one says nothing of another.
+    /// of one says nothing of another. A key alone is of the same file, and contradicts what else is there.
     pub(super) fn beside(mut self, wins: &Self) -> Self {
         let replaced =
             |mine: &Option<_>, other: &Option<_>| mine.is_some() && other.is_some() && mine != other;
         if replaced(&self.model, &wins.model) {
             self.model_revision = None;
         }
-        if replaced(&self.dataset, &wins.dataset) {
+        let is_whole = self.given().len() > 1;
+        let mixed = is_whole && matches!(&wins.datasets, Some(Maybe(Some(_))));
+        if mixed || replaced(&self.dataset, &wins.dataset) {
+            self.columns = None;
             self.dataset_config = None;
             self.dataset_train_split = None;
             self.dataset_test_split = None;
             self.data_files = None;
             self.dataset_revision = None;
+        }
+        if mixed {
+            self.dataset = None;
+            self.recipe.forget_rows();
+        }
+        if is_whole && wins.dataset.is_some() && self.datasets.take().is_some_and(|all| all.0.is_some()) {
+            let why = "the rows are those of the dataset that is named";
+            self.recipe.idle.push(("datasets".into(), why.into()));
         }
         self
     }
@@ -27,6 +38,11 @@ impl Options {
     /// Rows to evaluate on are the test split of the data set where that is asked for, by its name or, in a recipe too,
     /// by the strategy.
     pub(super) fn settle_evaluation(&mut self, dialect: Option<Dialect>) {
+        let holds_out = self.test_split_size.as_ref().is_some_and(|size| size.0.is_some());
+        if holds_out && dialect.is_some() && self.dataset_test_split.take().is_some() {
+            let why = "rows are held out by test_split_size".to_owned();
+            self.recipe.idle.push(("dataset_test_split".into(), why));
+        }
         let is_named = self.dataset.as_ref().is_some_and(|dataset| {
             let name = dataset.to_str().and_then(|said| Name::parse(Kind::Dataset, said));
             dataset.is_dir() || name.is_some() && !dataset.exists()
@@ -83,6 +99,47 @@ mod tests {
         );
         let same = Options { dataset: Some("org/rows".into()), ..Options::default() }.or(options);
         assert_eq!(same.dataset_train_split.as_deref(), Some("train_prefs"));
+    }
+
+    /// Rows that are named beside a file take the place of its own, with all that it says of them.
+    #[test]
+    fn rows_take_the_place_of_rows() {
+        let file = |rows: &str| Options::parse(&format!("model = 'm'\n{rows}")).unwrap();
+        let said = |rows: &str| Options::parse(rows).unwrap();
+        let one = "dataset = 'org/rows'\ncolumns = 'prompt=q'\ndataset_config = 'en'\ndata_files = 'x/*'";
+        let named = said("dataset = 'rows.jsonl'").or(file(one)).resolve().unwrap();
+        assert_eq!((named.columns, named.data_files), (None, None));
+        let mixed = said("datasets = ['a.jsonl', 'b.jsonl']").or(file(one)).resolve().unwrap();
+        assert_eq!((mixed.dataset.to_str(), mixed.columns), (Some("a.jsonl + b.jsonl"), None));
+        let other = said("dataset = 'rows.jsonl'").or(file("datasets = ['a.jsonl', 'b.jsonl']"));
+        assert_eq!(other.recipe.notes(), ["`datasets`: the rows are those of the dataset that is named"]);
+        assert_eq!(other.resolve().unwrap().datasets, None);
+        let both = file("dataset = 'rows.jsonl'\ndatasets = ['a.jsonl']").resolve().unwrap_err().to_string();
+        assert!(both.contains("both given"), "{both}");
+    }
+
+    #[test]
+    fn a_split_that_nothing_reads_is_refused() {
+        let of = |rows: &str| Options::parse(&format!("model = 'm'\n{rows}")).unwrap().resolve();
+        let wrong = |rows: &str, part: &str| {
+            let e = of(rows).unwrap_err().to_string();
+            assert!(e.contains(part), "{e}");
+        };
+        let all = "datasets = ['a.jsonl']";
+        wrong(
+            &format!("{all}\ndataset_train_split = 'x'"),
+            "`dataset_train_split` says nothing of `datasets`",
+        );
+        assert!(of(&format!("{all}\ndataset_train_split = 'train'")).is_ok());
+        assert!(of(&format!("{all}\neval_dataset = 'org/rows'\ndataset_test_split = 'x'")).is_ok());
+        for rows in [all, "dataset = 'org/rows'"] {
+            let held_out = format!("{rows}\ntest_split_size = 0.1\ndataset_test_split = 'x'");
+            wrong(&held_out, "`dataset_test_split` and `test_split_size` both say");
+        }
+        let recipe = "model_name_or_path: m\ndataset_name: org/rows\neval_strategy: epoch\ntest_split_size: 0.1\n\
+                      dataset_test_split: x";
+        let settled = Options::parse_recipe(recipe).unwrap().settle().unwrap();
+        assert_eq!(settled.recipe.notes(), ["`dataset_test_split`: rows are held out by test_split_size"]);
     }
 
     #[test]

@@ -281,8 +281,8 @@ options! {
         /// Data sets that are learned from together, in the place of dataset: names with commas, or tables with path,
         /// config, split, data_files, columns and one of weight, fraction, samples and first. [default: none]
         datasets: Mixture | none = None;
-        /// File of training rows (.jsonl, .json, .csv, .tsv, .parquet), or of prompts for methods that learn from their
-        /// own samples; or a folder of such files, or a name on the Hub, as of a model. Required.
+        /// File of training rows (.jsonl, .json, .csv, .tsv, .parquet), or of prompts (.txt too) for methods that learn
+        /// from their own samples; or a folder of such files, or a name on the Hub, as of a model. Required.
         dataset: PathBuf = match &datasets { Some(all) => all.name(), None => return Err(missing("dataset")) };
         /// What columns are called there and in eval_dataset: NAME=COLUMN with commas, as
         /// prompt=question,chosen=good,rejected=bad. [default: none]

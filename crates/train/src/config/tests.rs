@@ -192,7 +192,7 @@ fn unsupported_trl_keys_and_values_are_named() {
     assert_eq!(
         noted("report_to = ['wandb']"),
         [
-            "`report_to = wandb`: metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio"
+            "`report_to = wandb`: metrics go to metrics.jsonl, of which track.py (beside the program's archive, or in its repository) tells wandb or trackio"
         ]
     );
     let report_to = |toml: &str| resolve(toml).unwrap().report_to;

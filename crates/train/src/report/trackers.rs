@@ -5,6 +5,7 @@ use super::metrics::{self, MetricsWriter, Record, is_evaluation, step_of};
 use crate::Error;
 use crate::config::ReportTo;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,10 @@ impl Trackers {
         let history = metrics::read(&path)?;
         Ok(Trackers {
             metrics,
-            events: report_to.tensorboard.then(|| Events::open(dir, &history, resumed)).transpose()?,
+            events: report_to
+                .tensorboard
+                .then(|| Events::open(dir, &history, resumed.is_some()))
+                .transpose()?,
             csv: report_to.csv.then(|| Csv::open(dir, &history)).transpose()?,
         })
     }
@@ -77,59 +81,79 @@ struct Events {
 }
 
 impl Events {
-    /// The newest of the run, without what is made again; a new one where there is none, with what was logged.
-    fn open(dir: &Path, history: &[Record], resumed: Resumed) -> Result<Self, Error> {
-        if let Some((path, (last, unevaluated))) = event_files(dir).pop().zip(resumed) {
-            let bytes = fs::read(&path).map_err(cannot(&path))?;
-            let stays = |event: &Event| match &event.what {
-                What::Version(_) => true,
+    /// The newest of a run that goes on, or a new one; with all that was logged, at the times that the file said so
+    /// far.
+    fn open(dir: &Path, history: &[Record], goes_on: bool) -> Result<Self, Error> {
+        let old = event_files(dir).pop().filter(|_| goes_on);
+        let bytes = old.as_ref().map(|path| fs::read(path).map_err(cannot(path))).transpose()?;
+        let (mut times, mut first) = (HashMap::new(), Event::version());
+        for event in events::read(&bytes.unwrap_or_default()) {
+            match &event.what {
+                What::Version(_) => first = event,
                 What::Scalars(scalars) => {
                     let evaluation = scalars.iter().any(|(tag, _)| tag.starts_with("eval/"));
-                    event.step < last as i64 || event.step == last as i64 && !(unevaluated && evaluation)
+                    times.insert((event.step, evaluation), event.wall_time);
                 }
-            };
-            let kept = events::read(&bytes).into_iter().filter(stays);
-            let kept: Vec<u8> = kept.flat_map(|event| event.record()).collect();
-            return Ok(Events { file: replace(&path, &kept)?, path });
+            }
         }
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
-        let folder = dir.join(RUNS).join(format!("{seconds}_{host}"));
-        fs::create_dir_all(&folder).map_err(cannot(&folder))?;
-        let path = folder.join(format!("{EVENTS}{seconds}.{host}.{}.0", std::process::id()));
-        let file = replace(&path, &Event::version().record())?;
-        let mut events = Events { path, file };
-        history.iter().try_for_each(|record| events.write(record))?;
-        Ok(events)
+        let path = match old {
+            Some(path) => path,
+            None => new_file(dir)?,
+        };
+        let mut content = first.record();
+        for record in history {
+            let mut event = event(record);
+            if let Some(time) = times.get(&(event.step, is_evaluation(record))) {
+                event.wall_time = *time;
+            }
+            content.extend(event.record());
+        }
+        Ok(Events { file: replace(&path, &content)?, path })
     }
 
-    /// Appends a record under transformers' tags: `eval_loss` is `eval/loss`, everything of a step `train/...`.
     fn write(&mut self, record: &Record) -> Result<(), Error> {
-        let evaluation = is_evaluation(record);
-        let tag = |name: &str| match name.strip_prefix("eval_") {
-            Some(rest) => format!("eval/{rest}"),
-            None => format!("train/{name}"),
-        };
-        // The epoch of a step is said by the step itself.
-        let told = |name: &str| name != "step" && !(evaluation && name == "epoch");
-        let numbers = record.iter().filter(|(name, _)| told(name));
-        let scalars = numbers.filter_map(|(name, value)| Some((tag(name), value.as_f64()? as f32)));
-        let event = Event::scalars(step_of(record).unwrap_or(0), scalars.collect());
         // One call, unbuffered: a killed process leaves at most one torn record, at the end.
-        self.file.write_all(&event.record()).map_err(cannot(&self.path))
+        self.file.write_all(&event(record).record()).map_err(cannot(&self.path))
     }
 }
 
-/// The event files of a run, the newest last.
+/// Where a new event file goes, in a folder of its own, which is made.
+fn new_file(dir: &Path) -> Result<PathBuf, Error> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+    let folder = dir.join(RUNS).join(format!("{seconds}_{host}"));
+    fs::create_dir_all(&folder).map_err(cannot(&folder))?;
+    Ok(folder.join(format!("{EVENTS}{seconds}.{host}.{}.0", std::process::id())))
+}
+
+/// A record under transformers' tags: `eval_loss` is `eval/loss`, everything of a step `train/...`.
+fn event(record: &Record) -> Event {
+    let evaluation = is_evaluation(record);
+    let tag = |name: &str| match name.strip_prefix("eval_") {
+        Some(rest) => format!("eval/{rest}"),
+        None => format!("train/{name}"),
+    };
+    // The epoch of a step is said by the step itself.
+    let told = |name: &str| name != "step" && !(evaluation && name == "epoch");
+    let numbers = record.iter().filter(|(name, _)| told(name));
+    let scalars = numbers.filter_map(|(name, value)| Some((tag(name), value.as_f64()? as f32)));
+    Event::scalars(step_of(record).unwrap_or(0), scalars.collect())
+}
+
+/// The event files of a run, the newest last. Those of others in the same place have folders with names of other kinds.
 pub fn event_files(dir: &Path) -> Vec<PathBuf> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_one = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with(EVENTS) && !name.ends_with(".tmp")
     };
-    let mut all: Vec<PathBuf> =
-        entries(&dir.join(RUNS)).flat_map(|folder| entries(&folder)).filter(is_one).collect();
+    let own = |folder: &PathBuf| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.split_once('_').is_some_and(|(seconds, _)| seconds.parse::<u64>().is_ok())
+    };
+    let folders = entries(&dir.join(RUNS)).filter(own);
+    let mut all: Vec<PathBuf> = folders.flat_map(|folder| entries(&folder)).filter(is_one).collect();
     all.sort();
     all
 }
@@ -282,10 +306,23 @@ mod tests {
         assert_eq!(folder.events(), events(&first[..2]));
         evaluation(&mut trackers, 2);
         assert_eq!((folder.csv(), folder.events()), (evaluated, events(&first[..3])));
+        // One that was left out for a while has what was logged meanwhile.
+        let csv = ReportTo { tensorboard: false, csv: true };
+        let mut without = Trackers::open(&folder.0, csv, Some((2, false))).unwrap();
+        step(&mut without, 3);
+        // What transformers left in the same place stays as it is.
+        let foreign = folder.0.join(RUNS).join("Nov27_06-51-00_host");
+        fs::create_dir_all(&foreign).unwrap();
+        fs::write(foreign.join(format!("{EVENTS}9.host.1.0")), "not ours").unwrap();
+        drop(Trackers::open(&folder.0, ALL, Some((3, false))).unwrap());
+        assert_eq!(folder.events(), events(&first));
+        drop(Trackers::open(&folder.0, ALL, Some((2, false))).unwrap());
         // One that is asked for later has what was logged before.
         remove_events(&folder.0);
         drop(Trackers::open(&folder.0, ALL, Some((2, false))).unwrap());
         assert_eq!(folder.events(), events(&first[..3]));
+        remove(&folder.0).unwrap();
+        assert_eq!(fs::read(foreign.join(format!("{EVENTS}9.host.1.0"))).unwrap(), b"not ours");
     }
 
     fn remove_events(dir: &Path) {

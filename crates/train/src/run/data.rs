@@ -35,7 +35,7 @@ impl Data {
     ) -> Result<Self, Error> {
         let max_length = max_length(config, model);
         let load = |files: &Files| rows(files, config, max_length, model, tokenizer);
-        let (of_train, of_eval) = (config.train_files()?, config.eval_files()?);
+        let (of_train, of_eval) = config.all_files()?;
         let train = load(&of_train)?;
         let eval = of_eval.as_ref().map(load).transpose()?;
         // As TRL pairs them: in the order of the file, whatever the order of the steps, in blocks as large as a step.

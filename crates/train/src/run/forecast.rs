@@ -196,6 +196,7 @@ fn steps<B: Backend>(b: &B, start: &Start, plan: &Plan, aim: &Aim, data: &Data) 
         let rate = 0.0;
         optimizer.step(b, weights.trained_mut(&grads), grads.list(), rate, 1.0);
         engine.take_back(&mut grads);
+        b.finish()?;
         let seconds = learning.elapsed().as_secs_f64() + beside as f64 * scoring;
         // The first does what has to be done once.
         if step > 0 {

@@ -82,7 +82,7 @@ impl Config {
             self.judge = Some(format!("model:{}", model(Path::new(said), was)?.display()));
         }
         let own = self.eval_dataset.as_ref() == Some(&self.dataset);
-        if let Some(mixture) = &mut self.datasets {
+        let train = if let Some(mixture) = &mut self.datasets {
             let before = saved.as_ref().and_then(|c| c.datasets.as_ref());
             for (i, entry) in mixture.0.iter_mut().enumerate() {
                 let was = before.and_then(|all| Some(all.0.get(i)?.path.clone()));
@@ -90,24 +90,40 @@ impl Config {
                 entry.path = told("dataset", &entry.path, files(&entry.rows(), "train")?.name().to_owned());
             }
             self.dataset = mixture.name();
-            self.eval_dataset = if own { Some(self.dataset.clone()) } else { self.eval_dataset };
-            return Ok(self);
-        }
-        let said = at_revision(&self.dataset, self.dataset_revision.take().as_deref(), "dataset_revision")?;
-        self.dataset = as_it_was(Kind::Dataset, &said, was(|c| Some(&c.dataset)));
-        if own {
-            self.eval_dataset = Some(self.dataset.clone());
-        } else if let Some(other) = &self.eval_dataset {
-            self.eval_dataset = Some(as_it_was(Kind::Dataset, other, was(|c| c.eval_dataset.as_deref())));
-        }
-        let train = told("dataset", &said, self.train_files()?.name().to_owned());
-        if let Some(files) = self.eval_files()? {
-            let said = self.eval_dataset.take().filter(|_| !own);
-            let name = files.name().to_owned();
-            self.eval_dataset = Some(said.map_or(name.clone(), |said| told("eval_dataset", &said, name)));
-        }
+            self.dataset.clone()
+        } else {
+            let said =
+                at_revision(&self.dataset, self.dataset_revision.take().as_deref(), "dataset_revision")?;
+            self.dataset = as_it_was(Kind::Dataset, &said, was(|c| Some(&c.dataset)));
+            let asked = self.rows(&self.dataset, &self.dataset_train_split);
+            told("dataset", &said, files(&asked, "train")?.name().to_owned())
+        };
+        self.eval_dataset = match self.eval_dataset.take() {
+            // Rows that are held out are in the same files.
+            Some(_) if self.test_split_size.is_some() => Some(train.clone()),
+            Some(_) if own => Some(self.eval_split(&self.dataset)?.name().to_owned()),
+            Some(said) => {
+                let asked = as_it_was(Kind::Dataset, &said, was(|c| c.eval_dataset.as_deref()));
+                Some(told("eval_dataset", &said, self.eval_split(&asked)?.name().to_owned()))
+            }
+            None => None,
+        };
         self.dataset = train;
         Ok(self)
+    }
+
+    /// The files of the rows that are learned from, and of those that are evaluated on: rows that are held out are
+    /// counted once for both.
+    ///
+    /// # Errors
+    /// Those of [`files`].
+    pub fn all_files(&self) -> Result<(Files, Option<Files>), Error> {
+        let all = self.undivided()?;
+        if let Some(size) = self.test_split_size {
+            let (train, eval) = self.split_off(all, size)?;
+            return Ok((train, Some(eval)));
+        }
+        Ok((all, self.eval_dataset.as_ref().map(|name| self.eval_split(name)).transpose()?))
     }
 
     /// The files of the rows that are learned from.
@@ -115,7 +131,7 @@ impl Config {
     /// # Errors
     /// Those of [`files`].
     pub fn train_files(&self) -> Result<Files, Error> {
-        let all = self.all_files()?;
+        let all = self.undivided()?;
         match self.test_split_size {
             None => Ok(all),
             Some(size) => Ok(self.split_off(all, size)?.0),
@@ -123,7 +139,7 @@ impl Config {
     }
 
     /// Those before some are held out.
-    fn all_files(&self) -> Result<Files, Error> {
+    fn undivided(&self) -> Result<Files, Error> {
         match &self.datasets {
             None => {
                 let all = files(&self.rows(&self.dataset, &self.dataset_train_split), "train")?;
@@ -159,13 +175,15 @@ impl Config {
     /// Those of [`files`].
     pub fn eval_files(&self) -> Result<Option<Files>, Error> {
         if let Some(size) = self.test_split_size {
-            return Ok(Some(self.split_off(self.all_files()?, size)?.1));
+            return Ok(Some(self.split_off(self.undivided()?, size)?.1));
         }
-        let of = |name: &PathBuf| {
-            let found = files(&self.rows(name, &self.dataset_test_split), "test")?;
-            Ok(found.in_form(self.form_of_rows()?))
-        };
-        self.eval_dataset.as_ref().map(of).transpose()
+        self.eval_dataset.as_ref().map(|name| self.eval_split(name)).transpose()
+    }
+
+    /// The split of a data set that is evaluated on.
+    fn eval_split(&self, name: &Path) -> Result<Files, Error> {
+        let found = files(&self.rows(name, &self.dataset_test_split), "test")?;
+        Ok(found.in_form(self.form_of_rows()?))
     }
 
     /// A split of a data set. What is said of `dataset` is said of it in whatever place it stands.
@@ -260,6 +278,25 @@ mod tests {
     use super::*;
     use crate::config::Options;
 
+    /// What a configuration names is found without reading rows, whatever stands beside it.
+    #[test]
+    fn all_that_is_named_is_pinned() {
+        let dir = folder("pinned");
+        std::fs::write(dir.join("broken.jsonl"), "{").unwrap();
+        let pinned = |rows: &str| {
+            let c = config(&dir, rows);
+            Config { model: dir.clone(), ..c }.pinned().map_err(|e| e.to_string())
+        };
+        let c = pinned("dataset = 'DIR/broken.jsonl'\ntest_split_size = 0.5").unwrap();
+        assert_eq!(c.eval_dataset, Some(dir.join("broken.jsonl")));
+        assert!(c.all_files().is_err());
+        let beside = |eval: &str| pinned(&format!("datasets = ['DIR/a.jsonl']\neval_dataset = '{eval}'"));
+        assert_eq!(beside("DIR/b.jsonl").unwrap().eval_dataset, Some(dir.join("b.jsonl")));
+        let e = beside("DIR").unwrap_err();
+        assert!(e.contains("has no split test"), "{e}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
     /// A folder with files of 10, 20 and 40 rows.
     fn folder(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("duel-rows-{name}-{}", std::process::id()));
@@ -320,6 +357,8 @@ mod tests {
         assert!(eval.iter().all(|row| !train.contains(row)));
         assert_eq!(of(1, "0.11"), (train, eval.clone()));
         assert_ne!(of(2, "5").1, eval);
+        let c = config(&dir, "dataset = 'DIR/c.jsonl'\ntest_split_size = 0.11");
+        assert_eq!(c.all_files().unwrap(), (c.train_files().unwrap(), c.eval_files().unwrap()));
         let c = config(&dir, "dataset = 'DIR/a.jsonl'\ntest_split_size = 10");
         assert!(c.train_files().unwrap_err().to_string().contains("leaves none to learn from"));
         let other = config(&dir, "dataset = 'DIR/a.jsonl'\ncolumns = 'prompt=chosen,chosen=prompt'");

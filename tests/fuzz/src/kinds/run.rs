@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 /// What all checkpoints are of.
 fn options(output_dir: &Path) -> config::Config {
-    let options = Options::parse("model = 'model'\ndataset = 'rows.jsonl'\ncache_dir = '.'");
+    let options = Options::parse("model = './model'\ndataset = 'rows.jsonl'\ncache_dir = '.'");
     let options = options.map(|o| Options { output_dir: Some(output_dir.into()), ..o });
     options.and_then(Options::resolve).expect("they are right")
 }

@@ -60,7 +60,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     (
         "report_to",
         super::values::TRACKERS,
-        "metrics go to metrics.jsonl, of which crates/duel/bridge/track.py tells wandb or trackio",
+        "metrics go to metrics.jsonl, of which track.py (beside the program's archive, or in its repository) tells wandb or trackio",
     ),
 ];
 

@@ -3,7 +3,7 @@
 use super::super::mixture::{Called, Entry as Rows, Mixture};
 use super::super::said::{Entry, Said};
 use super::super::table::Options;
-use super::super::values::Maybe;
+use super::super::values::{EvalStrategy, Maybe};
 use super::Dialect;
 use crate::Error;
 use serde_json::{Map, Value};
@@ -30,6 +30,14 @@ impl Options {
             self.recipe.idle.extend(rows.into_iter().map(|e| (e.key, why.to_owned())));
             return Ok(());
         }
+        let evaluated = self.eval_dataset.as_ref().and_then(|rows| rows.0.as_ref());
+        if let Some(name) = evaluated.filter(|name| factory && !is_path(name)) {
+            return Err(Error::new(format!(
+                "`eval_dataset = {}` is no file, and of dataset_info.json only `dataset` is read; give --eval-dataset \
+                 FILE, or --test-split-size in its place",
+                name.display()
+            )));
+        }
         let said = |name: &str| rows.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
         let mut left: Vec<&Entry> = rows.iter().collect();
         let mut take = |names: &[&str]| left.retain(|entry| !names.contains(&entry.key.as_str()));
@@ -43,7 +51,7 @@ impl Options {
             self.mixture(mixture)?;
             take(&["dataset_mixture"]);
         } else if let Some(mixer) = said("dataset_mixer") {
-            self.datasets = Some(Maybe(Some(mixed(mixer, said("dataset_splits"), said("dataset_configs"))?)));
+            self.mixer(mixer, &items(said("dataset_splits")), &items(said("dataset_configs")))?;
             take(&["dataset_mixer", "dataset_splits", "dataset_configs"]);
         }
         match left.first() {
@@ -78,6 +86,56 @@ impl Options {
         }
         Ok(())
     }
+
+    /// alignment-handbook's older `dataset_mixer`: a weight by name, and the splits and configurations of all.
+    fn mixer(&mut self, mixer: &Said, splits: &[String], configs: &[String]) -> Result<(), Error> {
+        let Said::Table(sets) = mixer else {
+            return Err(Error::new("`dataset_mixer` is a mapping of names and weights"));
+        };
+        let (train, test): (Vec<&String>, Vec<&String>) =
+            splits.iter().partition(|split| split.contains("train"));
+        if let Some(odd) = test.iter().find(|split| !split.contains("test")) {
+            return Err(Error::new(format!(
+                "`dataset_splits` has `{odd}`, whose name has neither train nor test in it; remove it"
+            )));
+        }
+        if train.is_empty() && !test.is_empty() {
+            return Err(Error::new("`dataset_splits` has no split to learn from; add one"));
+        }
+        let train: Vec<Option<String>> =
+            if train.is_empty() { vec![None] } else { train.into_iter().cloned().map(Some).collect() };
+        let mut entries = Vec::new();
+        for (i, Entry { key, value, .. }) in sets.iter().enumerate() {
+            let weight: f64 = value
+                .text()
+                .parse()
+                .map_err(|_| Error::new(format!("`dataset_mixer`, {key}: {value} is no weight")))?;
+            entries.extend(train.iter().map(|split| Rows {
+                path: key.into(),
+                config: configs.get(i).cloned(),
+                split: split.clone(),
+                weight: (weight != 1.0).then_some(weight),
+                ..Rows::default()
+            }));
+        }
+        self.datasets = Some(Maybe(Some(Mixture::new(entries)?)));
+        let evaluates = self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No);
+        let why = match (&test[..], &sets[..]) {
+            _ if !evaluates => "there are no evaluations",
+            _ if self.eval_dataset.is_some() || self.test_split_size.is_some() => {
+                "rows to evaluate on are named beside it"
+            }
+            ([split], [only]) if configs.is_empty() => {
+                self.eval_dataset = Some(Maybe(Some(only.key.clone().into())));
+                self.dataset_test_split.get_or_insert_with(|| (*split).clone());
+                return Ok(());
+            }
+            _ => "one split of one data set, without a configuration, is evaluated on",
+        };
+        let noted = |split: &String| (format!("dataset_splits = {split}"), why.to_owned());
+        self.recipe.idle.extend(test.into_iter().map(noted));
+        Ok(())
+    }
 }
 
 fn number(key: &str, said: &Said) -> Result<usize, Error> {
@@ -88,32 +146,8 @@ fn items(said: Option<&Said>) -> Vec<String> {
     match said {
         None | Some(Said::Null) => Vec::new(),
         Some(Said::List(items)) => items.iter().map(Said::text).collect(),
-        Some(one) => one.text().split(',').map(str::to_owned).collect(),
+        Some(one) => one.text().split(',').map(|item| item.trim().to_owned()).collect(),
     }
-}
-
-/// alignment-handbook's older `dataset_mixer`: a weight by name, and the splits and configurations of all.
-fn mixed(mixer: &Said, splits: Option<&Said>, configs: Option<&Said>) -> Result<Mixture, Error> {
-    let Said::Table(entries) = mixer else {
-        return Err(Error::new("`dataset_mixer` is a mapping of names and weights"));
-    };
-    // Those of another name are evaluated on there, all of them.
-    let split = items(splits).into_iter().find(|split| split.contains("train"));
-    let configs = items(configs);
-    let entry = |(i, Entry { key, value, .. }): (usize, &Entry)| {
-        let weight: f64 = value
-            .text()
-            .parse()
-            .map_err(|_| Error::new(format!("`dataset_mixer`, {key}: {value} is no weight")))?;
-        Ok(Rows {
-            path: key.into(),
-            config: configs.get(i).cloned(),
-            split: split.clone(),
-            weight: (weight != 1.0).then_some(weight),
-            ..Rows::default()
-        })
-    };
-    Mixture::new(entries.iter().enumerate().map(entry).collect::<Result<_, Error>>()?)
 }
 
 /// LLaMA-Factory's data sets of these names, with commas, as `dataset_info.json` in `folder` has them; of each the

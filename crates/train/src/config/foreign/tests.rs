@@ -144,6 +144,15 @@ fn mixtures_are_data_sets() {
     let all: Vec<_> = config.datasets.unwrap().0.iter().map(of).collect();
     let split = Some("train_prefs".to_owned());
     assert_eq!(all, [("org/a".into(), split.clone(), Some(0.5)), ("b.jsonl".into(), split, None)]);
+    let noted = |more: &str| {
+        let options = Options::parse_recipe(&format!("{mixer}{more}")).unwrap();
+        options.settle().unwrap().recipe.notes().join("\n")
+    };
+    assert_eq!(noted(""), "`dataset_splits = test_prefs`: there are no evaluations");
+    let beside = noted("\neval_strategy: epoch\neval_dataset: e.jsonl");
+    assert_eq!(beside, "`dataset_splits = test_prefs`: rows to evaluate on are named beside it");
+    let several = alone(&format!("{mixer}\neval_strategy: epoch")).unwrap_err().to_string();
+    assert!(several.contains("there are no rows for it"), "{several}");
     let trl = "model_name_or_path: m\ndatasets:\n  - {path: a.jsonl, fraction: 0.25}\n  - {path: b.csv, fraction: 0.75}\ntest_split_size: 0.1";
     let config = alone(trl).unwrap();
     assert_eq!(
@@ -174,6 +183,53 @@ fn mixtures_are_data_sets() {
     assert_eq!(forms[1], Form::Named("messages=talk,chosen=good,rejected=rejected".parse().unwrap()));
 }
 
+/// All train splits are learned from, and that of one data set whose name has test in it is evaluated on.
+#[test]
+fn splits_of_a_mixer_are_all_taken() {
+    let of = |splits: &str, more: &str| {
+        alone(&format!(
+            "model_name_or_path: m\ndataset_mixer: {{org/a: 0.5}}\ndataset_splits: [{splits}]\n{more}"
+        ))
+    };
+    let config = of("train, test_prefs, train_gen", "eval_strategy: epoch").unwrap();
+    let entries = &config.datasets.as_ref().unwrap().0;
+    let split = |entry: &Entry| (entry.path.clone(), entry.split.clone().unwrap(), entry.weight);
+    assert_eq!(
+        entries.iter().map(split).collect::<Vec<_>>(),
+        ["train", "train_gen"].map(|name| ("org/a".into(), name.into(), Some(0.5)))
+    );
+    assert_eq!(
+        (config.eval_dataset.as_deref(), &*config.dataset_test_split),
+        (Some("org/a".as_ref()), "test_prefs")
+    );
+    assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
+    let wrong = |splits: &str, more: &str, part: &str| {
+        let e = of(splits, more).expect_err(splits).to_string();
+        assert!(e.contains(part), "{splits}: {e}");
+    };
+    wrong("train, dev", "", "`dataset_splits` has `dev`");
+    wrong("test", "", "no split to learn from");
+    wrong("train, test_a, test_b", "eval_strategy: epoch", "there are no rows for it");
+    wrong("train, test", "eval_strategy: epoch\ndataset_configs: [c]", "there are no rows for it");
+}
+
+/// What columns are called is written so that any name reads back.
+#[test]
+fn columns_of_any_name_are_read_back() {
+    let text = "model = 'm'\ndataset = 'd.csv'\nmax_steps = 3\n[columns]\nprompt = 'a,b = c'\nchosen = '1'";
+    let read = |text: &str| Options::parse(text).and_then(Options::resolve);
+    let config = read(text).unwrap();
+    let pairs = [("prompt", "a,b = c"), ("chosen", "1")].map(|(ours, theirs)| (ours.into(), theirs.into()));
+    assert_eq!(config.columns, Some(Called::Pairs(pairs.into())));
+    assert_eq!(read(&config.to_toml().unwrap()).unwrap(), config);
+    let own = "model = 'm'\n[[datasets]]\npath = 'a.json'\nformatting = 'sharegpt'\n\
+               columns = 'messages=talk'\ntags = 'role_tag=who,content_tag=a b'\n[[datasets]]\npath = 'b.json'";
+    let config = read(own).unwrap();
+    assert_eq!(read(&config.to_toml().unwrap()).unwrap(), config);
+    let twice = own.replace("content_tag", "role_tag");
+    assert!(read(&twice).unwrap_err().to_string().contains("has a name twice"));
+}
+
 #[test]
 fn factory_names_are_those_of_its_file() {
     let dir = std::env::temp_dir().join(format!("duel-factory-{}", std::process::id()));
@@ -198,6 +254,13 @@ fn factory_names_are_those_of_its_file() {
     assert!(matches!(entries[0].form().unwrap(), Form::Factory(_)));
     assert_eq!((entries[1].path.to_str(), entries[1].config.as_deref()), (Some("org/name@v1"), Some("s")));
     assert_eq!(recipe("hub", "\nmax_samples: 10").unwrap().datasets.unwrap().0[0].first, Some(10));
+    let evaluated = |rows: &str| recipe("hub", &format!("\neval_strategy: epoch\neval_dataset: {rows}"));
+    assert_eq!(evaluated("e.jsonl").unwrap().eval_dataset, Some("e.jsonl".into()));
+    let e = evaluated("pairs").unwrap_err().to_string();
+    assert!(
+        e.starts_with("`eval_dataset = pairs` is no file, and of dataset_info.json only `dataset`"),
+        "{e}"
+    );
     let wrong = |names: &str, part: &str| {
         let e = recipe(names, "").expect_err(names).to_string();
         assert!(e.contains("dataset_info.json: ") && e.contains(part), "{e}");

@@ -133,8 +133,9 @@ pub fn prepare<B: Backend>(b: &B, config: &Config) -> Result<Prepared, Error> {
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
     let read = |files: &Files| prompts::read(files, config, model, &tokenizer);
-    let prompts = read(&config.train_files()?)?;
-    let eval = config.eval_files()?.as_ref().map(read).transpose()?.unwrap_or_default();
+    let (train, eval) = config.all_files()?;
+    let prompts = read(&train)?;
+    let eval = eval.as_ref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let planned = |config: &Config, model: &ModelConfig| {
         planned(b, config, (&start.folder, model), (&prompts, &eval), beside)
