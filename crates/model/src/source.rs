@@ -126,7 +126,7 @@ struct Merged {
 }
 
 impl Source<'_> {
-    /// Hands all rows to `put` in portions, with the number of the first; [`TOGETHER`] or a multiple of them at a time.
+    /// Hands all rows to `put` in portions, with the number of the first; 16 or a multiple of them at a time.
     ///
     /// # Errors
     /// An element that is not a finite number; the file and the tensor are named.

@@ -19,7 +19,7 @@ pub struct Place {
 pub struct Found<T> {
     /// All.
     pub count: u64,
-    /// The first [`SHOWN`].
+    /// The first of them: as many as are shown.
     pub first: Vec<T>,
 }
 
