@@ -6,7 +6,7 @@ use super::{stopped, unwritten};
 use crate::error::{Error, Result};
 use crate::name::Name;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -94,12 +94,16 @@ impl Blob<'_> {
                 }
             }
         }
-        let path = self.blobs.join(format!("{begins}{:016x}.incomplete", fastrand::u64(..)));
-        let made = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = made.map_err(|e| unwritten(&path, &e))?;
-        // Where a file system has no locks, its name is drawn.
-        let _ = file.try_lock();
-        Ok((path, file))
+        loop {
+            let path = self.blobs.join(format!("{begins}{:016x}.incomplete", fastrand::u64(..)));
+            let made = File::options().read(true).write(true).create_new(true).open(&path);
+            let file = made.map_err(|e| unwritten(&path, &e))?;
+            // Who looks for begun ones may have found and locked it meanwhile: it is theirs. Where a file system has no
+            // locks, its name is drawn.
+            if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                return Ok((path, file));
+            }
+        }
     }
 
     /// Reads what is missing of the file until there is all of it.

@@ -16,13 +16,17 @@ impl Options {
         }
         let is_whole = self.given().len() > 1;
         let mixed = is_whole && matches!(&wins.datasets, Some(Maybe(Some(_))));
-        if mixed || replaced(&self.dataset, &wins.dataset) {
+        let unmixed = is_whole && wins.dataset.is_some() && self.datasets.is_some();
+        if mixed || unmixed || replaced(&self.dataset, &wins.dataset) {
             self.columns = None;
             self.dataset_config = None;
             self.dataset_train_split = None;
             self.dataset_test_split = None;
             self.data_files = None;
             self.dataset_revision = None;
+        }
+        if is_whole && wins.eval_dataset.is_some() && wins.eval_dataset != self.eval_dataset {
+            self.dataset_test_split = None;
         }
         if mixed {
             self.dataset = None;
@@ -114,6 +118,11 @@ mod tests {
         let other = said("dataset = 'rows.jsonl'").or(file("datasets = ['a.jsonl', 'b.jsonl']"));
         assert_eq!(other.recipe.notes(), ["`datasets`: the rows are those of the dataset that is named"]);
         assert_eq!(other.resolve().unwrap().datasets, None);
+        let mixed = "datasets = ['a.jsonl']\neval_dataset = 'org/rows'\ndataset_test_split = 'x'";
+        for named in ["dataset = 'rows.jsonl'\neval_dataset = 'e.jsonl'", "eval_dataset = 'e.jsonl'"] {
+            let split = said(named).or(file(mixed)).resolve().unwrap().dataset_test_split;
+            assert_eq!(split, "test", "{named}");
+        }
         let both = file("dataset = 'rows.jsonl'\ndatasets = ['a.jsonl']").resolve().unwrap_err().to_string();
         assert!(both.contains("both given"), "{both}");
     }
