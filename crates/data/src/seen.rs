@@ -66,15 +66,14 @@ impl Seen {
         let (reading, mut rows, mut going) = (Reading::default(), 0, true);
         let mut waiting = Vec::with_capacity(TOGETHER);
         let mut flush = |waiting: &mut Vec<Read>, bytes| {
-            see_all(waiting, tok, opt).into_iter().all(|seen| each(seen, bytes))
+            see_all(waiting, files, tok, opt).into_iter().all(|seen| each(seen, bytes))
         };
         let done = read::plain_rows(files, &reading, &mut |row, part, value| {
             if row < from {
                 return Ok(());
             }
             rows += 1;
-            let formed = files.form(part).apply(value.clone());
-            waiting.push((row, formed.map_err(|why| (value, why))));
+            waiting.push((row, part, value));
             // The first ones alone are often all that is asked for.
             if waiting.len() == TOGETHER.min(rows) {
                 going = flush(&mut waiting, reading.bytes.get());
@@ -155,16 +154,21 @@ impl Seen {
     }
 }
 
-/// All rows, each on its own.
-/// A row's number, and the row; one that has not the columns that it is to have, as it lies, with why.
-type Read = (usize, std::result::Result<Value, (Value, String)>);
+/// A row's number, that of its file, and its columns as they lie there.
+type Read = (usize, usize, Value);
 
-fn see_all(waiting: &mut Vec<Read>, tok: &Tokenizer, opt: &Options) -> Vec<Seen> {
+/// All rows, each on its own; one that has not the columns that it is to have as it lies.
+fn see_all(waiting: &mut Vec<Read>, files: &Files, tok: &Tokenizer, opt: &Options) -> Vec<Seen> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let see = |rows: Vec<Read>| -> Vec<Seen> {
-        let of = |(row, read)| match read {
-            Ok(columns) => Seen::of(row, columns, tok, opt),
-            Err((columns, why)) => Seen { refused: Some(why), ..Seen::nothing(row, columns) },
+        let of = |(row, part, columns): Read| {
+            let form = files.form(part);
+            // Rows that are read as they stand are never refused for it.
+            let as_it_lies = if form.is_plain() { Value::Null } else { columns.clone() };
+            match form.apply(columns) {
+                Ok(columns) => Seen::of(row, columns, tok, opt),
+                Err(why) => Seen { refused: Some(why), ..Seen::nothing(row, as_it_lies) },
+            }
         };
         rows.into_iter().map(of).collect()
     };

@@ -4,7 +4,7 @@ mod common;
 
 use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED, ids, load, show};
 use duel_data::{
-    Batch, Builder, Dataset, Error, Files, Options, Part, Report, Row, Seen, Tokenizer, Truncation, Use,
+    Batch, Builder, Dataset, Error, Files, Form, Options, Part, Report, Row, Seen, Tokenizer, Truncation, Use,
 };
 
 fn chat() -> Tokenizer {
@@ -523,6 +523,21 @@ fn rows_are_seen_one_by_one() {
     })
     .unwrap();
     assert_eq!(first, Some(4));
+    // Columns by other names: the row that lacks one is refused as it lies, and those behind it are seen.
+    let rows = r#"{"q": "Q", "chosen": "y", "rejected": "n"}
+                  {"chosen": "y", "rejected": "n"}
+                  {"q": "Q", "chosen": "z", "rejected": "n"}"#;
+    let path = dir.write("named.jsonl", rows);
+    let named = Files::from(&path).in_form(Form::Named("prompt=q".parse().unwrap()));
+    let mut all = Vec::new();
+    Seen::each(&named, &tok, &PREFERENCE, 1, |seen, _| {
+        all.push(seen);
+        true
+    })
+    .unwrap();
+    assert!(all[0].kept.is_some() && all[2].kept.is_some());
+    assert!(all[1].refused.as_ref().is_some_and(|why| why.contains("`q`")), "{:?}", all[1].refused);
+    assert_eq!(all[1].columns["chosen"], "y");
 }
 
 #[test]

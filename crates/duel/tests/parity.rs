@@ -7,6 +7,7 @@ use duel_data::{Dataset, Options, Task, Tokenizer, Truncation, Whole};
 use duel_train::report::{events, metrics, trackers};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -216,11 +217,8 @@ fn events_are_the_metrics(out: &Path) {
     let read = Command::new(&python).args(["-c", READER]).arg(file.parent().unwrap()).output();
     let Some(read) = read.ok().filter(|read| read.status.success()) else {
         // Not eprintln: the test harness would keep that to itself.
-        {
-            use std::io::Write as _;
-            let what = "SKIPPED: TensorBoard is not installed for";
-            drop(writeln!(std::io::stderr(), "{what} {python} (DUEL_PYTHON names another)"));
-        }
+        let what = "SKIPPED: TensorBoard is not installed for";
+        drop(writeln!(std::io::stderr(), "{what} {python} (DUEL_PYTHON names another)"));
         return;
     };
     let mut theirs: Vec<(String, i64, f64)> = serde_json::from_slice(&read.stdout).unwrap();
