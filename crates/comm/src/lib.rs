@@ -1,0 +1,51 @@
+#![doc = include_str!("../README.md")]
+
+mod alone;
+mod error;
+mod joined;
+mod threads;
+mod wire;
+
+pub use alone::Alone;
+pub use error::{Error, Result};
+pub use threads::{Thread, threads};
+
+use std::time::Duration;
+
+/// How long a rank is waited for, unless [`Comm::set_timeout`] says otherwise: as long as PyTorch's trainers do.
+pub const TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// A rank among ranks. All of them make the same calls in the same order.
+pub trait Comm {
+    /// Its number, counted from 0.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn size(&self) -> usize;
+
+    /// What every rank says here, by rank, in any lengths.
+    ///
+    /// # Errors
+    /// A rank failed, ended, did not come in time, or made another call.
+    fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// Sends `send[r]` to rank r and gets `recv[r]` from it, in lengths that both know; what a rank has for itself is
+    /// copied. One piece of memory may be sent to many.
+    ///
+    /// # Errors
+    /// As [`Comm::gather`].
+    ///
+    /// # Panics
+    /// When there are not as many of them as ranks, or what it has for itself has two lengths.
+    fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> Result<()>;
+
+    /// Tells all others why this rank ends. The first reason counts, one that came from another rank too.
+    fn fail(&self, why: &str);
+
+    /// After [`Comm::fail`]: whether this rank is the one that tells people. That is the lowest one that is there; all
+    /// others wait until it has heard, or for a while.
+    fn speaks(&self) -> bool;
+
+    /// How long the others are waited for from now on.
+    fn set_timeout(&self, limit: Duration);
+}

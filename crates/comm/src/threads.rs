@@ -1,0 +1,167 @@
+//! Ranks that are threads of one process.
+
+use crate::joined::Joined;
+use crate::wire::{Notice, Wire};
+use crate::{Comm, Result};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Messages between two ranks that are on their way at most.
+const WINDOW: usize = 4;
+/// How long one waits without looking again: nothing is missed, a wait ends when anything happens.
+const REST: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+struct Boxes {
+    /// By sender and receiver.
+    messages: Vec<VecDeque<Vec<u8>>>,
+    /// Notices that each rank has to read.
+    notices: Vec<VecDeque<(usize, Notice)>>,
+    /// Buffers without use.
+    free: Vec<Vec<u8>>,
+    /// How often anything happened.
+    events: u64,
+}
+
+struct Shared {
+    boxes: Mutex<Boxes>,
+    changed: Condvar,
+}
+
+struct Mailbox {
+    rank: usize,
+    size: usize,
+    shared: Arc<Shared>,
+    /// What had happened when this rank last found nothing.
+    seen: u64,
+}
+
+impl Mailbox {
+    fn boxes(&self) -> MutexGuard<'_, Boxes> {
+        // Nothing in here panics half-way, whatever became of a rank.
+        self.shared.boxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self, boxes: &mut Boxes) {
+        boxes.events += 1;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Wire for Mailbox {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.boxes().free.pop().unwrap_or_default()
+    }
+
+    fn has_room(&mut self, to: usize) -> bool {
+        self.boxes().messages[self.rank * self.size + to].len() < WINDOW
+    }
+
+    fn send(&mut self, to: usize, message: Vec<u8>) -> Result<()> {
+        let mut boxes = self.boxes();
+        boxes.messages[self.rank * self.size + to].push_back(message);
+        self.changed(&mut boxes);
+        Ok(())
+    }
+
+    fn take(&mut self, from: usize) -> Result<Option<Vec<u8>>> {
+        let mut boxes = self.boxes();
+        let message = boxes.messages[from * self.size + self.rank].pop_front();
+        if message.is_some() {
+            self.changed(&mut boxes);
+        }
+        Ok(message)
+    }
+
+    fn give_back(&mut self, mut message: Vec<u8>) {
+        message.clear();
+        let mut boxes = self.boxes();
+        if boxes.free.len() < WINDOW * self.size {
+            boxes.free.push(message);
+        }
+    }
+
+    fn is_gone(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn notify(&mut self, notice: &Notice) {
+        let mut boxes = self.boxes();
+        for (to, unread) in boxes.notices.iter_mut().enumerate() {
+            if to != self.rank {
+                unread.push_back((self.rank, notice.clone()));
+            }
+        }
+        self.changed(&mut boxes);
+    }
+
+    fn notice(&mut self) -> Option<(usize, Notice)> {
+        self.boxes().notices[self.rank].pop_front()
+    }
+
+    fn rest(&mut self, _moments: u32) {
+        let shared = self.shared.clone();
+        let boxes = shared.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen;
+        let waited = shared.changed.wait_timeout_while(boxes, REST, |boxes| boxes.events == seen);
+        self.seen = waited.unwrap_or_else(PoisonError::into_inner).0.events;
+    }
+}
+
+/// A rank that is a thread. One that panics or is dropped tells the others so.
+pub struct Thread(Joined<Mailbox>);
+
+/// As many ranks, each for a thread of its own.
+///
+/// # Panics
+/// When there are none.
+pub fn threads(size: usize) -> Vec<Thread> {
+    assert!(size > 0, "a run has a rank");
+    let boxes = Boxes {
+        messages: vec![VecDeque::new(); size * size],
+        notices: vec![VecDeque::new(); size],
+        ..Boxes::default()
+    };
+    let shared = Arc::new(Shared { boxes: Mutex::new(boxes), changed: Condvar::new() });
+    let rank = |rank| Thread(Joined::new(Mailbox { rank, size, shared: shared.clone(), seen: 0 }));
+    (0..size).map(rank).collect()
+}
+
+impl Comm for Thread {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.0.gather(mine)
+    }
+
+    fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> Result<()> {
+        self.0.exchange(send, recv)
+    }
+
+    fn fail(&self, why: &str) {
+        self.0.fail(why);
+    }
+
+    fn speaks(&self) -> bool {
+        self.0.speaks()
+    }
+
+    fn set_timeout(&self, limit: Duration) {
+        self.0.set_timeout(limit);
+    }
+}
