@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Bytes of a message at most, with its head: copied in and out of a core's cache, and a few may be under way.
-const MESSAGE: usize = 1 << 20;
+pub(crate) const MESSAGE: usize = 1 << 20;
 /// Bytes at the beginning of the first message of a call: its number, what it is, how long.
 const HEAD: usize = 24;
 /// The most that counts as waiting between two looks at the clock: if more passed, this process was not running.
@@ -19,6 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(60);
 enum Call {
     Gather,
     Exchange,
+    End,
 }
 
 impl Call {
@@ -26,7 +27,7 @@ impl Call {
         match number {
             0 => "gather",
             1 => "exchange",
-            _ => "call",
+            _ => "the end, call",
         }
     }
 }
@@ -148,7 +149,7 @@ impl<W: Wire> State<W> {
     /// Sends what there is room for.
     fn push(&mut self, out: &mut Outgoing<'_>) -> Result<bool> {
         let mut progress = false;
-        while (out.head.is_some() || !out.body.is_empty()) && self.wire.has_room(out.to) {
+        while (out.head.is_some() || !out.body.is_empty()) && self.wire.has_room(out.to)? {
             let mut message = self.wire.buffer();
             message.extend(out.head.take().iter().flatten());
             let (now, later) = out.body.split_at(out.body.len().min(MESSAGE - message.len()));
@@ -300,6 +301,19 @@ impl<W: Wire> Joined<W> {
     }
 }
 
+impl<W: Wire> Joined<W> {
+    /// Waits until all ranks are about to end, in which nothing went wrong.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn end(&self) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        let size = state.wire.size();
+        let mut nothing = vec![Vec::new(); size];
+        state.call(Call::End, &vec![&[][..]; size], nothing.iter_mut().map(Room::Any).collect())?;
+        state.told = true;
+        Ok(())
+    }
+}
+
 impl<W: Wire> Comm for Joined<W> {
     fn rank(&self) -> usize {
         self.state.borrow().wire.rank()
@@ -341,6 +355,42 @@ impl<W: Wire> Comm for Joined<W> {
         self.state.borrow_mut().limit = limit;
     }
 }
+
+/// Makes a type with such a field a rank.
+macro_rules! delegate {
+    ($type:ty, $field:ident) => {
+        impl crate::Comm for $type {
+            fn rank(&self) -> usize {
+                self.$field.rank()
+            }
+
+            fn size(&self) -> usize {
+                self.$field.size()
+            }
+
+            fn gather(&self, mine: &[u8]) -> crate::Result<Vec<Vec<u8>>> {
+                self.$field.gather(mine)
+            }
+
+            fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> crate::Result<()> {
+                self.$field.exchange(send, recv)
+            }
+
+            fn fail(&self, why: &str) {
+                self.$field.fail(why);
+            }
+
+            fn speaks(&self) -> bool {
+                self.$field.speaks()
+            }
+
+            fn set_timeout(&self, limit: std::time::Duration) {
+                self.$field.set_timeout(limit);
+            }
+        }
+    };
+}
+pub(crate) use delegate;
 
 impl<W: Wire> Drop for Joined<W> {
     fn drop(&mut self) {

@@ -3,11 +3,15 @@
 mod alone;
 mod error;
 mod joined;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod threads;
 mod wire;
 
 pub use alone::Alone;
 pub use error::{Error, Result};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
 pub use threads::{Thread, threads};
 
 use std::time::Duration;

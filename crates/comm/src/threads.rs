@@ -1,8 +1,8 @@
 //! Ranks that are threads of one process.
 
-use crate::joined::Joined;
+use crate::Result;
+use crate::joined::{Joined, delegate};
 use crate::wire::{Notice, Wire};
-use crate::{Comm, Result};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,8 +62,8 @@ impl Wire for Mailbox {
         self.boxes().free.pop().unwrap_or_default()
     }
 
-    fn has_room(&mut self, to: usize) -> bool {
-        self.boxes().messages[self.rank * self.size + to].len() < WINDOW
+    fn has_room(&mut self, to: usize) -> Result<bool> {
+        Ok(self.boxes().messages[self.rank * self.size + to].len() < WINDOW)
     }
 
     fn send(&mut self, to: usize, message: Vec<u8>) -> Result<()> {
@@ -118,7 +118,9 @@ impl Wire for Mailbox {
 }
 
 /// A rank that is a thread. One that panics or is dropped tells the others so.
-pub struct Thread(Joined<Mailbox>);
+pub struct Thread {
+    comm: Joined<Mailbox>,
+}
 
 /// As many ranks, each for a thread of its own.
 ///
@@ -132,36 +134,8 @@ pub fn threads(size: usize) -> Vec<Thread> {
         ..Boxes::default()
     };
     let shared = Arc::new(Shared { boxes: Mutex::new(boxes), changed: Condvar::new() });
-    let rank = |rank| Thread(Joined::new(Mailbox { rank, size, shared: shared.clone(), seen: 0 }));
+    let rank = |rank| Thread { comm: Joined::new(Mailbox { rank, size, shared: shared.clone(), seen: 0 }) };
     (0..size).map(rank).collect()
 }
 
-impl Comm for Thread {
-    fn rank(&self) -> usize {
-        self.0.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.0.gather(mine)
-    }
-
-    fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> Result<()> {
-        self.0.exchange(send, recv)
-    }
-
-    fn fail(&self, why: &str) {
-        self.0.fail(why);
-    }
-
-    fn speaks(&self) -> bool {
-        self.0.speaks()
-    }
-
-    fn set_timeout(&self, limit: Duration) {
-        self.0.set_timeout(limit);
-    }
-}
+delegate!(Thread, comm);

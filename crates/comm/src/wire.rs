@@ -21,7 +21,7 @@ pub(crate) trait Wire {
     fn buffer(&mut self) -> Vec<u8>;
 
     /// Whether there is room for one more message to this rank now.
-    fn has_room(&mut self, to: usize) -> bool;
+    fn has_room(&mut self, to: usize) -> Result<bool>;
 
     /// Starts to send a message, to a rank for which there is room.
     fn send(&mut self, to: usize, message: Vec<u8>) -> Result<()>;
