@@ -19,6 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(60);
 enum Call {
     Gather,
     Exchange,
+    #[cfg(feature = "mpi")]
     End,
 }
 
