@@ -31,7 +31,7 @@ pub use schedule::SchedulerSettings;
 pub use steps::Steps;
 pub use table::{Config, KEYS, Key, Options};
 pub use values::{
-    BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, Losses, Maybe, Method,
-    Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler,
-    TruncationMode,
+    BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, LoggingStrategy,
+    Losses, Maybe, Method, Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards,
+    Scheduler, TruncationMode,
 };

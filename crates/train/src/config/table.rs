@@ -6,9 +6,9 @@ use super::range::{AT_LEAST_1, DECAY, NOT_NEGATIVE, POSITIVE, Range};
 use super::schedule::SchedulerSettings;
 use super::steps::Steps;
 use super::values::{
-    BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, Losses, Maybe, Method,
-    Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards, Scheduler, Text,
-    TruncationMode,
+    BaseDtype, Device, DivergenceType, EvalStrategy, Form, IpoReduction, KlEstimator, LoggingStrategy,
+    Losses, Maybe, Method, Names, Numbers, Optim, ReportTo, Resume, SaveDtype, SaveStrategy, ScaleRewards,
+    Scheduler, Text, TruncationMode,
 };
 use crate::Error;
 use duel_backend::Bits;
@@ -133,6 +133,13 @@ const EVALUATION: Need = Need("without `eval_dataset`", |c| c.eval_dataset.is_so
 const EVALUATED: Need =
     Need("with `eval_strategy = no`", |c| c.eval_dataset.is_none() || c.eval_strategy != EvalStrategy::No);
 const EVAL_STEPS: Need = Need("unless `eval_strategy = steps`", |c| c.eval_strategy == EvalStrategy::Steps);
+const LOGGING_STEPS: Need =
+    Need("unless `logging_strategy = steps`, or `eval_strategy = steps` without `eval_steps`", |c| {
+        match (c.eval_strategy, c.eval_steps) {
+            (EvalStrategy::Steps, None) => true,
+            _ => c.logging_strategy == LoggingStrategy::Steps,
+        }
+    });
 const SAVE_STEPS: Need = Need("unless `save_strategy = steps`", |c| c.save_strategy == SaveStrategy::Steps);
 const CHOICE: Need = Need(
     "without `load_best_model_at_end`, `save_strategy = best` or `early_stopping_patience`",
@@ -527,7 +534,11 @@ options! {
     }
     "Logging, evaluation, checkpoints" {
         /// Steps between logged metrics; below 1: a share of all steps. [default: 10]
-        logging_steps: Steps = Steps::Of(10), in Range("above 0", |&n| n != Steps::Of(0)), may change;
+        logging_steps: Steps = Steps::Of(10), in Range("above 0", |&n| n != Steps::Of(0)), needs [LOGGING_STEPS],
+            may change;
+        /// Log: every logging_steps (steps), after each epoch (epoch), both at the end too; or no, which leaves
+        /// evaluations. [default: steps]
+        logging_strategy: LoggingStrategy = LoggingStrategy::Steps, may change;
         /// Log the first step as well. [default: false]
         logging_first_step: bool = false, may change;
         /// Steps between evaluations; below 1: a share of all steps; 0: only at the end; none: as logging_steps.

@@ -65,13 +65,14 @@ fn defaults_are_the_documented_ones() {
 
 #[test]
 fn help_names_every_choice() {
-    let choices: [(&str, &[&str]); 11] = [
+    let choices: [(&str, &[&str]); 12] = [
         ("method", Method::WORDS),
         ("f_divergence_type", DivergenceType::WORDS),
         ("ipo_reduction", IpoReduction::WORDS),
         ("truncation_mode", TruncationMode::WORDS),
         ("optim", Optim::WORDS),
         ("lr_scheduler_type", Scheduler::WORDS),
+        ("logging_strategy", LoggingStrategy::WORDS),
         ("eval_strategy", EvalStrategy::WORDS),
         ("save_strategy", SaveStrategy::WORDS),
         ("report_to", ReportTo::WORDS),
@@ -327,6 +328,10 @@ fn contradictions_are_errors() {
             "`eval_dataset` has no effect with `eval_strategy = no`",
         ),
         ("eval_dataset = 'e'\neval_strategy = 'epoch'\neval_steps = 4", "`eval_steps` has no effect unless"),
+        (
+            "logging_strategy = 'epoch'\nlogging_steps = 4",
+            "`logging_steps` has no effect unless `logging_strategy = steps`",
+        ),
         (
             "save_strategy = 'epoch'\nsave_steps = 4",
             "`save_steps` has no effect unless `save_strategy = steps`",

@@ -490,6 +490,17 @@ choices! {
 }
 
 choices! {
+    /// When metrics are logged.
+    LoggingStrategy = "logging_strategy", later &[],
+    /// Every `logging_steps`, and at the end.
+    Steps = "steps",
+    /// After each pass over the rows, and at the end.
+    Epoch = "epoch",
+    /// Never, but for evaluations.
+    No = "no" | "false",
+}
+
+choices! {
     /// When checkpoints are written.
     SaveStrategy = "save_strategy", later &[],
     /// Every `save_steps`, and at the end.

@@ -12,7 +12,7 @@ pub struct TrainerState {
     pub epochs: (f64, f64),
     /// Steps between logs, evaluations and checkpoints.
     pub every: [u64; 3],
-    /// Groups in a batch.
+    /// Groups in a batch, accumulation left out.
     pub batch: usize,
     /// Tokens seen.
     pub tokens: u64,

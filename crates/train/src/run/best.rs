@@ -19,6 +19,8 @@ pub struct Choice {
 /// The best evaluation so far, as it is carried from step to step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Best {
+    /// What it is the best by, and whether more of that is better.
+    pub by: Option<(String, bool)>,
     /// Its metric; `None` before the first.
     pub metric: Option<f64>,
     /// The step that it was after.
@@ -43,7 +45,8 @@ impl Choice {
     }
 
     /// Takes the evaluation after `step` into `best`, and says whether it is better than all before. As in
-    /// transformers, patience is with the best by any margin, and ends where none was better by the threshold.
+    /// transformers, patience is with the best by any margin, and ends where none was better by the threshold. What was
+    /// the best by another metric, before a run went on by this one, is none.
     ///
     /// # Errors
     /// The metric is none of the evaluation's.
@@ -56,6 +59,10 @@ impl Choice {
                 names.join(", ")
             )));
         };
+        let by = Some((self.metric.clone(), self.greater));
+        if best.by != by {
+            *best = Best { by, ..Best::default() };
+        }
         let beats = |other: f64| if self.greater { *value > other } else { *value < other };
         let enough = |other: f64| beats(other) && (value - other).abs() > self.threshold;
         best.in_vain = if best.metric.is_none_or(enough) { 0 } else { best.in_vain + 1 };
@@ -111,6 +118,11 @@ mod tests {
         // What is better by less than the threshold is the best, and in vain all the same.
         let (better, end, best) = run(&choice(true, 0.5), &[1.0, 1.25, 1.5]);
         assert_eq!((better, end, best.metric), (vec![true, true, true], Some(2), Some(1.5)));
+        // A run that goes on by another metric, or the other way around, begins anew.
+        let mut other = best;
+        let back = choice(false, 0.0);
+        assert!(back.compare(&mut other, 9, &[("eval_m".into(), 7.0)]).unwrap());
+        assert_eq!((other.metric, other.step, other.in_vain), (Some(7.0), 9, 0));
         let error = choice(true, 0.0).compare(&mut Best::default(), 1, &[("eval_loss".into(), 1.0)]);
         assert!(error.unwrap_err().to_string().contains("no eval_m; it has eval_loss"));
     }

@@ -4,7 +4,7 @@ use super::best::Choice;
 use super::visits::Visits;
 use super::when::When;
 use crate::Error;
-use crate::config::{Config, EvalStrategy, Optim, SaveStrategy, Scheduler};
+use crate::config::{Config, EvalStrategy, LoggingStrategy, Optim, SaveStrategy, Scheduler};
 use crate::engine::Room;
 use crate::memory::Bytes;
 use duel_backend::Backend;
@@ -41,6 +41,8 @@ pub struct Plan {
     pub eval_on_start: bool,
     /// When checkpoints are written, but for those of Ctrl-C.
     pub saving: When,
+    /// Groups of a batch whose gradient is accumulated at a time, as transformers has it.
+    pub per_device: usize,
     /// Which evaluation is the best; `None`: none is asked for.
     pub choice: Option<Choice>,
 }
@@ -75,7 +77,11 @@ impl Plan {
                 -1 => config.num_train_epochs,
                 _ => visits.epoch(visits.total),
             },
-            logging: When::every(config.logging_steps.of(visits.total)),
+            logging: match config.logging_strategy {
+                LoggingStrategy::No => When::Never,
+                LoggingStrategy::Epoch => When::Epoch,
+                LoggingStrategy::Steps => When::every(config.logging_steps.of(visits.total)),
+            },
             logging_first_step: config.logging_first_step,
             evaluating: match config.eval_strategy {
                 EvalStrategy::No => When::Never,
@@ -90,6 +96,7 @@ impl Plan {
                 SaveStrategy::Best => When::Better,
                 SaveStrategy::Steps => When::every(config.save_steps.of(visits.total)),
             },
+            per_device: config.per_device_train_batch_size,
             choice: Choice::of(config),
             visits,
         })

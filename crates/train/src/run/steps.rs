@@ -263,7 +263,7 @@ impl<B: Backend> Run<'_, B> {
             steps: (*step, visits.total),
             epochs: (visits.epoch(*step), self.plan.epochs),
             every: [self.plan.logging, self.plan.evaluating, self.plan.saving].map(steps),
-            batch: visits.batch,
+            batch: self.plan.per_device,
             tokens: *num_tokens,
             flos: self.flos(),
             best: (

@@ -143,7 +143,6 @@ pub(super) const WORDS: &[Word] = &[
     ),
     // Logs, evaluations, checkpoints.
     word(&["evaluation_strategy"], Is("eval_strategy")),
-    word(&["logging_strategy"], Only(&["steps"], "give logging_steps")),
     word(&["eval_delay"], Only(&["0"], "evaluations begin at once")),
     word(
         &[
