@@ -84,7 +84,7 @@ struct State<W> {
 }
 
 impl<W: Wire> State<W> {
-    /// Makes one call: sends a part to each rank and fills a room from each, its own from its own.
+    /// Makes one call: sends a part to each other rank and fills a room from each; its own are left as they are.
     fn call(&mut self, call: Call, parts: &[&[u8]], rooms: Vec<Room<'_>>) -> Result<()> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
@@ -93,6 +93,14 @@ impl<W: Wire> State<W> {
         self.calls += 1;
         self.broken = done.clone().err();
         done
+    }
+
+    /// Makes one call that sends the same to each rank and takes any lengths; a rank's own is left empty.
+    fn call_any(&mut self, call: Call, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let size = self.wire.size();
+        let mut all = vec![Vec::new(); size];
+        self.call(call, &vec![mine; size], all.iter_mut().map(Room::Any).collect())?;
+        Ok(all)
     }
 
     fn messages(&mut self, call: Call, parts: &[&[u8]], rooms: Vec<Room<'_>>) -> Result<()> {
@@ -300,16 +308,12 @@ impl<W: Wire> Joined<W> {
             }),
         }
     }
-}
 
-impl<W: Wire> Joined<W> {
     /// Waits until all ranks are about to end, in which nothing went wrong.
     #[cfg(feature = "mpi")]
     pub(crate) fn end(&self) -> Result<()> {
         let mut state = self.state.borrow_mut();
-        let size = state.wire.size();
-        let mut nothing = vec![Vec::new(); size];
-        state.call(Call::End, &vec![&[][..]; size], nothing.iter_mut().map(Room::Any).collect())?;
+        state.call_any(Call::End, &[])?;
         state.told = true;
         Ok(())
     }
@@ -325,14 +329,8 @@ impl<W: Wire> Comm for Joined<W> {
     }
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let (rank, size) = (self.rank(), self.size());
-        let mut all = vec![Vec::new(); size];
-        self.state.borrow_mut().call(
-            Call::Gather,
-            &vec![mine; size],
-            all.iter_mut().map(Room::Any).collect(),
-        )?;
-        all[rank] = mine.to_vec();
+        let mut all = self.state.borrow_mut().call_any(Call::Gather, mine)?;
+        all[self.rank()] = mine.to_vec();
         Ok(all)
     }
 

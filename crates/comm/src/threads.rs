@@ -109,11 +109,10 @@ impl Wire for Mailbox {
     }
 
     fn rest(&mut self, _moments: u32) {
-        let shared = self.shared.clone();
-        let boxes = shared.boxes.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = self.seen;
-        let waited = shared.changed.wait_timeout_while(boxes, REST, |boxes| boxes.events == seen);
-        self.seen = waited.unwrap_or_else(PoisonError::into_inner).0.events;
+        let nothing = |boxes: &mut Boxes| boxes.events == self.seen;
+        let waited = self.shared.changed.wait_timeout_while(self.boxes(), REST, nothing);
+        let events = waited.unwrap_or_else(PoisonError::into_inner).0.events;
+        self.seen = events;
     }
 }
 

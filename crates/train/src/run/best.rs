@@ -44,9 +44,16 @@ impl Choice {
         })
     }
 
+    /// Begins, or goes on with `best`: what was the best by another metric, or the other way around, is none.
+    pub fn begin(&self, best: &mut Best) {
+        let by = Some((self.metric.clone(), self.greater));
+        if best.by != by {
+            *best = Best { by, ..Best::default() };
+        }
+    }
+
     /// Takes the evaluation after `step` into `best`, and says whether it is better than all before. As in
-    /// transformers, patience is with the best by any margin, and ends where none was better by the threshold. What was
-    /// the best by another metric, before a run went on by this one, is none.
+    /// transformers, patience is with the best by any margin, and ends where none was better by the threshold.
     ///
     /// # Errors
     /// The metric is none of the evaluation's.
@@ -59,10 +66,6 @@ impl Choice {
                 names.join(", ")
             )));
         };
-        let by = Some((self.metric.clone(), self.greater));
-        if best.by != by {
-            *best = Best { by, ..Best::default() };
-        }
         let beats = |other: f64| if self.greater { *value > other } else { *value < other };
         let enough = |other: f64| beats(other) && (value - other).abs() > self.threshold;
         best.in_vain = if best.metric.is_none_or(enough) { 0 } else { best.in_vain + 1 };
@@ -100,6 +103,7 @@ mod tests {
     /// What is better, and what is given up at, of metrics one after another.
     fn run(choice: &Choice, values: &[f64]) -> (Vec<bool>, Option<usize>, Best) {
         let mut best = Best::default();
+        choice.begin(&mut best);
         let (mut better, mut end) = (Vec::new(), None);
         for (i, value) in values.iter().enumerate() {
             better.push(choice.compare(&mut best, i as u64 + 1, &[("eval_m".into(), *value)]).unwrap());
@@ -121,6 +125,8 @@ mod tests {
         // A run that goes on by another metric, or the other way around, begins anew.
         let mut other = best;
         let back = choice(false, 0.0);
+        back.begin(&mut other);
+        assert!(!back.gives_up(&other));
         assert!(back.compare(&mut other, 9, &[("eval_m".into(), 7.0)]).unwrap());
         assert_eq!((other.metric, other.step, other.in_vain), (Some(7.0), 9, 0));
         let error = choice(true, 0.0).compare(&mut Best::default(), 1, &[("eval_loss".into(), 1.0)]);

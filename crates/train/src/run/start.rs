@@ -286,6 +286,7 @@ impl Start {
         let output = Output::prepare(&config, dtype)?;
         let resumed = checkpoint.as_ref().map(|_| (state.step, state.unevaluated));
         let trackers = output.trackers(config.report_to, resumed)?;
+        plan.choice.iter().for_each(|choice| choice.begin(&mut state.best));
         if let Some((step, _)) =
             state.best.checkpoint.filter(|(step, _)| !output.checkpoints.folder(*step).exists())
         {
