@@ -10,7 +10,7 @@ pub(crate) const MESSAGE: usize = 1 << 20;
 /// Bytes at the beginning of the first message of a call: its number, what it is, how long.
 const HEAD: usize = 24;
 /// The most that counts as waiting between two looks at the clock: if more passed, this process was not running.
-const MOMENT: Duration = Duration::from_secs(1);
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 /// How long a rank that fails waits for the one that tells people.
 const FAREWELL: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(60);
 enum Call {
     Gather,
     Exchange,
-    #[cfg(feature = "mpi")]
+    #[cfg(any(feature = "mpi", feature = "nccl"))]
     End,
 }
 
@@ -137,7 +137,8 @@ impl<W: Wire> State<W> {
                 (moments, waited, looked) = (0, Duration::ZERO, now);
                 continue;
             }
-            self.check(&incoming)?;
+            let waits_for = incoming.iter().map(|inc| inc.from).chain(outgoing.iter().map(|out| out.to));
+            self.check(&waits_for.collect::<Vec<_>>())?;
             waited += (now - looked).min(MOMENT);
             looked = now;
             if waited >= self.limit {
@@ -220,17 +221,25 @@ impl<W: Wire> State<W> {
 
     /// # Errors
     /// Something went wrong on another rank, or one that is waited for had ended before it was last asked.
-    fn check(&mut self, incoming: &[Incoming<'_>]) -> Result<()> {
+    fn check(&mut self, waits_for: &[usize]) -> Result<()> {
         for notice in self.notices.iter().flatten() {
             if let Notice::Failed { rank, why, missing } = notice {
                 self.missing.clone_from(missing);
                 return Err(Error::new(format!("rank {rank}: {why}")));
             }
         }
-        match incoming.iter().find(|inc| self.notices[inc.from] == Some(Notice::Ended)) {
-            Some(inc) => Err(Error::new(format!("rank {} has ended, while others wait for it", inc.from))),
-            None => Ok(()),
+        for rank in waits_for {
+            if self.notices[*rank] == Some(Notice::Ended) {
+                return Err(Error::new(format!("rank {rank} has ended, while others wait for it")));
+            }
+            if self.wire.is_lost(*rank) {
+                self.missing = vec![*rank];
+                return Err(Error::new(format!(
+                    "rank {rank} is gone without a word: it was killed, or its machine is gone"
+                )));
+            }
         }
+        Ok(())
     }
 
     fn timed_out(&mut self, call: Call, incoming: &[Incoming<'_>], outgoing: &[Outgoing<'_>]) -> Error {
@@ -270,13 +279,13 @@ impl<W: Wire> State<W> {
 
     /// Whether this rank is the lowest that is there; waits until that one ends too.
     fn speaks(&mut self) -> bool {
-        let rank = self.wire.rank();
-        let speaker = (0..rank).find(|r| !self.missing.contains(r));
-        let Some(speaker) = speaker else { return true };
         let begun = Instant::now();
         let mut moments = 0;
         while begun.elapsed() < FAREWELL {
             self.hear();
+            let is_gone = |r: &usize| self.notices[*r].is_none() && self.wire.is_lost(*r);
+            let lower = (0..self.wire.rank()).find(|r| !self.missing.contains(r) && !is_gone(r));
+            let Some(speaker) = lower else { return true };
             match &self.notices[speaker] {
                 Some(Notice::Failed { .. }) => return false,
                 Some(Notice::Ended) => return true,
@@ -309,8 +318,32 @@ impl<W: Wire> Joined<W> {
         }
     }
 
+    /// # Errors
+    /// Something went wrong on any rank, or one of them is no more.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn look(&self) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.hear();
+        let others: Vec<_> = (0..state.wire.size()).filter(|rank| *rank != state.wire.rank()).collect();
+        state.check(&others)
+    }
+
+    /// Waits a moment, and says how long others may be waited for in all.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn rest(&self, moments: u32) -> Duration {
+        let mut state = self.state.borrow_mut();
+        state.wire.rest(moments);
+        state.limit
+    }
+
+    /// No further call is made, for this reason.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn give_up(&self, error: &Error) {
+        self.state.borrow_mut().broken.get_or_insert_with(|| error.clone());
+    }
+
     /// Waits until all ranks are about to end, in which nothing went wrong.
-    #[cfg(feature = "mpi")]
+    #[cfg(any(feature = "mpi", feature = "nccl"))]
     pub(crate) fn end(&self) -> Result<()> {
         let mut state = self.state.borrow_mut();
         state.call_any(Call::End, &[])?;

@@ -3,15 +3,23 @@
 mod alone;
 mod error;
 mod joined;
+mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(feature = "nccl")]
+mod tcp;
 mod threads;
 mod wire;
 
 pub use alone::Alone;
 pub use error::{Error, Result};
+pub use launch::Launch;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use threads::{Thread, threads};
 
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! a core's cache has them.
 
 use crate::joined::{Joined, MESSAGE};
-use crate::wire::{Notice, Wire};
+use crate::wire::{Notice, Wire, pause};
 use crate::{Comm, Error, Result};
 use mpi_sys::{
     MPI_Abort, MPI_Comm, MPI_Comm_dup, MPI_Comm_rank, MPI_Comm_set_errhandler, MPI_Comm_size,
@@ -26,12 +26,6 @@ const DATA: c_int = 1;
 const NOTICE: c_int = 2;
 /// Messages to one rank that are on their way at most.
 const WINDOW: usize = 4;
-/// Moments in which a core does nothing else, before it sleeps between looks.
-const EAGER: u32 = 1000;
-/// How long it sleeps at least and at most.
-const SLEEP: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(1)];
-/// Bytes of a notice at most: short enough that MPI keeps it where nobody reads it.
-const NOTICE_BYTES: usize = 2048;
 /// How long notices are given to leave, and the rank that speaks to end all.
 const PARTING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
@@ -131,27 +125,6 @@ impl Line {
     }
 }
 
-/// A notice in bytes: the rank, how many did not come and which, then the text. [`Notice::Ended`] has none.
-fn encode(notice: &Notice) -> Vec<u8> {
-    let Notice::Failed { rank, why, missing } = notice else { return Vec::new() };
-    let mut bytes = Vec::new();
-    let missing = &missing[..missing.len().min(NOTICE_BYTES / 8)];
-    for number in [*rank, missing.len()].iter().chain(missing) {
-        bytes.extend((*number as u32).to_le_bytes());
-    }
-    bytes.extend(why.bytes().take(NOTICE_BYTES - bytes.len()));
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Notice {
-    let number =
-        |i: usize| bytes.get(4 * i..4 * i + 4)?.try_into().ok().map(|four| u32::from_le_bytes(four) as usize);
-    let (Some(rank), Some(count)) = (number(0), number(1)) else { return Notice::Ended };
-    let missing = (2..2 + count).filter_map(number).collect();
-    let why = String::from_utf8_lossy(bytes.get(8 + 4 * count..).unwrap_or_default()).into_owned();
-    Notice::Failed { rank, why, missing }
-}
-
 impl Wire for Line {
     fn rank(&self) -> usize {
         self.rank
@@ -199,7 +172,7 @@ impl Wire for Line {
 
     fn notify(&mut self, notice: &Notice) {
         for to in (0..self.size).filter(|to| *to != self.rank) {
-            let started = self.start(to, NOTICE, encode(notice));
+            let started = self.start(to, NOTICE, notice.encode());
             self.notices.extend(started);
         }
         let begun = Instant::now();
@@ -220,14 +193,11 @@ impl Wire for Line {
         while !transfer.is_done().ok()? {
             thread::yield_now();
         }
-        Some((of, decode(&transfer.message)))
+        Some((of, Notice::decode(&transfer.message)))
     }
 
     fn rest(&mut self, moments: u32) {
-        match moments.checked_sub(EAGER) {
-            None => thread::yield_now(),
-            Some(times) => thread::sleep((SLEEP[0] * (1 + times / 64)).min(SLEEP[1])),
-        }
+        pause(moments);
     }
 }
 

@@ -6,6 +6,7 @@ mod ffi;
 mod kernels;
 mod matmul;
 mod memory;
+mod nccl;
 mod nvrtc;
 mod world;
 
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 /// The shared library as cargo calls it.
 const LIBRARY: &str = "libduel_cuda_standin.so";
 /// What NVIDIA's libraries are called where programs look for them.
-const NAMES: [&str; 4] = ["libcuda.so", "libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13"];
+const NAMES: [&str; 5] =
+    ["libcuda.so", "libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libnccl.so.2"];
 
 /// Where cargo put the shared library, beside the running test.
 ///

@@ -4,6 +4,7 @@
 use crate::kernels::Arguments;
 use crate::matmul::Matmul;
 use crate::memory::Memory;
+use crate::nccl::{Communicator, Messages};
 use cudarc::driver::sys::CUresult::{self, *};
 use duel_cuda::Grid;
 use duel_kernel_tests::{Copies, Emulation, Order, Schedule};
@@ -14,12 +15,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread::ThreadId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) type Done<T = ()> = Result<T, CUresult>;
 
 /// Work that a stream holds at most before some of it is done.
 const DEPTH: usize = 1024;
+/// Between two looks at what others send.
+const MOMENT: Duration = Duration::from_micros(100);
 /// The stream of who names none: its work and that of others keep the order of the calls.
 pub(crate) const LEGACY: usize = 0;
 /// The stream that CUDA has for every thread; here one for all.
@@ -104,6 +107,8 @@ pub(crate) enum Work {
     },
     Kernel(Arc<Launch>),
     Matmul(Arc<Matmul>),
+    /// What other ranks may let wait.
+    Messages(Arc<Messages>),
     Free(u64),
     Record {
         event: usize,
@@ -193,6 +198,7 @@ pub(crate) struct World {
     pub(crate) functions: HashMap<usize, Function>,
     pub(crate) graphs: HashMap<usize, Arc<Vec<Work>>>,
     pub(crate) executables: HashMap<usize, Arc<Vec<Work>>>,
+    pub(crate) communicators: HashMap<usize, Communicator>,
     /// An error in work: from then on the context is of no use.
     broken: Option<CUresult>,
 }
@@ -212,6 +218,7 @@ static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| {
         functions: HashMap::new(),
         graphs: HashMap::new(),
         executables: HashMap::new(),
+        communicators: HashMap::new(),
         broken: None,
     })
 });
@@ -372,8 +379,37 @@ impl World {
 
     /// Does all work of a stream. What goes wrong ends the use of the context.
     fn drain(&mut self, stream: usize) {
-        while let Some(work) = self.stream(stream).ok().and_then(|s| s.queue.pop_front()) {
+        while let Some(work) = self.next(stream, true) {
             self.run(&work);
+        }
+    }
+
+    /// The next work of a stream; messages are done by then. `patient`: who waits for them waits for other ranks.
+    fn next(&mut self, stream: usize, patient: bool) -> Option<Work> {
+        while let Some(Work::Messages(messages)) = self.streams.get(&stream)?.queue.front() {
+            let messages = messages.clone();
+            if self.broken.is_some() {
+                break;
+            }
+            if let Err(reason) = self.check(&Work::Messages(messages.clone()), false) {
+                self.break_down(CUDA_ERROR_ILLEGAL_ADDRESS, &reason);
+                break;
+            }
+            // SAFETY: the check above found all of them in blocks, of which nobody has a reference.
+            match unsafe { messages.go_on() } {
+                Ok(true) => break,
+                Ok(false) if patient => std::thread::sleep(MOMENT),
+                Ok(false) => return None,
+                Err(reason) => self.break_down(CUDA_ERROR_LAUNCH_FAILED, &reason),
+            }
+        }
+        self.streams.get_mut(&stream)?.queue.pop_front()
+    }
+
+    /// No rank is waited for any more.
+    pub(crate) fn give_up_messages(&mut self) {
+        for stream in self.streams.values_mut() {
+            stream.queue.retain(|work| !matches!(work, Work::Messages(_)));
         }
     }
 
@@ -463,20 +499,19 @@ impl World {
         if waits {
             self.host_waits("event");
         }
-        self.reach(event, generation);
+        self.reach(event, generation, true);
         self.broken.map_or(Ok(()), Err)
     }
 
-    /// Does work of an event's stream until the event is reached.
-    fn reach(&mut self, event: usize, generation: u64) {
+    /// Does work of an event's stream until the event is reached, or others are to be waited for without patience.
+    fn reach(&mut self, event: usize, generation: u64, patient: bool) {
         loop {
             let Some(known) = self.events.get(&event) else { return };
             if known.reached >= generation {
                 return;
             }
-            let Some(work) = self.streams.get_mut(&known.stream).and_then(|s| s.queue.pop_front()) else {
-                return;
-            };
+            let stream = known.stream;
+            let Some(work) = self.next(stream, patient) else { return };
             self.run(&work);
         }
     }
@@ -491,7 +526,13 @@ impl World {
             known.asked = known.generation;
             return Err(CUDA_ERROR_NOT_READY);
         }
-        self.wait_for_event(event)
+        let (generation, waits) = (known.generation, known.reached < known.generation);
+        if waits {
+            self.host_waits("event");
+        }
+        self.reach(event, generation, false);
+        self.broken.map_or(Ok(()), Err)?;
+        if self.event(event)?.reached < generation { Err(CUDA_ERROR_NOT_READY) } else { Ok(()) }
     }
 
     /// Milliseconds between two events.
@@ -537,6 +578,7 @@ fn ranges(work: &Work) -> Vec<(u64, usize, String)> {
             launch.arguments.addresses().into_iter().filter(|(at, ..)| *at != 0).map(of).collect()
         }
         Work::Matmul(matmul) => matmul.ranges(),
+        Work::Messages(messages) => messages.ranges(),
         Work::Graph(all) => all.iter().flat_map(ranges).collect(),
         Work::Free(_) | Work::Record { .. } | Work::Wait { .. } => Vec::new(),
     }
@@ -564,7 +606,8 @@ impl World {
                 }
                 return;
             }
-            Work::Wait { event, generation } => return self.reach(*event, *generation),
+            Work::Wait { event, generation } => return self.reach(*event, *generation, true),
+            Work::Messages(_) => return, // done when it was given
             Work::Free(address) => {
                 if let Err(reason) = self.device.free(*address) {
                     self.break_down(CUDA_ERROR_ILLEGAL_ADDRESS, &reason);

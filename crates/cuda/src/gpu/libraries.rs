@@ -39,6 +39,29 @@ pub(crate) static CUBLASLT: Library = Library {
     found: OnceLock::new(),
 };
 
+pub(crate) static NCCL: Library = Library {
+    what: "libnccl.so.2, by which processes on GPUs send to each other,",
+    is_present: has_nccl,
+    files: &["libnccl.so.2"],
+    of_wheels: ["nvidia/nccl/lib"; 2],
+    wheel: "nvidia-nccl-cu13",
+    found: OnceLock::new(),
+};
+
+/// NCCL, if the loader finds it by name.
+///
+/// # Safety
+/// As of [`libloading::Library::new`]: its initialisers ask nothing of who loads it.
+pub(crate) unsafe fn nccl() -> std::result::Result<libloading::Library, libloading::Error> {
+    // SAFETY: the caller's promise.
+    unsafe { libloading::Library::new("libnccl.so.2") }
+}
+
+unsafe fn has_nccl() -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { nccl() }.is_ok()
+}
+
 impl Library {
     /// Loads it: from the loader path, or else from the toolkits and the Python environments that there are
     /// ([`Places`]). Must have succeeded before any call of it, because a function of an absent library panics.
