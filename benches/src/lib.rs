@@ -6,6 +6,7 @@ pub mod markdown;
 pub mod models;
 pub mod pair;
 pub mod prepare;
+pub mod scaling;
 pub mod step;
 pub mod verb;
 

@@ -1,4 +1,5 @@
-//! Writes the GPU section of `SPEED.md` from the newest results of a GPU, or from predictions where there are none.
+//! Writes the GPU section of `SPEED.md` from the newest results of a GPU, or from predictions where there are none, and
+//! the tables of `docs/scaling.md`.
 
 mod measured;
 mod predict;
@@ -6,6 +7,7 @@ mod predicted;
 mod published;
 mod results;
 mod rows;
+mod scaling;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,15 +28,28 @@ fn main() -> ExitCode {
 }
 
 fn update() -> Result<(), String> {
-    let path = page();
-    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    let old = std::fs::read_to_string(&path).map_err(failed)?;
-    let new = with_section(&old, &section()?)?;
-    std::fs::write(&path, new).map_err(failed)
+    for page in pages()? {
+        let failed = |e: std::io::Error| format!("{}: {e}", page.path.display());
+        let old = std::fs::read_to_string(&page.path).map_err(failed)?;
+        std::fs::write(&page.path, page.with_section(&old)?).map_err(failed)?;
+    }
+    Ok(())
 }
 
-fn page() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("SPEED.md")
+/// A document of which code writes a part.
+struct Page {
+    path: PathBuf,
+    markers: [&'static str; 2],
+    section: String,
+}
+
+fn pages() -> Result<[Page; 2], String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = |path, markers, section| Page { path: folder.join(path), markers, section };
+    Ok([
+        page("SPEED.md", MARKERS, section()?),
+        page("../docs/scaling.md", scaling::MARKERS, scaling::section()),
+    ])
 }
 
 /// The section as it should be.
@@ -46,13 +61,15 @@ fn section() -> Result<String, String> {
     })
 }
 
-/// The text with another section between the markers.
-fn with_section(text: &str, section: &str) -> Result<String, String> {
-    let [begin, end] = MARKERS;
-    let missing = || format!("SPEED.md has no lines {} and {}", begin.trim(), end.trim());
-    let (before, rest) = text.split_once(begin).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(end).ok_or_else(missing)?;
-    Ok(format!("{before}{begin}\n{section}\n{end}{after}"))
+impl Page {
+    /// The text with its section between the markers.
+    fn with_section(&self, text: &str) -> Result<String, String> {
+        let Page { path, markers: [begin, end], section } = self;
+        let missing = || format!("{} has no lines {} and {}", path.display(), begin.trim(), end.trim());
+        let (before, rest) = text.split_once(begin).ok_or_else(missing)?;
+        let (_, after) = rest.split_once(end).ok_or_else(missing)?;
+        Ok(format!("{before}{begin}\n{section}\n{end}{after}"))
+    }
 }
 
 #[cfg(test)]
@@ -60,13 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_up_to_date() {
-        let text = std::fs::read_to_string(page()).unwrap();
-        let new = with_section(&text, &section().unwrap()).unwrap();
-        assert!(
-            text == new,
-            "the GPU section of SPEED.md is not what the results and predictions give; run `cargo xtask bench --page`"
-        );
+    fn pages_are_up_to_date() {
+        for page in pages().unwrap() {
+            let text = std::fs::read_to_string(&page.path).unwrap();
+            assert!(
+                text == page.with_section(&text).unwrap(),
+                "{} is not what results, predictions and models give; run `cargo xtask bench --page`",
+                page.path.display()
+            );
+        }
     }
 
     #[test]
@@ -79,8 +98,9 @@ mod tests {
     #[test]
     fn only_what_is_between_the_markers_changes() {
         let [begin, end] = MARKERS;
+        let page = Page { path: "SPEED.md".into(), markers: MARKERS, section: "new\n".into() };
         let text = format!("a\n{begin}old\n{end}b\n");
-        assert_eq!(with_section(&text, "new\n"), Ok(format!("a\n{begin}\nnew\n\n{end}b\n")));
-        assert!(with_section("a\nb\n", "new\n").is_err_and(|what| what.contains("gpu performance: begin")));
+        assert_eq!(page.with_section(&text), Ok(format!("a\n{begin}\nnew\n\n{end}b\n")));
+        assert!(page.with_section("a\nb\n").is_err_and(|what| what.contains("gpu performance: begin")));
     }
 }
