@@ -4,6 +4,7 @@ mod bench;
 mod dist;
 mod embed;
 mod kernels;
+mod mpi;
 mod pack;
 mod tiny;
 mod wheel;
@@ -37,11 +38,12 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   bench [--quick] [--isa NAME]... [FILTER]
                   the criterion benchmarks of the CPU, in one table for each instruction set that the machine has, or
                   of those that are named (avx512, avx2, baseline)
-  bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results
+  bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results, and docs/scaling.md's tables
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
   embed           every library crate in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
+  mpi [SCENE]     ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
                   tests, a minute of fuzzing, every test";
@@ -171,6 +173,7 @@ fn main() -> ExitCode {
         | "audit" | "plan" | "completions" | "man" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
+        "mpi" => mpi::run(&rest),
         "fuzz" => fuzz(&rest),
         "dist" => dist::run(&rest).map_err(report),
         "embed" => embed::run().map_err(report),

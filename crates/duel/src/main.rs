@@ -114,8 +114,10 @@ fn main() -> ExitCode {
 
 fn command() -> ExitCode {
     let result = duel::arguments::normalize(std::env::args_os()).and_then(|normal| {
+        let cli = Cli::parse_from(normal.args);
+        duel::launch::alone()?;
         normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
-        match Cli::parse_from(normal.args).command {
+        match cli.command {
             Command::Train(args) => args.run(),
             Command::Plan(args) => args.run().map(|()| ExitCode::SUCCESS),
             Command::Audit(args) => args.run(),
@@ -149,7 +151,9 @@ fn command() -> ExitCode {
             ExitCode::from(130)
         }
         false => {
-            eprintln!("error: {e}");
+            if duel::launch::speaks() {
+                eprintln!("error: {e}");
+            }
             ExitCode::FAILURE
         }
     })

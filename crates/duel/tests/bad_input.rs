@@ -541,6 +541,30 @@ fn overwriting_spares_the_model() {
     assert!(model.join("model.safetensors").exists());
 }
 
+/// What launchers say of one process of several: the first tells people, and none leaves anything.
+#[test]
+fn one_of_several_processes_is_refused() {
+    let temp = Temp::with_model("launch");
+    write_lines(&temp.path("pairs.jsonl"), pairs(4, 1));
+    let run = Run::new(&temp, "out").set("dataset", temp.path("pairs.jsonl").display());
+    let launched = |variables: &[(&str, &str)]| {
+        Ended::of(run.command().envs(variables.iter().copied()).output().unwrap())
+    };
+    for (by, [size, rank]) in
+        [("torchrun", ["WORLD_SIZE", "RANK"]), ("mpirun", ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"])]
+    {
+        let first = launched(&[(size, "2"), (rank, "0")]);
+        assert!(first.error().contains(&format!("{by} started 2 processes of duel")), "{}", first.stderr);
+        let second = launched(&[(size, "2"), (rank, "1")]);
+        assert_eq!((second.code, &second.stderr[..]), (Some(1), ""));
+    }
+    let half = launched(&[("WORLD_SIZE", "2")]);
+    assert!(half.error().contains("WORLD_SIZE is there and RANK is not"), "{}", half.stderr);
+    assert!(!run.out().is_dir());
+    let alone = launched(&[("WORLD_SIZE", "1"), ("RANK", "0")]);
+    assert!(!alone.stderr.contains("processes"), "{}", alone.stderr);
+}
+
 #[test]
 fn more_threads_than_any_machine_has() {
     let temp = Temp::with_model("threads");
