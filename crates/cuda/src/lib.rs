@@ -37,8 +37,8 @@ pub use buffer::Buffer;
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use gpu::{
-    Device, DeviceMemory, FABRIC_ID, Fabric, Recorded, Settings, compile, has_driver, load_libraries,
-    nvrtc_version,
+    Device, DeviceMemory, FABRIC_ID, Fabric, Recorded, Settings, compile, devices, has_driver,
+    load_libraries, nvrtc_version,
 };
 pub use library::{Epilogue, LibraryProduct, Product};
 pub use repetition::Recording;

@@ -1,5 +1,6 @@
 //! Where a command works: the one place where a device is chosen.
 
+use crate::launch::speaks;
 use clap::Args;
 use duel_backend::Backend;
 use duel_cpu::Cpu;
@@ -31,9 +32,9 @@ impl Machine {
 }
 
 /// Work that any backend can do.
-pub trait Job: Send {
+pub trait Job {
     /// What comes of it.
-    type Output: Send;
+    type Output;
     /// Does it.
     ///
     /// # Errors
@@ -75,7 +76,7 @@ impl Chosen {
         };
         let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
             Some((number, Ok(gpu))) => {
-                if threads > 0 {
+                if threads > 0 && speaks() {
                     eprintln!("threads has no effect: the GPU is used");
                 }
                 return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.unwrap_or(true) });
@@ -87,7 +88,7 @@ impl Chosen {
             None if device == Device::Auto => "there is no NVIDIA driver".into(),
             None => String::new(),
         };
-        if !why.is_empty() {
+        if !why.is_empty() && speaks() {
             eprintln!("device auto: the CPU, since {why}");
         }
         duel_cpu::instruction_set()?;

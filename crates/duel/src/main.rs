@@ -115,8 +115,12 @@ fn main() -> ExitCode {
 fn command() -> ExitCode {
     let result = duel::arguments::normalize(std::env::args_os()).and_then(|normal| {
         let cli = Cli::parse_from(normal.args);
-        duel::launch::alone()?;
-        normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
+        if !matches!(cli.command, Command::Train(_)) {
+            duel::launch::alone()?;
+        }
+        if duel::launch::speaks() {
+            normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
+        }
         match cli.command {
             Command::Train(args) => args.run(),
             Command::Plan(args) => args.run().map(|()| ExitCode::SUCCESS),

@@ -4,11 +4,13 @@ use crate::judges;
 use crate::run::RunArguments;
 use clap::Args;
 use duel::device::{Chosen, Job};
+use duel::launch;
 use duel_backend::Backend;
+use duel_comm::{Comm, Launch};
 use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
 use duel_train::config::{Config, Device, Method, Options, Resume};
-use duel_train::{Error, Outcome, signal, train, train_online};
+use duel_train::{Error, Outcome, hush, signal, train, train_online};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,15 +31,16 @@ impl Job for Experiment {
     }
 }
 
-struct Training<'a>(&'a Config);
+struct Training<'a>(&'a Config, &'a dyn Comm);
 
 impl Job for Training<'_> {
     type Output = Outcome;
     fn run<B: Backend>(self, b: &B) -> Result<Outcome, Error> {
-        let Some(name) = &self.0.judge else { return train(b, self.0) };
-        let settings = judges::kept(&self.0.judging, name, || answers(self.0))?;
+        let Training(config, comm) = self;
+        let Some(name) = &config.judge else { return train(b, comm, config) };
+        let settings = judges::kept(&config.judging, name, || answers(config))?;
         let mut judge = open(name, &settings, &judges::makers(b), &judges::stop())?;
-        train_online(b, self.0, &mut *judge)
+        train_online(b, comm, config, &mut *judge)
     }
 }
 
@@ -77,20 +80,47 @@ impl Train {
         if let Some(Options { method, device, bf16, threads, .. }) =
             self.said.without_file().filter(is_experiment)
         {
+            launch::alone()?;
             let (device, bf16) = (device.unwrap_or(Device::Auto), bf16.and_then(|said| said.0));
             return Chosen::of(device, bf16, threads.unwrap_or(0))?
                 .run(Experiment(method.unwrap_or(Method::Dpo)))
                 .map(|_| ExitCode::SUCCESS);
         }
         let mut config = self.said.config()?;
+        let launched = launch::launched()?;
+        if let Some(Launch { local_rank, rank, .. }) = launched {
+            config.device = launch::device(config.device, local_rank);
+            hush(rank > 0);
+        }
         let chosen = Chosen::of(config.device, config.bf16, config.threads)?;
+        let comm = launch::join(launched.as_ref(), &chosen)?;
         // What the run's folder says: the device that it is, not how it was found.
         (config.device, config.threads) = match chosen {
             Chosen::Cpu { threads, .. } => (Device::Cpu, threads),
             Chosen::Gpu { number, .. } => (Device::Cuda(number), 0),
         };
-        let outcome = chosen.run(Training(&config))?;
+        let chosen = match chosen {
+            Chosen::Cpu { threads: 0, bf16 } => Chosen::Cpu { threads: launch::threads(&*comm)?, bf16 },
+            other => other,
+        };
+        let outcome = match chosen.run(Training(&config, &*comm)) {
+            Ok(outcome) => outcome,
+            // One of them tells, while all are still there.
+            Err(e) if launched.is_some() => {
+                comm.fail(&e.to_string());
+                let (is_asked, speaks) = (signal::interrupted(), comm.speaks());
+                if speaks {
+                    eprintln!("{}{e}", if is_asked { "" } else { "error: " });
+                }
+                return Ok(if is_asked { ExitCode::from(130) } else { ExitCode::FAILURE });
+            }
+            Err(e) => return Err(e),
+        };
+        let leads = comm.rank() == 0;
+        drop(comm);
         match outcome {
+            Outcome::Done { .. } if !leads => Ok(ExitCode::SUCCESS),
+            Outcome::Interrupted { .. } if !leads => Ok(ExitCode::from(130)),
             Outcome::Done { seconds, .. } => {
                 eprintln!(
                     "done in {seconds:.1} s; the model, metrics.jsonl and metrics.svg are in {}",

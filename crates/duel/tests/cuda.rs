@@ -96,7 +96,7 @@ fn in_process<B: Backend>(b: &B, run: &Run, out: &Path) -> Run {
     let toml: String = lines.map(|(key, text)| format!("{key} = {}\n", value(text))).collect();
     let mut options = Options::parse(&toml).unwrap();
     options.output_dir = Some(out.into());
-    train(b, &options.resolve().unwrap()).unwrap();
+    train(b, &duel_comm::Alone, &options.resolve().unwrap()).unwrap();
     run.clone().set("output-dir", out.display())
 }
 

@@ -203,7 +203,7 @@ fn steps_in_double(run: &Run, temp: &Temp) -> Vec<Record> {
         let key = KEYS.iter().find(|known| known.flag() == *key).unwrap();
         options = key.read(value).unwrap().or(options);
     }
-    duel_train::train(&Cpu::<f64>::new(2), &options.resolve().unwrap()).unwrap();
+    duel_train::train(&Cpu::<f64>::new(2), &duel_comm::Alone, &options.resolve().unwrap()).unwrap();
     double.metrics()
 }
 

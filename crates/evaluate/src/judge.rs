@@ -3,6 +3,7 @@
 use crate::lines::{Lines, Of, Record};
 use crate::question::Question;
 use duel_backend::Backend;
+use duel_comm::Alone;
 use duel_data::{Dataset, Files, Tokenizer};
 use duel_loss::ResponseStats;
 use duel_model::{Config as ModelConfig, Folder, Keep, Model, Output};
@@ -13,7 +14,7 @@ use duel_train::memory::Bytes;
 use duel_train::objective::{Objective, Scored};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::progress::Progress;
-use duel_train::{Error, at_revision, check_vocabulary, max_length, rows, signal};
+use duel_train::{Error, Ranks, at_revision, check_vocabulary, max_length, rows, signal};
 use std::path::{Path, PathBuf};
 
 /// A model that rows are put to: a policy or a reward model, as its folder says.
@@ -169,7 +170,7 @@ impl Judge {
         let room = plan(b, "reference", path, model, &self.config, ds);
         let weights = duel_model::load(b, folder)?;
         let mut engine = Engine::new(b, model, room, Keep::Nothing)?;
-        Reference::of(&mut engine, &weights, ds, groups, &cache, "rows")
+        Reference::of(&Ranks::new(&Alone), &mut engine, &weights, ds, groups, &cache, "rows")
     }
 
     fn records(

@@ -2,6 +2,7 @@
 
 use crate::study::{Mark, Stage};
 use duel_backend::Backend;
+use duel_comm::Alone;
 use duel_judge::Judge;
 use duel_train::config::{Config, Resume};
 use duel_train::content::digest;
@@ -42,8 +43,8 @@ pub fn run<B: Backend>(
         // Without a checkpoint, what was written belongs to steps that are made again.
         let config = Config { resume_from_checkpoint, overwrite_output_dir: !whole, ..config.clone() };
         let outcome = match judge {
-            Some(judge) => train_online(b, &config, judge)?,
-            None => train(b, &config)?,
+            Some(judge) => train_online(b, &Alone, &config, judge)?,
+            None => train(b, &Alone, &config)?,
         };
         if let Outcome::Interrupted { .. } = outcome {
             return Err(Error::new("stopped; the same command goes on from here"));

@@ -129,7 +129,9 @@ impl<'b, B: Backend> Scene<'b, B> {
     pub fn answers(&self, folder: &Path, each: usize) -> Result<(Vec<Rollout<'_>>, Vec<f64>), Error> {
         let after = duel_model::load(self.b, &Folder::open(folder)?)?;
         let drawn = self.draw(&after, &self.held_out, each, self.seed)?;
-        let kls = sequence_kls(self.b, &self.config, &after, &self.before, &groups(&drawn)?)?;
+        let ds = groups(&drawn)?;
+        let all: Vec<u32> = (0..ds.len() as u32).collect();
+        let kls = sequence_kls(self.b, &self.config, &after, &self.before, &ds, &all)?;
         Ok((drawn, kls))
     }
 

@@ -53,7 +53,7 @@ pub use graph::{backward, forward};
 pub use held::{Form, Held, InBlocks, Numbers};
 pub use install::{STAGED, copy_companions, install, model_files, remove_model, stage, write_stops};
 pub use load::{
-    PolicyBytes, frozen_bytes, load, load_as, load_frozen, load_frozen_in, load_in_8bit, load_masters,
+    PolicyBytes, each_master, frozen_bytes, load, load_as, load_frozen, load_frozen_in, load_in_8bit,
     load_policy, policy_bytes,
 };
 pub use lora::{Lora, LoraSettings, Modules};

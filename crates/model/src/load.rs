@@ -28,15 +28,20 @@ pub fn load_as<B: Backend>(b: &B, folder: &Folder, config: &Config) -> Result<Mo
     Model::manifest(config).as_ref().try_map(|shape| upload(b, &reader.source(shape)?, shape))
 }
 
-/// The weights of a model that are trained in the precision of sums, as a list in the order of [`Model::iter`]: masters
-/// for an optimizer.
+/// The weights of a model that are trained in the precision of sums, one after another in the order of [`Model::iter`]:
+/// masters for an optimizer.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_masters<B: Backend>(b: &B, folder: &Folder, config: &Config) -> Result<Vec<Acc<B>>> {
+/// As [`load`], and those of `each`.
+pub fn each_master<B: Backend, E: From<Error>>(
+    b: &B,
+    folder: &Folder,
+    config: &Config,
+    mut each: impl FnMut(Acc<B>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let (reader, manifest) = (Reader::new(folder, config), Model::manifest(config));
-    let trained = manifest.iter().into_iter().filter(|shape| config.trains(shape));
-    trained.map(|shape| upload(b, &reader.source(shape)?, shape)).collect()
+    let mut trained = manifest.iter().into_iter().filter(|shape| config.trains(shape));
+    trained.try_for_each(|shape| each(upload(b, &reader.source(shape)?, shape)?))
 }
 
 /// As [`load`], for a model that is only read.

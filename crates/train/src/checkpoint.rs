@@ -3,12 +3,12 @@
 use crate::Error;
 use crate::config::{Config, Options};
 use crate::critic::Critic;
+use crate::ranks::{Ranks, Updater};
 use crate::replay::Replay;
 use crate::run::Best;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
 use duel_model::{FileDtype, Folder, Held, Model, Weights};
-use duel_optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -18,7 +18,6 @@ const STATE: &str = "duel_state.json";
 /// The same as transformers has it, for others to read.
 const TRAINER_STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
-const OPTIMIZER: &str = "optimizer.safetensors";
 /// The value head of PPO.
 const CRITIC: &str = "value_head.safetensors";
 /// Folder of the reference, where it follows the policy.
@@ -100,8 +99,8 @@ pub struct Content<'a, B: Backend> {
     pub reference: Option<&'a Model<Real<B>>>,
     /// Tokens that end a text.
     pub stops: &'a [u32],
-    /// The optimizer's state.
-    pub optimizer: &'a Optimizer<B>,
+    /// The optimizer's state: each process writes what it has of it.
+    pub updater: &'a Updater<B>,
     /// Where the run stands.
     pub state: &'a State,
     /// The same as transformers says it.
@@ -226,16 +225,28 @@ impl Checkpoints {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn save<B: Backend>(&self, b: &B, content: &Content<'_, B>) -> Result<(), Error> {
-        let Content { model, weights, critic, reference, stops, optimizer, state, trainer_state } = content;
+    pub fn save<B: Backend>(&self, b: &B, ranks: &Ranks<'_>, content: &Content<'_, B>) -> Result<(), Error> {
+        let Content { model, weights, critic, reference, stops, updater, state, trainer_state } = content;
         let done = self.folder(state.step);
         let partial = done.with_extension("partial");
-        let write = || -> Result<(), Error> {
-            let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
+        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
+        let make = || -> Result<(), Error> {
             if partial.exists() {
                 fs::remove_dir_all(&partial).map_err(failed)?;
             }
-            fs::create_dir_all(&partial).map_err(failed)?;
+            fs::create_dir_all(&partial).map_err(failed)
+        };
+        let updates = || -> Result<(), Error> {
+            if !partial.is_dir() {
+                return Err(Error::new(format!(
+                    "{} is not there; put output_dir where all processes have the same folder",
+                    partial.display()
+                )));
+            }
+            let mut files = updater.files().into_iter();
+            Ok(files.try_for_each(|(name, state)| duel_model::save_flat(b, &partial.join(name), &state))?)
+        };
+        let all_else = || -> Result<(), Error> {
             self.model.save(b, &partial, model, *weights, stops, FileDtype::of::<B::Real>())?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
@@ -245,26 +256,36 @@ impl Checkpoints {
             if let Some(critic) = critic {
                 critic.save(b, &partial.join(CRITIC))?;
             }
-            duel_model::save_flat(b, &partial.join(OPTIMIZER), &optimizer.state())?;
             let trainer_state = format!("{trainer_state:#}\n");
             duel_model::write_synced(&partial.join(TRAINER_STATE), trainer_state.as_bytes())?;
             let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
             duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
-            duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?;
+            Ok(duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?)
+        };
+        let name = || -> Result<(), Error> {
             if done.exists() {
                 fs::remove_dir_all(&done).map_err(failed)?;
             }
             fs::rename(&partial, &done).map_err(failed)
         };
+        let write = || -> Result<(), Error> {
+            ranks.led(make)?;
+            ranks.agree(if ranks.leads() { all_else().and_then(|()| updates()) } else { updates() })?;
+            ranks.led(name)
+        };
         write().map_err(|e| {
             // What is half-written only takes the room that is missing.
-            drop(fs::remove_dir_all(&partial));
+            if ranks.leads() {
+                drop(fs::remove_dir_all(&partial));
+            }
             let kept = self.newest();
             let kept =
                 kept.map_or("there is no earlier checkpoint".into(), |p| format!("{} is whole", p.display()));
             Error::new(format!("the checkpoint of step {} could not be saved: {e}; {kept}", state.step))
         })?;
-        self.tidy(state);
+        if ranks.leads() {
+            self.tidy(state);
+        }
         Ok(())
     }
 
@@ -345,14 +366,15 @@ impl Checkpoint {
     pub fn restore<B: Backend>(
         &self,
         b: &B,
-        optimizer: &mut Optimizer<B>,
+        updater: &mut Updater<B>,
         critic: Option<&mut Critic<B>>,
     ) -> Result<(), Error> {
         if let Some(critic) = critic {
             critic.load(b, &self.path.join(CRITIC))?;
         }
-        let state = optimizer.restore(self.state.updates);
-        Ok(duel_model::load_flat(b, &self.path.join(OPTIMIZER), state)?)
+        updater.restore(self.state.updates, |name, state| {
+            Ok(duel_model::load_flat(b, &self.path.join(name), state)?)
+        })
     }
 }
 

@@ -14,6 +14,16 @@ impl Error {
         Error { message: message.into(), of_judge: false }
     }
 
+    /// One that another rank had.
+    pub(crate) fn told(message: String, of_judge: bool) -> Self {
+        Error { message, of_judge }
+    }
+
+    /// The same, saying whose it is.
+    pub(crate) fn of_rank(self, rank: usize) -> Self {
+        Error { message: format!("rank {rank}: {}", self.message), ..self }
+    }
+
     /// Whether it is of a judge, and not of what is trained.
     pub fn is_of_judge(&self) -> bool {
         self.of_judge
@@ -39,6 +49,7 @@ macro_rules! from {
 }
 from!(
     duel_backend::Error,
+    duel_comm::Error,
     duel_data::Error,
     duel_hub::Error,
     duel_model::Error,

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+#[macro_use]
+mod say;
+
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
@@ -11,6 +14,7 @@ mod follow;
 mod look;
 pub mod memory;
 pub mod objective;
+mod ranks;
 pub mod reference;
 pub mod replay;
 pub mod report;
@@ -24,8 +28,10 @@ mod tokens;
 
 pub use error::Error;
 pub use look::Look;
+pub use ranks::{Cut, Ranks, Updater};
 pub use run::{
     Forecast, Outcome, Time, Tokens, at_revision, check_vocabulary, files, folder, forecast, max_length,
     rows, split, train, train_online,
 };
+pub use say::hush;
 pub use tokenizer::tokenizer;

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::config::Config as TrainConfig;
+use crate::ranks::Cut;
 use duel_backend::{Backend, Bits, Measure};
 use duel_model::{Before, Config, Folder, Form, InBlocks, Keep, Model, PolicyBytes, Shape, policy_bytes};
 use duel_optim::{Algorithm, Optimizer};
@@ -42,22 +43,39 @@ fn where_kept(kept: bool, bytes: usize) -> usize {
 }
 
 impl Bytes {
-    /// What the parameters of `manifest` take in training: weights, gradients where they have memory of their own,
-    /// moments and masters, and the reference's weights where those are kept.
+    /// What the parameters of `manifest`, and so many of a value head beside them, take in training: weights, gradients
+    /// where they have memory of their own, moments and masters, and the reference's weights where those are kept.
     pub fn of_parameters<B: Backend>(
         manifest: &Model<Shape>,
         keep: Keep,
-        algorithm: Algorithm,
+        (algorithm, cut, head): (Algorithm, Cut, usize),
         keep_reference: bool,
     ) -> Self {
         let parameters = manifest.parameters();
-        let (real, sums) = (size_of::<B::Real>() * parameters, size_of::<B::Acc>() * parameters);
+        let real = size_of::<B::Real>() * parameters;
         Bytes::default()
             .and("weights", real)
             .and("the reference's weights", where_kept(keep_reference, real))
             .and("gradients", Measure::<B>::bytes(|b| manifest.gradients(b, keep)))
-            .and("moments", sums * algorithm.moments())
-            .and("masters", where_kept(Optimizer::<B>::needs_masters(), sums))
+            .with(Self::of_updates::<B>(["moments", "masters"], parameters + head, algorithm, cut))
+    }
+
+    /// What the first of the processes of `cut`, which has most of them, needs to update so many parameters: moments
+    /// and masters by these names. Of pieces there are the sums of shares and a copy of the weights too.
+    fn of_updates<B: Backend>(
+        [moments, masters]: [&'static str; 2],
+        parameters: usize,
+        algorithm: Algorithm,
+        cut: Cut,
+    ) -> Self {
+        let own = cut.owned(parameters, 0);
+        let sums = size_of::<B::Acc>() * own;
+        let in_pieces = cut.shares > 1;
+        Bytes::default()
+            .and(moments, sums * algorithm.moments())
+            .and(masters, where_kept(Optimizer::<B>::needs_masters(), sums))
+            .and("sums of shares", where_kept(in_pieces, sums))
+            .and("weights in pieces", where_kept(in_pieces, size_of::<B::Real>() * own))
     }
 
     /// What the parameters of the model of `config`, from `folder`, take in training, by [`Bytes::of_parameters`]; or,
@@ -70,10 +88,11 @@ impl Bytes {
         config: &Config,
         form: Form,
         keep: Keep,
-        algorithm: Algorithm,
+        updates: (Algorithm, Cut, usize),
         kept: KeptReference,
     ) -> Result<Self, Error> {
         let has_adapters = config.lora.is_some();
+        let (algorithm, cut, head) = updates;
         // Under adapters the model that the run began with is within the one that it trains.
         let apart = match kept {
             KeptReference::Own if has_adapters => 0,
@@ -82,7 +101,7 @@ impl Bytes {
         };
         if !has_adapters {
             let follows = kept == KeptReference::Follower;
-            let of = Self::of_parameters::<B>(&Model::manifest(config), keep, algorithm, follows);
+            let of = Self::of_parameters::<B>(&Model::manifest(config), keep, updates, follows);
             return Ok(of.and("the reference's weights", apart));
         }
         let PolicyBytes { trained, real, narrow, blocks } = policy_bytes::<B>(folder, config, form)?;
@@ -103,8 +122,12 @@ impl Bytes {
             .and("what they were", before * size_of::<B::Real>())
             .and("the reference's weights", apart)
             .and("the adapters' gradients", sums)
-            .and("their moments", sums * algorithm.moments())
-            .and("their masters", where_kept(Optimizer::<B>::needs_masters(), sums)))
+            .with(Self::of_updates::<B>(
+                ["their moments", "their masters"],
+                trained / size_of::<B::Real>() + head,
+                algorithm,
+                cut,
+            )))
     }
 
     /// With `bytes` more for `name`; without a word where there are none.
@@ -165,11 +188,13 @@ mod tests {
         });
         let config = Config::from_json(json.as_object().unwrap().clone()).unwrap();
         let manifest = Model::manifest(&config);
-        let bytes = |keep| Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, ADAMW, false).to_string();
+        let bytes = |keep| {
+            Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, (ADAMW, Cut::NONE, 0), false).to_string()
+        };
         assert_eq!(bytes(Keep::All), "16.00 GB: weights 4.00, gradients 4.00, moments 8.00");
         assert_eq!(bytes(Keep::Lend), "14.80 GB: weights 4.00, gradients 2.80, moments 8.00");
         type Narrow = Cpu<<Cpu as Storage>::Narrow>;
-        let bytes = Bytes::of_parameters::<Narrow>(&manifest, Keep::All, RMSPROP, true);
+        let bytes = Bytes::of_parameters::<Narrow>(&manifest, Keep::All, (RMSPROP, Cut::NONE, 0), true);
         assert_eq!(
             bytes.and("logits", 250_000_000).to_string(),
             "16.25 GB: weights 2.00, the reference's weights 2.00, gradients 4.00, moments 4.00, masters 4.00, logits 0.25"

@@ -8,6 +8,7 @@ use crate::Error;
 use crate::cache::{Cache, Record};
 use crate::content::{feed, feed_tokenizer};
 use crate::engine::Engine;
+use crate::ranks::Ranks;
 use crate::report::progress::Progress;
 use crate::signal;
 use duel_backend::{Backend, Element};
@@ -15,6 +16,7 @@ use duel_data::{Dataset, Labels};
 use duel_model::Weights;
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
@@ -136,12 +138,13 @@ impl Reference {
     }
 
     /// Reads those of `groups` from the cache; what is missing there is computed with `weights`, in this order, and put
-    /// there after every micro-batch. `what` calls them by a name.
+    /// there after every micro-batch, of which each rank computes one at a time. `what` calls them by a name.
     ///
     /// # Errors
     /// The device or the disk failed, the weights give what is no number, or Ctrl-C. What was computed stays in the
     /// cache.
     pub fn of<B: Backend>(
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &impl Weights<B>,
         ds: &Dataset,
@@ -150,12 +153,14 @@ impl Reference {
         what: &str,
     ) -> Result<Self, Error> {
         let asked: HashSet<u32> = groups.iter().copied().collect();
-        let mut known: HashMap<u32, Vec<f64>> =
-            cache.read(ds).into_iter().filter(|(i, _)| asked.contains(i)).collect();
+        let read = ranks.led(|| {
+            Ok(cache.read(ds).into_iter().filter(|(i, _)| asked.contains(i)).collect::<Vec<Record>>())
+        })?;
+        let mut known: HashMap<u32, Vec<f64>> = read.into_iter().collect();
         let missing: Vec<u32> = groups.iter().copied().filter(|i| !known.contains_key(i)).collect();
         let read = groups.len() - missing.len();
         if !groups.is_empty() {
-            eprintln!(
+            say!(
                 "reference log-probs of {} {what}: {read} read from {}, {} to be computed",
                 groups.len(),
                 cache.path().display(),
@@ -166,11 +171,15 @@ impl Reference {
             return Ok(Reference { groups: known, runtime: 0.0 });
         }
         let started = Instant::now();
-        let mut appender = cache.appender()?;
+        let mut appender = None;
+        ranks.led(|| {
+            appender = Some(cache.appender()?);
+            Ok(())
+        })?;
         let mut progress = Progress::new("reference log-probs", what, 0, missing.len() as u64);
         let mut computed = 0;
-        for micro in engine.scored_together(ds, &missing) {
-            if signal::interrupted() {
+        for micros in engine.scored_together(ds, &missing).chunks(ranks.size()) {
+            if ranks.any(signal::interrupted())? {
                 return Err(Error::new(format!(
                     "stopped while computing the reference log-probs: those of {} of {} {what} are in {}, and the \
                      same command goes on from there; nothing was trained yet",
@@ -179,11 +188,12 @@ impl Reference {
                     cache.path().display()
                 )));
             }
-            let records = score(engine, weights, ds, micro)?;
-            appender.append(&records)?;
+            let mine = micros.get(ranks.rank()).map_or(Ok(Vec::new()), |own| score(engine, weights, ds, own));
+            let records = ranks.all(mine?)?.concat();
+            ranks.agree(appender.as_mut().map_or(Ok(()), |appender| appender.append(&records)))?;
+            computed += records.len();
+            progress.advance(records.len() as u64);
             known.extend(records);
-            computed += micro.len();
-            progress.advance(micro.len() as u64);
         }
         Ok(Reference { groups: known, runtime: started.elapsed().as_secs_f64() })
     }
@@ -199,6 +209,7 @@ impl Reference {
     /// The device failed, or the weights give what is no number.
     pub fn complete<B: Backend>(
         &mut self,
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &impl Weights<B>,
         ds: &Dataset,
@@ -206,7 +217,8 @@ impl Reference {
     ) -> Result<(), Error> {
         let missing: Vec<u32> = groups.iter().copied().filter(|i| !self.groups.contains_key(i)).collect();
         if !missing.is_empty() {
-            self.groups.extend(score(engine, weights, ds, &missing)?);
+            let own = |own: Range<usize>| score(engine, weights, ds, &missing[own]);
+            self.groups.extend(ranks.spread(missing.len(), own)?);
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl<'b, B: Backend> RewardModel<'b, B> {
     pub fn open(b: &'b B, path: &Path, stop: Stop) -> Result<Self, Error> {
         let path = &crate::folder(path)?;
         let folder = Folder::open(path)?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| say!("note: {note}"));
         let model = folder.config().clone();
         if model.output == Output::Logits {
             return Err(Error::new(format!(
@@ -62,7 +62,7 @@ impl<'b, B: Backend> RewardModel<'b, B> {
         let normalised = normalization.map_or_else(String::new, |n| format!(", {}", n.text()));
         let identity = format!("reward model {} on {}{normalised}", content(path)?, b.identity());
         let weights = duel_model::load_frozen(b, &folder)?;
-        eprintln!(
+        say!(
             "judge {}: {:.2} M parameters, {:?}, {:.2} GB; {}{}",
             path.display(),
             Model::manifest(&model).parameters() as f64 / 1e6,

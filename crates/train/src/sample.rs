@@ -77,9 +77,10 @@ pub fn kl_bytes<B: Backend>(
     Engine::<B>::bytes_with(model, room, Keep::Nothing, COMPARED).total()
 }
 
-/// The KL of the policy from the reference over each response of `ds`, in nats: of every token's prediction exactly,
-/// over the whole vocabulary, summed over the response's own prefixes. Its mean over samples of the policy is the KL of
-/// the distributions of texts, without bias, and varies less than that of `ln policy(y|x) - ln reference(y|x)`.
+/// The KL of the policy from the reference over each response of `groups` of `ds`, in nats: of every token's prediction
+/// exactly, over the whole vocabulary, summed over the response's own prefixes. Its mean over samples of the policy is
+/// the KL of the distributions of texts, without bias, and varies less than that of `ln policy(y|x) - ln
+/// reference(y|x)`.
 ///
 /// # Errors
 /// The device failed.
@@ -89,10 +90,10 @@ pub fn sequence_kls<B: Backend>(
     policy: &impl Weights<B>,
     reference: &impl Weights<B>,
     ds: &Dataset,
+    groups: &[u32],
 ) -> Result<Vec<f64>, Error> {
-    let indices: Vec<u32> = (0..ds.len() as u32).collect();
     let room = Room::plan(b, ds, SEQUENCES, 0, model.vocab);
     let mut engine = Engine::with(b, model, room, Keep::Nothing, COMPARED)?;
-    let said = engine.survey(policy, reference, None, ds, &indices)?;
+    let said = engine.survey(policy, reference, None, ds, groups)?;
     Ok(said.iter().map(|tokens| tokens.kl.iter().sum()).collect())
 }

@@ -133,7 +133,7 @@ impl Tokens {
 }
 
 /// The file that runs.
-fn program() -> Result<PathBuf, Error> {
+pub fn program() -> Result<PathBuf, Error> {
     // Where another was put in its place since, this is still the one that runs.
     let linux = Path::new("/proc/self/exe");
     match linux.exists() {

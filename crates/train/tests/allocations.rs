@@ -7,6 +7,7 @@ use duel_loss::{Head, Row};
 use duel_model::decode;
 use duel_model::{Config, Keep, Model, Output};
 use duel_optim::{Algorithm, Optimizer};
+use duel_train::Cut;
 use duel_train::critic::Critic;
 use duel_train::engine::{Beside, Engine, Room};
 use duel_train::memory::Bytes;
@@ -80,7 +81,7 @@ fn the_plan_is_what_is_allocated() {
         let manifest = Model::manifest(config);
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
         for (algorithm, keep) in [(ADAMW, Keep::All), (RMSPROP, Keep::Lend)] {
-            let plan = Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, algorithm, true);
+            let plan = Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, (algorithm, Cut::NONE, 0), true);
             check(plan.total(), || {
                 let [weights, reference] = [(); 2].map(|()| manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap());
                 let grads = manifest.gradients(&cpu, keep).unwrap();

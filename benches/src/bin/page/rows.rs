@@ -8,6 +8,7 @@ use duel_benches::verb::{Call, Verb, Work, step_calls};
 use duel_data::{Builder, Options, Task, Truncation, Whole, pack};
 use duel_model::{Config, Keep, Model};
 use duel_optim::Algorithm;
+use duel_train::Cut;
 use duel_train::engine::{Engine, Room};
 use duel_train::memory::Bytes;
 
@@ -97,7 +98,8 @@ impl Step {
 
     /// Bytes of weights, gradients, moments and masters: the trainer's own number.
     pub fn state_bytes(&self) -> usize {
-        Bytes::of_parameters::<Gpu>(&Model::manifest(&self.config), Keep::All, ADAMW, false).total()
+        Bytes::of_parameters::<Gpu>(&Model::manifest(&self.config), Keep::All, (ADAMW, Cut::NONE, 0), false)
+            .total()
     }
 
     /// Bytes of activations and of the head's chunk: the trainer's own number.

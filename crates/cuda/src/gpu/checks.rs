@@ -2,6 +2,7 @@
 
 use super::error::{explain, failed};
 use super::libraries;
+use cudarc::driver::CudaContext;
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::{self, CUresult};
 use duel_backend::{Error, Result};
@@ -30,6 +31,15 @@ pub fn load_libraries() -> Result<()> {
     }
     missing.extend(libraries::NVRTC.load().err().map(|e| e.to_string()));
     if missing.is_empty() { Ok(()) } else { Err(Error::NoDevice(missing.join("; "))) }
+}
+
+/// How many devices the driver shows.
+///
+/// # Errors
+/// As [`load_libraries`], or the driver does not start.
+pub fn devices() -> Result<usize> {
+    load_libraries()?;
+    CudaContext::device_count().map(|count| count.unsigned_abs() as usize).map_err(explain_init)
 }
 
 /// Why `cuInit` failed, with what to look at.

@@ -294,6 +294,16 @@ impl Config {
         if batch.checked_mul(batches).is_none() {
             return Err(out_of_range("gradient_accumulation_steps", &batches, "smaller"));
         }
+        // An update of ppo is of a part of the samples.
+        let groups = batch * batches / self.num_mini_batches;
+        if self.gradient_shares > groups {
+            let update = if self.num_mini_batches > 1 { "an update" } else { "a step" };
+            return wrong(&format!(
+                "`gradient_shares = {}` is more than the {groups} groups of {update}; lower it, or raise \
+                 `per_device_train_batch_size` or `gradient_accumulation_steps`",
+                self.gradient_shares
+            ));
+        }
         if self.loss_weights.as_ref().is_some_and(|w| w.0.len() != self.loss_type.0.len()) {
             return wrong(
                 "`loss_weights` and `loss_type` are lists of different lengths; give a weight to each loss",

@@ -495,6 +495,9 @@ options! {
         per_device_train_batch_size: usize = 8, in AT_LEAST_1;
         /// Batches summed up before each optimizer step. [default: 1]
         gradient_accumulation_steps: usize = 1, in AT_LEAST_1;
+        /// Parts of a step whose gradients are summed one after another, and into as many pieces the optimizer's state
+        /// is cut: as many processes can share a run, and its numbers are the same with any of them. [default: 1]
+        gradient_shares: usize = 1, in AT_LEAST_1;
         /// Passes over the training rows; fractions allowed. [default: 3.0]
         num_train_epochs: f64 = 3.0, in POSITIVE;
         /// Optimizer steps, overriding num_train_epochs; -1: as many as the epochs give. [default: -1]
@@ -608,6 +611,8 @@ options! {
         bf16: bool | none = None;
         /// Threads; 0: one per core. [default: 0]
         threads: usize = 0, in Range("from 0 (one per core) to 256", |&n| n <= 256), needs [CPU], may change;
+        /// Seconds that the processes of a run wait for one that does not come. [default: 1800]
+        ddp_timeout: u64 = 1800, in Range("at least 1", |&n| n >= 1), may change;
         /// Keep only layer inputs for the backward pass and recompute the rest: less memory, more time. [default:
         /// false]
         gradient_checkpointing: bool = false, may change;

@@ -2,6 +2,7 @@
 //! always on stderr.
 
 use super::curve::Curve;
+use crate::say::is_hushed;
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -80,7 +81,9 @@ impl Progress {
     }
 
     fn on_stderr(label: &str, unit: Unit, from: u64, total: u64) -> Self {
-        if std::io::stderr().is_terminal() {
+        if is_hushed() {
+            Self::with_output(label, unit, from, total, |_| lines(Box::new(std::io::sink())))
+        } else if std::io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             Self::with_output(label, unit, from, total, |unit| bar(bars, unit, total))
         } else {
@@ -99,7 +102,7 @@ impl Progress {
             Output::Bars(bars, _) => Self::with_output(label, Unit::Of(unit.into()), 0, total, |unit| {
                 bar(bars.clone(), unit, total)
             }),
-            Output::Lines { .. } => Self::plain(label, unit, 0, total, Box::new(std::io::stderr())),
+            Output::Lines { .. } => Self::on_stderr(label, Unit::Of(unit.into()), 0, total),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Room, Scoring};
 use crate::memory::{Bytes, KeptReference};
 use crate::objective::Objective;
+use crate::ranks::Cut;
 use crate::sample;
 use duel_backend::Backend;
 use duel_data::Dataset;
@@ -47,6 +48,7 @@ pub struct Samples {
 pub fn plan<B: Backend>(
     b: &B,
     config: &Config,
+    processes: usize,
     (folder, model): (&Folder, &ModelConfig),
     data: &Data,
 ) -> Result<(Plan, Aim, Bytes, String), Error> {
@@ -56,9 +58,11 @@ pub fn plan<B: Backend>(
     let scored = eval.into_iter().chain(&data.train_mismatched).chain(&data.eval_mismatched);
     let visits = Visits::of(config, ds.len());
     let needs = objective.needs();
-    let learning = match room(ds, visits.batch) {
+    let cut = Cut { shares: config.gradient_shares, processes };
+    let share = cut.largest_share(visits.batch);
+    let learning = match room(ds, share) {
         all if needs.prompt => all,
-        all => all.for_responses(ds, visits.batch),
+        all => all.for_responses(ds, share),
     };
     let samples = eval
         .filter(|_| config.generate_during_eval)
@@ -73,13 +77,14 @@ pub fn plan<B: Backend>(
         samples,
     };
     let all = scored.fold(learning, |all, ds| all.and(room(ds, config.per_device_eval_batch_size)));
-    let plan = Plan::new::<B>(config, model, visits, learning, all)?;
+    let plan = Plan::new::<B>(config, cut, model, visits, learning, all)?;
     let sampler = |samples: &Samples| decode::Engine::<B>::plan(b.portions(), model, samples.room());
     let sampler = aim.samples.as_ref().map(|samples| (samples, sampler(samples)));
     let kept = KeptReference::of(config, aim.keep_reference);
-    let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
-        .with(Engine::<B>::bytes(model, plan.room, plan.keep))
-        .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));
+    let bytes =
+        Bytes::of_model::<B>(folder, model, config.form(), plan.keep, (plan.algorithm, cut, 0), kept)?
+            .with(Engine::<B>::bytes(model, plan.room, plan.keep))
+            .and("samples", sampler.map_or(0, |(_, plan)| plan.bytes()));
     let mut beside = String::new();
     if let Some((samples, plan)) = sampler {
         beside += &format!("      samples: {plan}\n");

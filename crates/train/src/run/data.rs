@@ -106,10 +106,7 @@ pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
         Some(n) if n <= model.max_positions => n,
         asked => {
             let asked = asked.map_or("none".to_string(), |n| n.to_string());
-            eprintln!(
-                "max_length {asked} is lowered to {}: the model has no more positions",
-                model.max_positions
-            );
+            say!("max_length {asked} is lowered to {}: the model has no more positions", model.max_positions);
             model.max_positions
         }
     }
@@ -120,10 +117,10 @@ fn read(files: &Files, config: &Config, tokenizer: &Tokenizer, options: &Options
     let Some(tokens) = kept(files, config, options)? else { return tokenise(files, tokenizer, options) };
     match tokens.read(options) {
         Found::Whole(ds) => {
-            eprintln!("tokens of {} read from {}", files.name().display(), tokens.path().display());
+            say!("tokens of {} read from {}", files.name().display(), tokens.path().display());
             return Ok(*ds);
         }
-        Found::Damaged => eprintln!("note: {} is damaged, and made anew", tokens.path().display()),
+        Found::Damaged => say!("note: {} is damaged, and made anew", tokens.path().display()),
         Found::Nothing => {}
     }
     let ds = tokenise(files, tokenizer, options)?;
@@ -131,7 +128,7 @@ fn read(files: &Files, config: &Config, tokenizer: &Tokenizer, options: &Options
     if kept(files, config, options)?.is_some_and(|now| now.path() == tokens.path())
         && let Err(e) = tokens.write(&ds, &tokenizer.told())
     {
-        eprintln!(
+        say!(
             "note: the tokens of {} are not kept: {}: {e}; set cache_dir to a folder with room, or cache_tokens to false",
             files.name().display(),
             tokens.path().display()

@@ -7,6 +7,7 @@ use crate::Error;
 use crate::engine::Engine;
 use crate::follow::Following;
 use crate::objective::{Metrics, Objective};
+use crate::ranks::Ranks;
 use crate::report::progress::Progress;
 use crate::sample::{sample, sequence_kls};
 use crate::signal;
@@ -14,7 +15,7 @@ use crate::stays::Stays;
 use duel_backend::Backend;
 use duel_data::{Dataset, Tokenizer};
 use duel_loss::Totals;
-use duel_model::{Held, decode};
+use duel_model::{Held, View, decode};
 use serde_json::json;
 
 /// What an evaluation needs.
@@ -35,6 +36,7 @@ impl<B: Backend> Evaluation<B> {
     /// The device failed.
     pub fn score(
         &mut self,
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &Held<B>,
         following: Option<&Following<B>>,
@@ -44,18 +46,16 @@ impl<B: Backend> Evaluation<B> {
     ) -> Result<Option<Vec<(String, f64)>>, Error> {
         let indices: Vec<u32> = (0..self.examples.ds.len() as u32).collect();
         if let Some(following) = following {
-            self.examples.ask(engine, &following.weights, &indices)?;
+            self.examples.ask(ranks, engine, &following.weights, &indices)?;
         }
         let examples = &self.examples;
-        let stats = engine.score(weights, &examples.ds, &indices, |n| {
-            bar.advance(n as u64);
-            !signal::interrupted()
-        })?;
-        if signal::interrupted() {
+        // The others are about as far.
+        let advance = |n| bar.advance((n * ranks.size()) as u64);
+        let Some(stats) = ranks.score(engine, weights, &examples.ds, &indices, advance)? else {
             return Ok(None);
-        }
+        };
         let mut metrics = Metrics::default();
-        let totals = Totals { mean_reward, ..examples.totals(engine, weights, objective, &indices)? };
+        let totals = Totals { mean_reward, ..examples.totals(ranks, engine, weights, objective, &indices)? };
         examples.slopes(objective, &indices, &stats, totals, &mut metrics);
         objective.conclude(totals, &mut metrics);
         Ok(Some(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)).collect()))
@@ -67,6 +67,7 @@ impl<B: Backend> Evaluation<B> {
     /// The device or the disk failed.
     pub fn draw(
         &mut self,
+        ranks: &Ranks<'_>,
         samples: &Samples,
         engine: &Engine<'_, B>,
         weights: &Held<B>,
@@ -77,23 +78,30 @@ impl<B: Backend> Evaluation<B> {
         let Samples { prompts, how } = samples;
         let Some((sampler, tokenizer)) = &mut self.sampler else { return Ok(None) };
         let (b, model) = (engine.b, &engine.model);
-        let drawn = sample(b, sampler, weights, &samples.requests(), how, tokenizer.stops(), |_| {});
-        let drawn = match drawn {
-            Err(_) if signal::interrupted() => return Ok(None),
-            drawn => drawn?.flat(),
-        };
+        let requests = samples.requests();
+        let drawn = ranks.spread_unless_stopped(requests.len(), |own| {
+            match sample(b, sampler, weights, &requests[own], how, tokenizer.stops(), |_| {}) {
+                Err(_) if signal::interrupted() => Ok(None),
+                drawn => Ok(Some(drawn?.flat().into_iter().map(|sample| sample.tokens).collect())),
+            }
+        })?;
+        let Some(drawn) = drawn else { return Ok(None) };
         let mut lines = String::new();
         for (prompt, sample) in prompts.iter().zip(&drawn) {
             let text = |ids: &[u32]| tokenizer.decode(ids, true);
-            let line = json!({"step": step, "prompt": text(prompt)?, "completion": text(&sample.tokens)?});
+            let line = json!({"step": step, "prompt": text(prompt)?, "completion": text(sample)?});
             lines += &format!("{line}\n");
         }
-        output.add_samples(&lines)?;
+        ranks.led(|| output.add_samples(&lines))?;
         let rows = prompts.iter().zip(&drawn).enumerate();
-        let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s.tokens[..]])))?;
+        let ds = Dataset::of_samples(rows.map(|(i, (prompt, s))| (i + 1, &prompt[..], vec![&s[..]])))?;
+        let kls = |reference: &View<'_, B>| {
+            let all: Vec<u32> = (0..ds.len() as u32).collect();
+            ranks.spread(all.len(), |own| sequence_kls(b, model, weights, reference, &ds, &all[own]))
+        };
         let kls = match (following, &self.reference) {
-            (Some(moved), _) => sequence_kls(b, model, weights, &moved.weights, &ds)?,
-            (None, Some(stays)) => sequence_kls(b, model, weights, &stays.beside(weights), &ds)?,
+            (Some(moved), _) => kls(&View::of(&moved.weights))?,
+            (None, Some(stays)) => kls(&stays.beside(weights))?,
             (None, None) => return Ok(None),
         };
         Ok(duel_stats::mean(&kls).map(|kl| kl.value))

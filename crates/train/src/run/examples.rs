@@ -5,6 +5,7 @@ use crate::Error;
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::objective::{Metrics, Objective, Scored, margin};
+use crate::ranks::Ranks;
 use crate::reference::{ModelId, Reference};
 use duel_backend::Backend;
 use duel_data::Dataset;
@@ -32,6 +33,7 @@ impl Examples {
     /// # Errors
     /// As [`Reference::of`].
     pub fn new<B: Backend>(
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &impl Weights<B>,
         aim: &Aim,
@@ -44,7 +46,7 @@ impl Examples {
         };
         let mut of = |ds: &Dataset, what: &str| {
             let cache = Cache::new(dir, &id.on(engine.b, ds, aim.scoring.tails));
-            Reference::of(engine, weights, ds, groups, &cache, what)
+            Reference::of(ranks, engine, weights, ds, groups, &cache, what)
         };
         let reference = Some(of(&ds, "groups")?);
         let mismatched = match mismatched {
@@ -60,15 +62,16 @@ impl Examples {
     /// As [`Reference::of`].
     pub fn ask<B: Backend>(
         &mut self,
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &impl Weights<B>,
         groups: &[u32],
     ) -> Result<(), Error> {
         if let Some(reference) = &mut self.reference {
-            reference.complete(engine, weights, &self.ds, groups)?;
+            reference.complete(ranks, engine, weights, &self.ds, groups)?;
         }
         if let Some(Mismatched { ds, reference }) = &mut self.mismatched {
-            reference.complete(engine, weights, ds, groups)?;
+            reference.complete(ranks, engine, weights, ds, groups)?;
         }
         Ok(())
     }
@@ -92,6 +95,7 @@ impl Examples {
     /// The device failed.
     pub fn totals<B: Backend>(
         &self,
+        ranks: &Ranks<'_>,
         engine: &mut Engine<'_, B>,
         weights: &impl Weights<B>,
         objective: &Objective,
@@ -99,7 +103,8 @@ impl Examples {
     ) -> Result<Totals, Error> {
         let mut totals = objective.totals(&self.ds, groups);
         if let Some(Mismatched { ds, reference }) = &self.mismatched {
-            let stats = engine.score(weights, ds, groups, |_| true)?;
+            let stats =
+                ranks.spread(groups.len(), |own| engine.score(weights, ds, &groups[own], |_| true))?;
             let of_reference = groups.iter().map(|&i| reference.group(i)[0]);
             let sum: f64 = stats.iter().zip(of_reference).map(|(s, reference)| s.logp - reference).sum();
             totals.kl = (sum / groups.len().max(1) as f64).max(0.0);

@@ -12,11 +12,12 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::memory::Bytes;
 use crate::objective::Objective;
+use crate::ranks::Ranks;
 use crate::signal;
 use duel_backend::Backend;
+use duel_comm::Alone;
 use duel_data::Dataset;
 use duel_loss::Known;
-use duel_optim::Optimizer;
 use duel_stats::{Estimate, mean};
 use std::time::{Duration, Instant};
 
@@ -86,13 +87,13 @@ const ENOUGH: Duration = Duration::from_secs(60);
 pub fn forecast<B: Backend>(b: &B, config: &Config) -> Result<Forecast, Error> {
     let free = b.memory().free;
     if config.method.is_online() {
-        let online::Prepared { plan, bytes, text, too_large, .. } = online::prepare(b, config)?;
+        let online::Prepared { plan, bytes, text, too_large, .. } = online::prepare(b, 1, config)?;
         let steps = plan.visits.total;
         return Ok(Forecast { plan: text, steps, bytes, free, too_large, tokens: None, time: None });
     }
     let (start, tokenizer) = Start::of::<B>(config)?;
     let data = Data::load(&start.config, Objective::of(&start.config).needs(), &start.model, &tokenizer)?;
-    let planned = |config: &Config, model: &_| aim::plan(b, config, (&start.folder, model), &data);
+    let planned = |config: &Config, model: &_| aim::plan(b, config, 1, (&start.folder, model), &data);
     let (plan, aim, bytes, text) = planned(&start.config, &start.model)?;
     let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
         let (plan, _, bytes, _) = planned(config, model)?;
@@ -158,10 +159,9 @@ fn steps<B: Backend>(b: &B, start: &Start, plan: &Plan, aim: &Aim, data: &Data) 
     let mut weights = start.weights(b)?;
     let mut engine = Engine::new(b, model, plan.room, plan.keep)?;
     engine.score_as(aim.scoring);
-    let masters = Optimizer::<B>::needs_masters()
-        .then(|| duel_model::load_masters(b, &start.folder, model))
-        .transpose()?;
-    let (mut grads, mut optimizer) = learning(b, plan, model, &start.manifest, masters, None)?;
+    let ranks = &Ranks::new(&Alone);
+    let (mut grads, mut updater) = learning(b, ranks, plan, (&start.folder, model, &start.manifest), None)?;
+    updater.begin(b, &weights.trained_mut(&grads))?;
     let needs = aim.objective.needs();
     // A loss of a batch, and a reference that follows the policy, have it scored beside its gradients.
     let beside = usize::from(needs.batch) + usize::from(aim.follow.is_some() && needs.reference);
@@ -181,20 +181,27 @@ fn steps<B: Backend>(b: &B, start: &Start, plan: &Plan, aim: &Aim, data: &Data) 
         engine.score(&weights, ds, &batch, |_| true)?;
         let scoring = scoring.elapsed().as_secs_f64();
         let learning = Instant::now();
-        grads.list_mut().into_iter().for_each(|g| b.zero(g));
+        updater.clear(b);
         if let Some(mismatched) = &data.train_mismatched {
             engine.score(&weights, mismatched, &batch, |_| true)?;
         }
-        let pairs = aim.objective.on_device(aim.objective.totals(ds, &batch));
-        match pairs.filter(|_| engine.takes_pairs(ds, &batch)) {
-            Some(pairs) => {
-                engine.accumulate_pairs(&weights, &mut grads, ds, &batch, &pairs, |_| Known::default())?
-            }
-            None => engine.accumulate(&weights, &mut grads, ds, &batch, |_, _, slopes| slopes.fill(1.0))?,
-        };
-        b.square_sums(&grads.list())?;
-        let rate = 0.0;
-        optimizer.step(b, weights.trained_mut(&grads), grads.list(), rate, 1.0);
+        let totals = aim.objective.totals(ds, &batch);
+        for share in (0..plan.cut.shares).map(|which| &batch[plan.cut.share(batch.len(), which)]) {
+            engine.take_back(&mut grads);
+            grads.list_mut().into_iter().for_each(|g| b.zero(g));
+            let pairs = aim.objective.on_device(totals).filter(|_| engine.takes_pairs(ds, share));
+            match pairs {
+                Some(pairs) => {
+                    engine.accumulate_pairs(&weights, &mut grads, ds, share, &pairs, |_| Known::default())?
+                }
+                None => {
+                    engine.accumulate(&weights, &mut grads, ds, share, |_, _, slopes| slopes.fill(1.0))?
+                }
+            };
+            updater.add(b, ranks, &[true], Some(&grads.list()))?;
+        }
+        updater.squares(b, ranks, &grads.list())?;
+        updater.step(b, ranks, weights.trained_mut(&grads), grads.list(), (0.0, 1.0))?;
         engine.take_back(&mut grads);
         b.finish()?;
         let seconds = learning.elapsed().as_secs_f64() + beside as f64 * scoring;

@@ -22,6 +22,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::objective::Objective;
+use crate::ranks::{Ranks, check_program};
 use crate::stays::Stays;
 use aim::Aim;
 pub use best::Best;
@@ -29,6 +30,7 @@ use data::Data;
 pub(crate) use data::{check_rows, row_options};
 pub use data::{check_vocabulary, max_length, rows};
 use duel_backend::Backend;
+use duel_comm::Comm;
 use duel_loss::Totals;
 use duel_model::{Config as ModelConfig, decode};
 use evaluate::Evaluation;
@@ -39,20 +41,30 @@ use offline::Offline;
 pub use online::train_online;
 pub use outcome::Outcome;
 use start::Start;
+use std::time::Duration;
 
-/// Trains as `config` says, on the rows of its dataset.
+/// Trains as `config` says, as one of the processes that `comm` connects, on the rows of its dataset.
 ///
 /// # Errors
 /// Anything that the user must put right, in one sentence; what was written before stays.
 ///
 /// # Panics
 /// With a method that learns from its own samples: [`train_online`] is for those.
-pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
+pub fn train<B: Backend>(b: &B, comm: &dyn Comm, config: &Config) -> Result<Outcome, Error> {
+    comm.set_timeout(Duration::from_secs(config.ddp_timeout));
+    let ranks = Ranks::new(comm);
+    ranks.ended(run(b, &ranks, config))
+}
+
+fn run<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<Outcome, Error> {
+    check_program(ranks, config)?;
     assert!(!config.method.is_online(), "a judge is needed");
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
     let data = Data::load(config, Objective::of(config).needs(), model, &tokenizer)?;
-    let planned = |config: &Config, model: &ModelConfig| aim::plan(b, config, (&start.folder, model), &data);
+    let planned = |config: &Config, model: &ModelConfig| {
+        aim::plan(b, config, ranks.size(), (&start.folder, model), &data)
+    };
     let (plan, aim, bytes, text) = planned(config, model)?;
     fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
         let (plan, _, bytes, _) = planned(config, model)?;
@@ -61,7 +73,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     // Of no use any more where nothing is sampled, and millions of bytes.
     let tokenizer = aim.samples.is_some().then_some(tokenizer);
     let content = start.content(start.id.with::<B>(&data.train));
-    start.announce(&text, &content)?;
+    start.announce(b, ranks, &text, &content)?;
     // Unless another reference is named, the policy begins as it: one copy of the weights is both.
     let other = start.other_reference(b)?;
     let is_other = other.is_some();
@@ -72,7 +84,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
     // One that follows the policy is asked step by step after it has moved.
     let fixed = aim.follow.map_or(u64::MAX, |(every, _)| every);
     let mut examples = |data, groups: &[u32]| {
-        Examples::new(&mut engine, &reference, &aim, start.reference_id(), data, groups)
+        Examples::new(ranks, &mut engine, &reference, &aim, start.reference_id(), data, groups)
     };
     let visited = plan.visits.visited(from, fixed);
     let train = examples((data.train, data.train_mismatched), &visited)?;
@@ -112,7 +124,7 @@ pub fn train<B: Backend>(b: &B, config: &Config) -> Result<Outcome, Error> {
         }
     };
     let following = aim.follow.map(|rule| start.following(b, rule)).transpose()?;
-    let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {
+    let run = start.run(b, ranks, plan, engine, weights, content, |engine, weights, grads| {
         engine.rehearse(weights, grads, &train.ds, aim.objective.on_device(Totals::default()))
     })?;
     let Aim { objective, samples, .. } = aim;

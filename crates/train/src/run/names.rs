@@ -268,7 +268,7 @@ fn as_it_was(kind: Kind, said: &Path, was: Option<PathBuf>) -> PathBuf {
 /// Says which commit a name is.
 fn told(what: &str, said: &Path, is: PathBuf) -> PathBuf {
     if said != is {
-        eprintln!("{what} {} is {}", said.display(), is.display());
+        say!("{what} {} is {}", said.display(), is.display());
     }
     is
 }

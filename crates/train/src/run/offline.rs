@@ -12,6 +12,7 @@ use duel_backend::{Backend, Real};
 use duel_loss::ResponseStats;
 use duel_model::Model;
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 
 /// What learns from the groups of a file.
 pub struct Offline<B: Backend> {
@@ -26,49 +27,52 @@ pub struct Offline<B: Backend> {
 impl<B: Backend> Offline<B> {
     /// The gradients of the loss of the groups `batch`, and its metrics.
     fn gradients(&mut self, run: &mut Run<'_, B>, batch: &[u32]) -> Result<Metrics, Error> {
-        run.clear();
+        let ranks = run.ranks;
         if let Some(following) = &self.following {
-            self.train.ask(&mut run.engine, &following.weights, batch)?;
+            self.train.ask(ranks, &mut run.engine, &following.weights, batch)?;
         }
         let (objective, train) = (&self.objective, &self.train);
-        let mut totals = train.totals(&mut run.engine, &run.weights, objective, batch)?;
+        let mut totals = train.totals(ranks, &mut run.engine, &run.weights, objective, batch)?;
         let mut metrics = Metrics::default();
         // A loss that compares responses of different prompts has every derivative before the first gradient.
         let mut known = Vec::new();
         if objective.needs().batch {
-            let stats = run.engine.score(&run.weights, &train.ds, batch, |_| true)?;
+            let (engine, weights) = (&mut run.engine, &run.weights);
+            let own = |own: Range<usize>| engine.score(weights, &train.ds, &batch[own], |_| true);
+            let stats = ranks.spread(batch.len(), own)?;
             let scored = train.scored(objective, batch, &stats);
             if objective.needs().mean_reward {
                 totals.mean_reward = run.state.rewards.add(&objective.rewards(&scored));
             }
             known = objective.slopes(&scored, totals, &mut metrics);
         }
-        let pairs = objective.on_device(totals).filter(|_| run.engine.takes_pairs(&train.ds, batch));
-        if let Some(pairs) = pairs {
-            // Every gradient is on its way before the host is told anything.
+        let mut rest = &known[..];
+        let mut of_group = |&i: &u32| rest.split_off(..run.engine.parts(&train.ds, i)).unwrap_or_default();
+        let known: Vec<&[f64]> =
+            if known.is_empty() { Vec::new() } else { batch.iter().map(&mut of_group).collect() };
+        let stats = run.learn(batch.len(), |run, share| {
+            let groups = &batch[share.clone()];
             let (weights, grads) = (&run.weights, &mut run.grads);
-            let known = |i| train.known(i);
-            let stats = run.engine.accumulate_pairs(weights, grads, &train.ds, batch, &pairs, known)?;
+            // Every gradient is on its way before the host is told anything.
+            let pairs = objective.on_device(totals).filter(|_| run.engine.takes_pairs(&train.ds, groups));
+            if let Some(pairs) = pairs {
+                let known = |i| train.known(i);
+                return run.engine.accumulate_pairs(weights, grads, &train.ds, groups, &pairs, known);
+            }
+            let mut known = known.get(share).unwrap_or_default().iter();
+            let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| match known.next() {
+                Some(known) => slopes.copy_from_slice(known),
+                None => {
+                    let (groups, metrics) = (&[group as u32], &mut Metrics::default());
+                    slopes.copy_from_slice(&train.slopes(objective, groups, stats, totals, metrics));
+                }
+            };
+            run.engine.accumulate(weights, grads, &train.ds, groups, of_group)
+        })?;
+        if known.is_empty() {
             for group in train.scored(objective, batch, &stats) {
                 objective.slopes(&[group], totals, &mut metrics);
             }
-        } else {
-            let mut at = 0;
-            let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
-                if known.is_empty() {
-                    slopes.copy_from_slice(&train.slopes(
-                        objective,
-                        &[group as u32],
-                        stats,
-                        totals,
-                        &mut metrics,
-                    ));
-                } else {
-                    slopes.copy_from_slice(&known[at..at + stats.len()]);
-                    at += stats.len();
-                }
-            };
-            run.engine.accumulate(&run.weights, &mut run.grads, &train.ds, batch, of_group)?;
         }
         objective.conclude(totals, &mut metrics);
         Ok(metrics)
@@ -110,10 +114,11 @@ impl<B: Backend> Learner<B> for Offline<B> {
         let following = self.following.as_ref();
         let mean_reward = run.state.rewards.mean();
         let (engine, weights) = (&mut run.engine, &run.weights);
-        let scored = eval.score(engine, weights, following, &self.objective, mean_reward, bar)?;
+        let scored = eval.score(run.ranks, engine, weights, following, &self.objective, mean_reward, bar)?;
         let Some(mut all) = scored else { return Ok(Vec::new()) };
         if let Some(samples) = &self.samples {
-            let kl = eval.draw(samples, engine, weights, following, run.state.step, &run.output)?;
+            let kl =
+                eval.draw(run.ranks, samples, engine, weights, following, run.state.step, &run.output)?;
             // KTO's estimate is of responses to other prompts, and has the name already.
             let taken = all.iter().any(|(name, _)| name == "eval_kl");
             let name = if taken { "eval_sample_kl" } else { "eval_kl" };

@@ -115,7 +115,7 @@ pub fn announce(c: &Config) -> Result<(), Error> {
     if !names.is_empty() && !c.overwrite_output_dir {
         let more = if names.len() > SHOWN { ", ..." } else { "" };
         let shown = names[..names.len().min(SHOWN)].join(", ");
-        eprintln!(
+        say!(
             "note: {} holds another model ({shown}{more}); the trained one will take its place",
             c.output_dir.display()
         );
@@ -133,13 +133,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes the folder of the run that `c` asks for, without what an earlier run left if that is to be overwritten.
-    /// The trained model's numbers will be of `dtype`.
+    /// That of the run that `c` asks for. The trained model's numbers will be of `dtype`.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn of(c: &Config, dtype: FileDtype) -> Result<Self, Error> {
+        Ok(Output { dir: c.output_dir.clone(), dtype, checkpoints: Checkpoints::of(c)? })
+    }
+
+    /// Makes the folder, without what an earlier run left if that is to be overwritten.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn prepare(c: &Config, dtype: FileDtype) -> Result<Self, Error> {
-        let out = &c.output_dir;
+    pub fn prepare(&self, c: &Config) -> Result<(), Error> {
+        let out = &self.dir;
         let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
         fs::create_dir_all(out).map_err(failed)?;
         if c.overwrite_output_dir {
@@ -148,8 +155,7 @@ impl Output {
         }
         // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
         let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
-        duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-        Ok(Output { dir: out.clone(), dtype, checkpoints: Checkpoints::of(c)? })
+        Ok(duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?)
     }
 
     /// Opens what metrics are written to; those, and the samples, from after the step that a run continues from are
@@ -207,7 +213,7 @@ impl Output {
         self.checkpoints.model.save(b, &staged, model, weights, stops, self.dtype)?;
         let old = duel_model::install(&staged, out)?;
         if !old.is_empty() {
-            eprintln!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
+            say!("note: {} held a model, which was replaced: {}", out.display(), old.join(", "));
         }
         for (name, json) in results {
             let path = out.join(name);

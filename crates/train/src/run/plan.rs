@@ -7,6 +7,7 @@ use crate::Error;
 use crate::config::{Config, EvalStrategy, LoggingStrategy, Optim, SaveStrategy, Scheduler};
 use crate::engine::Room;
 use crate::memory::Bytes;
+use crate::ranks::Cut;
 use duel_backend::Backend;
 use duel_model::{Config as ModelConfig, Form, Keep, Model, Shape};
 use duel_optim::{Algorithm, Schedule};
@@ -15,6 +16,8 @@ use duel_optim::{Algorithm, Schedule};
 pub struct Plan {
     /// What the steps visit.
     pub visits: Visits,
+    /// How steps and parameters are shared out.
+    pub cut: Cut,
     /// Room for every pass.
     pub room: Room,
     /// What a forward pass keeps for the backward pass.
@@ -54,6 +57,7 @@ impl Plan {
     /// The schedule has not what is asked of it.
     pub fn new<B: Backend>(
         config: &Config,
+        cut: Cut,
         model: &ModelConfig,
         visits: Visits,
         learning: Room,
@@ -62,6 +66,7 @@ impl Plan {
         let lends = learning.single && model.lora.is_none() && B::hands_over::<B::Real, B::Acc>();
         let eval_steps = config.eval_steps.unwrap_or(config.logging_steps);
         Ok(Plan {
+            cut,
             room,
             keep: match config.gradient_checkpointing {
                 true => Keep::Residuals,

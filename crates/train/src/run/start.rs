@@ -9,6 +9,7 @@ use crate::config::{BaseDtype, Config, Method, SaveDtype};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::follow::Following;
+use crate::ranks::{Ranks, Updater, check_run};
 use crate::reference::ModelId;
 use crate::stays::Stays;
 use duel_backend::{Acc, Backend, Dtype, Element};
@@ -57,7 +58,7 @@ impl Other {
                 of.path().display()
             )));
         }
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| say!("note: {note}"));
         Ok(Other { folder, id: ModelId::of(path)?.held(rounding) })
     }
 }
@@ -106,12 +107,12 @@ impl Start {
                 ));
             }
         }
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| say!("note: {note}"));
         let (was, is) = (base_was(&at), config.form().rounding());
         if folder.adapted().is_some() && was != is {
             let held =
                 |rounding: Option<&str>| rounding.map_or("as it is".to_owned(), |what| format!("in {what}"));
-            eprintln!(
+            say!(
                 "note: {} was trained beside its model {}, and goes on beside it {}",
                 config.model.display(),
                 held(was),
@@ -145,11 +146,29 @@ impl Start {
     }
 
     /// Says what will be done, and that a checkpoint continues only what it was made with: `content`.
+    /// Before that, that all ranks are about to do the same.
     ///
     /// # Errors
-    /// It was made with other content, or the output folder cannot be read.
-    pub fn announce(&self, text: &str, content: &str) -> Result<(), Error> {
-        eprint!("{text}");
+    /// It was made with other content, the output folder cannot be read, or a rank has something else.
+    pub fn announce<B: Backend>(
+        &self,
+        b: &B,
+        ranks: &Ranks<'_>,
+        text: &str,
+        content: &str,
+    ) -> Result<(), Error> {
+        let reference = self.reference_id().digest();
+        check_run(
+            ranks,
+            &[
+                ("model", self.id.digest()),
+                ("reference", reference),
+                ("set of rows, or judge,", content.to_owned()),
+                ("device to compute on", b.identity()),
+                ("checkpoint to go on from", self.from().to_string()),
+            ],
+        )?;
+        say!("{}", text.trim_end_matches('\n'));
         let Some(checkpoint) = &self.checkpoint else { return output::announce(&self.config) };
         if checkpoint.state.content == content {
             return Ok(());
@@ -250,6 +269,7 @@ impl Start {
     pub fn run<'a, B: Backend>(
         self,
         b: &B,
+        ranks: &'a Ranks<'a>,
         plan: Plan,
         mut engine: Engine<'a, B>,
         mut weights: Held<B>,
@@ -259,38 +279,40 @@ impl Start {
         let Start { config, checkpoint, folder, stops, other, model, manifest, .. } = self;
         let mut critic =
             (config.method == Method::Ppo).then(|| Critic::new(b, engine.model.width)).transpose()?;
-        let mut masters = Optimizer::<B>::needs_masters()
-            .then(|| duel_model::load_masters(b, &folder, &model))
-            .transpose()?;
-        if let (Some(masters), Some(_)) = (&mut masters, &critic) {
-            masters.push(b.alloc(engine.model.width)?);
-        }
         let dtype = saved_dtype(config.save_dtype, &folder)?;
+        let head = critic.as_ref().map(|critic| b.len(&critic.weight));
+        let (mut grads, mut updater) = learning(b, ranks, &plan, (&folder, &model, &manifest), head)?;
         // Its files are mapped: what was read of them would stay in this process's memory beside all that follows.
         drop((folder, other));
-        let head = critic.as_ref().map(|critic| b.len(&critic.weight));
-        let (mut grads, mut optimizer) = learning(b, &plan, &model, &manifest, masters, head)?;
         let mut state = State { content, ..State::default() };
         if let Some(c) = &checkpoint {
             drop(weights); // there may not be room for both
             weights = duel_model::load_policy(b, &c.model_of(&model)?, &model, config.form())?;
-            c.restore(b, &mut optimizer, critic.as_mut())?;
+            c.restore(b, &mut updater, critic.as_mut())?;
             state = c.state.clone();
-            eprintln!("continuing after step {} of {}", state.step, c.path.display());
+            say!("continuing after step {} of {}", state.step, c.path.display());
         }
+        let mut trained = weights.trained_mut(&grads);
+        trained.extend(critic.iter_mut().map(|critic| &mut critic.weight));
+        updater.begin(b, &trained)?;
         b.rehearse(|| -> Result<(), Error> {
             rehearse(&mut engine, &weights, &mut grads)?;
             print_peak(b);
             Ok(())
         })?;
-        let output = Output::prepare(&config, dtype)?;
+        let output = Output::of(&config, dtype)?;
         let resumed = checkpoint.as_ref().map(|_| (state.step, state.unevaluated));
-        let trackers = output.trackers(config.report_to, resumed)?;
+        let mut trackers = None;
+        ranks.led(|| {
+            output.prepare(&config)?;
+            trackers = Some(output.trackers(config.report_to, resumed)?);
+            Ok(())
+        })?;
         plan.choice.iter().for_each(|choice| choice.begin(&mut state.best));
         if let Some((step, _)) =
             state.best.checkpoint.filter(|(step, _)| !output.checkpoints.folder(*step).exists())
         {
-            eprintln!(
+            say!(
                 "note: {} was the best checkpoint and is not here; one that is better than those that follow is left",
                 output.checkpoints.folder(step).display()
             );
@@ -298,6 +320,7 @@ impl Start {
         }
         let saved = checkpoint.filter(|c| output.holds(c)).map(|c| c.state.step);
         Ok(Run {
+            ranks,
             plan,
             output,
             stops,
@@ -306,7 +329,7 @@ impl Start {
             weights,
             grads,
             critic,
-            optimizer,
+            updater,
             trackers,
             state,
             saved,
@@ -320,20 +343,22 @@ impl Start {
 /// There is no room.
 pub fn learning<B: Backend>(
     b: &B,
+    ranks: &Ranks<'_>,
     plan: &Plan,
-    model: &ModelConfig,
-    manifest: &Model<Shape>,
-    masters: Option<Vec<Acc<B>>>,
+    (folder, model, manifest): (&Folder, &ModelConfig, &Model<Shape>),
     head: Option<usize>,
-) -> Result<(Trained<B>, Optimizer<B>), Error> {
+) -> Result<(Trained<B>, Updater<B>), Error> {
     let grads = Trained::of_model(b, model, plan.keep)?;
     let shapes = grads.of(manifest.as_ref()).into_iter().map(|s| (s.len(), s.decays()));
-    let optimizer = Optimizer::new(b, plan.algorithm, shapes.chain(head.map(|len| (len, true))))?;
-    let optimizer = match masters {
-        Some(masters) => optimizer.with_masters(masters),
-        None => optimizer,
+    let shapes: Vec<(usize, bool)> = shapes.chain(head.map(|len| (len, true))).collect();
+    // A value head begins with 0.
+    let masters = |each: &mut dyn FnMut(Acc<B>) -> Result<(), Error>| {
+        duel_model::each_master(b, folder, model, &mut *each)?;
+        head.map_or(Ok(()), |len| each(b.alloc(len)?))
     };
-    Ok((grads, optimizer))
+    let masters = Optimizer::<B>::needs_masters().then_some(masters);
+    let updater = Updater::new(b, (plan.cut, ranks.rank()), plan.algorithm, &shapes, masters)?;
+    Ok((grads, updater))
 }
 
 /// What is trained of the model of `folder` as `config` says.
@@ -366,7 +391,7 @@ fn check_nothing_is_frozen<B: Backend>(config: &Config) -> Result<(), Error> {
 /// What the largest micro-batch needed.
 fn print_peak<B: Backend>(b: &B) {
     if let Some(peak) = b.memory().peak {
-        eprintln!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
+        say!("      {:.2} GB were in use at most, the largest micro-batch included", peak as f64 / 1e9);
     }
 }
 

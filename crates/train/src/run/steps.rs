@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Content, State};
 use crate::critic::Critic;
 use crate::engine::Engine;
 use crate::objective::Metrics;
+use crate::ranks::{Ranks, Updater, Wire};
 use crate::report::metrics::{self, Record};
 use crate::report::progress::Progress;
 use crate::report::trackers::Trackers;
@@ -18,9 +19,10 @@ use crate::report::trainer_state::TrainerState;
 use crate::signal;
 use duel_backend::{Backend, Real};
 use duel_model::{Held, Model, Shape, Trained};
-use duel_optim::{Optimizer, clip_scale};
+use duel_optim::clip_scale;
 use duel_random::at;
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 use std::time::Instant;
 
 /// What a run learns from.
@@ -71,6 +73,8 @@ pub struct Step {
 
 /// A run whose every buffer is allocated.
 pub struct Run<'a, B: Backend> {
+    /// The processes that make it.
+    pub ranks: &'a Ranks<'a>,
     pub plan: Plan,
     pub output: Output,
     /// Tokens that end a text.
@@ -80,9 +84,9 @@ pub struct Run<'a, B: Backend> {
     pub weights: Held<B>,
     pub grads: Trained<B>,
     pub critic: Option<Critic<B>>,
-    pub optimizer: Optimizer<B>,
-    /// What metrics are written to.
-    pub trackers: Trackers,
+    pub updater: Updater<B>,
+    /// What metrics are written to, by the process that writes.
+    pub trackers: Option<Trackers>,
     pub state: State,
     /// Step of the newest checkpoint in the output folder that is this run's. It is never written a second time: while
     /// a checkpoint is replaced, a crash would lose it.
@@ -122,7 +126,7 @@ impl<B: Backend> Run<'_, B> {
         while self.state.step < total && !self.gives_up() {
             let batch = order.batch(&self.plan.visits, self.state.step);
             let begun = Instant::now();
-            let done = match signal::interrupted() {
+            let done = match self.ranks.any(signal::interrupted())? {
                 true => None,
                 false => match learner.step(&mut self, &batch) {
                     Err(e) if e.is_of_judge() && self.state.step > first => {
@@ -187,31 +191,32 @@ impl<B: Backend> Run<'_, B> {
         let seconds = started.elapsed().as_secs_f64();
         let results = self.results(&learner, samples, seconds, &seconds_of_steps);
         match self.plan.saving {
-            When::Never => self.check_finite()?,
-            When::Better => {
-                self.check_finite()?;
-                self.output.checkpoints.tidy(&self.state);
-            }
+            When::Never | When::Better => self.check_finite()?,
             _ if self.saved != Some(self.state.step) => self.save(&learner)?,
-            _ => self.output.checkpoints.tidy(&self.state),
+            _ => {}
         }
-        self.finish(results)?;
+        let ranks = self.ranks;
+        let ended = if ranks.leads() { self.finish(results) } else { Ok(()) };
+        ranks.agree(ended)?;
         Ok(Outcome::Done { last, seconds })
     }
 
     /// Leaves the trained model, or the best one, and what is known of the run.
     fn finish(self, results: Map<String, Value>) -> Result<(), Error> {
+        if self.plan.saving != When::Never {
+            self.output.checkpoints.tidy(&self.state);
+        }
         let best = self.state.best.checkpoint.filter(|_| self.plan.choice.as_ref().is_some_and(|c| c.loads));
         let files = self.result_files(results, best.map(|(step, _)| step), self.output.history()?);
         let form = self.plan.form;
         // What is no longer needed makes room for the best model.
-        let Run { output, stops, engine, mut weights, state, grads, critic, optimizer, .. } = self;
+        let Run { output, stops, engine, mut weights, state, grads, critic, updater, .. } = self;
         if let Some((step, metric)) = best.filter(|(step, _)| *step != state.step) {
-            drop((weights, grads, critic, optimizer));
+            drop((weights, grads, critic, updater));
             let path = output.checkpoints.folder(step);
             let folder = checkpoint::open(&path, &engine.model)?;
             weights = duel_model::load_policy(engine.b, &folder, &engine.model, form)?;
-            eprintln!("the best model is left, {} ({metric:.4})", path.display());
+            say!("the best model is left, {} ({metric:.4})", path.display());
         }
         output.finish(engine.b, &engine.model, &weights, &stops, &files)
     }
@@ -306,6 +311,10 @@ impl<B: Backend> Run<'_, B> {
         say("epoch", json!(self.plan.visits.epoch(self.state.step)));
         say("total_flos", json!(self.flos()));
         say("step_seconds", json!(seconds_of_steps));
+        if self.ranks.size() > 1 {
+            say("processes", json!(self.ranks.size()));
+            say("sent_bytes", json!(self.ranks.sent()));
+        }
         if let Some(peak) = self.engine.b.memory().peak {
             say("peak_device_bytes", json!(peak));
         }
@@ -318,6 +327,50 @@ impl<B: Backend> Run<'_, B> {
         let b = self.engine.b;
         let critic = self.critic.iter_mut().map(|critic| &mut critic.gradient);
         self.grads.list_mut().into_iter().chain(critic).for_each(|g| b.zero(g));
+    }
+
+    /// The gradient of a batch of `n` things, shared out: `pass` adds that of some of them in a row, and says what all
+    /// processes have to know of each. Returns it of all, in order.
+    ///
+    /// # Errors
+    /// Those of `pass`, or a process is lost.
+    pub fn learn<T: Wire>(
+        &mut self,
+        n: usize,
+        mut pass: impl FnMut(&mut Self, Range<usize>) -> Result<Vec<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (ranks, cut) = (self.ranks, self.plan.cut);
+        if cut.shares == 1 {
+            self.clear();
+            return pass(self, 0..n);
+        }
+        let b = self.engine.b;
+        self.updater.clear(b);
+        let mut said = Vec::new();
+        for round in 0..cut.rounds() {
+            let share = |rank: usize| match round * cut.processes + rank {
+                which if which < cut.shares => cut.share(n, which),
+                _ => 0..0,
+            };
+            let has: Vec<bool> = (0..cut.processes).map(|rank| !share(rank).is_empty()).collect();
+            let mine = share(ranks.rank());
+            let mut grads = None;
+            if mine.is_empty() {
+                said.push(Vec::new());
+            } else {
+                self.clear();
+                said.push(pass(self, mine)?);
+                let mut list = self.grads.list();
+                list.extend(self.critic.iter().map(|critic| &critic.gradient));
+                grads = Some(list);
+            }
+            self.updater.add(b, ranks, &has, grads.as_deref())?;
+            self.engine.take_back(&mut self.grads);
+        }
+        let mut said: Vec<_> = ranks.all(said)?.into_iter().map(Vec::into_iter).collect();
+        let in_order =
+            (0..cut.rounds()).flat_map(|_| said.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>());
+        Ok(in_order.flatten().collect())
     }
 
     /// Lets adapters drop inputs of the passes that make the next gradient, or with `false` of none.
@@ -335,8 +388,8 @@ impl<B: Backend> Run<'_, B> {
         let b = self.engine.b;
         let mut grads = self.grads.list();
         grads.extend(self.critic.iter().map(|critic| &critic.gradient));
-        let squares = b.square_sums(&grads)?;
-        let norm = squares.iter().sum::<f64>().sqrt();
+        let squares = self.updater.squares(b, self.ranks, &grads)?;
+        let norm = squares.iter().map(|(_, square)| square).sum::<f64>().sqrt();
         if !norm.is_finite() || !loss.is_finite() {
             return Err(self.diverged(loss, &squares, &rows()));
         }
@@ -347,14 +400,14 @@ impl<B: Backend> Run<'_, B> {
             weights.push(weight);
             grads.push(gradient);
         }
-        self.optimizer.step(b, weights, grads, rate, scale);
+        self.updater.step(b, self.ranks, weights, grads, (rate, scale))?;
         self.state.updates += 1;
         self.engine.take_back(&mut self.grads);
         Ok(norm)
     }
 
-    fn diverged(&self, loss: f64, squares: &[f64], rows: &[usize]) -> Error {
-        let bad = squares.iter().position(|s| !s.is_finite());
+    fn diverged(&self, loss: f64, squares: &[(usize, f64)], rows: &[usize]) -> Error {
+        let bad = squares.iter().find(|(_, square)| !square.is_finite()).map(|(parameter, _)| *parameter);
         let manifest = self.grads.of(self.manifest.as_ref());
         let name = |i: usize| manifest.get(i).map_or("the value head", |s| s.pieces[0].name.as_str());
         let tensor = bad.map_or("no tensor", name);
@@ -395,8 +448,15 @@ impl<B: Backend> Run<'_, B> {
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("num_tokens", json!(self.state.num_tokens)));
         record.push(("epoch", json!(self.plan.visits.epoch(self.state.step))));
-        self.trackers.write(self.state.step, &record)?;
+        self.write(&record)?;
         Ok(all)
+    }
+
+    /// Writes metrics of this step down.
+    fn write(&mut self, record: &[(&str, Value)]) -> Result<(), Error> {
+        let step = self.state.step;
+        let written = self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.write(step, record));
+        self.ranks.agree(written)
     }
 
     /// Evaluates after these steps: the metrics, and whether they are better than all before. After Ctrl-C there are
@@ -415,7 +475,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let mut record: Vec<(&str, Value)> = all.iter().map(|(k, v)| (k.as_str(), json!(v))).collect();
         record.push(("epoch", json!(self.plan.visits.epoch(step))));
-        self.trackers.write(step, &record)?;
+        self.write(&record)?;
         let shown: Vec<String> = all
             .iter()
             .filter(|(k, _)| learner.shown().contains(&k.trim_start_matches("eval_")))
@@ -459,18 +519,21 @@ impl<B: Backend> Run<'_, B> {
             critic: self.critic.as_ref(),
             reference: learner.moved_reference(self.state.step),
             stops: &self.stops,
-            optimizer: &self.optimizer,
+            updater: &self.updater,
             state: &self.state,
             trainer_state: &self.trainer_state().json(self.output.history()?),
         };
-        self.output.checkpoints.save(self.engine.b, &content)?;
+        self.output.checkpoints.save(self.engine.b, self.ranks, &content)?;
         self.saved = Some(self.state.step);
         Ok(())
     }
 
     /// The error `e` with what was trained saved: it is not lost with what could not be judged or evaluated.
     fn kept(mut self, e: Error, learner: &impl Learner<B>) -> Error {
-        if self.saved != Some(self.state.step) && self.save(learner).is_err() {
+        // All processes save together: what went wrong on one alone is not known to the others.
+        if self.ranks.size() > 1 && !e.is_of_judge()
+            || self.saved != Some(self.state.step) && self.save(learner).is_err()
+        {
             return e;
         }
         Error::new(format!("{e}; {} is saved", self.output.checkpoints.folder(self.state.step).display()))

@@ -2,12 +2,12 @@
 
 use super::{CPU, file, made, model, rows};
 use crate::Files;
+use duel_comm::Alone;
 use duel_cpu::Cpu;
 use duel_data::Dataset;
 use duel_model::{Config, Folder, Held, Keep, Model};
 use duel_optim::{Algorithm, Optimizer};
 use duel_tests::{Case, FAMILIES, TempDir, tiny};
-use duel_train::Error;
 use duel_train::cache::Cache;
 use duel_train::checkpoint::{Checkpoint, Checkpoints, Content, State};
 use duel_train::config::{self, Options, ReportTo};
@@ -16,6 +16,7 @@ use duel_train::engine::{Engine, Room};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::trackers::Trackers;
 use duel_train::report::{metrics, plot};
+use duel_train::{Error, Ranks, Updater};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -26,11 +27,11 @@ fn options(output_dir: &Path) -> config::Config {
     options.and_then(Options::resolve).expect("they are right")
 }
 
-fn optimizer(model: &Config) -> Optimizer<Cpu<f32>> {
+fn updater(model: &Config) -> Updater<Cpu<f32>> {
     let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
     let shapes = Model::manifest(model);
     let shapes = shapes.iter().into_iter().map(|s| (s.len(), s.decays()));
-    Optimizer::new(&*CPU, algorithm, shapes).expect("room for a test")
+    Updater::Whole(Optimizer::new(&*CPU, algorithm, shapes).expect("room for a test"))
 }
 
 fn critic(model: &Config) -> Critic<Cpu<f32>> {
@@ -58,12 +59,12 @@ fn checkpoint(state: State) -> Files {
         critic: Some(&critic(&model)),
         reference: Some(&reference),
         stops: &[2],
-        optimizer: &optimizer(&model),
+        updater: &updater(&model),
         state: &state,
         // Nothing reads it again.
         trainer_state: &serde_json::Value::Null,
     };
-    checkpoints.save(&*CPU, &content).expect("room for a checkpoint");
+    checkpoints.save(&*CPU, &Ranks::new(&Alone), &content).expect("room for a checkpoint");
     let mut files = crate::read(&checkpoints.folder(state.step)).expect("it was just written");
     // The temporary folder's name would make every run's inputs other ones.
     files.extend([file("duel.toml", options(Path::new("out")).to_toml().expect("they are right"))]);
@@ -79,7 +80,7 @@ pub fn resume(dir: &Path) -> Result<(), String> {
     for folder in [folder, checkpoint.reference_of(&model).map_err(said)?] {
         duel_model::load(&*CPU, &folder).map_err(|e| e.to_string())?;
     }
-    checkpoint.restore(&*CPU, &mut optimizer(&model), Some(&mut critic(&model))).map_err(said)
+    checkpoint.restore(&*CPU, &mut updater(&model), Some(&mut critic(&model))).map_err(said)
 }
 
 /// Metrics of a supervised and of a preference run, the second torn by a crash.
@@ -148,7 +149,8 @@ fn logps(s: &Scored, cache: &Path) -> Result<Vec<f64>, Error> {
     let mut engine = Engine::new(&*CPU, &s.config, room, Keep::Nothing)?;
     let cache = Cache::new(cache, &s.id.on(&*CPU, &s.data, None));
     let all: Vec<u32> = (0..s.data.len() as u32).collect();
-    let reference = Reference::of(&mut engine, &s.weights, &s.data, &all, &cache, "groups")?;
+    let reference =
+        Reference::of(&Ranks::new(&Alone), &mut engine, &s.weights, &s.data, &all, &cache, "groups")?;
     Ok((0..s.data.len() as u32).flat_map(|i| reference.group(i)).copied().collect())
 }
 

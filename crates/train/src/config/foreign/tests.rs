@@ -374,7 +374,7 @@ fn mistakes_in_recipes_are_named() {
             "base_model: m\nsaves_per_epoch: often",
             "line 2: `saves_per_epoch = often` is not supported: it is a number",
         ),
-        ("model: m\ndeepspeed: zero3.json", "a run is on one machine; remove it"),
+        ("model: m\ndeepspeed: zero3.json", "what joins the processes of a run needs no setting; remove it"),
     ] {
         assert!(error(yaml).contains(part), "{yaml}: {}", error(yaml));
     }

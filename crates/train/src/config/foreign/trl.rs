@@ -6,7 +6,7 @@ use super::{Word, key, yes};
 const PYTORCH: &str = "it belongs to PyTorch";
 const LOADING: &str = "rows are read in one way, as fast as the machine can";
 const LOGS: &str = "what is printed is the same for everyone";
-const ONE: &str = "a run is on one machine";
+const ONE: &str = "what joins the processes of a run needs no setting";
 const UPLOADS: &str = "nothing is uploaded";
 const EVALUATING: &str = "an evaluation says the same, however it is gathered";
 const PADDING: &str = "there is no padding";
@@ -104,7 +104,7 @@ pub(super) const WORDS: &[Word] = &[
         Only(&[], "give loss_type = [\"sigmoid\", \"sft\"] with loss_weights = [1, its value]"),
     ),
     word(&["neftune_noise_alpha"], Only(&["0"], "embeddings have no noise")),
-    word(&["average_tokens_across_devices"], Idle(ONE)),
+    word(&["average_tokens_across_devices"], Idle("a loss is of the whole batch, whoever computes it")),
     word(&["use_logits_to_keep", "use_num_logits_to_keep"], Idle("the head runs only where a loss is")),
     // Steps.
     word(

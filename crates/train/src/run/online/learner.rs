@@ -14,6 +14,7 @@ use duel_data::Group;
 use duel_model::Model;
 use duel_rollout::groups;
 use serde_json::{Map, Value};
+use std::ops::Range;
 
 /// What learns from the policy's own samples.
 pub struct Online<'j, B: Backend> {
@@ -50,7 +51,9 @@ impl<B: Backend> Learner<B> for Online<'_, B> {
         let reference = &world.reference;
         let critic = run.critic.as_ref().map(|critic| &critic.weight);
         let beside = reference.beside(&run.weights);
-        let said = run.engine.survey(&run.weights, &beside, critic, &ds, &all)?;
+        let (engine, weights) = (&mut run.engine, &run.weights);
+        let own = |own: Range<usize>| engine.survey(weights, &beside, critic, &ds, &all[own]);
+        let said = run.ranks.spread(all.len(), own)?;
         let mut metrics = Metrics::default();
         // What the policy is compared with says nothing of it.
         let own = world.samples;

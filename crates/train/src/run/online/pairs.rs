@@ -11,6 +11,7 @@ use duel_backend::Backend;
 use duel_data::{Dataset, Labels};
 use duel_judge::{Opinion, win_rates};
 use duel_loss::ResponseStats;
+use std::ops::Range;
 
 /// What learns from pairs of samples.
 pub struct Pairs<'c, B: Backend> {
@@ -100,7 +101,7 @@ impl<B: Backend> Pairs<'_, B> {
             pairs.extend(old);
         }
         if pairs.is_empty() {
-            eprintln!(
+            say!(
                 "warning: step {}: no prompt has two samples that count and that the judge told apart; nothing was learned",
                 run.state.step + 1
             );
@@ -160,9 +161,12 @@ impl<B: Backend> Pairs<'_, B> {
         }
         let ds = dataset(drawn.iter())?;
         let all: Vec<u32> = (0..ds.len() as u32).collect();
-        let now = run.engine.score(&run.weights, &ds, &all, |_| true)?;
-        let reference = self.reference.beside(&run.weights);
-        let reference = run.engine.score(&reference, &ds, &all, |_| true)?;
+        let (engine, policy) = (&mut run.engine, &run.weights);
+        let own = |own: Range<usize>| engine.score(policy, &ds, &all[own], |_| true);
+        let now = run.ranks.spread(all.len(), own)?;
+        let reference = self.reference.beside(policy);
+        let own = |own: Range<usize>| engine.score(&reference, &ds, &all[own], |_| true);
+        let reference = run.ranks.spread(all.len(), own)?;
         let moved = |(past, now): (&Past, &[ResponseStats])| {
             (now[0].logp - past.chosen.logp) + (now[1].logp - past.rejected.logp)
         };
@@ -199,12 +203,11 @@ impl<B: Backend> Pairs<'_, B> {
         metrics: &mut Metrics,
     ) -> Result<(), Error> {
         let c = self.config;
-        run.clear();
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let totals = self.objective.totals(ds, &all);
         let share = 1.0 / pairs.len() as f64;
         let soft = c.loss_type.0 == ["sppo"];
-        let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+        let of_group = |group: usize, stats: &[ResponseStats], slopes: &mut [f64], metrics: &mut Metrics| {
             let pair = &pairs[group];
             let before = metrics.loss;
             if soft {
@@ -223,7 +226,15 @@ impl<B: Backend> Pairs<'_, B> {
                 slopes[i] += share;
             }
         };
-        run.engine.accumulate(&run.weights, &mut run.grads, ds, &all, of_group)?;
+        let stats = run.learn(all.len(), |run, share| {
+            let own = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
+                of_group(group, stats, slopes, &mut Metrics::default());
+            };
+            run.engine.accumulate(&run.weights, &mut run.grads, ds, &all[share], own)
+        })?;
+        for (group, stats) in stats.chunks(2).enumerate() {
+            of_group(group, stats, &mut [0.0; 2], metrics);
+        }
         self.objective.conclude(totals, metrics);
         Ok(())
     }

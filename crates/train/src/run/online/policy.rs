@@ -53,7 +53,7 @@ impl Policy<'_> {
         let norm = match self.lesson_of_nothing(judged, &lessons) {
             None => self.update(run, ds, &lessons, metrics)?,
             Some(why) => {
-                eprintln!("warning: step {}: {why}; nothing was learned", run.state.step + 1);
+                say!("warning: step {}: {why}; nothing was learned", run.state.step + 1);
                 0.0
             }
         };
@@ -199,13 +199,23 @@ impl Policy<'_> {
         lessons: &[Lesson],
         metrics: &mut Metrics,
     ) -> Result<f64, Error> {
-        run.clear();
-        let mut loss = Loss::new(self.config, lessons, ds.len(), mini);
-        let critic = run.critic.as_mut().map(|critic| (&critic.weight, &mut critic.gradient));
-        let of_group = |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
-            loss.add(group, (rows, values), (coefs, slopes), metrics);
-        };
-        run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, mini, of_group)?;
+        let loss = || Loss::new(self.config, lessons, ds.len(), mini);
+        let said = run.learn(mini.len(), |run, share| {
+            let (mut loss, mut said) = (loss(), Vec::new());
+            let critic = run.critic.as_mut().map(|critic| (&critic.weight, &mut critic.gradient));
+            let of_group =
+                |group: usize, rows: &[Row], values: &[f64], coefs: &mut [f64], slopes: &mut [f64]| {
+                    said.push((rows.to_vec(), values.to_vec()));
+                    loss.add(group, (rows, values), (coefs, slopes), &mut Metrics::default());
+                };
+            run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, &mini[share], of_group)?;
+            Ok(said)
+        })?;
+        let mut loss = loss();
+        for (group, (rows, values)) in mini.iter().zip(&said) {
+            let (mut coefs, mut slopes) = (vec![0.0; rows.len()], vec![0.0; values.len()]);
+            loss.add(*group as usize, (rows, values), (&mut coefs, &mut slopes), metrics);
+        }
         if self.config.method == Method::Ppo {
             metrics.mean("loss/policy_avg", loss.policy);
             metrics.mean("loss/value_avg", loss.value);

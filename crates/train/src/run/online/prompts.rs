@@ -53,7 +53,7 @@ pub fn read(
         )));
     }
     if dropped > 0 {
-        eprintln!(
+        say!(
             "note: {}: {dropped} prompts of more than {longest} tokens leave no room for max_completion_length = {} and \
              are left out",
             files.name().display(),

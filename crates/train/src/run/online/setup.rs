@@ -8,6 +8,7 @@ use crate::config::{Config, Method};
 use crate::engine::{Beside, Engine};
 use crate::memory::{Bytes, KeptReference};
 use crate::objective::Objective;
+use crate::ranks::{Cut, Ranks, check_program};
 use crate::run::fit;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
@@ -15,20 +16,39 @@ use crate::run::start::Start;
 use crate::run::visits::Visits;
 use crate::sample::sampling;
 use duel_backend::{Backend, Element};
+use duel_comm::Comm;
 use duel_data::{Files, Prompt, Tokenizer};
 use duel_judge::{Judge, Says};
 use duel_model::{Config as ModelConfig, Folder, decode};
-use duel_optim::Optimizer;
 use duel_rollout::Sampler;
+use std::time::Duration;
 
-/// Trains as `config` says, on samples of the prompts of its dataset, of which `judge` says what they are worth.
+/// Trains as `config` says, as one of the processes that `comm` connects, on samples of the prompts of its dataset, of
+/// which `judge` says what they are worth.
 ///
 /// # Errors
 /// Anything that the user must put right, in one sentence; what was written before stays.
 ///
 /// # Panics
 /// With a method that learns from the rows of its dataset: [`train`](crate::train) is for those.
-pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -> Result<Outcome, Error> {
+pub fn train_online<B: Backend>(
+    b: &B,
+    comm: &dyn Comm,
+    config: &Config,
+    judge: &mut dyn Judge,
+) -> Result<Outcome, Error> {
+    comm.set_timeout(Duration::from_secs(config.ddp_timeout));
+    let ranks = Ranks::new(comm);
+    ranks.ended(run(b, &ranks, config, judge))
+}
+
+fn run<B: Backend>(
+    b: &B,
+    ranks: &Ranks<'_>,
+    config: &Config,
+    judge: &mut dyn Judge,
+) -> Result<Outcome, Error> {
+    check_program(ranks, config)?;
     assert!(config.method.is_online(), "this method has no use for a judge");
     let contests = matches!(config.method, Method::Xpo | Method::NashMd);
     if judge.says() == Says::Preferences && config.num_generations == 1 && !contests {
@@ -49,7 +69,8 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
             judge.describe()
         )));
     }
-    let Prepared { start, tokenizer, prompts, eval, beside, plan, text, too_large, .. } = prepare(b, config)?;
+    let Prepared { start, tokenizer, prompts, eval, beside, plan, text, too_large, .. } =
+        prepare(b, ranks.size(), config)?;
     if let Some(too_large) = too_large {
         return Err(too_large);
     }
@@ -62,18 +83,16 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         judge.identity()
     ));
     if !config.draws_as_is() {
-        eprintln!(
-            "note: samples are not drawn from the policy as it is, so that its KL is not measured by them"
-        );
+        say!("note: samples are not drawn from the policy as it is, so that its KL is not measured by them");
     }
     if config.method == Method::Sppo && plan.visits.total < config.ref_model_sync_steps {
-        eprintln!(
+        say!(
             "note: the reference stays: ref_model_sync_steps = {} is more than the run has steps, and a round of sppo is so \
              many",
             config.ref_model_sync_steps
         );
     }
-    start.announce(&(text + &format!("judge {}\n", judge.describe())), &content)?;
+    start.announce(b, ranks, &(text + &format!("judge {}\n", judge.describe())), &content)?;
     let weights = start.weights(b)?;
     let reference = match config.follows() {
         Some(rule) => Reference::Follows(start.following(b, rule)?),
@@ -88,7 +107,7 @@ pub fn train_online<B: Backend>(b: &B, config: &Config, judge: &mut dyn Judge) -
         _ => Sampler::new(b, &model, room, how)?,
     };
     let largest = sizes.of_step(&config).largest(&prompts)?;
-    let run = start.run(b, plan, engine, weights, content, |engine, weights, grads| {
+    let run = start.run(b, ranks, plan, engine, weights, content, |engine, weights, grads| {
         engine.rehearse(weights, grads, &largest, None)
     })?;
     let world = World {
@@ -129,7 +148,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// As [`train_online`] before its first step.
-pub fn prepare<B: Backend>(b: &B, config: &Config) -> Result<Prepared, Error> {
+pub fn prepare<B: Backend>(b: &B, processes: usize, config: &Config) -> Result<Prepared, Error> {
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
     let read = |files: &Files| prompts::read(files, config, model, &tokenizer);
@@ -138,7 +157,7 @@ pub fn prepare<B: Backend>(b: &B, config: &Config) -> Result<Prepared, Error> {
     let eval = eval.as_ref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let planned = |config: &Config, model: &ModelConfig| {
-        planned(b, config, (&start.folder, model), (&prompts, &eval), beside)
+        planned(b, config, processes, (&start.folder, model), (&prompts, &eval), beside)
     };
     let (plan, bytes, text) = planned(config, model)?;
     let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
@@ -153,6 +172,7 @@ pub fn prepare<B: Backend>(b: &B, config: &Config) -> Result<Prepared, Error> {
 fn planned<B: Backend>(
     b: &B,
     config: &Config,
+    processes: usize,
     (folder, model): (&Folder, &ModelConfig),
     (prompts, eval): (&[Prompt], &[Prompt]),
     beside: Beside,
@@ -161,19 +181,20 @@ fn planned<B: Backend>(
     let room = |sizes: Sizes, prompts: &[Prompt], batch| {
         sizes.room::<B>(b.portions(), prompts, batch, config.micro_batch_tokens, model.vocab)
     };
+    let cut = Cut { shares: config.gradient_shares, processes };
     let learning = room(Sizes::of(config).of_step(config), prompts, (visits.batch, config.replay));
     let looking = room(Sizes { samples: 1, ..Sizes::of(config) }, eval, (visits.batch, 0));
-    let plan = Plan::new::<B>(config, model, visits, learning, learning.and(looking))?;
+    let plan = Plan::new::<B>(config, cut, model, visits, learning, learning.and(looking))?;
     let sampler = sampler_plan::<B>(b, config, model, prompts, eval);
-    // Its weight, its gradient, its moments and its master.
-    let sums = 1 + plan.algorithm.moments() + usize::from(Optimizer::<B>::needs_masters());
-    let value_head = model.width * (size_of::<B::Real>() + sums * size_of::<B::Acc>());
+    let head = if beside.critic { model.width } else { 0 };
+    let value_head = head * (size_of::<B::Real>() + size_of::<B::Acc>());
     // A reference that follows the policy has weights of its own, but adapters do not go with one.
     let kept = KeptReference::of(config, true);
-    let bytes = Bytes::of_model::<B>(folder, model, config.form(), plan.keep, plan.algorithm, kept)?
-        .and("the value head", if beside.critic { value_head } else { 0 })
-        .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
-        .and("samples", sampler.bytes());
+    let bytes =
+        Bytes::of_model::<B>(folder, model, config.form(), plan.keep, (plan.algorithm, cut, head), kept)?
+            .and("the value head", value_head)
+            .with(Engine::<B>::bytes_with(model, plan.room, plan.keep, beside))
+            .and("samples", sampler.bytes());
     let mut rows = format!("train {}: {} prompts\n", config.dataset.display(), prompts.len());
     if let Some(path) = &config.eval_dataset {
         rows += &format!("eval  {}: {} prompts\n", path.display(), eval.len());

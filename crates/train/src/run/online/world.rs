@@ -4,6 +4,7 @@ use super::report;
 use crate::Error;
 use crate::follow::Following;
 use crate::objective::Metrics;
+use crate::ranks::Ranks;
 use crate::run::steps::Run;
 use crate::signal;
 use crate::stays::Stays;
@@ -15,6 +16,7 @@ use duel_model::{Held, Model, View};
 use duel_random::at;
 use duel_rollout::{Asked, Rollout, Sample, Sampler, case, groups};
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,14 +128,24 @@ impl<B: Backend> World<'_, B> {
         let go_on = |_| !signal::interrupted();
         let (b, tokenizer) = (run.engine.b, &self.tokenizer);
         let (sampler, reference) = (&mut self.sampler, self.reference.beside(&run.weights));
-        let drawn = match (role, self.mixture) {
-            (Role::Opponent, Some(coef)) => {
-                let mixture = Mixture { reference: &reference, coef };
-                sampler.draw_mixed(b, &run.weights, mixture, tokenizer, &asked, samples, go_on)?
-            }
-            (Role::Opponent, None) => sampler.draw(b, &reference, tokenizer, &asked, samples, go_on)?,
-            _ => sampler.draw(b, &run.weights, tokenizer, &asked, samples, go_on)?,
-        };
+        let drawn = run.ranks.spread_unless_stopped(asked.len(), |own| {
+            let asked = &asked[own];
+            let drawn = match (role, self.mixture) {
+                _ if asked.is_empty() => Some(Vec::new()),
+                (Role::Opponent, Some(coef)) => {
+                    let mixture = Mixture { reference: &reference, coef };
+                    sampler.draw_mixed(b, &run.weights, mixture, tokenizer, asked, samples, go_on)?
+                }
+                (Role::Opponent, None) => sampler.draw(b, &reference, tokenizer, asked, samples, go_on)?,
+                _ => sampler.draw(b, &run.weights, tokenizer, asked, samples, go_on)?,
+            };
+            Ok(drawn.map(|drawn| drawn.into_iter().map(|rollout| rollout.samples).collect::<Vec<_>>()))
+        })?;
+        let drawn = drawn.map(|drawn| {
+            let rollout =
+                |(asked, samples): (&Asked<'p>, Vec<Sample>)| Rollout { prompt: asked.prompt, samples };
+            asked.iter().zip(drawn).map(rollout).collect()
+        });
         self.spent.sampling += begun.elapsed().as_secs_f64();
         Ok(drawn)
     }
@@ -141,15 +153,18 @@ impl<B: Backend> World<'_, B> {
     /// What the judge says of them. `None`: Ctrl-C.
     fn judge<'p>(
         &mut self,
+        ranks: &Ranks<'_>,
         rollouts: Vec<Rollout<'p>>,
         scale: Option<Normalization>,
     ) -> Result<Option<Vec<Judged<'p>>>, Error> {
         let begun = Instant::now();
         let cases = rollouts.iter().map(case).collect::<Result<Vec<_>, _>>()?;
-        let verdicts = match verdicts(self.judge, &cases) {
-            Err(duel_judge::Error::Stopped) => return Ok(None),
-            verdicts => verdicts?,
-        };
+        // One asks, so that a judge is asked once, and all know the answers.
+        let said = ranks.led(|| match verdicts(self.judge, &cases) {
+            Err(duel_judge::Error::Stopped) => Ok(None),
+            verdicts => Ok(Some(verdicts?)),
+        })?;
+        let Some(verdicts) = said else { return Ok(None) };
         self.spent.judging += begun.elapsed().as_secs_f64();
         let judged = |(rollout, verdict): (Rollout<'p>, Verdict)| {
             let score = |(sample, opinion): (&Sample, &Opinion)| {
@@ -181,18 +196,20 @@ impl<B: Backend> World<'_, B> {
             let Some(drawn) = self.draw(run, prompts, &some, Role::Scale, SCALING.div_ceil(n))? else {
                 return Ok(None);
             };
-            let Some(judged) = self.judge(drawn, None)? else { return Ok(None) };
+            let Some(judged) = self.judge(run.ranks, drawn, None)? else { return Ok(None) };
             let said = judged.iter().flat_map(|j| &j.verdict.scores).filter_map(Opinion::said);
             let scale = Normalization::of(&said.collect::<Vec<_>>())?;
-            eprintln!(
+            say!(
                 "rewards: {} r {:+}, of {} samples of the model before the first step",
-                scale.gain, scale.bias, scale.samples
+                scale.gain,
+                scale.bias,
+                scale.samples
             );
             run.state.online.scale = Some(scale);
         }
         let scale = run.state.online.scale;
         match self.draw(run, prompts, batch, Role::Policy, self.samples)? {
-            Some(drawn) => self.judge(drawn, scale),
+            Some(drawn) => self.judge(run.ranks, drawn, scale),
             None => Ok(None),
         }
     }
@@ -210,7 +227,7 @@ impl<B: Backend> World<'_, B> {
         let Some(mut drawn) = self.draw(run, prompts, batch, Role::Policy, 1)? else { return Ok(None) };
         let Some(others) = self.draw(run, prompts, batch, Role::Opponent, 1)? else { return Ok(None) };
         drawn.iter_mut().zip(others).for_each(|(own, other)| own.samples.extend(other.samples));
-        self.judge(drawn, None)
+        self.judge(run.ranks, drawn, None)
     }
 
     /// Lets a reference that follows the policy follow it after this step.
@@ -239,12 +256,16 @@ impl<B: Backend> World<'_, B> {
             let Some(drawn) = self.draw(run, &prompts, some, Role::Evaluation, 1)? else {
                 return Ok(Vec::new());
             };
-            let Some(judged) = self.judge(drawn, run.state.online.scale)? else { return Ok(Vec::new()) };
+            let Some(judged) = self.judge(run.ranks, drawn, run.state.online.scale)? else {
+                return Ok(Vec::new());
+            };
             report::judged(&mut metrics, &judged, 1);
             let ds = groups(judged.iter().map(|j| &j.rollout))?;
             let groups: Vec<u32> = (0..ds.len() as u32).collect();
             let reference = self.reference.beside(&run.weights);
-            let said = run.engine.survey(&run.weights, &reference, None, &ds, &groups)?;
+            let (engine, weights) = (&mut run.engine, &run.weights);
+            let own = |own: Range<usize>| engine.survey(weights, &reference, None, &ds, &groups[own]);
+            let said = run.ranks.spread(groups.len(), own)?;
             report::said(&mut metrics, &said, self.own);
         }
         // One sample alone is nothing to a judge that compares.
