@@ -43,7 +43,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
   embed           every library crate in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
-  mpi [SCENE]     ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed
+  mpi [--quick]   ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed; runs of 1 to 4
+                  processes, and of which one is killed, end in the same bytes
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
                   tests, a minute of fuzzing, every test";
