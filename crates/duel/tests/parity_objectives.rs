@@ -5,7 +5,6 @@ mod common;
 
 use common::{Run, Temp, shared_data, write_lines};
 use duel_cpu::Cpu;
-use duel_train::config::{KEYS, Options};
 use duel_train::report::metrics::Record;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
@@ -198,12 +197,7 @@ fn tolerance(key: &str, i: usize, step: &Value, first_loss: f64, about: &Value) 
 /// The metrics of a run in double precision.
 fn steps_in_double(run: &Run, temp: &Temp) -> Vec<Record> {
     let double = run.clone().set("output-dir", temp.path("double").display());
-    let mut options = Options::default();
-    for (key, value) in double.options() {
-        let key = KEYS.iter().find(|known| known.flag() == *key).unwrap();
-        options = key.read(value).unwrap().or(options);
-    }
-    duel_train::train(&Cpu::<f64>::new(2), &duel_comm::Alone, &options.resolve().unwrap()).unwrap();
+    duel_train::train(&Cpu::<f64>::new(2), &duel_comm::Alone, &double.config()).unwrap();
     double.metrics()
 }
 

@@ -193,6 +193,20 @@ mod tests {
         };
         assert_eq!(bytes(Keep::All), "16.00 GB: weights 4.00, gradients 4.00, moments 8.00");
         assert_eq!(bytes(Keep::Lend), "14.80 GB: weights 4.00, gradients 2.80, moments 8.00");
+        // Of a step in shares every process has its pieces.
+        let bytes = |processes| {
+            let cut = Cut { shares: 4, processes };
+            Bytes::of_parameters::<Cpu<f32>>(&manifest, Keep::All, (ADAMW, cut, 0), false).to_string()
+        };
+        let of_pieces = |said: &str| format!("weights 4.00, gradients 4.00, {said}");
+        for (processes, said) in [
+            (1, "moments 8.00, sums of shares 4.00, weights in pieces 4.00"),
+            (2, "moments 4.00, sums of shares 2.00, weights in pieces 2.00"),
+            (3, "moments 4.00, sums of shares 2.00, weights in pieces 2.00"),
+            (4, "moments 2.00, sums of shares 1.00, weights in pieces 1.00"),
+        ] {
+            assert!(bytes(processes).ends_with(&of_pieces(said)), "{processes}: {}", bytes(processes));
+        }
         type Narrow = Cpu<<Cpu as Storage>::Narrow>;
         let bytes = Bytes::of_parameters::<Narrow>(&manifest, Keep::All, (RMSPROP, Cut::NONE, 0), true);
         assert_eq!(

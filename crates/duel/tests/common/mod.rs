@@ -3,8 +3,9 @@
 
 use duel_cpu::Cpu;
 use duel_experiments::grammar;
-use duel_model::{Config, Model};
+use duel_model::Model;
 use duel_train::checkpoint;
+use duel_train::config::{Config, KEYS, Options};
 use duel_train::report::metrics;
 use serde_json::{Value, json};
 use std::fmt::Display;
@@ -66,7 +67,7 @@ pub fn write_model(dir: &Path, config: Value) {
     let (tokenizer, tokenizer_config) = grammar::tokenizer_files();
     fs::write(dir.join("tokenizer.json"), tokenizer).unwrap();
     fs::write(dir.join("tokenizer_config.json"), tokenizer_config).unwrap();
-    let config = Config::from_json(config.as_object().unwrap().clone()).unwrap();
+    let config = duel_model::Config::from_json(config.as_object().unwrap().clone()).unwrap();
     let cpu = Cpu::<f32>::new(1);
     let weights = Model::manifest(&config).init(&cpu, &config, normal(7)).unwrap();
     duel_model::save(&cpu, dir, &config, &weights).unwrap();
@@ -178,6 +179,17 @@ impl Run {
     pub fn args(&self) -> Vec<String> {
         let options = self.options.iter().map(|(k, v)| format!("--{k}={v}"));
         std::iter::once("train".to_string()).chain(options).collect()
+    }
+
+    /// What it says, for a run without the binary.
+    pub fn config(&self) -> Config {
+        let mut options = Options::default();
+        for (key, value) in &self.options {
+            let key =
+                KEYS.iter().find(|known| known.flag() == *key).unwrap_or_else(|| panic!("no key {key}"));
+            options = key.read(value).unwrap().or(options);
+        }
+        options.resolve().unwrap()
     }
 
     pub fn command(&self) -> Command {

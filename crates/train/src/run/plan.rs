@@ -122,13 +122,21 @@ impl Plan {
             b.memory().used.map_or(String::new(), |used| format!(", beside {:.2} GB now", used as f64 / 1e9));
         let manifest = Model::manifest(model);
         let trained: usize = manifest.iter().into_iter().filter(|s| model.trains(s)).map(Shape::len).sum();
+        let sent = match self.cut.processes {
+            1 => String::new(),
+            n => {
+                let bytes = self.cut.sent(trained, size_of::<B::Acc>(), size_of::<B::Real>());
+                let mb = bytes as f64 / 1e6;
+                format!("      {} shares on {n} processes: rank 0 sends {mb:.1} MB a step\n", self.cut.shares)
+            }
+        };
         let trained = match model.lora {
             Some(_) => format!(" ({:.2} M are trained, in adapters)", trained as f64 / 1e6),
             None => String::new(),
         };
         format!(
             "model {}: {:.2} M parameters{trained}, {:?}, {} layers of width {}\n{rows}\
-             plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n{beside}",
+             plan  {} steps of {} groups, micro-batches of up to {} tokens; {}\n      to be allocated: {bytes}{before}\n{sent}{beside}",
             config.model.display(),
             manifest.parameters() as f64 / 1e6,
             model.family,

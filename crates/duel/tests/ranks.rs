@@ -1,0 +1,288 @@
+//! What must hold for a run on several ranks, here threads of one process: every file is the one that a single rank
+//! writes, to the bit, whatever their number, also where a run goes on on another.
+
+mod common;
+
+use common::{Run, Temp, pairs, tiny_config, write_lines, write_model};
+use duel_comm::threads;
+use duel_cpu::Cpu;
+use duel_judge::{Settings, built_in, open};
+use duel_train::config::Config;
+use duel_train::{Error, Outcome, hush, train, train_online};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+/// Into how many shares a batch is cut.
+const SHARES: usize = 4;
+
+/// A folder with a model, pairs, unpaired rows, prompts and a lexicon.
+fn temp(name: &str) -> Temp {
+    let temp = Temp::with_model(name);
+    let single = |(i, pair): (usize, Value)| {
+        let side = if i % 3 == 1 { "rejected" } else { "chosen" };
+        json!({"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"})
+    };
+    write_lines(&temp.path("single.jsonl"), pairs(40, 3).into_iter().enumerate().map(single));
+    write_lines(
+        &temp.path("prompts.jsonl"),
+        pairs(12, 4).iter().map(|pair| json!({"prompt": pair["prompt"]})),
+    );
+    write_lines(&temp.path("words.tsv"), ["the\t1", "a\t-0.5", "film\t0.25", "was\t-1"]);
+    temp
+}
+
+/// Options of a run.
+type Said = &'static [(&'static str, &'static str)];
+
+/// Runs of every kind: rows of a step in shares of different sizes, an optimizer without a second moment, adapters, a
+/// value head, a reference that follows, a loss that needs all of a batch.
+const RUNS: &[(&str, Said)] = &[
+    ("sft", &[("method", "sft"), ("per-device-train-batch-size", "6")]),
+    ("dpo", &[]),
+    ("dpo of parts", &[("per-device-train-batch-size", "3"), ("gradient-accumulation-steps", "2")]),
+    ("rmsprop", &[("optim", "rmsprop"), ("sync-ref-model", "true"), ("ref-model-sync-steps", "1")]),
+    ("adapters", &[("lora-r", "2"), ("lora-dropout", "0.1")]),
+    ("all of a batch", &[("loss-type", "aot")]),
+    ("kto", &[("method", "kto"), ("dataset", "single.jsonl")]),
+    ("reward", &[("method", "reward"), ("center-rewards-coefficient", "0.01")]),
+    ("rloo", &[("method", "rloo"), ("dataset", "prompts.jsonl")]),
+    ("ppo", &[("method", "ppo"), ("dataset", "prompts.jsonl"), ("num-mini-batches", "2")]),
+    ("online dpo", &[("method", "online_dpo"), ("dataset", "prompts.jsonl")]),
+];
+
+/// 4 steps in [`SHARES`] shares, with checkpoints and evaluations, into the folder `out` of `temp`.
+fn run(temp: &Temp, options: Said) -> Run {
+    let mut run = Run::new(temp, "out")
+        .set("gradient-shares", SHARES)
+        .set("max-steps", 4)
+        .set("save-steps", 2)
+        .set("lr-scheduler-type", "constant");
+    for (key, value) in options {
+        run = match *key {
+            "dataset" => run.set(key, temp.path(value).display()),
+            _ => run.set(key, value),
+        };
+    }
+    if run.get("dataset").ends_with("prompts.jsonl") {
+        return run
+            .set("judge", format!("lexicon:{}", temp.path("words.tsv").display()))
+            .set("max-completion-length", 6);
+    }
+    let evaluated = if run.get("dataset").ends_with("single.jsonl") { "single.jsonl" } else { "eval.jsonl" };
+    run.set("eval-dataset", temp.path(evaluated).display()).set("eval-steps", 2)
+}
+
+fn one(comm: &dyn duel_comm::Comm, config: &Config) -> Result<Outcome, Error> {
+    hush(true);
+    let b = Cpu::<f32>::new(1);
+    match &config.judge {
+        None => train(&b, comm, config),
+        Some(judge) => {
+            let stop: duel_judge::Stop = Arc::new(|| false);
+            let mut judge = open(judge, &Settings::default(), &built_in(), &stop)?;
+            train_online(&b, comm, config, &mut *judge)
+        }
+    }
+}
+
+/// What each rank comes to that is given these configurations.
+fn together(configs: &[Config]) -> Vec<Result<Outcome, Error>> {
+    thread::scope(|scope| {
+        let ranks = threads(configs.len()).into_iter().zip(configs);
+        let all: Vec<_> = ranks.map(|(comm, config)| scope.spawn(move || one(&comm, config))).collect();
+        all.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
+    })
+}
+
+/// The run to a good end on `n` ranks.
+fn on(n: usize, run: &Run) {
+    for (rank, outcome) in together(&vec![run.config(); n]).into_iter().enumerate() {
+        let done = outcome.unwrap_or_else(|e| panic!("rank {rank} of {n}, {:?}: {e}", run.args()));
+        assert!(matches!(done, Outcome::Done { .. }));
+    }
+}
+
+/// Every file in the folder by its name, but for what time was taken and how many took it.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            all.extend(files(&path).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+        } else {
+            all.insert(name, timeless(&path));
+        }
+    }
+    all
+}
+
+fn timeless(path: &Path) -> Vec<u8> {
+    fn without(value: &mut Value) {
+        const OF_TIME: [&str; 7] =
+            ["runtime", "_per_second", "seconds", "total_time", "peak", "processes", "sent_bytes"];
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|key, _| !OF_TIME.iter().any(|of| key.contains(of)));
+                fields.values_mut().for_each(without);
+            }
+            Value::Array(list) => list.iter_mut().for_each(without),
+            _ => {}
+        }
+    }
+    let bytes = fs::read(path).unwrap();
+    let is_json = path.extension().is_some_and(|of| of == "json" || of == "jsonl");
+    if !is_json {
+        return bytes;
+    }
+    let read = |line: &str| {
+        let mut value = serde_json::from_str(line).unwrap();
+        without(&mut value);
+        format!("{value}\n").into_bytes()
+    };
+    let text = String::from_utf8(bytes).unwrap();
+    match path.extension().is_some_and(|of| of == "jsonl") {
+        true => text.lines().flat_map(read).collect(),
+        false => read(&text),
+    }
+}
+
+/// All that the run left, which goes: the next one begins anew.
+fn taken(temp: &Temp, run: &Run) -> BTreeMap<String, Vec<u8>> {
+    let mut all = files(&run.out());
+    fs::remove_dir_all(run.out()).unwrap();
+    let cache = temp.path("cache");
+    if cache.exists() {
+        all.extend(files(&cache));
+        fs::remove_dir_all(cache).unwrap();
+    }
+    all
+}
+
+#[track_caller]
+fn assert_same(whole: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>>, what: &str) {
+    assert_eq!(whole.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>(), "{what}");
+    for (name, bytes) in whole {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
+        assert!(*bytes == other[name], "{what}: {name} is\n{}\nnot\n{}", text(&other[name]), text(bytes));
+    }
+}
+
+#[test]
+fn any_number_of_ranks_writes_the_same_files() {
+    let temp = temp("ranks");
+    for (name, options) in RUNS {
+        let run = run(&temp, options);
+        on(1, &run);
+        let (norm, loss) = (run.metric("grad_norm"), run.metric("loss"));
+        let whole = taken(&temp, &run);
+        let moments = whole.keys().filter(|file| file.starts_with("checkpoint-2/optimizer-")).count();
+        assert_eq!(moments, SHARES, "{name}: {:?}", whole.keys());
+        let plain = ["sft", "dpo", "kto", "reward", "rloo"].contains(name);
+        for n in if plain { 2..=SHARES } else { 3..=3 } {
+            on(n, &run);
+            assert_same(&whole, &taken(&temp, &run), &format!("{name} on {n}"));
+        }
+        // In shares it is the same gradient, but for the order in which numbers of single precision are added.
+        let uncut = run.clone().set("gradient-shares", 1);
+        on(1, &uncut);
+        let (of, whole) = (uncut.metric("grad_norm")[0], uncut.metric("loss")[0]);
+        taken(&temp, &uncut);
+        assert!((norm[0] - of).abs() <= 1e-5 * of, "{name}: {} in shares, {of} as a whole", norm[0]);
+        // Losses are sums in double precision of what forward passes say.
+        assert!((loss[0] - whole).abs() <= 1e-6 * whole.abs().max(1.0), "{name}: {} {whole}", loss[0]);
+    }
+}
+
+#[test]
+fn a_run_goes_on_on_another_number_of_ranks() {
+    let temp = temp("ranks-resumed");
+    for (name, options) in RUNS.iter().filter(|(name, _)| ["dpo", "adapters", "ppo"].contains(name)) {
+        // Pieces of which one rank has two.
+        let run = run(&temp, options).set("gradient-shares", 3);
+        on(1, &run);
+        let whole = taken(&temp, &run);
+        for [before, after] in [[3, 1], [1, 3], [3, 2]] {
+            on(before, &run.clone().set("max-steps", 2));
+            on(after, &run.clone().resume());
+            let resumed = taken(&temp, &run);
+            // Where that run ended, it evaluated; and its results are of what it did itself.
+            let of_weights = |all: &BTreeMap<String, Vec<u8>>| {
+                let is_of = |name: &str| name.ends_with(".safetensors") || name == "metrics.jsonl";
+                all.iter().filter(|(name, _)| is_of(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+            };
+            assert_same(&of_weights(&whole), &of_weights(&resumed), &format!("{name}, {before} to {after}"));
+        }
+    }
+}
+
+/// Each rank's error.
+fn errors(configs: &[Config]) -> Vec<String> {
+    let outcomes = together(configs).into_iter();
+    outcomes.map(|outcome| outcome.expect_err("they are not the same").to_string()).collect()
+}
+
+#[test]
+fn what_cannot_be_shared_is_one_error() {
+    let temp = temp("ranks-errors");
+    let run = run(&temp, &[]);
+    #[track_caller]
+    fn says(errors: &[String], parts: &[&str]) {
+        for error in errors {
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+    let other = run.clone().set("learning-rate", 2e-3).config();
+    let mine = run.config();
+    says(&errors(&[mine.clone(), mine.clone(), other]), &["rank 2", "`learning_rate`", "0.002", "0.001"]);
+    let few = run.clone().set("gradient-shares", 1).config();
+    says(&errors(&[few.clone(), few]), &["`gradient_shares = 1`", "2 processes"]);
+    let many = run.clone().set("per-device-train-batch-size", 2).go();
+    assert!(
+        many.error().contains("`gradient_shares = 4` is more than the 2 groups of a step"),
+        "{}",
+        many.stderr
+    );
+    assert!(!run.out().exists(), "something was written before it was refused");
+    // A run that goes on keeps its shares: its pieces are by them.
+    on(2, &run.clone().set("max-steps", 2));
+    let cut = run.clone().set("gradient-shares", 2).resume().config();
+    says(&errors(&[cut.clone(), cut]), &["gradient_shares"]);
+    // What one alone cannot do ends all of them.
+    let checkpoint = run.out().join("checkpoint-2");
+    fs::write(checkpoint.join("optimizer-00002-of-00004.safetensors"), "torn").unwrap();
+    let resumed = run.resume().config();
+    says(&errors(&[resumed.clone(), resumed]), &["optimizer-00002-of-00004.safetensors"]);
+}
+
+/// Gradients and weights are all that a step sends but for what it says of its responses.
+#[test]
+fn as_much_is_sent_as_is_planned() {
+    let temp = temp("ranks-sent");
+    let mut large = tiny_config();
+    for (key, size) in [("hidden_size", 128), ("intermediate_size", 512), ("head_dim", 32)] {
+        large[key] = size.into();
+    }
+    write_model(&temp.path("model"), large);
+    let mut run = run(&temp, &[("method", "sft")]);
+    ["eval-dataset", "eval-steps", "save-steps"].iter().for_each(|key| run.forget(key));
+    let run = run.set("save-strategy", "no");
+    for (n, owned) in [(2, 0.5), (3, 0.5), (4, 0.25)] {
+        on(n, &run);
+        let weights = fs::read(run.out().join("model.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+        let bytes = tensors.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>() as f64;
+        // To every other rank what it owns of each gradient, and the new weights of what rank 0 owns; in single
+        // precision both. Of three ranks one has two of the four pieces.
+        let rounds = SHARES.div_ceil(n) as f64;
+        let planned = 4.0 * bytes * (rounds * (1.0 - owned) + owned * (n - 1) as f64);
+        let results: Value = serde_json::from_slice(&run.file("all_results.json")).unwrap();
+        let sent = results["sent_bytes"].as_f64().unwrap();
+        assert!((sent / planned - 1.0).abs() < 0.01, "{n} ranks: {sent} bytes, {planned} by the plan");
+        fs::remove_dir_all(run.out()).unwrap();
+    }
+}
