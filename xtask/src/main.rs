@@ -41,7 +41,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results, and docs/scaling.md's tables
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
   dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
-  embed           every library crate in a program of its own outside the workspace
+  embed           every library crate, as it would be published, in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   mpi [--quick]   ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed; runs of 1 to 4
                   processes, and of which one is killed, end in the same bytes
