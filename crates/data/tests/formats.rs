@@ -77,14 +77,24 @@ fn packed_rows_are_unpacked() {
     let (dir, tok) = (Dir::new(), TINY.build());
     let rows = "{\"prompt\": \"a\", \"chosen\": \"x\", \"rejected\": \"y\"}\n".repeat(3);
     let want = groups(&dir.write("rows.jsonl", &rows), &tok, &PREFERENCE);
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(rows.as_bytes()).unwrap();
-    let packed = packer.finish().unwrap();
+    let pack = |text: &str| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(text.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let packed = pack(&rows);
     assert_eq!(groups(&dir.write("rows.jsonl.gz", &packed), &tok, &PREFERENCE), want);
+    let cells = pack(&format!("\u{feff}prompt,chosen,rejected\n{}", "a,x,y\n".repeat(3)));
+    assert_eq!(groups(&dir.write("rows.csv.gz", &cells), &tok, &PREFERENCE), want);
+    let tabs = pack(&format!("prompt\trejected\tchosen\n{}", "a\ty\tx\n".repeat(3)));
+    assert_eq!(groups(&dir.write("rows.tsv.GZ", &tabs), &tok, &PREFERENCE), want);
     let error = |name: &str, bytes: &[u8]| groups(&dir.write(name, bytes), &tok, &PREFERENCE).unwrap_err();
-    let cut = error("cut.jsonl.gz", &packed[..packed.len() - 9]);
-    assert!(cut.starts_with("FILE: is no whole gzip file, download it again: "), "{cut}");
-    assert_eq!(error("rows.csv.gz", &packed), "FILE: is compressed; unpack it");
+    let whole = [("cut.jsonl.gz", &packed), ("cut.csv.gz", &cells)];
+    for (name, packed) in whole {
+        let cut = error(name, &packed[..packed.len() - 9]);
+        assert!(cut.contains("is no whole gzip file, download it again: "), "{cut}");
+    }
+    assert_eq!(error("rows.parquet.gz", &packed), "FILE: is compressed; unpack it");
 }
 
 /// Columns by other names, in every format and of several files as one.

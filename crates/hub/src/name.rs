@@ -114,13 +114,14 @@ fn is_revision(text: &str) -> bool {
 }
 
 /// Endings of the names of files of rows.
-const ROWS: [&str; 9] =
-    [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".jsonl.gz", ".json.gz", ".txt.gz"];
+const ROWS: [&str; 6] = [".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"];
 
 /// Whether a file of this name has rows.
 pub(crate) fn is_rows(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ROWS.iter().any(|ending| name.ends_with(ending))
+    // Parquet packs itself.
+    let packed = name.strip_suffix(".gz").filter(|name| !name.ends_with(".parquet"));
+    ROWS.iter().any(|ending| packed.unwrap_or(&name).ends_with(ending))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Comma- and tab-separated values, with the columns' names in the first line.
 
-use super::{Each, Source};
+use super::{Each, Source, open};
 use crate::{Error, Result};
 use csv::{Reader, ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
-use std::fs::File;
+use std::cell::Cell;
 use std::io::Read;
 use std::path::Path;
 
@@ -64,7 +64,9 @@ fn reader<R: Read>(of: R, delimiter: u8) -> Reader<R> {
 
 /// Reads the file twice, since a column is of numbers where all of its cells are.
 fn rows(path: &Path, file: Source<'_>, delimiter: u8, each: Each<'_>) -> Result<()> {
-    let mut first = reader(File::open(path).map_err(|e| Error::file(path, e))?, delimiter);
+    // Counted once, with the rows.
+    let uncounted = Cell::new(0);
+    let mut first = reader(open(path, &uncounted)?, delimiter);
     let names = names(path, &mut first)?;
     let mut kinds = vec![Kind::Empty; names.len()];
     records(path, first, |_, record| {
@@ -80,10 +82,9 @@ fn rows(path: &Path, file: Source<'_>, delimiter: u8, each: Each<'_>) -> Result<
 }
 
 /// The columns' names, each of which must be there once.
-fn names(path: &Path, reader: &mut Reader<File>) -> Result<Vec<String>> {
+fn names(path: &Path, reader: &mut Reader<Source<'_>>) -> Result<Vec<String>> {
     let header = reader.headers().map_err(|e| broken(path, 0, &e))?;
-    let names: Vec<String> =
-        header.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
+    let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
     let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
     match twice {
         Some((_, name)) => {
@@ -117,6 +118,7 @@ fn broken(path: &Path, row: usize, e: &csv::Error) -> Error {
              breaks between quotes"
         ),
         csv::ErrorKind::Utf8 { .. } => "is not UTF-8; save the file as UTF-8".into(),
+        csv::ErrorKind::Io(e) => e.to_string(),
         _ => format!("cannot be read: {e}"),
     };
     if row == 0 { Error::file(path, what) } else { Error::row(Some(path), row, what) }

@@ -68,22 +68,20 @@ pub(crate) fn plain_rows(
 /// Hands every row of a file to `each`, in order; `read` counts the file's bytes. What it is of, the end of its name
 /// says.
 fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
-    let io = |e| Error::file(path, e);
-    let file = File::open(path).map_err(io)?;
-    let ending =
-        |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let packed = ending(path) == "gz";
-    let extension = ending(if packed { Path::new(path.file_stem().unwrap_or_default()) } else { path });
-    let reader = match extension.as_str() {
-        // Each is read several times, from wherever it is wanted.
-        "csv" | "tsv" | "parquet" if packed => return Err(Error::file(path, PACKED)),
+    let plain = if is_packed(path) { Path::new(path.file_stem().unwrap_or_default()) } else { path };
+    let reader = match ending(plain).as_str() {
         "jsonl" => json::lines,
         "json" => json::array,
         "csv" => csv::commas,
         "tsv" => csv::tabs,
         "txt" => text::lines,
+        // It is read from wherever its parts lie, and packs them itself.
+        "parquet" if is_packed(path) => return Err(Error::file(path, PACKED)),
         #[cfg(feature = "parquet")]
-        "parquet" => return parquet::rows(path, file, read, each),
+        "parquet" => {
+            let file = File::open(path).map_err(|e| Error::file(path, e))?;
+            return parquet::rows(path, file, read, each);
+        }
         #[cfg(not(feature = "parquet"))]
         "parquet" => {
             return Err(Error::file(
@@ -99,10 +97,24 @@ fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
             ));
         }
     };
-    let file: Box<dyn Read + '_> = match packed {
-        true => unpacked(path, Counted { file, read })?,
-        false => Box::new(Counted { file, read }),
-    };
+    reader(path, open(path, read)?, each)
+}
+
+/// What a name ends in.
+fn ending(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
+fn is_packed(path: &Path) -> bool {
+    ending(path) == "gz"
+}
+
+/// The text of a file from its first letter on, unpacked where its name says that it is packed; `read` counts the
+/// file's bytes.
+fn open<'a>(path: &Path, read: &'a Cell<u64>) -> Result<Source<'a>> {
+    let io = |e| Error::file(path, e);
+    let file = Counted { file: File::open(path).map_err(io)?, read };
+    let file: Box<dyn Read + 'a> = if is_packed(path) { unpacked(path, file)? } else { Box::new(file) };
     let mut file = BufReader::with_capacity(1 << 16, file);
     let start = file.fill_buf().map_err(io)?;
     if let Some(what) = no_text(start) {
@@ -111,7 +123,7 @@ fn rows_of(path: &Path, read: &Cell<u64>, each: Each<'_>) -> Result<()> {
     if start.starts_with(b"\xEF\xBB\xBF") {
         file.consume(3); // a byte-order mark, which neither JSON nor a column's name has
     }
-    reader(path, file, each)
+    Ok(file)
 }
 
 const PACKED: &str = "is compressed; unpack it";
