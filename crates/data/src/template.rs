@@ -12,6 +12,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as Jinja, conte
 use serde_json::{Map, Value, json};
 use source::MARKS;
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -77,11 +79,34 @@ pub struct Rendered {
 }
 
 const NAME: &str = "chat";
+/// Instructions of a template for one conversation, which take a second or less.
+const MOST_STEPS: u64 = 10_000_000;
+/// Bytes of a conversation's text.
+const MOST_TEXT: usize = 1 << 28;
+
+/// A text that does not become longer than [`MOST_TEXT`].
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_TEXT {
+            return Err(io::Error::other(format!("it writes more than {} MB", MOST_TEXT >> 20)));
+        }
+        self.0.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Template {
     /// Compiles a template; `specials` (`bos_token`, `eos_token`, ...) are visible in it as variables.
     pub(crate) fn compile(source: &str, specials: &Map<String, Value>) -> Result<Self, String> {
         let mut env = Environment::new();
+        env.set_fuel(Some(MOST_STEPS));
         env.set_trim_blocks(true);
         env.set_lstrip_blocks(true);
         env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -254,9 +279,11 @@ impl Template {
         let marks = BTreeMap::from([(begins, Jinja::from(marks[0])), (ends, Jinja::from(marks[1]))]);
         let marks = Jinja::from(marks);
         let variables = context! { ..Jinja::from_serialize(&given.kwargs), ..marks, ..base };
-        contain(|| self.env.get_template(NAME).and_then(|t| t.render(variables)))
+        let mut text = Text::default();
+        contain(|| self.env.get_template(NAME)?.render_captured_to(variables, &mut text).map(drop))
             .map_err(|panic| format!("the chat template cannot be rendered: {panic}"))?
-            .map_err(|e| format!("the chat template refuses the conversation: {}", explain(&e)))
+            .map_err(|e| format!("the chat template refuses the conversation: {}", explain(&e)))?;
+        String::from_utf8(text.0).map_err(|e| format!("the chat template's text is not UTF-8: {e}"))
     }
 }
 
@@ -265,6 +292,10 @@ fn explain(e: &Error) -> String {
     let what = match (e.kind(), e.detail()) {
         // What a template raises is for the user as it stands.
         (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
+        (ErrorKind::OutOfFuel, _) => {
+            format!("it takes more than {MOST_STEPS} steps; it may never end: look at the template")
+        }
+        (ErrorKind::WriteFailure, _) => e.source().map_or("its text is too long".into(), ToString::to_string),
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     };
@@ -333,6 +364,25 @@ mod tests {
         assert_eq!(template.told().len(), 0);
         template.render(&[], true, &Context::default()).unwrap();
         assert!(template.told().contains(&("%Y".into(), tells("%Y").unwrap())), "{:?}", template.told());
+    }
+
+    /// Each in bounded time and memory, with what is wrong and where.
+    #[test]
+    fn what_does_not_end_is_refused() {
+        for (template, part) in [
+            (
+                "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+                "steps; it may never end",
+            ),
+            ("{% for i in range(9999) %}{{ 'a' * 1000000 }}{% endfor %}", "more than 256 MB"),
+            ("{{ 'a' * 1000000000 }}", "too large"),
+            ("{{ range(1000000000) | list }}", "range has too many elements"),
+            ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion limit"),
+            ("{% for i in range(2) recursive %}{{ loop([1]) }}{% endfor %}", "recursion limit"),
+        ] {
+            let error = run(template, &[]).unwrap_err();
+            assert!(error.contains(part), "{template}: {error}");
+        }
     }
 
     #[test]
