@@ -45,6 +45,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   mpi [--quick]   ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed; runs of 1 to 4
                   processes, and of which one is killed, end in the same bytes
+  faults          a disk that fails at every operation of a run and of other commands, four ways; prints a table
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
                   tests, a minute of fuzzing, every test";
@@ -90,6 +91,12 @@ fn fuzz(rest: &[String]) -> Result<(), u8> {
             .arg(target_dir().join("fuzz"))
             .args(rest),
     )
+}
+
+/// The test of disks that fail, at all points of which CI tries a few.
+fn faults() -> Result<(), u8> {
+    let test = ["test", "--workspace", "--test", "invariants", "a_disk_that_fails"];
+    start(command(&test, &[]).env("DUEL_FAULTS", "all"))
 }
 
 /// All that CI checks.
@@ -175,6 +182,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
         "mpi" => mpi::run(&rest),
+        "faults" => faults(),
         "fuzz" => fuzz(&rest),
         "dist" => dist::run(&rest).map_err(report),
         "embed" => embed::run().map_err(report),

@@ -4,9 +4,10 @@
 //! rows of the input are done, how long the output is, and what was counted. On resuming, what the output has beyond
 //! the last such line is cut off: a torn line, or rows of a batch that was not done.
 
+use duel_disk::File;
 use duel_train::Error;
 use serde_json::{Map, Value, json};
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -59,11 +60,8 @@ impl<S: Counted> Journal<S> {
             let what = "that could be continued; name another output";
             return Err(wrong(&format!("is there already, and no `duel {command}` {what}")));
         }
-        let open = |path: &Path| {
-            let mut options = File::options();
-            options.create(true).truncate(false).read(true).write(true).open(path)
-        };
-        let (mut output, mut journal) = (open(path).map_err(failed)?, open(&name).map_err(failed)?);
+        let (mut output, mut journal) =
+            (File::change(path).map_err(failed)?, File::change(&name).map_err(failed)?);
         match journal.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -103,7 +101,8 @@ impl<S: Counted> Journal<S> {
         }
         journal.set_len(whole).and_then(|()| journal.seek(SeekFrom::Start(whole))).map_err(failed)?;
         if !bound {
-            writeln!(journal, "{}", Value::Object(made_of.clone())).map_err(failed)?;
+            let line = format!("{}\n", Value::Object(made_of.clone()));
+            journal.write_all(line.as_bytes()).map_err(failed)?;
         }
         output.set_len(length).and_then(|()| output.seek(SeekFrom::Start(length))).map_err(failed)?;
         let files = Some(Files { path: path.to_owned(), output, journal });

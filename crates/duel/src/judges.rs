@@ -8,7 +8,6 @@ use duel_experiments::truth::Truth;
 use duel_judge::{Judge, KEYS, Maker, Settings, Stop, built_in, open};
 use duel_train::reward::RewardModel;
 use duel_train::{Error, signal};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,7 +52,7 @@ pub fn of_study<'b, B: Backend>(
     dir: &Path,
 ) -> Result<Box<dyn Judge + 'b>, Error> {
     let answers = || {
-        let made = fs::create_dir_all(dir).map(|()| dir.join("answers"));
+        let made = duel_disk::create_dir_all(dir).map(|()| dir.join("answers"));
         made.map_err(|e| Error::new(format!("{}: {e}", dir.display())))
     };
     Ok(open(name, &kept(settings, name, answers)?, &makers(b), &stop())?)

@@ -40,7 +40,7 @@ impl Man {
     /// They cannot be written.
     pub fn run(&self, command: Command) -> Result<(), Error> {
         let failed = |e| Error::new(format!("{}: cannot be written: {e}", self.output_dir.display()));
-        std::fs::create_dir_all(&self.output_dir).map_err(failed)?;
+        duel_disk::create_dir_all(&self.output_dir).map_err(failed)?;
         clap_mangen::generate_to(command, &self.output_dir).map_err(failed)
     }
 }

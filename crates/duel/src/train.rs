@@ -10,8 +10,7 @@ use duel_comm::{Comm, Launch};
 use duel_experiments::sentiment::{self, Finding};
 use duel_judge::open;
 use duel_train::config::{Config, Device, Method, Options, Resume};
-use duel_train::{Error, Outcome, hush, signal, train, train_online};
-use std::fs;
+use duel_train::{Error, Outcome, hush, signal, tell, train, train_online};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -56,7 +55,8 @@ fn answers(config: &Config) -> Result<PathBuf, Error> {
     if let Some(before) = before.filter(|before| before.exists() && !own.exists()) {
         let failed =
             |e| Error::new(format!("{}: cannot be copied to {}: {e}", before.display(), own.display()));
-        fs::create_dir_all(&config.output_dir).and_then(|()| fs::copy(&before, &own)).map_err(failed)?;
+        let made = duel_disk::create_dir_all(&config.output_dir);
+        made.and_then(|()| duel_disk::copy(&before, &own)).map_err(failed)?;
     }
     Ok(own)
 }
@@ -122,20 +122,20 @@ impl Train {
             Outcome::Done { .. } if !leads => Ok(ExitCode::SUCCESS),
             Outcome::Interrupted { .. } if !leads => Ok(ExitCode::from(130)),
             Outcome::Done { seconds, .. } => {
-                eprintln!(
+                tell(format_args!(
                     "done in {seconds:.1} s; the model, metrics.jsonl and metrics.svg are in {}",
                     config.output_dir.display()
-                );
+                ));
                 Ok(ExitCode::SUCCESS)
             }
             Outcome::Interrupted { checkpoint } => {
                 let program = std::env::args().next().unwrap_or_else(|| "duel".into());
                 let written = config.output_dir.join("duel.toml");
-                eprintln!(
+                tell(format_args!(
                     "stopped; {} is saved. To continue:\n  {program} train '{}' --resume-from-checkpoint",
                     checkpoint.display(),
                     written.display()
-                );
+                ));
                 Ok(ExitCode::from(130))
             }
         }

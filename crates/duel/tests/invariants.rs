@@ -1,6 +1,7 @@
 //! What must hold for every run: determinism, resumption, and that evaluation and sampling do what they say.
 
 mod common;
+mod disk;
 
 use common::{Ended, RESULT, Run, Temp, assert_same};
 use duel_cpu::{Cpu, Isa};
@@ -245,6 +246,16 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
 }
 
+/// Whatever the disk does at any operation, a command ends with one error, or well, or is gone; what was whole stays
+/// whole, and given again it ends in the same bytes. `cargo xtask faults` tries all points, a test a few.
+#[test]
+fn a_disk_that_fails_at_any_operation_loses_nothing() {
+    let temp = Temp::with_model("disk");
+    let run = busy(&temp, "out").set("output-dir", "out").set("cache-dir", "cache");
+    let run = run.set("report-to", "tensorboard,csv");
+    disk::fail_everywhere(&temp, &run);
+}
+
 /// Wherever `duel theorem` is killed, it goes on with the points that it has, and ends in the same bytes.
 #[test]
 fn a_study_killed_at_any_moment_ends_as_if_undisturbed() {
@@ -315,12 +326,13 @@ fn ctrl_c_saves_and_says_how_to_continue() {
 
     let stopped = long("stopped");
     let mut command = stopped.command();
-    // Interrupted twice: the second time it is the printed command that is interrupted.
-    for _ in 0..2 {
+    // From the second time on it is the printed command that is interrupted. A shell may say twice that the terminal is
+    // gone, and what is written there then fails.
+    for signals in [&["INT"][..], &["HUP", "HUP"], &["USR1", "TERM"]] {
         let records = metrics::read(&stopped.out().join("metrics.jsonl")).unwrap().len();
         let mut child = command.stderr(fs::File::create(temp.path("stderr")).unwrap()).spawn().unwrap();
         wait_for_records(&mut child, &stopped.out().join("metrics.jsonl"), records + 3);
-        common::interrupt(&child);
+        signals.iter().for_each(|name| common::signal(&child, name));
         let code = child.wait_with_output().unwrap().status.code();
         let stderr = fs::read_to_string(temp.path("stderr")).unwrap();
         assert_eq!(code, Some(130), "{stderr}");
@@ -332,7 +344,15 @@ fn ctrl_c_saves_and_says_how_to_continue() {
         command = Command::new("sh");
         command.args(["-c", &format!("exec {}", stderr.lines().last().unwrap())]);
     }
-    let ended = Ended::of(command.stderr(std::process::Stdio::piped()).output().unwrap());
+    // As under `nohup`: that the terminal is gone is nothing to it.
+    let printed = command.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
+    let records = metrics::read(&stopped.out().join("metrics.jsonl")).unwrap().len();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' HUP; {printed}")]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    wait_for_records(&mut child, &stopped.out().join("metrics.jsonl"), records + 3);
+    common::signal(&child, "HUP");
+    let ended = Ended::of(child.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("continuing after step"), "{}", ended.stderr);
     assert_same(&whole, &stopped, RESULT);

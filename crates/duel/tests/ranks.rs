@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Run, Temp, pairs, tiny_config, write_lines, write_model};
+use common::{Run, Temp, pairs, timeless, tiny_config, write_lines, write_model};
 use duel_comm::threads;
 use duel_cpu::Cpu;
 use duel_judge::{Settings, built_in, open};
@@ -119,36 +119,6 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     all
-}
-
-fn timeless(path: &Path) -> Vec<u8> {
-    fn without(value: &mut Value) {
-        const OF_TIME: [&str; 7] =
-            ["runtime", "_per_second", "seconds", "total_time", "peak", "processes", "sent_bytes"];
-        match value {
-            Value::Object(fields) => {
-                fields.retain(|key, _| !OF_TIME.iter().any(|of| key.contains(of)));
-                fields.values_mut().for_each(without);
-            }
-            Value::Array(list) => list.iter_mut().for_each(without),
-            _ => {}
-        }
-    }
-    let bytes = fs::read(path).unwrap();
-    let is_json = path.extension().is_some_and(|of| of == "json" || of == "jsonl");
-    if !is_json {
-        return bytes;
-    }
-    let read = |line: &str| {
-        let mut value = serde_json::from_str(line).unwrap();
-        without(&mut value);
-        format!("{value}\n").into_bytes()
-    };
-    let text = String::from_utf8(bytes).unwrap();
-    match path.extension().is_some_and(|of| of == "jsonl") {
-        true => text.lines().flat_map(read).collect(),
-        false => read(&text),
-    }
 }
 
 /// All that the run left, which goes: the next one begins anew.

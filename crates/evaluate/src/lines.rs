@@ -1,10 +1,11 @@
 //! What models say of rows, a line of JSON each, in a file that only grows: what was scored stays, however it ends.
 
 use duel_data::Dataset;
+use duel_disk::File;
 use duel_train::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -92,7 +93,7 @@ impl Lines {
             0 => return Err(foreign(path)),
             _ => read(path, &bytes[..whole], header)?,
         };
-        let mut file = File::options().create(true).append(true).open(path).map_err(failed)?;
+        let mut file = File::append(path).map_err(failed)?;
         file.set_len(whole as u64).map_err(failed)?;
         if whole == 0 {
             file.write_all(first.as_bytes()).map_err(failed)?;

@@ -9,7 +9,6 @@ use duel_train::content::digest;
 use duel_train::reference::ModelId;
 use duel_train::report::metrics::{self, Record};
 use duel_train::{Error, Outcome, checkpoint, folder, train, train_online};
-use std::fs;
 
 /// Does the run that `config` asks for, or what is left of it, and returns its last metrics. The run's judge is
 /// `judge`, where its method has one.
@@ -32,9 +31,9 @@ pub fn run<B: Backend>(
     let failed = |e: std::io::Error| Error::new(format!("{}: {e}", output.display()));
     if mark.stage() == Stage::Nothing {
         if output.exists() {
-            fs::remove_dir_all(output).map_err(failed)?;
+            duel_disk::remove_dir_all(output).map_err(failed)?;
         }
-        fs::create_dir_all(output).map_err(failed)?;
+        duel_disk::create_dir_all(output).map_err(failed)?;
         mark.begin()?;
     }
     if mark.stage() == Stage::Begun {

@@ -1,10 +1,11 @@
 //! What a study has found so far, on disk: a command that was killed anywhere goes on point by point when it is given
 //! again, and what it found before has the same bytes.
 
+use duel_disk::File;
 use duel_train::Error;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -28,10 +29,8 @@ impl Study {
     pub fn open(dir: &Path, settings: &Map<String, Value>) -> Result<Self, Error> {
         let path = dir.join(POINTS);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
-        fs::create_dir_all(dir).map_err(failed)?;
-        let mut options = File::options();
-        let mut file =
-            options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        duel_disk::create_dir_all(dir).map_err(failed)?;
+        let mut file = File::change(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

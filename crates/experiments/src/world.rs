@@ -13,7 +13,6 @@ use duel_model::{Config, Model};
 use duel_train::Error;
 use duel_train::config::{Maybe, Method, Options, Scheduler};
 use serde_json::json;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 const REVIEWS: usize = 12_000;
@@ -161,7 +160,7 @@ impl<'b, B: Backend> World<'b, B> {
 
 /// A model folder with fresh weights and the grammar's tokenizer.
 fn write_base<B: Backend>(b: &B, base: &Path, rng: &mut fastrand::Rng) -> Result<(), Error> {
-    fs::create_dir_all(base)
+    duel_disk::create_dir_all(base)
         .map_err(|e| Error::new(format!("{}: cannot be written: {e}", base.display())))?;
     let (tokenizer, tokenizer_config) = grammar::tokenizer_files();
     duel_model::write_synced(&base.join("tokenizer.json"), tokenizer.as_bytes())?;

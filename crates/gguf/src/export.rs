@@ -7,9 +7,9 @@ use crate::kind::{Kind, Outtype};
 use crate::layout::{Tensor, tensors};
 use crate::vocabulary::vocabulary;
 use duel_data::Tokenizer;
+use duel_disk::Draft;
 use duel_model::{Folder, Model, Reader, Source};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Numbers that are read at a time, about.
@@ -113,43 +113,27 @@ fn copy(source: &Source<'_>, tensor: &Tensor<'_>, out: &mut Output) -> Result<()
     out.write(|file| fill(file, tensor.kind.bytes(tensor.len()) as u64))
 }
 
-/// A file that has another name until it is whole.
+/// The file that is made.
 struct Output {
     path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    file: Draft,
 }
 
 impl Output {
     fn new(path: &Path) -> Result<Self> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|e| {
+        let file = Draft::new(path).map_err(|e| {
             Error::file(path, format!("cannot be made: {e}; name a file in a folder that is there"))
         })?;
-        Ok(Output { path: path.to_path_buf(), partial, file: BufWriter::new(file) })
+        Ok(Output { path: path.to_path_buf(), file })
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
-        write(&mut self.file).map_err(|e| self.failed(&e))
+    fn write(&mut self, write: impl FnOnce(&mut Draft) -> std::io::Result<()>) -> Result<()> {
+        write(&mut self.file).map_err(|e| failed(&self.path, &e))
     }
 
     /// Gives the file its name; its bytes.
-    fn finish(mut self) -> Result<u64> {
-        let mut finish = || {
-            self.file.flush()?;
-            let file = self.file.get_ref();
-            file.sync_all()?;
-            let bytes = file.metadata()?.len();
-            std::fs::rename(&self.partial, &self.path)?;
-            Ok(bytes)
-        };
-        finish().map_err(|e| self.failed(&e))
-    }
-
-    fn failed(&self, e: &std::io::Error) -> Error {
-        Error::file(&self.path, format!("cannot be written ({e}); is the disk full?"))
+    fn finish(self) -> Result<u64> {
+        self.file.keep().map_err(|e| failed(&self.path, &e))
     }
 
     fn beyond(&self, tensor: &Tensor<'_>, x: f32) -> Error {
@@ -159,9 +143,6 @@ impl Output {
     }
 }
 
-impl Drop for Output {
-    /// What is not whole goes; after a rename there is nothing left of that name.
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.partial));
-    }
+fn failed(path: &Path, e: &std::io::Error) -> Error {
+    Error::file(path, format!("cannot be written ({e}); is the disk full?"))
 }

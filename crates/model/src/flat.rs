@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::shards::{element, map};
-use crate::write::{Failure, bytes_of, sync, write_tensors};
+use crate::write::{Failure, bytes_of, write_tensors};
 use duel_backend::{Acc, Backend, Element, Float};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
@@ -36,8 +36,7 @@ pub fn save_flat<B: Backend>(b: &B, path: &Path, buffers: &[(String, &Acc<B>)]) 
     let failure = &Failure::default();
     let flat = |buf| Flat { b, failure, buf, len: [b.len(buf)] };
     let flats: Vec<_> = buffers.iter().map(|(name, buf)| (name.as_str(), flat(*buf))).collect();
-    write_tensors(path, flats.iter().map(|(name, f)| (*name, f)), None, failure)?;
-    sync(path)
+    write_tensors(path, flats.iter().map(|(name, f)| (*name, f)).collect(), None, failure)
 }
 
 /// Reads what [`save_flat`] wrote, bit for bit, into buffers of the same lengths.

@@ -67,9 +67,9 @@ pub fn stage(out: &Path) -> Result<PathBuf> {
     let staged = out.join(STAGED);
     let empty = || -> std::io::Result<()> {
         if staged.exists() {
-            fs::remove_dir_all(&staged)?;
+            duel_disk::remove_dir_all(&staged)?;
         }
-        fs::create_dir_all(&staged)
+        duel_disk::create_dir_all(&staged)
     };
     empty().map_err(|e| Error::file(&staged, e))?;
     Ok(staged)
@@ -91,7 +91,8 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
         }
         let bytes = fs::read(&source).map_err(|e| Error::file(&source, format!("cannot be read: {e}")))?;
         if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+            duel_disk::create_dir_all(folder)
+                .map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
         }
         write_synced(&target, &bytes)?;
     }
@@ -164,7 +165,10 @@ pub fn remove_model(dir: &Path) -> Result<Vec<String>> {
     let names = model_files(dir)?;
     for name in &names {
         let path = dir.join(name);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = match path.is_dir() {
+            true => duel_disk::remove_dir_all(&path),
+            false => duel_disk::remove_file(&path),
+        };
         removed.map_err(|e| Error::file(&path, format!("cannot be removed: {e}")))?;
     }
     Ok(names)
@@ -183,11 +187,11 @@ pub fn install(staged: &Path, out: &Path) -> Result<Vec<String>> {
     names.sort_by_key(|name| name == SINGLE || name == peft::WEIGHTS);
     for name in names {
         let (from, to) = (staged.join(&name), out.join(&name));
-        fs::rename(&from, &to)
+        duel_disk::rename(&from, &to)
             .map_err(|e| Error::file(&from, format!("cannot be moved to {}: {e}", to.display())))?;
     }
     sync(out)?;
-    fs::remove_dir(staged).map_err(|e| Error::file(staged, format!("cannot be removed: {e}")))?;
+    duel_disk::remove_dir(staged).map_err(|e| Error::file(staged, format!("cannot be removed: {e}")))?;
     Ok(old)
 }
 

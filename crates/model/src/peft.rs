@@ -316,5 +316,5 @@ pub fn save_adapter<B: Backend>(
     let json = serde_json::to_string_pretty(&json).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, json.as_bytes())?;
     let dtype = FileDtype::of::<B::Real>();
-    write_model(b, &dir.join(WEIGHTS), &path, config, model, dtype, |shape| config.trains(shape))
+    write_model(b, &dir.join(WEIGHTS), config, model, dtype, |shape| config.trains(shape))
 }

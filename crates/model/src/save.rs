@@ -6,7 +6,7 @@ use crate::file_dtype::FileDtype;
 use crate::lora::in_file;
 use crate::names::SINGLE;
 use crate::weights::{Model, Piece, Shape, Weights};
-use crate::write::{Failure, STAGED, bytes_of, sync, write_synced, write_tensors};
+use crate::write::{Failure, STAGED, bytes_of, write_synced, write_tensors};
 use duel_backend::{Backend, Float, Real, Weight};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
@@ -38,15 +38,13 @@ pub fn save_as<B: Backend>(
         serde_json::to_string_pretty(&config.saved(dtype.name())).map_err(|e| Error::file(&path, e))?;
     write_synced(&path, text.as_bytes())?;
 
-    write_model(b, &dir.join(SINGLE), &path, config, model, dtype, |_| true)
+    write_model(b, &dir.join(SINGLE), config, model, dtype, |_| true)
 }
 
-/// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`, for whoever may read
-/// `beside`.
+/// Writes the tensors of the parameters that `is_wanted` says so of into the file `path`.
 pub(crate) fn write_model<B: Backend>(
     b: &B,
     path: &Path,
-    beside: &Path,
     config: &Config,
     model: &impl Weights<B>,
     dtype: FileDtype,
@@ -68,12 +66,8 @@ pub(crate) fn write_model<B: Backend>(
         }
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    write_tensors(path, tensors.iter().map(|(name, t)| (name.as_ref(), t)), Some(metadata), failure)?;
-    // The safetensors crate writes for the owner alone; a model is for whoever may read its config.
-    std::fs::metadata(beside)
-        .and_then(|config| std::fs::set_permissions(path, config.permissions()))
-        .map_err(|e| Error::file(path, format!("cannot be made readable: {e}")))?;
-    sync(path)
+    let tensors = tensors.iter().map(|(name, t)| (name.as_ref(), t)).collect();
+    write_tensors(path, tensors, Some(metadata), failure)
 }
 
 /// Name of the first tensor with a value that is not a finite number, if there is one. Fails when the device did.

@@ -2,46 +2,79 @@
 
 use crate::error::{Error, Result};
 use duel_backend::{Backend, Float};
+use duel_disk::Draft;
 use half::bf16;
-use safetensors::tensor::View;
+use safetensors::tensor::{Metadata, TensorInfo, View};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
 /// Writes a whole file and waits until the disk has it.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|e| Error::file(path, format!("cannot be written: {e}")))
+    duel_disk::write_synced(path, bytes).map_err(|e| Error::file(path, format!("cannot be written: {e}")))
 }
 
-/// Waits until the disk has a file, or the names in a folder.
+/// Waits until the disk has the names in a folder.
 pub(crate) fn sync(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
+    duel_disk::sync(path).map_err(|e| Error::file(path, format!("did not reach the disk: {e}")))
 }
 
 /// What went wrong while the bytes of a file's tensors were made: safetensors asks for bytes alone.
 pub(crate) type Failure = Cell<Option<Error>>;
 
-/// Writes a file of tensors, of a device that may fail while it is read.
-pub(crate) fn write_tensors<'a, V: View + 'a>(
+/// Writes a file of tensors, of a device that may fail while it is read; it reaches the disk before this returns. The
+/// layout is that of the safetensors crate: the widest types first, then by name, after a header of whole words.
+pub(crate) fn write_tensors<V: View>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, V)>,
+    mut tensors: Vec<(&str, V)>,
     metadata: Option<HashMap<String, String>>,
     failure: &Failure,
 ) -> Result<()> {
-    safetensors::serialize_to_file(tensors, metadata, path)
-        .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
-    failure.take().map_or(Ok(()), Err)
+    const WORD: usize = size_of::<u64>();
+    tensors.sort_by(|(a, one), (b, other)| other.dtype().cmp(&one.dtype()).then(a.cmp(b)));
+    let mut end = 0;
+    let place = |(name, tensor): &(&str, V)| {
+        let begin = end;
+        end += tensor.data_len();
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        ((*name).to_owned(), TensorInfo { dtype, shape, data_offsets: (begin, end) })
+    };
+    let places = tensors.iter().map(place).collect();
+    let header = Metadata::new(metadata, places).map_err(|e| Error::file(path, e))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| Error::file(path, e))?;
+    header.resize(header.len().next_multiple_of(WORD), b' ');
+    let write = || {
+        let mut draft = Draft::new(path)?;
+        draft.write_all(&(header.len() as u64).to_le_bytes())?;
+        draft.write_all(&header)?;
+        for (_, tensor) in &tensors {
+            draft.write_all(&tensor.data())?;
+        }
+        // What a device could not give is not written as if it were.
+        match failure.take() {
+            None => Ok(draft.keep().map(drop)?),
+            Some(e) => Err(Failed::Device(e)),
+        }
+    };
+    write().map_err(|e| match e {
+        Failed::Device(e) => e,
+        Failed::Disk(e) => Error::file(path, format!("cannot be written ({e}); is the disk full?")),
+    })
+}
+
+/// Who failed while tensors were written.
+enum Failed {
+    Device(Error),
+    Disk(std::io::Error),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(e: std::io::Error) -> Self {
+        Failed::Disk(e)
+    }
 }
 
 /// Elements that are copied from a device at a time.

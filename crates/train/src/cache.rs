@@ -7,7 +7,8 @@
 
 use crate::Error;
 use duel_data::Dataset;
-use std::fs::{self, File};
+use duel_disk::File;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -78,9 +79,9 @@ impl Cache {
     /// That cannot be done.
     pub fn appender(&self) -> Result<Appender<'_>, Error> {
         if let Some(dir) = self.path.parent() {
-            fs::create_dir_all(dir).map_err(|e| self.failed(&e))?;
+            duel_disk::create_dir_all(dir).map_err(|e| self.failed(&e))?;
         }
-        let file = File::options().create(true).append(true).open(&self.path).map_err(|e| self.failed(&e))?;
+        let file = File::append(&self.path).map_err(|e| self.failed(&e))?;
         Ok(Appender { cache: self, file })
     }
 

@@ -23,6 +23,10 @@ const CRITIC: &str = "value_head.safetensors";
 /// Folder of the reference, where it follows the policy.
 const REFERENCE: &str = "reference";
 
+/// Ends of the names of folders that are being written and removed.
+const PARTIAL: &str = "partial";
+const GONE: &str = "gone";
+
 /// Where a run stands, besides weights and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -177,14 +181,27 @@ pub fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     all
 }
 
-/// Folders of checkpoints whose writing was cut off.
+/// Folders of checkpoints whose writing or removal was cut off.
 pub fn half_written(output_dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(output_dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
     let half = |path: &PathBuf| {
-        let step = path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".partial")?;
-        step.parse::<u64>().ok()
+        let (step, end) = path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.split_once('.')?;
+        step.parse::<u64>().ok().filter(|_| [PARTIAL, GONE].contains(&end))
     };
     entries.filter(|path| half(path).is_some()).collect()
+}
+
+/// Removes a checkpoint: first its name, so that nobody takes a part of it for one.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    let gone = path.with_extension(GONE);
+    if gone.exists() {
+        duel_disk::remove_dir_all(&gone)?;
+    }
+    duel_disk::rename(path, &gone)?;
+    duel_disk::remove_dir_all(&gone)
 }
 
 /// The checkpoints that a run writes.
@@ -205,7 +222,7 @@ impl Checkpoints {
         Ok(Checkpoints {
             dir: config.output_dir.clone(),
             model: Origin::of(&crate::folder(&config.model)?)?,
-            config: config.to_toml()?,
+            config: config.to_go_on().to_toml()?,
             limit: config.save_total_limit,
         })
     }
@@ -228,13 +245,13 @@ impl Checkpoints {
     pub fn save<B: Backend>(&self, b: &B, ranks: &Ranks<'_>, content: &Content<'_, B>) -> Result<(), Error> {
         let Content { model, weights, critic, reference, stops, updater, state, trainer_state } = content;
         let done = self.folder(state.step);
-        let partial = done.with_extension("partial");
+        let partial = done.with_extension(PARTIAL);
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", partial.display()));
         let make = || -> Result<(), Error> {
             if partial.exists() {
-                fs::remove_dir_all(&partial).map_err(failed)?;
+                duel_disk::remove_dir_all(&partial).map_err(failed)?;
             }
-            fs::create_dir_all(&partial).map_err(failed)
+            duel_disk::create_dir_all(&partial).map_err(failed)
         };
         let updates = || -> Result<(), Error> {
             if !partial.is_dir() {
@@ -250,7 +267,7 @@ impl Checkpoints {
             self.model.save(b, &partial, model, *weights, stops, FileDtype::of::<B::Real>())?;
             if let Some(reference) = reference {
                 let folder = partial.join(REFERENCE);
-                fs::create_dir_all(&folder).map_err(failed)?;
+                duel_disk::create_dir_all(&folder).map_err(failed)?;
                 duel_model::save(b, &folder, model, *reference)?;
             }
             if let Some(critic) = critic {
@@ -264,9 +281,9 @@ impl Checkpoints {
         };
         let name = || -> Result<(), Error> {
             if done.exists() {
-                fs::remove_dir_all(&done).map_err(failed)?;
+                remove(&done).map_err(failed)?;
             }
-            fs::rename(&partial, &done).map_err(failed)
+            duel_disk::rename(&partial, &done).map_err(failed)
         };
         let write = || -> Result<(), Error> {
             ranks.led(make)?;
@@ -276,7 +293,7 @@ impl Checkpoints {
         write().map_err(|e| {
             // What is half-written only takes the room that is missing.
             if ranks.leads() {
-                drop(fs::remove_dir_all(&partial));
+                drop(duel_disk::remove_dir_all(&partial));
             }
             let kept = self.newest();
             let kept =
@@ -298,7 +315,7 @@ impl Checkpoints {
         let old = all.iter().filter(|(step, _)| *step < state.step && Some(*step) != best);
         for (_, old) in old.take(beyond) {
             // One that cannot be removed costs room, nothing else.
-            drop(fs::remove_dir_all(old));
+            drop(remove(old));
         }
     }
 }

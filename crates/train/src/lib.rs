@@ -33,5 +33,5 @@ pub use run::{
     Forecast, Outcome, Time, Tokens, at_revision, check_vocabulary, files, folder, forecast, max_length,
     rows, split, train, train_online,
 };
-pub use say::hush;
+pub use say::{hush, tell};
 pub use tokenizer::tokenizer;

@@ -11,10 +11,10 @@
 use crate::Error;
 use crate::content::{feed, feed_tokenizer};
 use duel_data::{Dataset, Files, Options, Tokenizer};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use duel_disk::Draft;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 12] = b"duel tokens\n";
@@ -99,36 +99,21 @@ impl Tokens {
     /// # Errors
     /// The disk has no room, or fails; nothing is there then.
     pub fn write(&self, ds: &Dataset, told: &[(String, String)]) -> io::Result<()> {
-        /// A file that nobody has written to for so long is left from a run that was killed.
-        const LEFT: Duration = Duration::from_secs(600);
         if let Some(dir) = self.path.parent() {
-            fs::create_dir_all(dir)?;
+            duel_disk::create_dir_all(dir)?;
         }
-        let part = self.path.with_extension("part");
-        let age = fs::metadata(&part).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        if age.is_some_and(|age| age > LEFT) {
-            fs::remove_file(&part)?;
-        }
-        let file = match File::create_new(&part) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        let draft = match Draft::new(&self.path) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
             opened => opened?,
         };
-        let written = self.write_to(file, ds, told).and_then(|()| fs::rename(&part, &self.path));
-        if written.is_err() {
-            drop(fs::remove_file(&part));
-        }
-        written
-    }
-
-    fn write_to(&self, file: File, ds: &Dataset, told: &[(String, String)]) -> io::Result<()> {
-        let mut to = Summed { of: BufWriter::new(file), hash: Xxh3::with_seed(self.seed) };
+        let mut to = Summed { of: draft, hash: Xxh3::with_seed(self.seed) };
         let told = serde_json::to_vec(told)?;
         to.write_all(MAGIC)?;
         to.write_all(&(told.len() as u64).to_le_bytes())?;
         to.write_all(&told)?;
         ds.store(&mut to)?;
         to.of.write_all(&to.hash.digest128().to_le_bytes())?;
-        to.of.flush()
+        to.of.keep().map(drop)
     }
 }
 
@@ -172,6 +157,7 @@ impl<T: Write> Write for Summed<T> {
 mod tests {
     use super::*;
     use duel_data::{Builder, Task, Truncation, Whole};
+    use std::fs;
 
     const OPTIONS: Options = Options {
         task: Task::Preference,
@@ -296,14 +282,14 @@ mod tests {
     fn one_process_writes_and_a_dead_one_does_not_bar_others() {
         let temp = Temp::new("part");
         let tokens = temp.tokens("rows.jsonl", &OPTIONS);
-        let part = tokens.path().with_extension("part");
-        fs::create_dir_all(part.parent().unwrap()).unwrap();
-        fs::write(&part, "of another").unwrap();
+        fs::create_dir_all(tokens.path().parent().unwrap()).unwrap();
+        let another = Draft::new(tokens.path()).unwrap();
         tokens.write(&dataset(), &[]).unwrap();
-        assert!(!is_whole(&tokens) && part.exists());
-        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-        File::options().write(true).open(&part).unwrap().set_modified(long_ago).unwrap();
+        assert!(!is_whole(&tokens));
+        drop(another);
+        fs::write(tokens.path().with_extension("bin.partial"), "what a crash left").unwrap();
         tokens.write(&dataset(), &[]).unwrap();
-        assert!(is_whole(&tokens) && !part.exists());
+        assert!(is_whole(&tokens));
+        assert_eq!(fs::read_dir(tokens.path().parent().unwrap()).unwrap().count(), 1);
     }
 }

@@ -2,8 +2,10 @@
 
 use super::nvrtc;
 use duel_backend::Result;
+use duel_disk::Draft;
 use duel_kernels::{HEADERS, Source};
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -49,10 +51,11 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 /// Puts machine code into a file, at once for whoever reads it meanwhile.
 fn write(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let draft = path.with_extension(format!("{}.draft", std::process::id()));
-    std::fs::write(&draft, [code, &xxh3_128(code).to_le_bytes()].concat())?;
-    std::fs::rename(draft, path)
+    duel_disk::create_dir_all(folder)?;
+    let mut draft = Draft::new(path)?;
+    draft.write_all(code)?;
+    draft.write_all(&xxh3_128(code).to_le_bytes())?;
+    draft.keep().map(drop)
 }
 
 /// The machine code of a source for a device: from `folder`, or compiled and then put there.

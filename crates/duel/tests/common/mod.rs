@@ -239,7 +239,12 @@ impl Run {
 
 /// Ctrl-C.
 pub fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child, "INT");
+}
+
+pub fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
 }
 
 /// What a process left behind.
@@ -269,6 +274,40 @@ impl Ended {
 pub fn assert_same(a: &Run, b: &Run, files: &[&str]) {
     for name in files {
         assert!(a.file(name) == b.file(name), "{name} of {:?} and {:?} differ", a.args(), b.args());
+    }
+}
+
+/// Bytes of a file of a run, but for what says how long something took, and by how many processes.
+pub fn timeless(path: &Path) -> Vec<u8> {
+    fn without(value: &mut Value) {
+        const OF_TIME: [&str; 7] =
+            ["runtime", "_per_second", "seconds", "total_time", "peak", "processes", "sent_bytes"];
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|key, _| !OF_TIME.iter().any(|of| key.contains(of)));
+                fields.values_mut().for_each(without);
+            }
+            Value::Array(list) => list.iter_mut().for_each(without),
+            _ => {}
+        }
+    }
+    let bytes = fs::read(path).unwrap();
+    let is_json = path.extension().is_some_and(|of| of == "json" || of == "jsonl");
+    if !is_json {
+        return bytes;
+    }
+    let read = |line: &str| match serde_json::from_str(line) {
+        Ok(mut value) => {
+            without(&mut value);
+            format!("{value}\n").into_bytes()
+        }
+        // Half of a line is what it is.
+        Err(_) => line.into(),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    match path.extension().is_some_and(|of| of == "jsonl") {
+        true => text.lines().flat_map(read).collect(),
+        false => read(&text),
     }
 }
 

@@ -26,7 +26,6 @@ use exact::Exact;
 use labels::Labels;
 use report::{Curves, Measurement, Report};
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sweep::{Asked, Judged, Run, Size};
@@ -221,7 +220,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
         }
         let left = self.ask.dir.join(run.folder());
         let failed = |e| Error::new(format!("{}: cannot be removed: {e}", left.display()));
-        if left.exists() { fs::remove_dir_all(&left).map_err(failed) } else { Ok(()) }
+        if left.exists() { duel_disk::remove_dir_all(&left).map_err(failed) } else { Ok(()) }
     }
 
     /// The folder of a reward model that learned the drawn labels.

@@ -9,6 +9,7 @@ use duel_data::Tokenizer;
 use duel_judge::{Case, Opinion, Pair, Settings};
 use duel_model::{Config, Model};
 use fastrand::Rng;
+use std::fs;
 
 /// A folder of a test, removed at its end.
 struct Place(PathBuf);

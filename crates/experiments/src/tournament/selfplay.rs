@@ -20,7 +20,6 @@ use duel_train::config::{Maybe, Method, Options};
 use duel_train::reward::RewardModel;
 use duel_train::{Error, checkpoint, signal};
 use serde_json::{Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,7 +131,7 @@ pub fn play<B: Backend>(
         }
         // All were looked at, and the last model stays.
         for (_, path) in checkpoint::list(&trained) {
-            fs::remove_dir_all(&path).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
+            checkpoint::remove(&path).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
         }
         let name = name.to_lowercase().replace(", ", " ");
         if method != Method::Rloo {

@@ -5,8 +5,9 @@ use super::progress::Progress;
 use super::{stopped, unwritten};
 use crate::error::{Error, Result};
 use crate::name::Name;
+use duel_disk::File;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ impl Blob<'_> {
             progress.add(self.head.size.unwrap_or_default());
             return Ok(whole);
         }
-        fs::create_dir_all(self.blobs).map_err(|e| unwritten(self.blobs, &e))?;
+        duel_disk::create_dir_all(self.blobs).map_err(|e| unwritten(self.blobs, &e))?;
         for anew in 0.. {
             let (partial, mut file) = self.partial(etag)?;
             let came = self.come(client, &mut file, progress);
@@ -55,12 +56,12 @@ impl Blob<'_> {
             });
             match came {
                 Ok(None) => {
-                    fs::rename(&partial, &whole).map_err(|e| unwritten(&whole, &e))?;
+                    duel_disk::rename(&partial, &whole).map_err(|e| unwritten(&whole, &e))?;
                     break;
                 }
                 // It is of no use to who goes on with it.
                 Ok(Some(what)) => {
-                    let _ = fs::remove_file(&partial);
+                    let _ = duel_disk::remove_file(&partial);
                     if anew == ANEW {
                         return Err(self.wrong(&what));
                     }
@@ -86,7 +87,7 @@ impl Blob<'_> {
             (name.starts_with(&begins) && name.ends_with(".incomplete")).then_some(path)
         });
         for path in begun {
-            let file = File::options().read(true).write(true).open(&path).ok();
+            let file = File::change(&path).ok();
             if let Some(file) = file.filter(|file| file.try_lock().is_ok()) {
                 // Between the two another may have given it its last name.
                 if path.exists() {
@@ -96,7 +97,7 @@ impl Blob<'_> {
         }
         loop {
             let path = self.blobs.join(format!("{begins}{:016x}.incomplete", fastrand::u64(..)));
-            let made = File::options().read(true).write(true).create_new(true).open(&path);
+            let made = File::create_new(&path);
             let file = made.map_err(|e| unwritten(&path, &e))?;
             // Who looks for begun ones may have found and locked it meanwhile: it is theirs. Where a file system has no
             // locks, its name is drawn.
@@ -242,16 +243,13 @@ enum Broken {
 pub fn link(blob: &Path, at: &Path, folder: &Path) -> Result<()> {
     let failed = |e: std::io::Error| unwritten(at, &e);
     let parent = at.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).map_err(failed)?;
+    duel_disk::create_dir_all(parent).map_err(failed)?;
     let up = "../".repeat(2 + parent.strip_prefix(folder).map_or(0, |below| below.components().count()));
     let name = blob.file_name().unwrap_or_default();
     let made = aside(at);
-    #[cfg(unix)]
-    let linked = std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(name), &made);
-    #[cfg(not(unix))]
-    let linked: std::io::Result<()> = Err(std::io::ErrorKind::Unsupported.into());
-    let made_so = linked.or_else(|_| fs::copy(blob, &made).map(drop));
-    made_so.and_then(|()| fs::rename(&made, at)).map_err(failed)
+    let linked = duel_disk::link(&Path::new(&up).join("blobs").join(name), &made);
+    let made_so = linked.or_else(|_| duel_disk::copy(blob, &made));
+    made_so.and_then(|()| duel_disk::rename(&made, at)).map_err(failed)
 }
 
 /// A name beside a file that nobody else has.
@@ -268,8 +266,8 @@ fn aside(at: &Path) -> PathBuf {
 pub fn write(at: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: std::io::Error| unwritten(at, &e);
     if let Some(parent) = at.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        duel_disk::create_dir_all(parent).map_err(failed)?;
     }
     let made = aside(at);
-    fs::write(&made, bytes).and_then(|()| fs::rename(&made, at)).map_err(failed)
+    duel_disk::write_synced(&made, bytes).and_then(|()| duel_disk::rename(&made, at)).map_err(failed)
 }

@@ -6,9 +6,10 @@
 
 use super::reply::Reply;
 use crate::{Error, Result};
+use duel_disk::File;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Cache {
     path: PathBuf,
     /// To write it and to read it.
-    file: Option<(File, BufReader<File>)>,
+    file: Option<(File, BufReader<fs::File>)>,
     places: HashMap<u128, u64>,
 }
 
@@ -54,7 +55,7 @@ impl Cache {
         let (file, _) = match &mut self.file {
             Some(file) => file,
             none => {
-                folder(&self.path).map_or(Ok(()), fs::create_dir_all).map_err(kept)?;
+                folder(&self.path).map_or(Ok(()), duel_disk::create_dir_all).map_err(kept)?;
                 none.insert(opened(&self.path, &mut self.places)?)
             }
         };
@@ -71,10 +72,10 @@ fn folder(path: &Path) -> Option<&Path> {
 }
 
 /// The file, to write it and to read it, and the places of its replies.
-fn opened(path: &Path, places: &mut HashMap<u128, u64>) -> Result<(File, BufReader<File>)> {
+fn opened(path: &Path, places: &mut HashMap<u128, u64>) -> Result<(File, BufReader<fs::File>)> {
     let failed = |e: std::io::Error| Error::new(format!("{}: the cache of answers: {e}", path.display()));
-    let mut file = File::options().create(true).append(true).open(path).map_err(failed)?;
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut file = File::append(path).map_err(failed)?;
+    let mut reader = BufReader::new(fs::File::open(path).map_err(failed)?);
     let (mut at, mut line) = (0, Vec::new());
     loop {
         line.clear();

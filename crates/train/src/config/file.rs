@@ -3,6 +3,7 @@
 use super::foreign::{self, notes_of_value};
 use super::said::Said;
 use super::table::{Config, KEYS, Key, Options};
+use super::values::Resume;
 use super::yaml;
 use crate::Error;
 use serde::Deserialize;
@@ -107,6 +108,12 @@ impl Options {
 }
 
 impl Config {
+    /// The same, as the folders of a run say it: `duel train duel.toml --resume-from-checkpoint` goes on, wherever the
+    /// run itself began, and removes nothing.
+    pub fn to_go_on(&self) -> Self {
+        Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..self.clone() }
+    }
+
     /// The configuration as TOML, one line per key in the order of the help text, and those of the judge that are said.
     ///
     /// # Errors

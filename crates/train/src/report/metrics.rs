@@ -1,8 +1,9 @@
 //! `metrics.jsonl`: one flat JSON object per logged step, readable while the run goes on and after any crash.
 
 use crate::Error;
+use duel_disk::{Draft, File};
 use serde_json::{Map, Value};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -37,11 +38,9 @@ impl MetricsWriter {
             }
         };
         // Whoever reads, or a crash, meets the old file or the new one, never half of one.
-        let temporary = path.with_extension("jsonl.tmp");
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(kept.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&temporary, path).map_err(failed)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
+        let mut draft = Draft::new(path).map_err(failed)?;
+        draft.write_all(kept.as_bytes()).and_then(|()| draft.keep()).map_err(failed)?;
+        let file = File::append(path).map_err(failed)?;
         Ok(Self { file, path: path.into() })
     }
 

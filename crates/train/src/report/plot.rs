@@ -53,7 +53,7 @@ const MOST_PANELS: usize = 4;
 pub fn write_svg(path: &Path, records: &[Record]) -> Result<(), Error> {
     let failed = |e: &dyn Display| Error::new(format!("cannot write the plot {}: {e}", path.display()));
     let svg = draw(records).map_err(|e| failed(&e))?;
-    std::fs::write(path, svg).map_err(|e| failed(&e))
+    duel_disk::write(path, svg.as_bytes()).map_err(|e| failed(&e))
 }
 
 fn draw(records: &[Record]) -> Result<String, duel_plot::Error> {

@@ -4,9 +4,10 @@ use super::events::{self, Event, What};
 use super::metrics::{self, MetricsWriter, Record, is_evaluation, step_of};
 use crate::Error;
 use crate::config::ReportTo;
+use duel_disk::{Draft, File};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,11 +67,13 @@ fn cannot(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 
 /// Writes a file anew; whoever reads meets the old one or the new one.
 fn replace(path: &Path, content: &[u8]) -> Result<File, Error> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-    written.and_then(|()| OpenOptions::new().append(true).open(path)).map_err(cannot(path))
+    let replace = || {
+        let mut draft = Draft::new(path)?;
+        draft.write_all(content)?;
+        draft.keep()?;
+        File::append(path)
+    };
+    replace().map_err(cannot(path))
 }
 
 /// An event file.
@@ -123,7 +126,7 @@ fn new_file(dir: &Path) -> Result<PathBuf, Error> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     let folder = dir.join(RUNS).join(format!("{seconds}_{host}"));
-    fs::create_dir_all(&folder).map_err(cannot(&folder))?;
+    duel_disk::create_dir_all(&folder).map_err(cannot(&folder))?;
     Ok(folder.join(format!("{EVENTS}{seconds}.{host}.{}.0", std::process::id())))
 }
 
@@ -146,7 +149,7 @@ pub fn event_files(dir: &Path) -> Vec<PathBuf> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_one = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with(EVENTS) && !name.ends_with(".tmp")
+        name.starts_with(EVENTS) && !name.ends_with(".partial")
     };
     let own = |folder: &PathBuf| {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -164,14 +167,14 @@ pub fn event_files(dir: &Path) -> Vec<PathBuf> {
 /// A file cannot be removed.
 pub fn remove(dir: &Path) -> std::io::Result<()> {
     for path in event_files(dir) {
-        fs::remove_file(&path)?;
+        duel_disk::remove_file(&path)?;
         // Others may have put something there.
-        let _ = path.parent().map(fs::remove_dir);
+        let _ = path.parent().map(duel_disk::remove_dir);
     }
-    let _ = fs::remove_dir(dir.join(RUNS));
+    let _ = duel_disk::remove_dir(&dir.join(RUNS));
     for path in [METRICS, CSV].map(|name| dir.join(name)) {
         if path.exists() {
-            fs::remove_file(path)?;
+            duel_disk::remove_file(&path)?;
         }
     }
     Ok(())

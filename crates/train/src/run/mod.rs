@@ -59,6 +59,7 @@ pub fn train<B: Backend>(b: &B, comm: &dyn Comm, config: &Config) -> Result<Outc
 fn run<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<Outcome, Error> {
     check_program(ranks, config)?;
     assert!(!config.method.is_online(), "a judge is needed");
+    let lock = output::lock_if_there(ranks, &config.output_dir)?;
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
     let data = Data::load(config, Objective::of(config).needs(), model, &tokenizer)?;
@@ -124,7 +125,7 @@ fn run<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<Outcome,
         }
     };
     let following = aim.follow.map(|rule| start.following(b, rule)).transpose()?;
-    let run = start.run(b, ranks, plan, engine, weights, content, |engine, weights, grads| {
+    let run = start.run(b, (ranks, lock), plan, engine, weights, content, |engine, weights, grads| {
         engine.rehearse(weights, grads, &train.ds, aim.objective.on_device(Totals::default()))
     })?;
     let Aim { objective, samples, .. } = aim;

@@ -3,14 +3,16 @@
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Checkpoints};
 use crate::config::{Config, ReportTo, Resume};
+use crate::ranks::Ranks;
 use crate::report::metrics::{self, MetricsWriter, Record};
 use crate::report::plot;
 use crate::report::trackers::{self, Resumed, Trackers};
 use duel_backend::Backend;
+use duel_disk::{File, Lock};
 use duel_model::{Config as ModelConfig, FileDtype, Weights};
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 const METRICS: &str = "metrics.jsonl";
@@ -25,6 +27,38 @@ pub const ALL_RESULTS: &str = "all_results.json";
 /// What was logged, as transformers has it.
 pub const TRAINER_STATE: &str = "trainer_state.json";
 const CONFIG: &str = "duel.toml";
+/// Who writes the folder, while that lives.
+const LOCK: &str = "duel.lock";
+
+/// The folder that a run will write, for itself alone, where it is there already.
+///
+/// # Errors
+/// It cannot be written, or another process writes it.
+pub fn lock_if_there(ranks: &Ranks<'_>, out: &Path) -> Result<Option<Lock>, Error> {
+    let mut taken = None;
+    ranks.led(|| {
+        taken = out.is_dir().then(|| lock(out)).transpose()?;
+        Ok(())
+    })?;
+    Ok(taken)
+}
+
+fn lock(out: &Path) -> Result<Lock, Error> {
+    let lock = Lock::take(&out.join(LOCK)).map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => Error::new(format!(
+            "{} is being written by another run ({e}); wait for it, end it, or choose another output_dir",
+            out.display()
+        )),
+        _ => Error::new(format!("{}: cannot be written: {e}", out.display())),
+    })?;
+    if !lock.is_sure() {
+        say!(
+            "note: {} is on a file system without locks: see to it that no second run writes there",
+            out.display()
+        );
+    }
+    Ok(lock)
+}
 
 /// The checkpoint that a run continues from.
 ///
@@ -126,6 +160,8 @@ pub fn announce(c: &Config) -> Result<(), Error> {
 /// The folder of a run, ready to be written.
 pub struct Output {
     dir: PathBuf,
+    /// What keeps other runs out of it, on the rank that writes.
+    lock: Option<Lock>,
     /// Type of the trained model's numbers.
     dtype: FileDtype,
     /// The checkpoints in it.
@@ -133,29 +169,38 @@ pub struct Output {
 }
 
 impl Output {
-    /// That of the run that `c` asks for. The trained model's numbers will be of `dtype`.
+    /// That of the run that `c` asks for. The trained model's numbers will be of `dtype`. `lock` is its lock, where the
+    /// folder was there when the run began.
     ///
     /// # Errors
     /// A path is not UTF-8.
-    pub fn of(c: &Config, dtype: FileDtype) -> Result<Self, Error> {
-        Ok(Output { dir: c.output_dir.clone(), dtype, checkpoints: Checkpoints::of(c)? })
+    pub fn of(c: &Config, dtype: FileDtype, lock: Option<Lock>) -> Result<Self, Error> {
+        Ok(Output { dir: c.output_dir.clone(), lock, dtype, checkpoints: Checkpoints::of(c)? })
     }
 
     /// Makes the folder, without what an earlier run left if that is to be overwritten.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn prepare(&self, c: &Config) -> Result<(), Error> {
+    /// It cannot be written, or another run has begun in it meanwhile.
+    pub fn prepare(&mut self, c: &Config) -> Result<(), Error> {
         let out = &self.dir;
         let failed = |e: std::io::Error| Error::new(format!("{}: cannot be written: {e}", out.display()));
-        fs::create_dir_all(out).map_err(failed)?;
+        duel_disk::create_dir_all(out).map_err(failed)?;
+        if self.lock.is_none() {
+            self.lock = Some(lock(out)?);
+            if c.resume_from_checkpoint == Resume::Off {
+                check(c)?;
+            }
+        }
         if c.overwrite_output_dir {
             remove_run(out).map_err(failed)?;
             duel_model::remove_model(out)?;
         }
-        // Written so that `duel train duel.toml --resume-from-checkpoint` continues.
-        let config = Config { overwrite_output_dir: false, resume_from_checkpoint: Resume::Off, ..c.clone() };
-        Ok(duel_model::write_synced(&out.join(CONFIG), config.to_toml()?.as_bytes())?)
+        // What a run that was killed was writing, or removing, is of no use to anybody.
+        for half in checkpoint::half_written(out) {
+            duel_disk::remove_dir_all(&half).map_err(failed)?;
+        }
+        Ok(duel_model::write_synced(&out.join(CONFIG), c.to_go_on().to_toml()?.as_bytes())?)
     }
 
     /// Opens what metrics are written to; those, and the samples, from after the step that a run continues from are
@@ -191,7 +236,7 @@ impl Output {
     /// They cannot be written.
     pub fn add_samples(&self, lines: &str) -> Result<(), Error> {
         let path = self.dir.join(SAMPLES);
-        let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+        let file = File::append(&path);
         file.and_then(|mut f| f.write_all(lines.as_bytes()))
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))
     }
@@ -217,7 +262,7 @@ impl Output {
         }
         for (name, json) in results {
             let path = out.join(name);
-            fs::write(&path, format!("{json:#}\n"))
+            duel_disk::write(&path, format!("{json:#}\n").as_bytes())
                 .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))?;
         }
         plot::write_svg(&out.join(PLOT), &self.history()?)
@@ -227,18 +272,17 @@ impl Output {
 /// Removes what an earlier run left besides its model, and nothing else.
 fn remove_run(out: &Path) -> std::io::Result<()> {
     for (_, old) in checkpoint::list(out) {
-        fs::remove_dir_all(old)?;
+        checkpoint::remove(&old)?;
     }
-    for half in checkpoint::half_written(out).into_iter().chain([out.join(duel_model::STAGED)]) {
-        if half.exists() {
-            fs::remove_dir_all(half)?;
-        }
+    let half = out.join(duel_model::STAGED);
+    if half.exists() {
+        duel_disk::remove_dir_all(&half)?;
     }
     trackers::remove(out)?;
     let files = [PLOT, SAMPLES, RESULTS, EVAL_RESULTS, ALL_RESULTS, TRAINER_STATE, CONFIG];
     for file in files.map(|name| out.join(name)) {
         if file.exists() {
-            fs::remove_file(file)?;
+            duel_disk::remove_file(&file)?;
         }
     }
     Ok(())

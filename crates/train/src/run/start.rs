@@ -14,6 +14,7 @@ use crate::reference::ModelId;
 use crate::stays::Stays;
 use duel_backend::{Acc, Backend, Dtype, Element};
 use duel_data::Tokenizer;
+use duel_disk::Lock;
 use duel_model::{
     Before, Config as ModelConfig, FileDtype, Folder, Held, Model, Output as ModelOutput, Shape, Trained,
 };
@@ -261,7 +262,8 @@ impl Start {
         Ok(Following { weights, every, share })
     }
 
-    /// The run before its next step, given `weights`, those that it began with, and what has been made for them.
+    /// The run before its next step, given the `lock` of its folder where that is there already, `weights`, those that
+    /// it began with, and what has been made for them.
     /// `rehearse` makes a pass of the largest batch.
     ///
     /// # Errors
@@ -269,7 +271,7 @@ impl Start {
     pub fn run<'a, B: Backend>(
         self,
         b: &B,
-        ranks: &'a Ranks<'a>,
+        (ranks, lock): (&'a Ranks<'a>, Option<Lock>),
         plan: Plan,
         mut engine: Engine<'a, B>,
         mut weights: Held<B>,
@@ -300,7 +302,7 @@ impl Start {
             print_peak(b);
             Ok(())
         })?;
-        let output = Output::of(&config, dtype)?;
+        let mut output = Output::of(&config, dtype, lock)?;
         let resumed = checkpoint.as_ref().map(|_| (state.step, state.unevaluated));
         let mut trackers = None;
         ranks.led(|| {

@@ -11,6 +11,7 @@ use crate::objective::Objective;
 use crate::ranks::{Cut, Ranks, check_program};
 use crate::run::fit;
 use crate::run::outcome::Outcome;
+use crate::run::output;
 use crate::run::plan::Plan;
 use crate::run::start::Start;
 use crate::run::visits::Visits;
@@ -69,6 +70,7 @@ fn run<B: Backend>(
             judge.describe()
         )));
     }
+    let lock = output::lock_if_there(ranks, &config.output_dir)?;
     let Prepared { start, tokenizer, prompts, eval, beside, plan, text, too_large, .. } =
         prepare(b, ranks.size(), config)?;
     if let Some(too_large) = too_large {
@@ -107,7 +109,7 @@ fn run<B: Backend>(
         _ => Sampler::new(b, &model, room, how)?,
     };
     let largest = sizes.of_step(&config).largest(&prompts)?;
-    let run = start.run(b, ranks, plan, engine, weights, content, |engine, weights, grads| {
+    let run = start.run(b, (ranks, lock), plan, engine, weights, content, |engine, weights, grads| {
         engine.rehearse(weights, grads, &largest, None)
     })?;
     let world = World {
