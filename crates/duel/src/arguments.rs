@@ -19,9 +19,10 @@ pub struct Normal {
 }
 
 /// Keys whose flags take several values in TRL's way, with spaces between.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 8] = [
     "data_files",
     "datasets",
+    "eval_datasets",
     "loss_type",
     "loss_weights",
     "lora_target_modules",

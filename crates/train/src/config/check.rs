@@ -225,6 +225,17 @@ impl Config {
                 ));
             }
         }
+        if let Some(all) = &self.eval_datasets {
+            if self.eval_dataset != Some(all.name()) {
+                return wrong("`eval_dataset` and `eval_datasets` are both given; keep one".into());
+            }
+            if self.dataset_test_split != "test" {
+                return wrong(
+                    "`dataset_test_split` says nothing of `eval_datasets`; give `split` in the entries that it is of"
+                        .into(),
+                );
+            }
+        }
         self.columns.iter().try_for_each(|called| called.columns().map(drop))?;
         match self.test_split_size {
             Some(_) if self.eval_dataset.as_ref() != Some(&self.dataset) => {

@@ -1,4 +1,4 @@
-//! Data sets that are learned from together: which, how they are read, how much of each.
+//! Data sets that are learned from, or evaluated on, together: which, how they are read, how much of each.
 
 use super::values::{Names, Text};
 use crate::Error;
@@ -95,7 +95,7 @@ pub struct Entry {
     /// As `dataset_config`.
     #[serde(alias = "name", alias = "subset", skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// As `dataset_train_split`.
+    /// As `dataset_train_split`, or as `dataset_test_split` where it is evaluated on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
     /// As `data_files`.
@@ -163,7 +163,7 @@ impl Entry {
     /// # Errors
     /// What it says of that cannot be, or not together.
     pub fn form(&self) -> Result<Form, Error> {
-        let wrong = |e: String| Error::new(format!("`datasets`, {}: {e}", self.path.display()));
+        let wrong = |e: String| Error::new(format!("the data set {}: {e}", self.path.display()));
         match (&self.formatting, &self.kind) {
             (Some(_), Some(_)) => Err(wrong("has `formatting` and `type`; keep one".into())),
             (Some(_), None) if self.beside(&[]).is_some() => {
@@ -258,9 +258,9 @@ impl Entry {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let wrong = |e: &str| Err(Error::new(format!("`datasets`, {}: {e}", self.path.display())));
+        let wrong = |e: &str| Err(Error::new(format!("the data set {}: {e}", self.path.display())));
         if self.path.as_os_str().is_empty() {
-            return Err(Error::new("`datasets` has an entry without `path`"));
+            return Err(Error::new("a data set has no `path`"));
         }
         let is_share = |x: &f64| *x > 0.0 && *x <= 1.0;
         if !self.fraction.iter().chain(&self.weight).all(is_share) {
@@ -278,7 +278,7 @@ impl Entry {
     }
 }
 
-/// Data sets that are learned from together, in order.
+/// Data sets that are read together, in order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mixture(pub Vec<Entry>);
 
@@ -289,11 +289,11 @@ impl Mixture {
     /// There is none, or one of them cannot be.
     pub fn new(entries: Vec<Entry>) -> Result<Self, Error> {
         if entries.is_empty() {
-            return Err(Error::new("`datasets` is empty"));
+            return Err(Error::new("there are no data sets in the list"));
         }
         let fractions = entries.iter().filter(|entry| entry.fraction.is_some()).count();
         if fractions > 0 && fractions < entries.len() {
-            return Err(Error::new("`datasets` has a `fraction` in some entries; give each one"));
+            return Err(Error::new("some data sets have a `fraction`; give each one"));
         }
         entries.iter().try_for_each(Entry::check)?;
         Ok(Mixture(entries))
@@ -323,7 +323,7 @@ impl FromStr for Mixture {
     fn from_str(text: &str) -> Result<Self, Error> {
         if text.trim_start().starts_with('{') {
             let entries = serde_json::from_str(&format!("[{text}]"))
-                .map_err(|e| Error::new(format!("`datasets`: {e}")))?;
+                .map_err(|e| Error::new(format!("the data sets are no JSON of entries: {e}")))?;
             return Mixture::new(entries);
         }
         let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());

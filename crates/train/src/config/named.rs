@@ -25,8 +25,12 @@ impl Options {
             self.data_files = None;
             self.dataset_revision = None;
         }
-        if is_whole && wins.eval_dataset.is_some() && wins.eval_dataset != self.eval_dataset {
+        let evaluated = is_whole && matches!(&wins.eval_datasets, Some(Maybe(Some(_))));
+        if evaluated || is_whole && wins.eval_dataset.is_some() && wins.eval_dataset != self.eval_dataset {
             self.dataset_test_split = None;
+        }
+        if evaluated {
+            self.eval_dataset = None;
         }
         if mixed {
             self.dataset = None;
@@ -36,7 +40,22 @@ impl Options {
             let why = "the rows are those of the dataset that is named";
             self.recipe.idle.push(("datasets".into(), why.into()));
         }
+        let replaced = is_whole && wins.eval_dataset.is_some();
+        if replaced && self.eval_datasets.take().is_some_and(|all| all.0.is_some()) {
+            let why = "the rows are those of the eval_dataset that is named";
+            self.recipe.idle.push(("eval_datasets".into(), why.into()));
+        }
         self
+    }
+
+    /// The key that says which rows are evaluated on.
+    pub(super) fn evaluates_on(&self) -> Option<&'static str> {
+        let said = [
+            ("eval_datasets", self.eval_datasets.is_some()),
+            ("eval_dataset", self.eval_dataset.is_some()),
+            ("test_split_size", self.test_split_size.is_some()),
+        ];
+        said.into_iter().find(|(_, said)| *said).map(|(key, _)| key)
     }
 
     /// Rows to evaluate on are the test split of the data set where that is asked for, by its name or, in a recipe too,
@@ -51,7 +70,7 @@ impl Options {
             let name = dataset.to_str().and_then(|said| Name::parse(Kind::Dataset, said));
             dataset.is_dir() || name.is_some() && !dataset.exists()
         });
-        if !is_named || self.eval_dataset.is_some() || self.test_split_size.is_some() {
+        if !is_named || self.evaluates_on().is_some() {
             return;
         }
         let evaluates = self.eval_strategy.map(|strategy| strategy != EvalStrategy::No);
@@ -123,6 +142,18 @@ mod tests {
             let split = said(named).or(file(mixed)).resolve().unwrap().dataset_test_split;
             assert_eq!(split, "test", "{named}");
         }
+        let several = "dataset = 'r.jsonl'\neval_datasets = ['a.jsonl', 'b.jsonl']";
+        let evaluated = said("eval_dataset = 'e.jsonl'").or(file(several));
+        let why = "`eval_datasets`: the rows are those of the eval_dataset that is named";
+        assert_eq!(evaluated.recipe.notes(), [why]);
+        assert_eq!(evaluated.resolve().unwrap().eval_dataset, Some("e.jsonl".into()));
+        let one = "dataset = 'org/rows'\neval_dataset = 'org/other'\ndataset_test_split = 'x'";
+        let evaluated = said("eval_datasets = ['a.jsonl', 'b.jsonl']").or(file(one)).resolve().unwrap();
+        assert_eq!(evaluated.eval_dataset, Some("a.jsonl + b.jsonl".into()));
+        let both = file(&format!("{several}\neval_dataset = 'c.jsonl'")).resolve().unwrap_err().to_string();
+        assert!(both.contains("`eval_dataset` and `eval_datasets` are both given"), "{both}");
+        let split = file(&format!("{several}\ndataset_test_split = 'x'")).resolve().unwrap_err().to_string();
+        assert!(split.contains("`dataset_test_split` says nothing of `eval_datasets`"), "{split}");
         let both = file("dataset = 'rows.jsonl'\ndatasets = ['a.jsonl']").resolve().unwrap_err().to_string();
         assert!(both.contains("both given"), "{both}");
     }

@@ -297,8 +297,14 @@ options! {
         /// Rows of the dataset that are evaluated on, not learned from, drawn by the seed: below 1 a share, else so
         /// many; none: all are learned from. [default: none]
         test_split_size: f64 | none = None, in POSITIVE;
+        /// Data sets that are evaluated on together, in the place of eval_dataset: as datasets; the split of a name is
+        /// test where none is said. [default: none]
+        eval_datasets: Mixture | none = None, needs [EVALUATED], may change;
         /// The same of evaluation rows, or none. [default: none; the dataset with dataset_test_split]
-        eval_dataset: PathBuf | none = test_split_size.map(|_| dataset.clone()), needs [EVALUATED], may change;
+        eval_dataset: PathBuf | none = match &eval_datasets {
+            Some(all) => Some(all.name()),
+            None => test_split_size.map(|_| dataset.clone()),
+        }, needs [EVALUATED], may change;
         /// Configuration of a dataset that has several; none: its default one. [default: none]
         dataset_config: String | none = None;
         /// Split of a dataset, where that is no file, which is learned from. [default: train]

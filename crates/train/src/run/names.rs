@@ -83,12 +83,7 @@ impl Config {
         }
         let own = self.eval_dataset.as_ref() == Some(&self.dataset);
         let train = if let Some(mixture) = &mut self.datasets {
-            let before = saved.as_ref().and_then(|c| c.datasets.as_ref());
-            for (i, entry) in mixture.0.iter_mut().enumerate() {
-                let was = before.and_then(|all| Some(all.0.get(i)?.path.clone()));
-                entry.path = as_it_was(Kind::Dataset, &entry.path, was);
-                entry.path = told("dataset", &entry.path, files(&entry.rows(), "train")?.name().to_owned());
-            }
+            pin(mixture, saved.as_ref().and_then(|c| c.datasets.as_ref()), "dataset", "train")?;
             self.dataset = mixture.name();
             self.dataset.clone()
         } else {
@@ -98,16 +93,22 @@ impl Config {
             let asked = self.rows(&self.dataset, &self.dataset_train_split);
             told("dataset", &said, files(&asked, "train")?.name().to_owned())
         };
-        self.eval_dataset = match self.eval_dataset.take() {
-            // Rows that are held out are in the same files.
-            Some(_) if self.test_split_size.is_some() => Some(train.clone()),
-            Some(_) if own => Some(self.eval_split(&self.dataset)?.name().to_owned()),
-            Some(said) => {
-                let asked = as_it_was(Kind::Dataset, &said, was(|c| c.eval_dataset.as_deref()));
-                Some(told("eval_dataset", &said, self.eval_split(&asked)?.name().to_owned()))
-            }
-            None => None,
-        };
+        if let Some(mixture) = &mut self.eval_datasets {
+            let before = saved.as_ref().and_then(|c| c.eval_datasets.as_ref());
+            pin(mixture, before, "eval_dataset", "test")?;
+            self.eval_dataset = Some(mixture.name());
+        } else {
+            self.eval_dataset = match self.eval_dataset.take() {
+                // Rows that are held out are in the same files.
+                Some(_) if self.test_split_size.is_some() => Some(train.clone()),
+                Some(_) if own => Some(self.eval_split(&self.dataset)?.name().to_owned()),
+                Some(said) => {
+                    let asked = as_it_was(Kind::Dataset, &said, was(|c| c.eval_dataset.as_deref()));
+                    Some(told("eval_dataset", &said, self.eval_split(&asked)?.name().to_owned()))
+                }
+                None => None,
+            };
+        }
         self.dataset = train;
         Ok(self)
     }
@@ -119,11 +120,10 @@ impl Config {
     /// Those of [`files`].
     pub fn all_files(&self) -> Result<(Files, Option<Files>), Error> {
         let all = self.undivided()?;
-        if let Some(size) = self.test_split_size {
-            let (train, eval) = self.split_off(all, size)?;
-            return Ok((train, Some(eval)));
+        match self.test_split_size {
+            Some(size) => self.split_off(all, size).map(|(train, eval)| (train, Some(eval))),
+            None => Ok((all, self.apart()?)),
         }
-        Ok((all, self.eval_dataset.as_ref().map(|name| self.eval_split(name)).transpose()?))
     }
 
     /// The files of the rows that are learned from.
@@ -131,10 +131,9 @@ impl Config {
     /// # Errors
     /// Those of [`files`].
     pub fn train_files(&self) -> Result<Files, Error> {
-        let all = self.undivided()?;
         match self.test_split_size {
-            None => Ok(all),
-            Some(size) => Ok(self.split_off(all, size)?.0),
+            Some(_) => Ok(self.all_files()?.0),
+            None => self.undivided(),
         }
     }
 
@@ -145,7 +144,7 @@ impl Config {
                 let all = files(&self.rows(&self.dataset, &self.dataset_train_split), "train")?;
                 Ok(all.in_form(self.form_of_rows()?))
             }
-            Some(mixture) => mixed(mixture, self.seed),
+            Some(mixture) => mixed(mixture, "train", self.seed, u64::MAX - 1),
         }
     }
 
@@ -174,10 +173,18 @@ impl Config {
     /// # Errors
     /// Those of [`files`].
     pub fn eval_files(&self) -> Result<Option<Files>, Error> {
-        if let Some(size) = self.test_split_size {
-            return Ok(Some(self.split_off(self.undivided()?, size)?.1));
+        match self.test_split_size {
+            Some(_) => Ok(self.all_files()?.1),
+            None => self.apart(),
         }
-        self.eval_dataset.as_ref().map(|name| self.eval_split(name)).transpose()
+    }
+
+    /// Those that are no part of the rows that are learned from.
+    fn apart(&self) -> Result<Option<Files>, Error> {
+        match (&self.eval_datasets, &self.eval_dataset) {
+            (Some(mixture), _) => mixed(mixture, "test", self.seed, u64::MAX / 2).map(Some),
+            (None, name) => name.as_ref().map(|name| self.eval_split(name)).transpose(),
+        }
     }
 
     /// The split of a data set that is evaluated on.
@@ -200,22 +207,36 @@ impl Config {
 }
 
 impl Entry {
-    /// Its split.
-    fn rows(&self) -> Rows {
-        Rows {
+    /// Its files; of a split that is `usual` where it says none.
+    fn files(&self, usual: &str) -> Result<Files, Error> {
+        let asked = Rows {
             name: self.path.clone(),
             config: self.config.clone(),
-            split: self.split.clone().unwrap_or_else(|| "train".into()),
+            split: self.split.clone().unwrap_or_else(|| usual.into()),
             data_files: self.data_files.iter().flat_map(Names::patterns).collect(),
-        }
+        };
+        // What `datasets` calls the only split of a file, and recipes say of files to evaluate on.
+        let of_file = asked.split == "train";
+        files(&asked, if of_file { "train" } else { usual })
     }
 }
 
-/// The files of several data sets, and how much of each is read.
-fn mixed(mixture: &Mixture, seed: u64) -> Result<Files, Error> {
+/// Gives data sets the commits that their names are now, or that they had `before`.
+fn pin(mixture: &mut Mixture, before: Option<&Mixture>, what: &str, usual: &str) -> Result<(), Error> {
+    for (i, entry) in mixture.0.iter_mut().enumerate() {
+        let was = before.and_then(|all| Some(all.0.get(i)?.path.clone()));
+        entry.path = as_it_was(Kind::Dataset, &entry.path, was);
+        entry.path = told(what, &entry.path, entry.files(usual)?.name().to_owned());
+    }
+    Ok(())
+}
+
+/// The files of several data sets, and how much of each is read: what is drawn by the seed and a number, `numbered` and
+/// below.
+fn mixed(mixture: &Mixture, usual: &str, seed: u64, numbered: u64) -> Result<Files, Error> {
     let mut all = Vec::new();
     for entry in &mixture.0 {
-        let found = files(&entry.rows(), "train")?.in_form(entry.form()?);
+        let found = entry.files(usual)?.in_form(entry.form()?);
         let whole = entry.fraction.or(entry.weight).is_none() && entry.samples.or(entry.first).is_none();
         let count = if whole { 0 } else { found.count()? };
         all.push((entry, found, count, whole));
@@ -238,11 +259,11 @@ fn mixed(mixture: &Mixture, seed: u64) -> Result<Files, Error> {
         };
         if rows > count || rows == 0 {
             return Err(Error::new(format!(
-                "`datasets`, {}: {rows} rows are asked for and it has {count}",
+                "the data set {}: {rows} rows are asked for and it has {count}",
                 entry.path.display()
             )));
         }
-        let picked = drawn(count, rows, seed, u64::MAX - 1 - i as u64);
+        let picked = drawn(count, rows, seed, numbered - i as u64);
         read.push(found.keeping(count, |row| if first { row < rows } else { picked[row] }));
     }
     Ok(Files::joined(mixture.name(), read)?)
@@ -292,6 +313,11 @@ mod tests {
         assert!(c.all_files().is_err());
         let beside = |eval: &str| pinned(&format!("datasets = ['DIR/a.jsonl']\neval_dataset = '{eval}'"));
         assert_eq!(beside("DIR/b.jsonl").unwrap().eval_dataset, Some(dir.join("b.jsonl")));
+        let mixed = "dataset = 'DIR/a.jsonl'\neval_datasets = ['DIR/b.jsonl', 'DIR/c.jsonl']";
+        assert_eq!(pinned(mixed).unwrap(), {
+            let c = config(&dir, mixed);
+            Config { model: dir.clone(), ..c }
+        });
         let e = beside("DIR").unwrap_err();
         assert!(e.contains("has no split test"), "{e}");
         std::fs::remove_dir_all(&dir).unwrap();
@@ -330,6 +356,28 @@ mod tests {
         assert!(
             counts(["samples = 11", "", ""]).unwrap_err().contains("11 rows are asked for and it has 10")
         );
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Data sets that are evaluated on are read as those that are learned from, and rows that are drawn are others.
+    #[test]
+    fn several_are_evaluated_on() {
+        let dir = folder("evaluated");
+        let half = "[[datasets]]\npath = 'DIR/c.jsonl'\nweight = 0.5\n[[eval_datasets]]\npath = 'DIR/c.jsonl'\nweight = 0.5";
+        let c = config(&dir, half);
+        let (train, eval) = (rows(&c.train_files().unwrap()), rows(&c.eval_files().unwrap().unwrap()));
+        assert_eq!((train.len(), eval.len()), (20, 20));
+        assert_ne!(train, eval);
+        assert_eq!(c.eval_strategy, crate::config::EvalStrategy::End);
+        // As recipes say of a file, whose only split is that.
+        let more = "\n[[eval_datasets]]\npath = 'DIR/a.jsonl'\nsplit = 'train'";
+        let c = config(&dir, &format!("{half}{more}"));
+        let (_, eval) = c.all_files().unwrap();
+        assert_eq!(eval.unwrap().count(), Ok(30));
+        assert_eq!(Options::parse(&c.to_toml().unwrap()).unwrap().resolve().unwrap(), c);
+        let other = config(&dir, &format!("{half}{}", more.replace("'train'", "'dev'")));
+        let e = other.eval_files().unwrap_err().to_string();
+        assert!(e.contains("a.jsonl: is one file, and has no split dev"), "{e}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -105,7 +105,8 @@ pub fn check(c: &Config) -> Result<(), Error> {
         root.as_ref().is_some_and(|root| fs::canonicalize(path).is_ok_and(|p| p.starts_with(root)))
     };
     let rows = [Some(&c.dataset), c.eval_dataset.as_ref()];
-    let entries = c.datasets.iter().flat_map(|all| &all.0).map(|entry| &entry.path);
+    let mixtures = c.datasets.iter().chain(&c.eval_datasets);
+    let entries = mixtures.flat_map(|all| &all.0).map(|entry| &entry.path);
     let mut reads = models.iter().map(|(_, path)| path).chain(rows.into_iter().flatten()).chain(entries);
     if c.overwrite_output_dir && reads.any(|path| inside(path)) {
         return Err(Error::new(format!(

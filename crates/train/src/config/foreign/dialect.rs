@@ -69,7 +69,9 @@ impl Dialect {
             Self::Trl => {
                 taken.assistant_only_loss = (method == Method::Sft).then_some(false);
                 taken.shuffle = (method == Method::Kto).then_some(false);
-                taken.temperature = draws_pairs(method).then_some(0.9);
+                // Pairs are replayed, which TRL does not, by how likely the policy itself draws them.
+                let replays = said.replay.is_some_and(|pairs| pairs > 0);
+                taken.temperature = (draws_pairs(method) && !replays).then_some(0.9);
             }
             Self::LlamaFactory => {
                 taken.method = Some(method);
@@ -166,8 +168,9 @@ impl Options {
         }
         let Some(dialect) = dialect else { return Ok(self) };
         // Theirs is to evaluate only where that is asked for; rows that are named beside the recipe ask for it.
-        let named =
-            self.test_split_size.is_some() || self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some());
+        let named = self.test_split_size.is_some()
+            || self.eval_dataset.as_ref().is_some_and(|rows| rows.0.is_some())
+            || self.eval_datasets.as_ref().is_some_and(|rows| rows.0.is_some());
         if !named && self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No) {
             return Err(Error::new(
                 "`eval_strategy` asks for an evaluation, and there are no rows for it: give --eval-dataset FILE, or \

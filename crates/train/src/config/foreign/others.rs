@@ -163,7 +163,7 @@ pub(super) const AXOLOTL: &[Word] = &[
     word(&["peft_use_dora"], Only(&["false"], "DoRA is not there; adapters are LoRA or rsLoRA")),
     word(&["lora_model_dir", "peft_layers_to_transform"], Only(&[], NO_COUNTERPART)),
     word(&["lora_fan_in_fan_out", "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"], Idle(PYTORCH)),
-    word(&["test_datasets"], Only(&[], "give one of them as eval_dataset, or a val_set_size")),
+    word(&["test_datasets"], Is("eval_datasets")),
     word(&["val_set_size"], Says("`test_split_size`; 0 is none", held_out)),
     word(
         &["evals_per_epoch"],

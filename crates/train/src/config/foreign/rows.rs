@@ -26,26 +26,29 @@ impl Options {
             if dialect.is_some() {
                 self.datasets = None;
             }
-            let why = "the rows are those of the dataset that is named";
-            self.recipe.idle.extend(rows.into_iter().map(|e| (e.key, why.to_owned())));
-            return Ok(());
-        }
-        let evaluated = self.eval_dataset.as_ref().and_then(|rows| rows.0.as_ref());
-        if let Some(name) = evaluated.filter(|name| factory && !is_path(name)) {
-            return Err(Error::new(format!(
-                "`eval_dataset = {}` is no file, and of dataset_info.json only `dataset` is read; give --eval-dataset \
-                 FILE, or --test-split-size in its place",
-                name.display()
-            )));
         }
         let said = |name: &str| rows.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
         let mut left: Vec<&Entry> = rows.iter().collect();
         let mut take = |names: &[&str]| left.retain(|entry| !names.contains(&entry.key.as_str()));
-        if let Some(names) = names {
+        let entries = |names: &Path| {
             let folder = said("dataset_dir").map_or("data".into(), Said::text);
             let first = said("max_samples").map(|most| number("max_samples", most)).transpose()?;
+            Ok::<_, Error>(Some(Maybe(Some(described(names, Path::new(&folder), first)?))))
+        };
+        let evaluated = self.eval_dataset.as_ref().and_then(|rows| rows.0.clone());
+        if let Some(names) = evaluated.filter(|names| factory && !is_path(names)) {
+            self.eval_dataset = None;
+            self.eval_datasets = entries(&names)?;
+            take(&["dataset_dir", "max_samples"]);
+        }
+        if named {
+            let why = "the rows are those of the dataset that is named";
+            self.recipe.idle.extend(left.into_iter().map(|e| (e.key.clone(), why.to_owned())));
+            return Ok(());
+        }
+        if let Some(names) = names {
             self.dataset = None;
-            self.datasets = Some(Maybe(Some(described(&names, Path::new(&folder), first)?)));
+            self.datasets = entries(&names)?;
             take(&["dataset_dir", "max_samples"]);
         } else if let Some(mixture) = said("dataset_mixture") {
             self.mixture(mixture)?;
@@ -104,36 +107,37 @@ impl Options {
         }
         let train: Vec<Option<String>> =
             if train.is_empty() { vec![None] } else { train.into_iter().cloned().map(Some).collect() };
-        let mut entries = Vec::new();
+        let test: Vec<Option<String>> = test.into_iter().cloned().map(Some).collect();
+        let (mut learned, mut evaluated) = (Vec::new(), Vec::new());
         for (i, Entry { key, value, .. }) in sets.iter().enumerate() {
             let weight: f64 = value
                 .text()
                 .parse()
                 .map_err(|_| Error::new(format!("`dataset_mixer`, {key}: {value} is no weight")))?;
-            entries.extend(train.iter().map(|split| Rows {
+            let of = |split: &Option<String>, weight: Option<f64>| Rows {
                 path: key.into(),
                 config: configs.get(i).cloned(),
                 split: split.clone(),
-                weight: (weight != 1.0).then_some(weight),
+                weight,
                 ..Rows::default()
-            }));
+            };
+            learned.extend(train.iter().map(|split| of(split, (weight != 1.0).then_some(weight))));
+            // All of them, so that runs on other shares can be compared.
+            evaluated.extend(test.iter().map(|split| of(split, None)));
         }
-        self.datasets = Some(Maybe(Some(Mixture::new(entries)?)));
+        self.datasets = Some(Maybe(Some(Mixture::new(learned)?)));
         let evaluates = self.eval_strategy.is_some_and(|strategy| strategy != EvalStrategy::No);
-        let why = match (&test[..], &sets[..]) {
+        let why = match self.evaluates_on() {
             _ if !evaluates => "there are no evaluations",
-            _ if self.eval_dataset.is_some() || self.test_split_size.is_some() => {
-                "rows to evaluate on are named beside it"
-            }
-            ([split], [only]) if configs.is_empty() => {
-                self.eval_dataset = Some(Maybe(Some(only.key.clone().into())));
-                self.dataset_test_split.get_or_insert_with(|| (*split).clone());
+            Some(_) => "rows to evaluate on are named beside it",
+            None if evaluated.is_empty() => return Ok(()),
+            None => {
+                self.eval_datasets = Some(Maybe(Some(Mixture::new(evaluated)?)));
                 return Ok(());
             }
-            _ => "one split of one data set, without a configuration, is evaluated on",
         };
-        let noted = |split: &String| (format!("dataset_splits = {split}"), why.to_owned());
-        self.recipe.idle.extend(test.into_iter().map(noted));
+        let noted = |split: Option<String>| Some((format!("dataset_splits = {}", split?), why.to_owned()));
+        self.recipe.idle.extend(test.into_iter().filter_map(noted));
         Ok(())
     }
 }

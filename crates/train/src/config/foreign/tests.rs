@@ -151,8 +151,10 @@ fn mixtures_are_data_sets() {
     assert_eq!(noted(""), "`dataset_splits = test_prefs`: there are no evaluations");
     let beside = noted("\neval_strategy: epoch\neval_dataset: e.jsonl");
     assert_eq!(beside, "`dataset_splits = test_prefs`: rows to evaluate on are named beside it");
-    let several = alone(&format!("{mixer}\neval_strategy: epoch")).unwrap_err().to_string();
-    assert!(several.contains("there are no rows for it"), "{several}");
+    let several = alone(&format!("{mixer}\neval_strategy: epoch")).unwrap().eval_datasets.unwrap();
+    let split = Some("test_prefs".to_owned());
+    let want = [("org/a".into(), split.clone(), None), ("b.jsonl".into(), split, None)];
+    assert_eq!(several.0.iter().map(of).collect::<Vec<_>>(), want);
     let trl = "model_name_or_path: m\ndatasets:\n  - {path: a.jsonl, fraction: 0.25}\n  - {path: b.csv, fraction: 0.75}\ntest_split_size: 0.1";
     let config = alone(trl).unwrap();
     assert_eq!(
@@ -164,10 +166,10 @@ fn mixtures_are_data_sets() {
         assert!(e.contains(part), "{rows}: {e}");
     };
     wrong("{path: a, frction: 1}", "unknown field `frction`");
-    wrong("{split: train}", "an entry without `path`");
+    wrong("{split: train}", "a data set has no `path`");
     wrong("{path: a, weight: 2}", "`fraction` and `weight` are above 0 and at most 1");
     wrong("{path: a, weight: 0.5, first: 3}", "keep one of");
-    wrong("{path: a, fraction: 0.5}\n  - {path: b}", "a `fraction` in some entries");
+    wrong("{path: a, fraction: 0.5}\n  - {path: b}", "some data sets have a `fraction`");
     wrong("{path: a, columns: {prompt: q, chosen: q}}", "`q` is to be");
     wrong("{path: a, type: zephyr.nectar}", "`type = zephyr.nectar` is not read");
     wrong("{path: a, type: chatml.intel, columns: {prompt: q}}", "`type` and `columns`");
@@ -181,6 +183,13 @@ fn mixtures_are_data_sets() {
     let forms: Vec<_> = config.datasets.unwrap().0.iter().map(|entry| entry.form().unwrap()).collect();
     assert_eq!(forms[0], Form::Axolotl(duel_data::Axolotl::named("chatml.intel").unwrap()));
     assert_eq!(forms[1], Form::Named("messages=talk,chosen=good,rejected=rejected".parse().unwrap()));
+    let tests = "test_datasets:\n  - {path: t.jsonl, ds_type: json, split: train, type: chatml.intel}";
+    let config = alone(&axolotl.replace("val_set_size: 0.05", tests)).unwrap();
+    let evaluated = &config.eval_datasets.as_ref().unwrap().0[0];
+    assert_eq!((evaluated.split.as_deref(), evaluated.form().unwrap()), (Some("train"), forms[0].clone()));
+    assert_eq!(config.eval_dataset.as_deref(), Some("t.jsonl".as_ref()));
+    let both = alone(&format!("{axolotl}\n{tests}")).unwrap_err().to_string();
+    assert!(both.contains("both say what is evaluated on"), "{both}");
 }
 
 /// All train splits are learned from, and that of one data set whose name has test in it is evaluated on.
@@ -198,10 +207,8 @@ fn splits_of_a_mixer_are_all_taken() {
         entries.iter().map(split).collect::<Vec<_>>(),
         ["train", "train_gen"].map(|name| ("org/a".into(), name.into(), Some(0.5)))
     );
-    assert_eq!(
-        (config.eval_dataset.as_deref(), &*config.dataset_test_split),
-        (Some("org/a".as_ref()), "test_prefs")
-    );
+    let evaluated: Vec<_> = config.eval_datasets.as_ref().unwrap().0.iter().map(split).collect();
+    assert_eq!(evaluated, [("org/a".into(), "test_prefs".into(), None)]);
     assert_eq!(Options::parse(&config.to_toml().unwrap()).unwrap().resolve().unwrap(), config);
     let wrong = |splits: &str, more: &str, part: &str| {
         let e = of(splits, more).expect_err(splits).to_string();
@@ -209,8 +216,12 @@ fn splits_of_a_mixer_are_all_taken() {
     };
     wrong("train, dev", "", "`dataset_splits` has `dev`");
     wrong("test", "", "no split to learn from");
-    wrong("train, test_a, test_b", "eval_strategy: epoch", "there are no rows for it");
-    wrong("train, test", "eval_strategy: epoch\ndataset_configs: [c]", "there are no rows for it");
+    wrong("train", "eval_strategy: epoch", "there are no rows for it");
+    let several = of("train, test_a, test_b", "eval_strategy: epoch\ndataset_configs: [c]").unwrap();
+    let evaluated = several.eval_datasets.unwrap().0;
+    let of = |entry: &Entry| (entry.config.clone(), entry.split.clone());
+    let want = ["test_a", "test_b"].map(|name| (Some("c".to_owned()), Some(name.to_owned())));
+    assert_eq!(evaluated.iter().map(of).collect::<Vec<_>>(), want);
 }
 
 /// What columns are called is written so that any name reads back.
@@ -256,11 +267,20 @@ fn factory_names_are_those_of_its_file() {
     assert_eq!(recipe("hub", "\nmax_samples: 10").unwrap().datasets.unwrap().0[0].first, Some(10));
     let evaluated = |rows: &str| recipe("hub", &format!("\neval_strategy: epoch\neval_dataset: {rows}"));
     assert_eq!(evaluated("e.jsonl").unwrap().eval_dataset, Some("e.jsonl".into()));
-    let e = evaluated("pairs").unwrap_err().to_string();
-    assert!(
-        e.starts_with("`eval_dataset = pairs` is no file, and of dataset_info.json only `dataset`"),
-        "{e}"
+    let entries = evaluated("pairs").unwrap().eval_datasets.unwrap().0;
+    assert_eq!((entries[0].path.clone(), entries[0].samples), (dir.join("p.json"), Some(7)));
+    let most = evaluated("hub\nmax_samples: 3").unwrap();
+    assert_eq!([most.datasets, most.eval_datasets].map(|all| all.unwrap().0[0].first), [Some(3); 2]);
+    // Another file to learn from leaves what is evaluated on where it is.
+    let other = Options { dataset: Some("rows.jsonl".into()), ..Options::default() };
+    let text = format!(
+        "model_name_or_path: m\nstage: dpo\ndataset: hub\ndataset_dir: {}\neval_dataset: pairs\ncutoff_len: 64",
+        dir.display()
     );
+    let other = other.or(Options::parse_recipe(&text).unwrap()).settle().unwrap().resolve().unwrap();
+    assert_eq!(other.eval_datasets.unwrap().0[0].path, dir.join("p.json"));
+    let e = evaluated("other").unwrap_err().to_string();
+    assert!(e.contains("dataset_info.json: has no `other`; it has pairs, hub, script"), "{e}");
     let wrong = |names: &str, part: &str| {
         let e = recipe(names, "").expect_err(names).to_string();
         assert!(e.contains("dataset_info.json: ") && e.contains(part), "{e}");
@@ -304,6 +324,7 @@ fn values_are_read_by_the_kind_of_their_key() {
     let pairs = online("max_new_tokens: 53");
     assert_eq!((pairs.max_completion_length, pairs.temperature), (53, 0.9));
     assert_eq!(online("temperature: 1.0").temperature, 1.0);
+    assert_eq!(online("replay: 2").temperature, 1.0);
     // Of the two warm-ups, steps count where there are any; null is nothing.
     for (warmup, steps) in [
         ("warmup_steps: 0\nwarmup_ratio: 0.1", Steps::Share(0.1)),
