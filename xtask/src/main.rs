@@ -48,7 +48,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   faults          a disk that fails at every operation of a run and of other commands, four ways; prints a table
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
-                  tests, a minute of fuzzing, every test";
+                  tests, half a minute of fuzzing, every test";
 
 fn command(args: &[&str], rest: &[String]) -> Command {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
@@ -112,7 +112,7 @@ fn check() -> Result<(), u8> {
         ),
     }
     // With a seed of its own each time, which it prints.
-    fuzz(&["--seconds".into(), "60".into()])?;
+    fuzz(&["--seconds".into(), "30".into()])?;
     cargo(&["test", "--workspace"], &[])
 }
 

@@ -12,11 +12,16 @@ use std::thread;
 /// What `DUEL_DISK_FAULT` knows.
 const KINDS: [&str; 4] = ["full", "fail", "kill", "torn"];
 
+/// Files that say what the last of several commands did itself.
+const OF_THE_LAST: [&str; 3] = ["out/train_results.json", "out/all_results.json", "out/trainer_state.json"];
+
+/// Arguments of a command, given what is in its folder.
+type Args<'a> = Box<dyn Fn(&Path) -> Vec<String> + Sync + 'a>;
+
 /// A command that is given again until it ends well, in a folder of its own.
 struct Job<'a> {
     name: &'a str,
-    /// Its arguments, given what is in the folder.
-    args: Box<dyn Fn(&Path) -> Vec<String> + Sync + 'a>,
+    args: Args<'a>,
     /// Points of each kind that a test tries.
     few: usize,
 }
@@ -83,6 +88,7 @@ fn files(folder: &Path) -> Files {
                 // Event files say when they began, and by which process.
                 true if name == "out/runs" => {}
                 true => left.push(path),
+                false if OF_THE_LAST.contains(&&*name) => {}
                 false => drop(all.insert(name, timeless(&path))),
             }
         }
@@ -90,11 +96,12 @@ fn files(folder: &Path) -> Files {
     all
 }
 
-/// Whether it is a file of a finished checkpoint; its configuration says how many there may be, and is not compared with
-/// that of a run that keeps all.
+/// Whether it is a file of a finished checkpoint that is the same in every run: not its configuration, which says how
+/// many there may be, nor its state, which after an error says that an evaluation is due.
 fn is_of_checkpoint(name: &str) -> bool {
     let of = name.strip_prefix("out/checkpoint-").and_then(|rest| rest.split_once('/'));
-    of.is_some_and(|(step, file)| step.parse::<u64>().is_ok() && file != "duel.toml")
+    let differs = ["duel.toml", "duel_state.json", "trainer_state.json"];
+    of.is_some_and(|(step, file)| step.parse::<u64>().is_ok() && !differs.contains(&file))
 }
 
 fn same(found: &Files, wanted: &Files, after: &str) {
@@ -129,7 +136,7 @@ pub fn fail_everywhere(temp: &Temp, run: &Run) {
         }
         .args()
     };
-    let plain = |args: &[&str]| -> Box<dyn Fn(&Path) -> Vec<String> + Sync> {
+    let plain = |args: &[&str]| -> Args<'static> {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         Box::new(move |_| args.clone())
     };

@@ -22,10 +22,8 @@ impl Options {
         let is_path =
             |path: &PathBuf| path.exists() || path.extension().is_some() || path.components().count() > 1;
         let named = self.dataset.as_ref().is_some_and(|path| !factory || is_path(path));
-        if named {
-            if dialect.is_some() {
-                self.datasets = None;
-            }
+        if named && dialect.is_some() {
+            self.datasets = None;
         }
         let said = |name: &str| rows.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
         let mut left: Vec<&Entry> = rows.iter().collect();

@@ -1,9 +1,7 @@
 //! Every objective against TRL's runs of it, step for step: `../shared/data/golden2/trl`. Which runs there are, on
 //! which rows and with which settings, is read from the files.
 
-mod common;
-
-use common::{Run, Temp, shared_data, write_lines};
+use crate::common::{Run, Temp, shared_data, write_lines};
 use duel_cpu::Cpu;
 use duel_train::report::metrics::Record;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};

@@ -1,0 +1,7 @@
+//! What calls the trainer itself, in double precision: in one program, since it takes a minute to compile.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod parity;
+mod ranks;
