@@ -102,7 +102,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::create(path)?.write_all(bytes)
 }
 
-/// [`write`], and waits until the disk has it.
+/// [`write()`], and waits until the disk has it.
 ///
 /// # Errors
 /// It cannot be written.

@@ -121,8 +121,7 @@ fn points(n: usize, few: usize, kind: usize) -> Vec<usize> {
     (0..few).map(|i| 1 + (share * (i as f64 + (kind as f64 + 0.5) / KINDS.len() as f64)) as usize).collect()
 }
 
-/// Trains as `run` says, in relative folders; exports, samples and evaluates what came of it; and has the disk fail in
-/// each.
+/// Trains as `run` says, in relative folders; judges rows, samples, and evaluates; and has the disk fail in each.
 pub fn fail_everywhere(temp: &Temp, run: &Run) {
     let path = |name: &str| temp.path(name).display().to_string();
     let train = |folder: &Path| {
@@ -144,9 +143,10 @@ pub fn fail_everywhere(temp: &Temp, run: &Run) {
     let cpu = ["--device=cpu", "--threads=1"];
     let of = |command: &'static str| [command, "--model", &model, "--dataset", &rows, cpu[0], cpu[1]];
     let sample = [&of("sample")[..], &["--max-new-tokens=3", "--output=out"]].concat();
+    let label = ["label", "--judge=truth", "--dataset", &rows, "--output=out"];
     let jobs = [
         Job { name: "train", args: Box::new(train), few: 2 },
-        Job { name: "export", args: plain(&["export", "--model", &model, "--gguf=out"]), few: 1 },
+        Job { name: "label", args: plain(&label), few: 1 },
         Job { name: "sample", args: plain(&sample), few: 1 },
         Job { name: "eval", args: plain(&[&of("eval")[..], &["--output=out"]].concat()), few: 1 },
     ];
