@@ -2,8 +2,7 @@
 
 use crate::file::File;
 use crate::operations::{remove_file, rename};
-use std::fs::TryLockError;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes that are collected before they are written.
@@ -28,21 +27,10 @@ impl Draft {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        loop {
-            let file = File::change(&partial)?;
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => {
-                    return Err(io::Error::new(ErrorKind::WouldBlock, "another process is writing it"));
-                }
-                // Between the two, another process may have given it its last name: it is another file then.
-                Ok(()) if !file.has_its_name() => continue,
-                // Where a file system has no locks, nobody is told of anybody.
-                Ok(()) | Err(TryLockError::Error(_)) => {}
-            }
-            file.set_len(0)?;
-            let file = Some(BufWriter::with_capacity(BLOCK, file));
-            return Ok(Draft { path: path.to_path_buf(), partial, file });
-        }
+        let (file, _) = File::lock(&partial)?;
+        file.set_len(0)?;
+        let file = Some(BufWriter::with_capacity(BLOCK, file));
+        Ok(Draft { path: path.to_path_buf(), partial, file })
     }
 
     /// Gives it its name, once the disk has all of it; what was there of that name is gone. Returns its bytes.
@@ -87,6 +75,7 @@ impl Drop for Draft {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::ErrorKind;
 
     #[test]
     fn it_is_there_whole_or_not_at_all_and_of_one_process() {

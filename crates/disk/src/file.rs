@@ -3,7 +3,7 @@
 use crate::fault;
 use crate::fault::Operation::{Open, Sync, Truncate, Write as Writing};
 use std::fs::{self, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// A file as `std::fs` has it.
@@ -55,6 +55,25 @@ impl File {
         Self::open(path, OpenOptions::new().create(true).append(true))
     }
 
+    /// [`File::change`], locked for this process; and whether it is sure, since not all file systems have locks.
+    ///
+    /// # Errors
+    /// It cannot be opened; or (`WouldBlock`) another process has locked it.
+    pub(crate) fn lock(path: &Path) -> io::Result<(Self, bool)> {
+        loop {
+            let file = Self::change(path)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::new(ErrorKind::WouldBlock, "another process is writing it"));
+                }
+                // Who had it removed it or gave it another name with the lock, between the two.
+                Ok(()) if !file.has_its_name() => {}
+                Ok(()) => return Ok((file, true)),
+                Err(TryLockError::Error(_)) => return Ok((file, false)),
+            }
+        }
+    }
+
     /// Cuts it off, or lengthens it by zeros.
     ///
     /// # Errors
@@ -86,7 +105,7 @@ impl File {
     }
 
     /// Whether its name still leads to it.
-    pub(crate) fn has_its_name(&self) -> bool {
+    fn has_its_name(&self) -> bool {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;

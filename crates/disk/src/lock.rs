@@ -2,7 +2,7 @@
 
 use crate::file::File;
 use crate::operations::remove_file;
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,25 +21,19 @@ impl Lock {
     /// # Errors
     /// Another process has it (`WouldBlock`, and who that is); or the file cannot be written.
     pub fn take(path: &Path) -> io::Result<Self> {
-        loop {
-            let mut file = File::change(path)?;
-            let sure = match file.try_lock() {
-                Err(TryLockError::WouldBlock) => {
-                    let who = fs::read_to_string(path).unwrap_or_default();
-                    let who = if who.trim().is_empty() { "another process" } else { who.trim() };
-                    return Err(io::Error::new(ErrorKind::WouldBlock, who.to_owned()));
-                }
-                // Who had it removed it with the lock, between the two.
-                Ok(()) if !file.has_its_name() => continue,
-                Ok(()) => true,
-                Err(TryLockError::Error(_)) => false,
-            };
-            file.set_len(0)?;
-            let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            let host = if host.trim().is_empty() { "this machine" } else { host.trim() };
-            file.write_all(format!("process {} on {host}\n", std::process::id()).as_bytes())?;
-            return Ok(Lock { path: path.to_path_buf(), _file: file, sure });
-        }
+        let (mut file, sure) = File::lock(path).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => {
+                let who = fs::read_to_string(path).unwrap_or_default();
+                let who = if who.trim().is_empty() { "another process" } else { who.trim() };
+                io::Error::new(ErrorKind::WouldBlock, who.to_owned())
+            }
+            _ => e,
+        })?;
+        file.set_len(0)?;
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "this machine" } else { host.trim() };
+        file.write_all(format!("process {} on {host}\n", std::process::id()).as_bytes())?;
+        Ok(Lock { path: path.to_path_buf(), _file: file, sure })
     }
 
     /// Whether the file system has locks, so that no other process can have it too.

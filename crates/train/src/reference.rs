@@ -171,11 +171,7 @@ impl Reference {
             return Ok(Reference { groups: known, runtime: 0.0 });
         }
         let started = Instant::now();
-        let mut appender = None;
-        ranks.led(|| {
-            appender = Some(cache.appender()?);
-            Ok(())
-        })?;
+        let mut appender = ranks.kept(|| cache.appender())?;
         let mut progress = Progress::new("reference log-probs", what, 0, missing.len() as u64);
         let mut computed = 0;
         for micros in engine.scored_together(ds, &missing).chunks(ranks.size()) {

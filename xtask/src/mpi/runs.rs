@@ -173,8 +173,10 @@ impl Runs {
             } else {
                 let out = self.folder.join(&name).join("out");
                 let entries = fs::read_dir(&out).into_iter().flatten().flatten();
-                let is_checkpoint =
-                    |name: &str| name.starts_with("checkpoint-") && !name.ends_with(".partial");
+                // Not one that was being written or removed.
+                let is_checkpoint = |name: &str| {
+                    name.strip_prefix("checkpoint-").is_some_and(|step| step.parse::<u64>().is_ok())
+                };
                 let goes_on = entries.map(|e| e.file_name()).any(|n| is_checkpoint(&n.to_string_lossy()));
                 without_checkpoint += usize::from(!goes_on);
                 let how = if goes_on { "--resume-from-checkpoint" } else { "--overwrite-output-dir" };

@@ -144,6 +144,19 @@ impl<'c> Ranks<'c> {
         }
     }
 
+    /// What the first rank alone makes and keeps; the others have nothing.
+    ///
+    /// # Errors
+    /// As [`Ranks::led`].
+    pub fn kept<T>(&self, of: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+        let mut made = None;
+        self.led(|| {
+            made = Some(of()?);
+            Ok(())
+        })?;
+        Ok(made)
+    }
+
     /// What `of` makes of `n` things, of which each rank takes some in a row: all of it, in their order.
     ///
     /// # Errors

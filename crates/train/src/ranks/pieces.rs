@@ -236,7 +236,7 @@ fn copy<B: Backend, T: Float>(
 /// begin, and which of the chunk they are.
 fn within(
     parts: &[Part],
-    chunk: Range<usize>,
+    chunk: &Range<usize>,
     mut each: impl FnMut(usize, usize, Range<usize>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut begin = 0;
@@ -284,6 +284,12 @@ impl<B: Backend> Pieces<B> {
         self.parts.get(piece).map_or(0, |parts| parts.iter().map(Part::len).sum())
     }
 
+    /// Those elements of a chunk that a piece has.
+    fn room(&self, piece: usize, chunk: &Range<usize>) -> usize {
+        let len = self.len(piece);
+        chunk.end.min(len) - chunk.start.min(len)
+    }
+
     /// [`Updater::add`].
     fn add(
         &mut self,
@@ -300,20 +306,20 @@ impl<B: Backend> Pieces<B> {
                     bytes.clear();
                     let piece = slot * n + q;
                     let (Some(grads), Some(parts)) = (grads, self.parts.get(piece)) else { continue };
-                    within(parts, of_piece(parts, &chunk), |i, at, range| {
+                    within(parts, &chunk, |i, at, range| {
                         let part = parts[i];
                         read(b, grads[part.parameter], part.from + at, range.len(), bytes)
                     })?;
                 }
                 let mine = slot * n + ranks.rank();
-                let own = self.parts.get(mine).map_or(0, |parts| of_piece(parts, &chunk).len()) * size;
+                let own = self.room(mine, &chunk) * size;
                 for (bytes, has) in self.recv.iter_mut().zip(has) {
                     bytes.resize(if *has { own } else { 0 }, 0);
                 }
                 exchange(ranks, &self.send, &mut self.recv)?;
                 let Some(parts) = self.parts.get(mine) else { continue };
                 let Some(own) = self.own.get_mut(slot) else { continue };
-                within(parts, of_piece(parts, &chunk), |i, at, range| {
+                within(parts, &chunk, |i, at, range| {
                     let host = &mut host[..range.len()];
                     b.download(host, &own.sums[i], at)?;
                     for bytes in self.recv.iter().filter(|bytes| !bytes.is_empty()) {
@@ -335,25 +341,21 @@ impl<B: Backend> Pieces<B> {
         for slot in 0..self.cut.rounds() {
             for chunk in self.chunks(slot) {
                 let mine = slot * n + ranks.rank();
-                let (first, others) = self.send.split_at_mut(1);
-                let bytes = &mut first[0];
+                let bytes = &mut self.send[0];
                 bytes.clear();
-                others.iter_mut().for_each(Vec::clear);
                 if let (Some(parts), Some(own)) = (self.parts.get(mine), self.own.get(slot)) {
-                    within(parts, of_piece(parts, &chunk), |i, at, range| {
-                        read(b, &own.weights[i], at, range.len(), bytes)
-                    })?;
+                    within(parts, &chunk, |i, at, range| read(b, &own.weights[i], at, range.len(), bytes))?;
                 }
                 for q in 0..n {
-                    let len = self.parts.get(slot * n + q).map_or(0, |parts| of_piece(parts, &chunk).len());
-                    self.recv[q].resize(len * size, 0);
+                    let len = self.room(slot * n + q, &chunk) * size;
+                    self.recv[q].resize(len, 0);
                 }
                 let send = vec![&self.send[0][..]; n];
                 let mut recv: Vec<&mut [u8]> = self.recv.iter_mut().map(Vec::as_mut_slice).collect();
                 ranks.exchange(&send, &mut recv)?;
                 for (q, bytes) in self.recv.iter().enumerate() {
                     let Some(parts) = self.parts.get(slot * n + q) else { continue };
-                    within(parts, of_piece(parts, &chunk), |i, at, range| {
+                    within(parts, &chunk, |i, at, range| {
                         let host = &mut host[..range.len()];
                         each_number(&bytes[range.start * size..range.end * size], host, |to, x| *to = x);
                         b.upload(weights[parts[i].parameter], parts[i].from + at, host);
@@ -364,12 +366,6 @@ impl<B: Backend> Pieces<B> {
         }
         Ok(())
     }
-}
-
-/// Those elements of a chunk that a piece has.
-fn of_piece(parts: &[Part], chunk: &Range<usize>) -> Range<usize> {
-    let len: usize = parts.iter().map(Part::len).sum();
-    chunk.start.min(len)..chunk.end.min(len)
 }
 
 /// Sends `send` and gets `recv`, by rank.

@@ -35,12 +35,7 @@ const LOCK: &str = "duel.lock";
 /// # Errors
 /// It cannot be written, or another process writes it.
 pub fn lock_if_there(ranks: &Ranks<'_>, out: &Path) -> Result<Option<Lock>, Error> {
-    let mut taken = None;
-    ranks.led(|| {
-        taken = out.is_dir().then(|| lock(out)).transpose()?;
-        Ok(())
-    })?;
-    Ok(taken)
+    Ok(ranks.kept(|| out.is_dir().then(|| lock(out)).transpose())?.flatten())
 }
 
 fn lock(out: &Path) -> Result<Lock, Error> {

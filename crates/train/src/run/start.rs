@@ -146,8 +146,8 @@ impl Start {
         self.other.as_ref().map_or(&self.id, |other| &other.id)
     }
 
-    /// Says what will be done, and that a checkpoint continues only what it was made with: `content`.
-    /// Before that, that all ranks are about to do the same.
+    /// Says what will be done, once all ranks are known to be about to do the same, and that a checkpoint continues
+    /// only what it was made with: `content`.
     ///
     /// # Errors
     /// It was made with other content, the output folder cannot be read, or a rank has something else.
@@ -263,8 +263,7 @@ impl Start {
     }
 
     /// The run before its next step, given the `lock` of its folder where that is there already, `weights`, those that
-    /// it began with, and what has been made for them.
-    /// `rehearse` makes a pass of the largest batch.
+    /// it began with, and what has been made for them. `rehearse` makes a pass of the largest batch.
     ///
     /// # Errors
     /// There is no room, the checkpoint is damaged, or the output folder cannot be written.
@@ -304,11 +303,9 @@ impl Start {
         })?;
         let mut output = Output::of(&config, dtype, lock)?;
         let resumed = checkpoint.as_ref().map(|_| (state.step, state.unevaluated));
-        let mut trackers = None;
-        ranks.led(|| {
+        let trackers = ranks.kept(|| {
             output.prepare(&config)?;
-            trackers = Some(output.trackers(config.report_to, resumed)?);
-            Ok(())
+            output.trackers(config.report_to, resumed)
         })?;
         plan.choice.iter().for_each(|choice| choice.begin(&mut state.best));
         if let Some((step, _)) =
