@@ -39,8 +39,8 @@ BINARIES = {name: ROOT / "bin" / name for name in ("duel", "conformance", "bench
 
 # Stages in their order, and how the seconds are shared: correctness first, then what is worth most. Time that a stage
 # leaves over goes to those after it.
-QUICK = {"ceilings": 15, "conformance": 70, "sanitizer": 20, "kernels": 60, "steps": 95, "peers": 30}
-FULL = {"ceilings": 25, "conformance": 110, "sanitizer": 55, "kernels": 110, "steps": 160, "peers": 100}
+QUICK = {"ceilings": 10, "conformance": 65, "sanitizer": 15, "ranks": 40, "kernels": 35, "steps": 95, "peers": 30}
+FULL = {"ceilings": 15, "conformance": 90, "sanitizer": 45, "ranks": 50, "kernels": 110, "steps": 150, "peers": 100}
 
 # Tests of the conformance suite that are also run under compute-sanitizer, which slows them down a lot.
 SANITIZED = {
@@ -177,6 +177,7 @@ class Run:
             "ceilings": {},
             "conformance": {},
             "sanitizer": [],
+            "ranks": [],
             "kernels": [],
             "peers": [],
             "steps": [],
@@ -231,6 +232,7 @@ class Run:
         for name in ("libnvrtc", "libcublasLt"):
             files = [f"{name}.so.{version}" for version in (13, 12)]
             found[name] = need(" or ".join(files), lambda files=files: load(files, folders))
+        found["libnccl"] = need("libnccl.so.2", lambda: load(["libnccl.so.2"], folders))
         # Our programs ask the loader for these by name.
         extra = [folder for _, folder in filter(None, found.values()) if folder]
         path = [*dict.fromkeys(extra), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
@@ -244,6 +246,10 @@ class Run:
             version = found["libcublasLt"][0].cublasLtGetVersion
             version.restype = ctypes.c_size_t
             versions["cublaslt"] = str(version())
+        if found["libnccl"]:
+            version = ctypes.c_int()
+            found["libnccl"][0].ncclGetVersion(ctypes.byref(version))
+            versions["nccl"] = str(version.value)
         versions.update(need("PyTorch", lambda: pytorch(self.python_env)) or {})
         for name, argument in (("duel", "--version"), ("conformance", "--list"), ("bench", "--help")):
             need(f"the bundle's {name}", lambda name=name, argument=argument: start(name, argument))
@@ -321,6 +327,14 @@ class Run:
             self.data["sanitizer"].append({"tool": name, "tests": done["passed"], "errors": errors})
         log.write_text("\n".join(outputs))
 
+    def ranks(self, seconds):
+        work = self.scratch / "ranks"
+        work.mkdir()
+        how = ["--duel", str(BINARIES["duel"]), "--work", str(work), "--seconds", str(seconds - 5)]
+        how += ["--library-path", self.binary_env.get("LD_LIBRARY_PATH", "")]
+        self.add(self.script("ranks", seconds, "ranks.py", *how))
+        shutil.rmtree(work)
+
     def kernels(self, seconds):
         home = self.scratch / "criterion"
         how = ["--quick"] if self.a.quick else []
@@ -347,10 +361,11 @@ class Run:
 
     def add(self, results):
         """Takes over what a script found."""
-        for key in ("steps", "peers", "failures"):
+        for key in ("ranks", "steps", "peers", "failures"):
             self.data[key] += results.get(key, [])
-        if "curve" in results:
-            self.data["curve"] = results["curve"]
+        for key in ("hung_rank", "curve"):
+            if key in results:
+                self.data[key] = results[key]
 
     def run(self):
         for stage in self.shares:
@@ -458,6 +473,9 @@ def table(data):
     if data["conformance"]:
         lines.append(f"conformance: {data['conformance']['passed']} passed, {data['conformance']['failed']} failed")
     lines += [f"{row['tool']}: {row['tests']} tests, {row['errors']} errors" for row in data["sanitizer"]]
+    for row in data["ranks"]:
+        bits = "the same" if row["same"] else "OTHER"
+        lines.append(f"{row['method']} of {row['processes']} over NCCL: {row['seconds']:.1f} s, {bits} bits")
     lines += kernel_lines(data["kernels"], data["peers"])
     lines += [
         f"{row['kernel']:14} {row['shape']:20} {row['seconds'] * 1e3:9.2f} ms {rate(row)}   {row['who']}"
