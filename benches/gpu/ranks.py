@@ -119,10 +119,11 @@ class Ranks:
     def hangs(self):
         """A run of which a process stops; the other has to end by itself."""
         out = self.work / "hangs"
-        endless = ["--num-train-epochs", "100000", "--ddp-timeout", str(TIMEOUT)]
+        endless = ["--max-steps", "1000000", "--ddp-timeout", str(TIMEOUT)]
         processes = self.start(out, 2, *endless)
         begun = time.monotonic()
-        while not (out / "metrics.jsonl").is_file() and time.monotonic() - begun < 30:
+        # Until it trains, or has ended.
+        while not (out / "metrics.jsonl").is_file() and processes[0].poll() is None and time.monotonic() - begun < 30:
             time.sleep(0.1)
         processes[1].send_signal(signal.SIGSTOP)
         begun = time.monotonic()

@@ -4,8 +4,10 @@ mod bench;
 mod dist;
 mod embed;
 mod kernels;
+mod left;
 mod mpi;
 mod pack;
+mod soak;
 mod tiny;
 mod wheel;
 mod zip;
@@ -46,6 +48,8 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   mpi [--quick]   ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed; runs of 1 to 4
                   processes, and of which one is killed, end in the same bytes
   faults          a disk that fails at every operation of a run and of other commands, four ways; prints a table
+  soak [...]      runs that go on for an hour, one left alone and one disturbed: memory stays flat, the bytes are the same;
+                  `soak --help` tells more
   fuzz [...]      damaged files of every kind through every loader; `fuzz --help` tells more
   check           all that CI checks: formatting, clippy, the documentation, the crates that duel builds on, the scripts'
                   tests, half a minute of fuzzing, every test";
@@ -183,6 +187,7 @@ fn main() -> ExitCode {
         "kernels" => kernels::run(&rest).map_err(report),
         "mpi" => mpi::run(&rest),
         "faults" => faults(),
+        "soak" => soak::run(&rest),
         "fuzz" => fuzz(&rest),
         "dist" => dist::run(&rest).map_err(report),
         "embed" => embed::run().map_err(report),

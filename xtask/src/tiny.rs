@@ -1,6 +1,7 @@
 //! A Llama so small that it is written by hand: what an installed program trains to show that it works.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const WIDTH: usize = 8;
@@ -42,6 +43,28 @@ pub fn write(dir: &Path) -> Result<PathBuf, String> {
     put("config.json", config.as_bytes())?;
     put("model.safetensors", &weights())?;
     Ok(dir.into())
+}
+
+/// Up to seven of its words.
+fn words(from: usize) -> String {
+    let word = |i: usize| ["a", "b", "c"][i % 3];
+    (0..1 + from % 7).map(|i| word(from / 3 + i * i)).collect::<Vec<_>>().join(" ")
+}
+
+/// Lines of pairs in its words, by their numbers.
+pub fn pairs(which: Range<usize>) -> String {
+    let row = |i: usize| {
+        let [prompt, chosen, rejected] = [i, i + 1, i + 2].map(words);
+        format!(
+            "{{\"prompt\": \"{prompt}\", \"chosen\": \" {chosen} a\", \"rejected\": \" {rejected} b\"}}\n"
+        )
+    };
+    which.map(row).collect()
+}
+
+/// Lines of prompts in its words, by their numbers.
+pub fn prompts(which: Range<usize>) -> String {
+    which.map(|i| format!("{{\"prompt\": \"{}\"}}\n", words(i))).collect()
 }
 
 /// The weights as safetensors has them: the length of a header, the header, the numbers.

@@ -5,8 +5,8 @@ pub trait Repetition {
     /// Does `work`, which may be calls of verbs alone, and not of attention over a layout: no allocation, upload,
     /// download or wait. With a recording that is not empty any more, a device may do the same work as before without
     /// asking `work`. Every use of a recording must therefore bring the same verbs on the same buffers with the same
-    /// dims; what is in the buffers may change.
-    fn repeat(&self, _recording: &mut Self::Recording, work: impl FnOnce()) {
+    /// dims; what is in the buffers may change. `work` is asked twice where it could not be recorded.
+    fn repeat(&self, _recording: &mut Self::Recording, mut work: impl FnMut()) {
         work();
     }
 }

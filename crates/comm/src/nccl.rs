@@ -72,15 +72,18 @@ impl Nccl {
             return Ok(None);
         }
         let said = |e: duel_backend::Error| Error::new(e.to_string());
-        let id = match launch.rank {
+        let mut mine = match launch.rank {
             0 => Fabric::id().map_err(said)?.to_vec(),
             _ => Vec::new(),
         };
-        let all = joined.gather(&id)?;
-        let id = <[u8; FABRIC_ID]>::try_from(&all[0][..]);
-        let id = id.map_err(|_| Error::new("rank 0 has another duel: it gives no name for the ranks"))?;
+        mine.extend(place(device).map_err(said)?);
+        let all = joined.gather(&mine)?;
+        let Some((id, first)) = all[0].split_first_chunk::<FABRIC_ID>() else {
+            return Err(Error::new("rank 0 has another duel: it gives no name for the ranks"));
+        };
+        one_gpu_each(std::iter::once(first).chain(all[1..].iter().map(|place| &place[..])))?;
         let mut waiting = Waiting::new(joined, "the start of NCCL");
-        Fabric::join(device, &id, [launch.rank, launch.size], || waiting.look()).map(Some).map_err(said)
+        Fabric::join(device, id, [launch.rank, launch.size], || waiting.look()).map(Some).map_err(said)
     }
 
     /// Exchanges what goes to others.
@@ -108,6 +111,28 @@ impl Nccl {
             Error::new(e.to_string())
         })
     }
+}
+
+/// Where a rank is, as NCCL tells places apart: a GPU, of a machine that may be named otherwise.
+fn place(device: usize) -> std::result::Result<Vec<u8>, duel_backend::Error> {
+    let mut place = duel_cuda::device_id(device)?.to_vec();
+    place.extend(std::env::var("NCCL_HOSTID").unwrap_or_default().into_bytes());
+    Ok(place)
+}
+
+/// # Errors
+/// Two ranks have the same GPU, which NCCL refuses without saying so.
+fn one_gpu_each<'a>(places: impl Iterator<Item = &'a [u8]>) -> Result<()> {
+    let places: Vec<_> = places.collect();
+    for (rank, place) in places.iter().enumerate() {
+        if let Some(other) = places[..rank].iter().position(|before| before == place) {
+            return Err(Error::new(format!(
+                "ranks {other} and {rank} have the same GPU, and NCCL takes one rank a GPU: start no more processes on a \
+                 machine than it has GPUs, and let CUDA_VISIBLE_DEVICES show them"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Comm for Nccl {

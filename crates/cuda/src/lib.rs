@@ -37,7 +37,7 @@ pub use buffer::Buffer;
 pub use driver::{Argument, Driver, Grid, Properties};
 pub use duel_kernels::sys;
 pub use gpu::{
-    Device, DeviceMemory, FABRIC_ID, Fabric, Recorded, Settings, compile, devices, has_driver,
+    Device, DeviceMemory, FABRIC_ID, Fabric, Recorded, Settings, compile, device_id, devices, has_driver,
     load_libraries, nvrtc_version,
 };
 pub use library::{Epilogue, LibraryProduct, Product};

@@ -29,7 +29,7 @@ impl<D: Driver, R: CudaReal> Cuda<D, R> {
 impl<D: Driver, R: CudaReal> Repetition for Cuda<D, R> {
     type Recording = Recording<D>;
 
-    fn repeat(&self, recording: &mut Recording<D>, work: impl FnOnce()) {
+    fn repeat(&self, recording: &mut Recording<D>, work: impl FnMut()) {
         if recording.scratch_moves != self.scratch_moves.get() {
             *recording = Recording::default();
         }

@@ -1,7 +1,7 @@
 //! What a [`Device`] promises besides its kernels. Each function takes a way to open one.
 
 use crate::message_of_panic;
-use duel_backend::{Activation, Error, FeedForward, Storage};
+use duel_backend::{Activation, Error, FeedForward, Repetition, Storage};
 use duel_cuda::{Cuda, Device, Driver, Grid, Settings, sys};
 
 /// Opens a device with these settings.
@@ -126,6 +126,30 @@ pub fn time_is_taken_on_the_device(open: &Open) {
     assert!(seconds > 0.0 && seconds < 10.0, "{seconds}");
 }
 
+/// Work that cannot be recorded, because something ends the recording, is done all the same.
+pub fn what_ends_a_recording_does_not_end_the_work(open: &Open) {
+    let [cuda, other] = [(), ()].map(|()| Cuda::<_, f32>::new(open(Settings::default())));
+    let mut x = cuda.alloc::<f32>(3).expect("room for a test");
+    let y = other.alloc::<f32>(1).expect("room for a test");
+    let mut recording = Default::default();
+    for (round, asked_for) in [1, 2, 1, 0].into_iter().enumerate() {
+        cuda.upload(&mut x, 0, &[1.0f32, 2.0, 3.0]);
+        let mut asked = 0;
+        cuda.repeat(&mut recording, || {
+            asked += 1;
+            cuda.zero(&mut x);
+            if (round, asked) == (1, 1) {
+                // Allocates pinned memory, which a thread may not while it records.
+                assert!(other.download(&mut [9.0f32], &y, 0).is_err());
+            }
+        });
+        assert_eq!(asked, asked_for, "round {round}");
+        let mut host = [9.0f32; 3];
+        cuda.download(&mut host, &x, 0).expect("nothing went wrong");
+        assert_eq!(host, [0.0; 3], "round {round}");
+    }
+}
+
 /// The peak of memory is the sum of what was there at a time.
 pub fn memory_is_counted(open: &Open) {
     let device = open(Settings::default());
@@ -141,7 +165,7 @@ pub fn memory_is_counted(open: &Open) {
 #[macro_export]
 macro_rules! device_tests {
     ($on:expr) => {
-        $crate::device_tests!($on; memory_is_aligned_zeroed_and_copied_at_offsets, too_much_memory_is_refused_with_its_size, an_error_is_reported_once, tensor_maps_that_the_device_refuses_are_refused, without_a_cache_kernels_are_compiled_and_run_all_the_same, memory_of_a_program_of_its_own_is_used_where_it_is, uploads_do_not_wait_and_do_not_mix, time_is_taken_on_the_device, memory_is_counted);
+        $crate::device_tests!($on; memory_is_aligned_zeroed_and_copied_at_offsets, too_much_memory_is_refused_with_its_size, an_error_is_reported_once, tensor_maps_that_the_device_refuses_are_refused, without_a_cache_kernels_are_compiled_and_run_all_the_same, memory_of_a_program_of_its_own_is_used_where_it_is, uploads_do_not_wait_and_do_not_mix, time_is_taken_on_the_device, what_ends_a_recording_does_not_end_the_work, memory_is_counted);
     };
     ($on:expr; $($name:ident),*) => {
         $(

@@ -362,7 +362,7 @@ impl Driver for Emulation {
 
     type Recording = Recorded;
 
-    fn repeat(&self, recording: &mut Recorded, work: impl FnOnce()) {
+    fn repeat(&self, recording: &mut Recorded, mut work: impl FnMut()) {
         match recording {
             Recorded::Nothing => {
                 work();

@@ -44,7 +44,7 @@ impl Driver for Names {
     unsafe fn launch(&self, kernel: &'static str, _: Grid, _: &[Argument]) {
         self.started.borrow_mut().push(kernel);
     }
-    fn repeat(&self, (): &mut (), work: impl FnOnce()) {
+    fn repeat(&self, (): &mut (), mut work: impl FnMut()) {
         work();
     }
     fn finish(&self) -> Result<()> {

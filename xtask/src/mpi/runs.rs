@@ -1,7 +1,8 @@
 //! Runs of `duel train` under `mpirun`: of any number of processes they end in the same bytes, wherever one of them was
 //! killed.
 
-use std::collections::BTreeMap;
+use crate::left::{Files, left, same};
+use crate::tiny;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +12,6 @@ use std::time::{Duration, Instant, SystemTime};
 /// Processes of a run, at most and as many as it has shares.
 const MOST: usize = 4;
 const ROWS: usize = 640;
-/// Files that say how long things took, or where: all others are the same.
-const OTHERS: [&str; 4] = ["all_results.json", "train_results.json", "trainer_state.json", "duel.toml"];
 /// No run takes so long, and none that ends does after one of its processes was killed.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -33,9 +32,6 @@ pub fn run(moments: usize) -> Result<(), String> {
     done
 }
 
-/// Bytes by the names of files, below the output folder.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
-
 struct Runs {
     folder: PathBuf,
     program: PathBuf,
@@ -45,20 +41,8 @@ impl Runs {
     fn new(folder: &Path) -> Result<Self, String> {
         let failed = |e| format!("{}: {e}", folder.display());
         fs::create_dir_all(folder.join("model")).map_err(failed)?;
-        crate::tiny::write(&folder.join("model"))?;
-        let word = |i: usize| ["a", "b", "c"][i % 3];
-        let words =
-            |from: usize| (0..1 + from % 7).map(|i| word(from / 3 + i * i)).collect::<Vec<_>>().join(" ");
-        let row = |i: usize| {
-            format!(
-                r#"{{"prompt": "{}", "chosen": " {} a", "rejected": " {} b"}}"#,
-                words(i),
-                words(i + 1),
-                words(i + 2)
-            )
-        };
-        let rows = (0..ROWS).map(row).collect::<Vec<_>>().join("\n");
-        fs::write(folder.join("pairs.jsonl"), rows).map_err(failed)?;
+        tiny::write(&folder.join("model"))?;
+        fs::write(folder.join("pairs.jsonl"), tiny::pairs(0..ROWS)).map_err(failed)?;
         let program = crate::target_dir().canonicalize().map_err(failed)?.join("debug/duel");
         Ok(Runs { folder: folder.into(), program })
     }
@@ -111,23 +95,8 @@ impl Runs {
         }
     }
 
-    /// What a run left, but for times and places.
     fn files(&self, name: &str) -> Result<Files, String> {
-        let out = self.folder.join(name).join("out");
-        let (mut open, mut files) = (vec![out.clone()], Files::new());
-        while let Some(folder) = open.pop() {
-            let failed = |e| format!("{}: {e}", folder.display());
-            for entry in fs::read_dir(&folder).map_err(failed)? {
-                let path = entry.map_err(failed)?.path();
-                if path.is_dir() {
-                    open.push(path);
-                } else if !OTHERS.iter().any(|other| path.ends_with(other)) {
-                    let bytes = fs::read(&path).map_err(failed)?;
-                    files.insert(path.strip_prefix(&out).unwrap_or(&path).into(), bytes);
-                }
-            }
-        }
-        Ok(files)
+        left(&self.folder.join(name).join("out"))
     }
 
     /// Runs of every number of processes; what they all leave, and the seconds that the longest takes.
@@ -191,16 +160,6 @@ impl Runs {
              {after_its_end} were over)"
         );
         Ok(())
-    }
-}
-
-/// # Errors
-/// A run left something else.
-fn same(name: &str, expected: &Files, got: &Files) -> Result<(), String> {
-    let names = expected.keys().chain(got.keys());
-    match names.into_iter().find(|file| expected.get(*file) != got.get(*file)) {
-        Some(file) => Err(format!("{name}: {} is not as in a run of one process", file.display())),
-        None => Ok(()),
     }
 }
 

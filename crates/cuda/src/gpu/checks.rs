@@ -42,6 +42,17 @@ pub fn devices() -> Result<usize> {
     CudaContext::device_count().map(|count| count.unsigned_abs() as usize).map_err(explain_init)
 }
 
+/// What names the device of this number among all in the world: its UUID.
+///
+/// # Errors
+/// As [`devices`], or there is no such device.
+pub fn device_id(device: usize) -> Result<[u8; 16]> {
+    load_libraries()?;
+    let context = CudaContext::new(device).map_err(explain_init)?;
+    let id = context.uuid().map_err(|e| failed(&format!("the name of device {device}"), e))?;
+    Ok(id.bytes.map(|byte| byte as u8))
+}
+
 /// Why `cuInit` failed, with what to look at.
 pub(super) fn explain_init(error: DriverError) -> Error {
     let hint = match error.0 {

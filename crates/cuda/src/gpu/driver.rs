@@ -193,7 +193,7 @@ impl Driver for Device {
         }
     }
 
-    fn repeat(&self, recording: &mut Recorded, work: impl FnOnce()) {
+    fn repeat(&self, recording: &mut Recorded, mut work: impl FnMut()) {
         match recording {
             Recorded::Nothing => {
                 work();
@@ -208,10 +208,12 @@ impl Driver for Device {
                 if let Err(e) = self.stream.begin_capture(mode) {
                     return self.keep(Err(about(e)));
                 }
+                let before = self.error.take();
                 work();
+                let failed_in_it = self.error.replace(before);
                 match self.stream.end_capture(sys::CUgraphInstantiate_flags(0)) {
                     // What failed on the way is not in the graph, so it is no recording of the work.
-                    Ok(Some(_)) if self.error.borrow().is_some() => {}
+                    Ok(Some(_)) if failed_in_it.is_some() => self.keep(failed_in_it.map_or(Ok(()), Err)),
                     Ok(Some(graph)) => {
                         self.last_kernel.set("recorded work");
                         self.keep(graph.launch().map_err(about));
@@ -219,6 +221,9 @@ impl Driver for Device {
                     }
                     // Nothing was done, so nothing has to be repeated.
                     Ok(None) => {}
+                    // What others do with the GPU meanwhile, or a thread of this program, can end a recording; of what
+                    // was in it nothing was done. The next time may be better.
+                    Err(DriverError(sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)) => work(),
                     Err(e) => self.keep(Err(about(e))),
                 }
             }

@@ -14,7 +14,7 @@ mod nvrtc;
 mod staging;
 mod tensor_map;
 
-pub use checks::{devices, has_driver, load_libraries};
+pub use checks::{device_id, devices, has_driver, load_libraries};
 pub use device::{Device, Settings};
 pub use driver::Recorded;
 pub use memory::DeviceMemory;
