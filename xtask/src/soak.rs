@@ -17,7 +17,7 @@ const USAGE: &str = "cargo xtask soak [--minutes N] [--out DIR]
 
 /// What is run: from rows that are there, and from rows that it samples and has judged.
 const KINDS: [(&str, &[&str]); 2] = [
-    ("dpo", &["--dataset", "../pairs.jsonl", "--eval-dataset", "../held.jsonl", "--eval-steps", "500"]),
+    ("dpo", &["--dataset", "../pairs.jsonl", "--eval-dataset", "../held.jsonl"]),
     (
         "rloo",
         &[
@@ -113,8 +113,11 @@ impl<'a> Runs<'a> {
         fs::write(folder.join("held.jsonl"), tiny::pairs(ROWS..ROWS + 64)).map_err(failed)?;
         fs::write(folder.join("prompts.jsonl"), tiny::prompts(0..ROWS)).map_err(failed)?;
         fs::write(folder.join("words.tsv"), "a\t1\nb\t-0.5\n").map_err(failed)?;
-        let program = crate::target_dir().canonicalize().map_err(failed)?.join("debug/duel");
-        Ok(Runs { folder: folder.canonicalize().map_err(failed)?, program, options })
+        let folder = folder.canonicalize().map_err(failed)?;
+        // Of its own: another build may take the place of the program within the hour.
+        let program = folder.join("duel");
+        fs::copy(crate::target_dir().join("debug/duel"), &program).map_err(failed)?;
+        Ok(Runs { folder, program, options })
     }
 
     fn start(&self, name: &str, steps: u64, more: &[&str]) -> Result<Child, String> {
@@ -124,8 +127,14 @@ impl<'a> Runs<'a> {
         let mut duel = Command::new(&self.program);
         duel.args(["train", "--device", "cpu", "--model", "../model", "--output-dir", "out"]);
         duel.args(["--per-device-train-batch-size", "8", "--learning-rate", "1e-4"]);
-        duel.args(["--save-strategy", "steps", "--save-steps", "500", "--save-total-limit", "2"]);
-        duel.args(["--logging-steps", "100", "--max-steps", &steps.to_string()]);
+        // Not more of them the longer it goes on: what was logged goes into every checkpoint again.
+        let every = |times: u64, least: u64| (steps / times).max(least).to_string();
+        let (save, log) = (every(200, 500), every(2000, 100));
+        duel.args(["--save-strategy", "steps", "--save-steps", &save, "--save-total-limit", "2"]);
+        duel.args(["--logging-steps", &log, "--max-steps", &steps.to_string()]);
+        if self.options.contains(&"--eval-dataset") {
+            duel.args(["--eval-steps", &save]);
+        }
         duel.args(self.options).args(more).current_dir(&own);
         duel.stdin(Stdio::null()).stdout(Stdio::null());
         duel.stderr(said.map_err(|e| format!("{}: {e}", own.display()))?);

@@ -5,12 +5,12 @@ use crate::config::{Config, Options};
 use crate::critic::Critic;
 use crate::ranks::{Ranks, Updater};
 use crate::replay::Replay;
+use crate::report::trainer_state::TrainerState;
 use crate::run::Best;
 use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
 use duel_model::{FileDtype, Folder, Held, Model, Weights};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -107,8 +107,8 @@ pub struct Content<'a, B: Backend> {
     pub updater: &'a Updater<B>,
     /// Where the run stands.
     pub state: &'a State,
-    /// The same as transformers says it.
-    pub trainer_state: &'a Value,
+    /// The same as transformers says it, and the file of what was logged.
+    pub trainer_state: (&'a TrainerState, &'a Path),
 }
 
 /// The model that a run began with, on disk.
@@ -273,8 +273,8 @@ impl Checkpoints {
             if let Some(critic) = critic {
                 critic.save(b, &partial.join(CRITIC))?;
             }
-            let trainer_state = format!("{trainer_state:#}\n");
-            duel_model::write_synced(&partial.join(TRAINER_STATE), trainer_state.as_bytes())?;
+            let (standing, logged) = trainer_state;
+            standing.write(&partial.join(TRAINER_STATE), logged, None)?;
             let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
             duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
             Ok(duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?)

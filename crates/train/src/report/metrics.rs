@@ -3,9 +3,9 @@
 use crate::Error;
 use duel_disk::{Draft, File};
 use serde_json::{Map, Value};
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::{fs, iter};
 
 /// One logged step: `step` and its metrics by name.
 pub type Record = Map<String, Value>;
@@ -67,8 +67,32 @@ pub fn record(step: u64, metrics: &[(&str, Value)]) -> Record {
 /// # Errors
 /// The file cannot be read, or a whole line in it is not a record.
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
-    let text = read_if_there(path)?;
-    Ok(parse(&text, path)?.into_iter().map(|(_, record)| record).collect())
+    records(path).collect()
+}
+
+/// As [`read`], one after the other; the last is an error where one is met.
+pub fn records(path: &Path) -> impl Iterator<Item = Result<Record, Error>> {
+    let (mut number, mut line) = (0, Vec::new());
+    let mut file = Some(fs::File::open(path).map(BufReader::new));
+    iter::from_fn(move || {
+        number += 1;
+        line.clear();
+        let said = match file.as_mut()? {
+            Ok(from) => from.read_until(b'\n', &mut line).map_err(|e| cannot("read", path, e)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(cannot("read", path, io::Error::new(e.kind(), e.to_string()))),
+        };
+        let record = match said {
+            // A torn line has no end.
+            Ok(_) if !line.ends_with(b"\n") => None,
+            Ok(_) => Some(record_of(&String::from_utf8_lossy(&line), path, number)),
+            Err(e) => Some(Err(e)),
+        };
+        if !matches!(record, Some(Ok(_))) {
+            file = None;
+        }
+        record
+    })
 }
 
 /// Whether a record is an evaluation's, not a step's.
@@ -84,15 +108,19 @@ pub fn step_of(record: &Record) -> Option<u64> {
 /// Every whole line (with its line end) and what it says.
 fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<(&'a str, Record)>, Error> {
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let record = |(index, line): (usize, &'a str)| match serde_json::from_str::<Record>(line) {
-        Ok(record) if step_of(&record).is_some() => Ok((line, record)),
+    let record = |(line, number)| Ok((line, record_of(line, path, number)?));
+    whole.zip(1..).map(record).collect()
+}
+
+/// What the line of a number says.
+fn record_of(line: &str, path: &Path, number: usize) -> Result<Record, Error> {
+    match serde_json::from_str::<Record>(line) {
+        Ok(record) if step_of(&record).is_some() => Ok(record),
         _ => Err(Error::new(format!(
-            "{}, line {}: not a record of metrics (a JSON object with a step); remove the line",
-            path.display(),
-            index + 1
+            "{}, line {number}: not a record of metrics (a JSON object with a step); remove the line",
+            path.display()
         ))),
-    };
-    whole.enumerate().map(record).collect()
+    }
 }
 
 fn read_if_there(path: &Path) -> Result<String, Error> {

@@ -7,6 +7,7 @@ use crate::ranks::Ranks;
 use crate::report::metrics::{self, MetricsWriter, Record};
 use crate::report::plot;
 use crate::report::trackers::{self, Resumed, Trackers};
+use crate::report::trainer_state::TrainerState;
 use duel_backend::Backend;
 use duel_disk::{File, Lock};
 use duel_model::{Config as ModelConfig, FileDtype, Weights};
@@ -217,7 +218,12 @@ impl Output {
     /// # Errors
     /// It cannot be read.
     pub fn history(&self) -> Result<Vec<Record>, Error> {
-        metrics::read(&self.dir.join(METRICS))
+        metrics::read(&self.metrics())
+    }
+
+    /// The file of that.
+    pub fn metrics(&self) -> PathBuf {
+        self.dir.join(METRICS)
     }
 
     /// Whether a checkpoint is one of this folder's.
@@ -237,7 +243,8 @@ impl Output {
             .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))
     }
 
-    /// The trained model as a folder that transformers loads, the plot, and the files of JSON that go with it.
+    /// The trained model as a folder that transformers loads, the plot, and the files of JSON that go with it; where
+    /// the run stands, with what is said last of it.
     ///
     /// # Errors
     /// They cannot be written.
@@ -248,6 +255,7 @@ impl Output {
         weights: &impl Weights<B>,
         stops: &[u32],
         results: &[(&str, Value)],
+        (standing, last): (&TrainerState, &Record),
     ) -> Result<(), Error> {
         let out = &self.dir;
         let staged = duel_model::stage(out)?;
@@ -261,6 +269,7 @@ impl Output {
             duel_disk::write(&path, format!("{json:#}\n").as_bytes())
                 .map_err(|e| Error::new(format!("{}: cannot be written: {e}", path.display())))?;
         }
+        standing.write(&out.join(TRAINER_STATE), &self.metrics(), Some(last))?;
         plot::write_svg(&out.join(PLOT), &self.history()?)
     }
 }

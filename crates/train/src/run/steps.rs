@@ -2,7 +2,7 @@
 
 use super::best::Best;
 use super::outcome::Outcome;
-use super::output::{ALL_RESULTS, EVAL_RESULTS, Output, RESULTS, TRAINER_STATE};
+use super::output::{ALL_RESULTS, EVAL_RESULTS, Output, RESULTS};
 use super::plan::Plan;
 use super::visits::EpochOrder;
 use super::when::When;
@@ -24,6 +24,9 @@ use duel_random::at;
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::time::Instant;
+
+/// Steps whose seconds are kept.
+const TIMED: usize = 1000;
 
 /// What a run learns from.
 pub trait Learner<B: Backend> {
@@ -106,7 +109,7 @@ impl<B: Backend> Run<'_, B> {
         let mut last = Vec::new();
         let mut order = EpochOrder::default();
         let mut samples = 0;
-        let mut seconds_of_steps = Vec::new();
+        let (mut made, mut seconds_of_steps) = (0u64, Vec::new());
         // Rows that an evaluation was due on may not be given any more.
         self.state.unevaluated &= learner.evaluates();
         if first == 0 && self.plan.eval_on_start || self.state.unevaluated {
@@ -142,7 +145,10 @@ impl<B: Backend> Run<'_, B> {
             let rate = self.plan.schedule.rate(self.state.step);
             self.state.step += 1;
             self.state.num_tokens += tokens;
-            seconds_of_steps.push(begun.elapsed().as_secs_f64());
+            made += 1;
+            if seconds_of_steps.len() < TIMED {
+                seconds_of_steps.push(begun.elapsed().as_secs_f64());
+            }
             samples += batch.len();
             let values = metrics.values();
             let value = |name: &&'static str| {
@@ -189,7 +195,7 @@ impl<B: Backend> Run<'_, B> {
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
-        let results = self.results(&learner, samples, seconds, &seconds_of_steps);
+        let results = self.results(&learner, samples, seconds, (made, &seconds_of_steps));
         match self.plan.saving {
             When::Never | When::Better => self.check_finite()?,
             _ if self.saved != Some(self.state.step) => self.save(&learner)?,
@@ -207,7 +213,8 @@ impl<B: Backend> Run<'_, B> {
             self.output.checkpoints.tidy(&self.state);
         }
         let best = self.state.best.checkpoint.filter(|_| self.plan.choice.as_ref().is_some_and(|c| c.loads));
-        let files = self.result_files(results, best.map(|(step, _)| step), self.output.history()?);
+        let standing = self.trainer_state();
+        let (files, last) = self.result_files(results, best.map(|(step, _)| step), &self.output.history()?);
         let form = self.plan.form;
         // What is no longer needed makes room for the best model.
         let Run { output, stops, engine, mut weights, state, grads, critic, updater, .. } = self;
@@ -218,16 +225,16 @@ impl<B: Backend> Run<'_, B> {
             weights = duel_model::load_policy(engine.b, &folder, &engine.model, form)?;
             say!("the best model is left, {} ({metric:.4})", path.display());
         }
-        output.finish(engine.b, &engine.model, &weights, &stops, &files)
+        output.finish(engine.b, &engine.model, &weights, &stops, &files, (&standing, &last))
     }
 
-    /// `train_results.json` and its like, as the scripts of transformers write them.
+    /// `train_results.json` and its like, as the scripts of transformers write them, and the record that these log last.
     fn result_files(
         &self,
         results: Map<String, Value>,
         best: Option<u64>,
-        mut history: Vec<Record>,
-    ) -> Vec<(&'static str, Value)> {
+        history: &[Record],
+    ) -> (Vec<(&'static str, Value)>, Record) {
         let mut all: Map<String, Value> = results.clone();
         all.remove("step_seconds");
         let is_that = |record: &&Record| best.is_none_or(|step| metrics::step_of(record) == Some(step));
@@ -249,10 +256,9 @@ impl<B: Backend> Run<'_, B> {
         ];
         let known = names.iter().filter_map(|name| Some((name.to_string(), all.get(*name)?.clone())));
         let step = [("epoch", all["epoch"].clone()), ("step", json!(self.state.step))];
-        history.push(known.chain(step.map(|(name, value)| (name.to_string(), value))).collect());
-        files.push((TRAINER_STATE, self.trainer_state().json(history)));
+        let last = known.chain(step.map(|(name, value)| (name.to_string(), value))).collect();
         files.push((ALL_RESULTS, all.into()));
-        files
+        (files, last)
     }
 
     /// Where it stands, in transformers' words.
@@ -292,21 +298,20 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// Speed of this process's part of the run, by the names of Hugging Face's trainer and its scripts, with the
-    /// seconds of every step, what the learner has to say, and what the device says of its memory.
+    /// seconds of its first steps, what the learner has to say, and what the device says of its memory.
     fn results(
         &self,
         learner: &impl Learner<B>,
         samples: usize,
         seconds: f64,
-        seconds_of_steps: &[f64],
+        (made, seconds_of_steps): (u64, &[f64]),
     ) -> Map<String, Value> {
         let mut results = Map::new();
         let mut say = |name: &str, value: Value| results.insert(name.into(), value);
         say("train_runtime", json!(seconds));
         say("train_samples", json!(samples));
         say("train_samples_per_second", json!(samples as f64 / seconds.max(f64::MIN_POSITIVE)));
-        let steps = seconds_of_steps.len() as f64;
-        say("train_steps_per_second", json!(steps / seconds.max(f64::MIN_POSITIVE)));
+        say("train_steps_per_second", json!(made as f64 / seconds.max(f64::MIN_POSITIVE)));
         say("train_loss", json!(self.state.loss.mean()));
         say("epoch", json!(self.plan.visits.epoch(self.state.step)));
         say("total_flos", json!(self.flos()));
@@ -521,7 +526,7 @@ impl<B: Backend> Run<'_, B> {
             stops: &self.stops,
             updater: &self.updater,
             state: &self.state,
-            trainer_state: &self.trainer_state().json(self.output.history()?),
+            trainer_state: (&self.trainer_state(), &self.output.metrics()),
         };
         self.output.checkpoints.save(self.engine.b, self.ranks, &content)?;
         self.saved = Some(self.state.step);
