@@ -40,7 +40,7 @@ BINARIES = {name: ROOT / "bin" / name for name in ("duel", "conformance", "bench
 # Stages in their order, and how the seconds are shared: correctness first, then what is worth most. Time that a stage
 # leaves over goes to those after it.
 QUICK = {"ceilings": 10, "conformance": 65, "sanitizer": 15, "ranks": 40, "kernels": 35, "steps": 95, "peers": 30}
-FULL = {"ceilings": 15, "conformance": 90, "sanitizer": 45, "ranks": 50, "kernels": 110, "steps": 150, "peers": 100}
+FULL = {"ceilings": 5, "conformance": 78, "sanitizer": 40, "ranks": 36, "kernels": 122, "steps": 184, "peers": 95}
 
 # Tests of the conformance suite that are also run under compute-sanitizer, which slows them down a lot.
 SANITIZED = {
