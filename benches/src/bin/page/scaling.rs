@@ -1,7 +1,7 @@
 //! The tables of `docs/scaling.md`.
 
 use duel_benches::markdown::{percent, table};
-use duel_benches::scaling::{CPU, GPU, MODELS, Machine, Run, Sharding};
+use duel_benches::scaling::{CPU, GPU, HERE, MEASURED, MODELS, Machine, Run, Sharding};
 
 /// What stands around them.
 pub const MARKERS: [&str; 2] = ["<!-- scaling: begin -->\n", "<!-- scaling: end -->\n"];
@@ -9,9 +9,28 @@ pub const MARKERS: [&str; 2] = ["<!-- scaling: begin -->\n", "<!-- scaling: end 
 /// Processes of the plan: up to 64 nodes of eight GPUs, and 1,000 nodes of processors.
 const PROCESSES: [(Machine, [f64; 3]); 2] = [(GPU, [8.0, 64.0, 512.0]), (CPU, [10.0, 100.0, 1000.0])];
 
-/// A table of each kind of process.
+/// A table of each kind of process, and one of what was measured.
 pub fn section() -> String {
-    PROCESSES.map(|(machine, counts)| of(machine, counts)).join("\n")
+    PROCESSES.map(|(machine, counts)| of(machine, counts)).join("\n") + "\n" + &here()
+}
+
+fn here() -> String {
+    let mut lines =
+        vec![["processes", "compute", "wire", "adding", "step", "measured", "apart"].map(String::from)];
+    for (processes, measured) in (1..).zip(MEASURED) {
+        let step = HERE.step(processes);
+        let seconds = |s: f64| format!("{s:.2} s");
+        lines.push([
+            processes.to_string(),
+            seconds(step.compute),
+            seconds(step.wire),
+            seconds(step.host),
+            seconds(step.seconds()),
+            seconds(measured),
+            format!("{:+.0} %", 100.0 * (step.seconds() / measured - 1.0)),
+        ]);
+    }
+    table(&lines, 0)
 }
 
 fn of(machine: Machine, counts: [f64; 3]) -> String {

@@ -12,6 +12,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// Where a run stands.
+#[derive(Debug, Default)]
 pub struct TrainerState {
     /// Steps done, and of the whole run.
     pub steps: (u64, u64),

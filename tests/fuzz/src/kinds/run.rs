@@ -15,6 +15,7 @@ use duel_train::critic::Critic;
 use duel_train::engine::{Engine, Room};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::trackers::Trackers;
+use duel_train::report::trainer_state::TrainerState;
 use duel_train::report::{metrics, plot};
 use duel_train::{Error, Ranks, Updater};
 use std::path::Path;
@@ -62,7 +63,7 @@ fn checkpoint(state: State) -> Files {
         updater: &updater(&model),
         state: &state,
         // Nothing reads it again.
-        trainer_state: &serde_json::Value::Null,
+        trainer_state: (&TrainerState::default(), Path::new("nothing was logged")),
     };
     checkpoints.save(&*CPU, &Ranks::new(&Alone), &content).expect("room for a checkpoint");
     let mut files = crate::read(&checkpoints.folder(state.step)).expect("it was just written");
