@@ -7,6 +7,7 @@ mod kernels;
 mod left;
 mod mpi;
 mod pack;
+mod sanitize;
 mod soak;
 mod tiny;
 mod wheel;
@@ -42,6 +43,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
                   of those that are named (avx512, avx2, baseline)
   bench --page    rewrites the part on GPUs of benches/SPEED.md from the newest results, and docs/scaling.md's tables
   kernels [...]   compile all CUDA kernels, or test them under a sanitizer; `kernels --help` tells more
+  cpu [...]       the tests of the CPU's kernels and threads under a sanitizer; `cpu --help` tells more
   dist [...]      what is installed without compiling: an archive with the program, and a wheel; `dist --help` tells more
   embed           every library crate, as it would be published, in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
@@ -185,6 +187,7 @@ fn main() -> ExitCode {
         | "audit" | "plan" | "completions" | "man" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
+        "cpu" => sanitize::run(&rest).map_err(report),
         "mpi" => mpi::run(&rest),
         "faults" => faults(),
         "soak" => soak::run(&rest),
