@@ -116,8 +116,8 @@ pub trait Driver: 'static {
     /// What it keeps of work that repeats; empty at first.
     type Recording: Default + 'static;
     /// Does `work`, which launches kernels, copies on the device and does nothing else here; with a recording that is
-    /// not empty any more perhaps without asking `work`, which would do the same on the same addresses; and twice, where
-    /// what was recorded is not to be used.
+    /// not empty any more perhaps without asking `work`, which would do the same on the same addresses; and asking
+    /// twice where what was recorded is not to be used.
     fn repeat(&self, recording: &mut Self::Recording, work: impl FnMut());
     /// Waits for all work and reports what went wrong in it.
     fn finish(&self) -> Result<()>;

@@ -79,7 +79,9 @@ fn said(time: &Time, steps: u64) -> String {
     let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
     let most = seconds.iter().copied().fold(0.0, f64::max);
     let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
-    let between = |(low, high): (f64, f64)| format!(" (95 %: {} to {})", clock(low), clock(high));
+    let between = |(low, high): (f64, f64)| {
+        format!(" ({} to {}, as the fastest and the slowest)", clock(low), clock(high))
+    };
     let (evaluations, of_them) = time.evaluations;
     let mut text = format!(
         "time  {} steps were made, after one that was not measured: {mean:.3} s each ({least:.3} to {most:.3}), {:.0} \

@@ -455,9 +455,20 @@ fn strategies_of_epochs_and_shares_of_steps() {
     shares.ok();
     // ceil(11 * 0.2) = 3, ceil(11 * 0.4) = 5, ceil(11 * 0.5) = 6.
     assert_eq!((steps(&shares), shares.checkpoints()), (vec![3, 6, 9, 11], vec![5, 10, 11]));
-    let records = shares.metrics();
-    let logged = records.iter().filter(|record| !metrics::is_evaluation(record)).filter_map(metrics::step_of);
-    assert_eq!(logged.collect::<Vec<_>>(), [1, 6, 11]);
+    let logged = |run: &Run| -> Vec<u64> {
+        let records = run.metrics();
+        let steps = records.iter().filter(|record| !metrics::is_evaluation(record));
+        steps.filter_map(metrics::step_of).collect()
+    };
+    assert_eq!(logged(&shares), [1, 6, 11]);
+
+    for (strategy, expected) in [("epoch", &[5, 10, 12][..]), ("no", &[])] {
+        let mut run = by_heart(&temp, strategy).set("max-steps", 12).set("logging-strategy", strategy);
+        run = run.set("eval-strategy", "epoch").set("save-strategy", "epoch");
+        run.forget("logging-steps");
+        run.ok();
+        assert_eq!(logged(&run), expected, "{strategy}");
+    }
 }
 
 #[test]

@@ -58,9 +58,9 @@ pub struct Tokens {
 pub struct Time {
     /// Seconds of each step that was measured.
     pub measured: Vec<f64>,
-    /// Of each step its tokens a second.
+    /// Tokens a second, between those of the slowest step and of the fastest.
     pub tokens_per_second: Estimate,
-    /// Seconds of all steps.
+    /// Seconds of all steps, between those at the rate of the fastest that was measured and of the slowest.
     pub steps: Estimate,
     /// Seconds in which the reference says what it says, unless that is kept from another run.
     pub reference: f64,
@@ -220,10 +220,14 @@ impl Time {
     /// Of the steps after step `from`, by what a few took.
     fn of(made: Steps, from: u64, plan: &Plan, aim: &Aim, data: &Data) -> Option<Self> {
         let (ds, visits) = (&data.train, &plan.visits);
-        let (rate, scoring) = (mean(&made.rates)?, mean(&made.scoring)?.value);
+        let scoring = mean(&made.scoring)?.value;
+        // A few steps in a row say little of how a machine drifts: what bounds the rest are the two that differ most.
+        let fastest = made.rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let slowest = made.rates.iter().copied().fold(0.0, f64::max);
+        let rate = Estimate { value: mean(&made.rates)?.value, interval: Some((fastest, slowest)) };
         let scaled = |by: &dyn Fn(f64) -> f64| Estimate {
             value: by(rate.value),
-            interval: rate.interval.map(|(low, high)| (by(low.max(0.0)), by(high))),
+            interval: rate.interval.map(|(low, high)| (by(low), by(high))),
         };
         let all: Vec<u32> = (0..ds.len() as u32).collect();
         let left = visits.total.saturating_sub(from) as f64 / visits.per_epoch as f64;

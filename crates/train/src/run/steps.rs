@@ -228,7 +228,8 @@ impl<B: Backend> Run<'_, B> {
         output.finish(engine.b, &engine.model, &weights, &stops, &files, (&standing, &last))
     }
 
-    /// `train_results.json` and its like, as the scripts of transformers write them, and the record that these log last.
+    /// `train_results.json` and its like, as the scripts of transformers write them, and the record that they log
+    /// last.
     fn result_files(
         &self,
         results: Map<String, Value>,
