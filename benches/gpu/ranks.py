@@ -48,20 +48,9 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Ranks:
+class Ranks(steps.Stage):
     def __init__(self, a):
-        self.a = a
-        self.work = Path(a.work)
-        self.end = time.monotonic() + a.seconds
-        self.data = {"ranks": [], "failures": []}
-
-    def write(self):
-        Path(self.a.json).write_text(json.dumps(self.data))
-
-    def failed(self, what):
-        print(what, flush=True)
-        self.data["failures"].append({"stage": "ranks", "what": what})
-        self.write()
+        super().__init__(a, "ranks", "ranks")
 
     def start(self, out, count, *options):
         """Processes of a run into `out`, each with a log of its own."""

@@ -244,20 +244,27 @@ def environment(a):
     return {**os.environ, "LD_LIBRARY_PATH": a.library_path} if a.library_path else None
 
 
-class Race:
-    def __init__(self, a):
-        self.a = a
+class Stage:
+    """What a stage has found, written anew after each result, and until when it may go on."""
+
+    def __init__(self, a, name, *found):
+        self.a, self.name = a, name
         self.work = Path(a.work)
         self.end = time.monotonic() + a.seconds
-        self.data = {"steps": [], "peers": [], "failures": []}
+        self.data = {key: [] for key in (*found, "failures")}
 
     def write(self):
         Path(self.a.json).write_text(json.dumps(self.data))
 
     def failed(self, what):
         print(what, flush=True)
-        self.data["failures"].append({"stage": "steps", "what": what})
+        self.data["failures"].append({"stage": self.name, "what": what})
         self.write()
+
+
+class Race(Stage):
+    def __init__(self, a):
+        super().__init__(a, "steps", "steps", "peers")
 
     def run(self, command, env=None):
         """Runs a process to its end; the peak of the device's memory, where there is one."""
