@@ -73,7 +73,8 @@ fn soak(out: &Path, kind: &str, options: &[&str], long: Duration) -> Result<(), 
         let twin = scope.spawn(|| runs.disturbed(steps));
         (runs.alone(steps), twin.join())
     });
-    let (curve, met) = (curve?, met.map_err(|_| "the twin's thread panicked")??);
+    let grew = flat(&curve?, &runs.folder.join("memory.csv"));
+    let met = met.map_err(|_| "the twin's thread panicked")??;
     let (alone, twin) = (runs.left("alone")?, runs.left("twin")?);
     same("twin", &alone, &twin)?;
     println!(
@@ -84,7 +85,7 @@ fn soak(out: &Path, kind: &str, options: &[&str], long: Duration) -> Result<(), 
         met[1],
         met[2]
     );
-    flat(&curve, &runs.folder.join("memory.csv"))
+    grew
 }
 
 struct Runs<'a> {

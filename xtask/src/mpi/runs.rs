@@ -124,9 +124,9 @@ impl Runs {
             state ^= state << 17;
             (state >> 16) as usize % n
         };
-        let (mut after_its_end, mut without_checkpoint) = (0, 0);
-        for moment in 0..moments {
-            let name = format!("killed-{moment}");
+        let (mut killed, mut over, mut without_checkpoint) = (0, 0, 0);
+        while killed < moments {
+            let name = format!("killed-{}", killed + over);
             let processes = 2 + below(MOST - 1);
             let mut run = self.start(&name, processes, &[])?;
             thread::sleep(Duration::from_secs_f64(seconds * below(1000) as f64 / 1000.0));
@@ -138,8 +138,12 @@ impl Runs {
             }
             let (good, said) = self.end(&name, run)?;
             if good {
-                after_its_end += 1; // it had nothing more to do, or nothing was left to be killed
+                over += 1; // it had nothing more to do, or nothing was left to be killed
+                if over > 4 * moments {
+                    return Err("runs are over before one of their processes can be killed".into());
+                }
             } else {
+                killed += 1;
                 let out = self.folder.join(&name).join("out");
                 let entries = fs::read_dir(&out).into_iter().flatten().flatten();
                 // Not one that was being written or removed.
@@ -156,8 +160,8 @@ impl Runs {
             drop(fs::remove_dir_all(self.folder.join(&name)));
         }
         println!(
-            "{moments} of {moments} end in the same bytes on fewer processes ({without_checkpoint} had no checkpoint yet, \
-             {after_its_end} were over)"
+            "{killed} of {killed} end in the same bytes on fewer processes ({without_checkpoint} had no checkpoint yet); \
+             {over} more were over"
         );
         Ok(())
     }
