@@ -6,7 +6,6 @@ what they exchange goes through sockets. `run.py` starts it. One run has a proce
 error about that.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -30,16 +29,6 @@ METHODS = {"dpo": [], "sft": ["--method", "sft"]}
 ROUNDS = 4
 # Seconds that a process waits for one that hangs, and that its end may then take.
 TIMEOUT, ENDING = 8, 10
-
-
-def options():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--duel", required=True, help="duel's binary")
-    p.add_argument("--json", required=True, help="where the results go")
-    p.add_argument("--work", required=True, help="folder for models and outputs")
-    p.add_argument("--seconds", type=float, default=60, help="time for all of it (default: %(default)s)")
-    p.add_argument("--library-path", default="", help="where duel finds CUDA's libraries, besides the loader's path")
-    return p.parse_args()
 
 
 def free_port():
@@ -132,7 +121,7 @@ def digest(path):
 
 
 def main():
-    a = options()
+    a = steps.parser(__doc__, 60).parse_args()
     # The devices of all processes are the one that there is.
     a.device, a.models = "cuda:0", steps.CURVE
     target = ready.target("--json", a.json)

@@ -327,13 +327,18 @@ class Run:
             self.data["sanitizer"].append({"tool": name, "tests": done["passed"], "errors": errors})
         log.write_text("\n".join(outputs))
 
-    def ranks(self, seconds):
-        work = self.scratch / "ranks"
+    def duel_runs(self, stage, seconds, *how):
+        """One of the scripts that start duel, in a folder for its models and outputs."""
+        work = self.scratch / stage
         work.mkdir()
-        how = ["--duel", str(BINARIES["duel"]), "--work", str(work), "--seconds", str(seconds - 5)]
+        # It ends itself in good order a little before its limit.
+        how = ["--duel", str(BINARIES["duel"]), "--work", str(work), "--seconds", str(seconds - 5), *how]
         how += ["--library-path", self.binary_env.get("LD_LIBRARY_PATH", "")]
-        self.add(self.script("ranks", seconds, "ranks.py", *how))
+        self.add(self.script(stage, seconds, f"{stage}.py", *how))
         shutil.rmtree(work)
+
+    def ranks(self, seconds):
+        self.duel_runs("ranks", seconds)
 
     def kernels(self, seconds):
         home = self.scratch / "criterion"
@@ -350,14 +355,8 @@ class Run:
         self.add(self.script("peers", seconds, "peers.py", "peers", "--ours", str(ours), *quick))
 
     def steps(self, seconds):
-        work = self.scratch / "steps"
-        work.mkdir()
-        # It ends itself in good order a little before its limit.
-        how = ["--duel", str(BINARIES["duel"]), "--work", str(work), "--seconds", str(seconds - 5)]
-        how += ["--library-path", self.binary_env.get("LD_LIBRARY_PATH", "")]
-        how += ["--steps", "4", "--models", QUICK_MODELS] if self.a.quick else ["--steps", "8"]
-        self.add(self.script("steps", seconds, "steps.py", *how))
-        shutil.rmtree(work)
+        how = ["--steps", "4", "--models", QUICK_MODELS] if self.a.quick else ["--steps", "8"]
+        self.duel_runs("steps", seconds, *how)
 
     def add(self, results):
         """Takes over what a script found."""

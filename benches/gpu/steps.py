@@ -102,16 +102,22 @@ END = "</s>"
 TOLERANCE = {"loss": 0.02, "grad_norm": 0.05, "logps/chosen": 5e-4, "logps/rejected": 5e-4}
 
 
-def options():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description, seconds):
+    """What every stage of duel's runs is told."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--duel", required=True, help="duel's binary")
     p.add_argument("--json", required=True, help="where the results go")
     p.add_argument("--work", required=True, help="folder for models and outputs")
-    p.add_argument("--seconds", type=float, default=300, help="time for all of it (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=seconds, help="time for all of it (default: %(default)s)")
+    p.add_argument("--library-path", default="", help="where duel finds CUDA's libraries, besides the loader's path")
+    return p
+
+
+def options():
+    p = parser(__doc__, 300)
     p.add_argument("--steps", type=int, default=6, help="steps of each contestant (default: %(default)s)")
     p.add_argument("--models", default=",".join(RACED), help=f"some of {', '.join(MODELS)} (default: %(default)s)")
     p.add_argument("--device", default="cuda:0", help="cuda:0, or cpu in float32 (default: %(default)s)")
-    p.add_argument("--library-path", default="", help="where duel finds CUDA's libraries, besides the loader's path")
     p.add_argument("--worker", choices=("models", "trl"), help=argparse.SUPPRESS)
     p.add_argument("--settings", choices=("default", "tuned"), help=argparse.SUPPRESS)
     p.add_argument("--liger", action="store_true", help=argparse.SUPPRESS)

@@ -97,6 +97,10 @@ pub const CPU: Machine = Machine {
 const SENT: f64 = (1 << 18) as f64;
 /// Bytes of a sum of gradients, of a moment, of a master.
 const SUM: f64 = 4.0;
+/// Bytes that an update reads and writes for a weight: two moments and itself twice, the sum once.
+const UPDATED: f64 = 7.0 * SUM;
+/// Bytes that adding a gradient reads and writes for a weight: itself, and a sum twice.
+const ADDED: f64 = 3.0 * SUM;
 /// Bytes that a token's activations take, a layer and element of its width: 8.6 GB of the 1B model's measured peak of
 /// 30.8 GB are those of 11,264 tokens.
 const ACTIVATION: f64 = 23.0;
@@ -178,8 +182,7 @@ impl Run {
     pub fn step(&self, staged: bool) -> Step {
         let Run { model: Model { parameters: p, .. }, machine, processes: n, shares } = *self;
         let rounds = (shares / n).ceil();
-        // A moment is read and written, and so are the other and the master; the sum is read.
-        let update = p / n * 7.0 * SUM / if machine.bus.is_some() { 3e12 } else { machine.host };
+        let update = p / n * UPDATED / if machine.bus.is_some() { 3e12 } else { machine.host };
         let compute = rounds * 6.0 * p * machine.tokens[0] / machine.flops + update;
         if n < 2.0 {
             return Step { compute, ..Step::default() };
@@ -190,8 +193,7 @@ impl Run {
         // A piece to each other process, in parts, and before each of them where both are.
         let parts = (p / shares.max(n) / SENT).ceil() * (shares / n).ceil();
         let messages = (rounds + 1.0) * parts * 2.0 * (n - 1.0) * machine.message;
-        // Every gradient is read, and added to a sum that is read and written.
-        let added = rounds * 3.0 * p * SUM / machine.host;
+        let added = rounds * p * ADDED / machine.host;
         let host = match machine.bus {
             None => added,
             Some(_) if !staged => 0.0,
@@ -242,11 +244,6 @@ pub struct Cores {
     /// Bytes a second out of each of 2, 3 and 4 processes that all send to all, a mebibyte a message.
     pub links: [f64; 3],
 }
-
-/// Bytes that an update reads and writes for a weight: two moments and itself twice, the sum once.
-const UPDATED: f64 = 7.0 * SUM;
-/// Bytes that adding a gradient reads and writes for a weight.
-const ADDED: f64 = 3.0 * SUM;
 
 /// Two virtual cores of an Intel Xeon with AVX-512 and AMX, 2026-11-27, float32, all other processes stopped;
 /// SmolLM2-135M, SFT, four rows in four shares. Three runs of one process at once took 7.03 s a step. Links and adding

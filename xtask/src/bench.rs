@@ -84,7 +84,7 @@ fn binary(name: &str) -> Command {
 }
 
 /// Those that are named, or those worth measuring: the report knows what the machine has, and says what is wrong.
-fn instruction_sets(named: &[String]) -> Result<Vec<String>, u8> {
+pub fn instruction_sets(named: &[String]) -> Result<Vec<String>, u8> {
     let asked = binary("report").arg("--isas").args(named).stderr(Stdio::inherit()).output();
     let output = asked.map_err(|e| crate::report(format!("error: cargo cannot be started: {e}")))?;
     if !output.status.success() {

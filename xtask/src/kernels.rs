@@ -50,7 +50,9 @@ fn install(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn succeed(command: &mut Command) -> Result<(), String> {
+/// # Errors
+/// It cannot be started, or fails.
+pub fn succeed(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().map_err(|e| format!("{name} cannot be started: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{name} failed: {status}")) }

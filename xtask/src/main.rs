@@ -1,20 +1,20 @@
 //! Runs cargo and the `duel` binary with the right flags: no trainer code lives here.
 
 mod bench;
+mod cpu;
 mod dist;
 mod embed;
 mod kernels;
 mod left;
 mod mpi;
 mod pack;
-mod sanitize;
 mod soak;
 mod tiny;
 mod wheel;
 mod zip;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
 
@@ -151,6 +151,12 @@ fn scripts() -> Result<(), u8> {
     Ok(())
 }
 
+/// Sends a signal by its name; a process that is over by now is found over by who waits for it.
+fn signal(process: u32, name: &str) {
+    let (name, process) = (format!("-{name}"), process.to_string());
+    drop(Command::new("kill").args([name, process]).stderr(Stdio::null()).status());
+}
+
 /// Where cargo builds.
 fn target_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -187,7 +193,7 @@ fn main() -> ExitCode {
         | "audit" | "plan" | "completions" | "man" => duel(&name),
         "bench" => bench::run(&rest),
         "kernels" => kernels::run(&rest).map_err(report),
-        "cpu" => sanitize::run(&rest).map_err(report),
+        "cpu" => cpu::run(&rest).map_err(report),
         "mpi" => mpi::run(&rest),
         "faults" => faults(),
         "soak" => soak::run(&rest),

@@ -2,7 +2,7 @@
 //! again: the memory of the first has to stay as it was, and both have to end in the same bytes.
 
 use crate::left::{Files, left, same};
-use crate::{command, start, tiny};
+use crate::{command, signal, start, tiny};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -206,13 +206,6 @@ impl<'a> Runs<'a> {
     fn left(&self, name: &str) -> Result<Files, String> {
         left(&self.folder.join(name).join("out"))
     }
-}
-
-fn signal(process: u32, name: &str) {
-    // One that is over by now is found over.
-    drop(
-        Command::new("kill").args([&format!("-{name}"), &process.to_string()]).stderr(Stdio::null()).status(),
-    );
 }
 
 /// None for a process that is over.

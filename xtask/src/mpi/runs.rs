@@ -2,7 +2,7 @@
 //! killed.
 
 use crate::left::{Files, left, same};
-use crate::tiny;
+use crate::{signal, tiny};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -133,8 +133,7 @@ impl Runs {
             let ranks = children(run.id());
             let is_over = run.try_wait().is_ok_and(|over| over.is_some()) || ranks.is_empty();
             if !is_over {
-                let rank = ranks[below(ranks.len())].to_string();
-                drop(Command::new("kill").args(["-KILL", &rank]).stderr(Stdio::null()).status());
+                signal(ranks[below(ranks.len())], "KILL");
             }
             let (good, said) = self.end(&name, run)?;
             if good {

@@ -109,7 +109,7 @@ impl<B: Backend> Run<'_, B> {
         let mut last = Vec::new();
         let mut order = EpochOrder::default();
         let mut samples = 0;
-        let (mut made, mut seconds_of_steps) = (0u64, Vec::new());
+        let mut seconds_of_steps = Vec::new();
         // Rows that an evaluation was due on may not be given any more.
         self.state.unevaluated &= learner.evaluates();
         if first == 0 && self.plan.eval_on_start || self.state.unevaluated {
@@ -145,7 +145,6 @@ impl<B: Backend> Run<'_, B> {
             let rate = self.plan.schedule.rate(self.state.step);
             self.state.step += 1;
             self.state.num_tokens += tokens;
-            made += 1;
             if seconds_of_steps.len() < TIMED {
                 seconds_of_steps.push(begun.elapsed().as_secs_f64());
             }
@@ -195,7 +194,7 @@ impl<B: Backend> Run<'_, B> {
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
-        let results = self.results(&learner, samples, seconds, (made, &seconds_of_steps));
+        let results = self.results(&learner, samples, seconds, (self.state.step - first, &seconds_of_steps));
         match self.plan.saving {
             When::Never | When::Better => self.check_finite()?,
             _ if self.saved != Some(self.state.step) => self.save(&learner)?,

@@ -1,5 +1,7 @@
 //! `cargo xtask cpu`: what is `unsafe` in `duel-cpu`, its tests under a sanitizer of the compiler.
 
+use crate::bench::instruction_sets;
+use crate::kernels::succeed;
 use std::process::Command;
 
 const HELP: &str = "cargo xtask cpu --asan | --race [--quick]
@@ -10,10 +12,6 @@ const HELP: &str = "cargo xtask cpu --asan | --race [--quick]
 
 The compiler is the usual one, told that it may do what is not promised yet (RUSTC_BOOTSTRAP); the standard library is
 compiled too, from `rustup component add rust-src`, or its locks would not be seen.";
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Instruction sets by what `DUEL_ISA` calls them, the best first.
-const SETS: [&str; 3] = ["avx512", "avx2", "baseline"];
 
 /// What `cpu` was told to do.
 ///
@@ -30,39 +28,44 @@ pub fn run(args: &[String]) -> Result<(), String> {
         [what @ ("--asan" | "--race"), "--quick"] => (what, true),
         _ => return Err(HELP.into()),
     };
-    let has = |set: &&str| match *set {
-        "avx512" => std::is_x86_feature_detected!("avx512f"),
-        "avx2" => std::is_x86_feature_detected!("avx2"),
-        _ => true,
-    };
-    let sets: Vec<&str> = SETS.into_iter().filter(has).take(if quick { 1 } else { SETS.len() }).collect();
     match what {
-        "--asan" => sets.iter().try_for_each(|set| succeed(tests("address").env("DUEL_ISA", set), set)),
+        // Without the variable it is the best.
+        "--asan" if quick => succeed(&mut tests("address")?),
+        "--asan" => {
+            let sets =
+                instruction_sets(&[]).map_err(|_| "the instruction sets of this machine are not known")?;
+            sets.iter().try_for_each(|set| {
+                println!("instruction set {set}");
+                succeed(tests("address")?.env("DUEL_ISA", set))
+            })
+        }
         _ => {
-            let mut tests = tests("thread");
+            let mut tests = tests("thread")?;
             tests.args(["--", "--test-threads=1"]);
             if quick {
                 tests.args(["workers::", "sync::"]);
             }
-            succeed(&mut tests, "threads")
+            succeed(&mut tests)
         }
     }
 }
 
 /// The tests of the crate, compiled with a sanitizer into a folder of their own.
-fn tests(sanitizer: &str) -> Command {
-    let what = ["test", "-Zbuild-std", "--package", "duel-cpu", "--lib", "--target", TARGET];
+fn tests(sanitizer: &str) -> Result<Command, String> {
+    // With a target that is named, what is compiled for the build itself has no sanitizer.
+    let target = host()?;
+    let what = ["test", "-Zbuild-std", "--package", "duel-cpu", "--lib", "--target", &target];
     let mut cargo = crate::command(&what, &[]);
     cargo.arg("--target-dir").arg(crate::target_dir().join(sanitizer));
     cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"));
-    cargo
+    Ok(cargo)
 }
 
-fn succeed(cargo: &mut Command, what: &str) -> Result<(), String> {
-    println!("{what}");
-    match cargo.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{what}: {status}")),
-        Err(e) => Err(format!("cargo cannot be started: {e}")),
-    }
+/// What the compiler calls this machine.
+fn host() -> Result<String, String> {
+    let output =
+        Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc cannot be started: {e}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(String::from).ok_or("rustc does not say its host".into())
 }
