@@ -3,13 +3,14 @@
 use crate::row::common_prefix;
 use crate::template::Context;
 use crate::{Error, Message, Options, Row, Task, Tokenizer};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The turn marker before which Anthropic's HH files, which have no prompt column, end their prompts.
 pub(crate) const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A row as tokens.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Encoded {
     /// What is trained on; a conversation can give one group for each of its turns, unpaired responses are one each.
     /// None where there is nothing to learn.
@@ -18,7 +19,7 @@ pub(crate) struct Encoded {
 }
 
 /// One group as tokens: every prompt + response as one sequence, all of which start with the same prompt.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Tokens {
     wholes: Vec<Vec<u32>>,
     prompt: usize,
@@ -31,7 +32,7 @@ pub(crate) struct Tokens {
 }
 
 /// What a user should hear of a row.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// No turn of it is the response.
     pub(crate) conversation: bool,

@@ -2,6 +2,7 @@
 
 mod asked;
 mod batch;
+mod batches;
 mod builder;
 mod candidates;
 mod contain;
@@ -28,6 +29,7 @@ mod tokenizer;
 
 pub use asked::{Answered, Asked, Drawn};
 pub use batch::{Batch, BatchGroup, Segment, order, pack};
+pub use batches::Together;
 pub use builder::Builder;
 pub use candidates::{Candidate, Candidates};
 pub use dataset::{Dataset, Group};

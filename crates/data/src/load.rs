@@ -1,12 +1,12 @@
 //! Rows to groups: read one at a time, tokenised on all cores.
 
+use crate::batches::{Batches, Together};
 use crate::encode::{Encoded, Facts, encode};
 use crate::files::Reading;
 use crate::{
     Builder, Dataset, Error, Files, Label, Labels, Options, Result, Row, Task, Tokenizer, read, row,
 };
 use std::fmt;
-use std::thread::{Scope, ScopedJoinHandle};
 
 impl Dataset {
     /// Reads a file of rows, or several as one.
@@ -14,33 +14,36 @@ impl Dataset {
     /// # Errors
     /// The first row that cannot be used, by its number; or that no row is left.
     pub fn load(files: impl Into<Files>, tok: &Tokenizer, opt: &Options) -> Result<Self> {
-        Self::load_watched(&files.into(), tok, opt, &mut |_| true)
+        Self::load_watched(&files.into(), tok, opt, None, &mut |_| true)
     }
 
-    /// As [`load`](Self::load); `watch` hears how far it is, and stops it by returning `false`.
+    /// As [`load`](Self::load), and where other processes load the same `together` with this one, each tokenises a part
+    /// of the rows; `watch` hears how far it is, and stops it by returning `false`.
     ///
     /// # Errors
-    /// As [`load`](Self::load), or that `watch` stopped it.
+    /// As [`load`](Self::load), or that `watch` stopped it, or another process is gone.
     pub fn load_watched(
         files: &Files,
         tok: &Tokenizer,
         opt: &Options,
+        together: Option<&dyn Together>,
         watch: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Self> {
         let (total, reading) = (files.bytes(), Reading::default());
         let mut seen = 0;
-        feeding(tok, opt, Some((files, &reading)), |feed| {
+        feeding(tok, opt, Some((files, &reading)), together, |feed| {
             read::rows(files, &reading, &mut |number, value| {
-                let unused = &mut feed.builder.report().unused;
+                let unused = &mut feed.groups.builder.report().unused;
                 match row::parse(value, opt, tok.has_chat_template(), unused) {
                     Ok(Some((row, label))) => feed.add(number, row, label)?,
-                    Ok(None) => feed.builder.skip(|report| &mut report.undesirable),
+                    Ok(None) => feed.groups.builder.skip(|report| &mut report.undesirable),
                     Err(message) => return Err(reading.wrong(files, number, message)),
                 }
                 // The file is read ahead of the rows, in blocks.
                 if reading.bytes.get() > seen {
                     seen = reading.bytes.get();
-                    let going = watch(Loading { rows: feed.builder.report().rows, bytes: seen, total });
+                    let going =
+                        watch(Loading { rows: feed.groups.builder.report().rows, bytes: seen, total });
                     if !going {
                         return Err(Error::file(files.name(), "reading it was stopped"));
                     }
@@ -67,7 +70,7 @@ impl Dataset {
         tok: &Tokenizer,
         opt: &Options,
     ) -> Result<Self> {
-        feeding(tok, opt, None, |feed| {
+        feeding(tok, opt, None, None, |feed| {
             rows.into_iter().enumerate().try_for_each(|(i, (row, label))| feed.add(i + 1, row, label))
         })
     }
@@ -84,92 +87,68 @@ pub struct Loading {
     pub total: u64,
 }
 
-/// Rows on their way to groups: tokenising is by far the slowest step and each row is on its own. While threads are at
-/// the rows of one batch, those of the next are read.
+/// Rows on their way to groups: tokenising is by far the slowest step and each row is on its own.
 struct Feed<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
-    tok: &'env Tokenizer,
-    files: Option<(&'env Files, &'env Reading)>,
-    builder: Builder,
-    waiting: Vec<(usize, Row, Label)>,
-    /// The batch before those, a share a thread.
-    encoding: Vec<ScopedJoinHandle<'scope, Vec<Tokenised>>>,
-    /// The second responses of pairs that are unpaired: they come after all the first ones, as in TRL.
-    rejected: Vec<(usize, Encoded)>,
-    threads: usize,
+    batches: Batches<'scope, 'env, (usize, Label), Row, Tokenised>,
+    groups: Groups<'env>,
 }
 
-/// A row by its number, what became of it, and what it says of its responses.
-type Tokenised = (usize, std::result::Result<Option<Encoded>, String>, Label);
+/// What becomes of rows.
+struct Groups<'env> {
+    files: Option<(&'env Files, &'env Reading)>,
+    builder: Builder,
+    /// The second responses of pairs that are unpaired: they come after all the first ones, as in TRL.
+    rejected: Vec<(usize, Encoded)>,
+}
 
-const WAITING: usize = 1024;
+/// A row as tokens, or why it cannot be; `None`: its texts are the same.
+type Tokenised = std::result::Result<Option<Encoded>, String>;
 
 /// The dataset of the rows that `rows` feeds; of rows that cannot be used the first is the error.
 fn feeding(
     tok: &Tokenizer,
     opt: &Options,
     files: Option<(&Files, &Reading)>,
+    together: Option<&dyn Together>,
     rows: impl FnOnce(&mut Feed<'_, '_>) -> Result<()>,
 ) -> Result<Dataset> {
+    let work = |row: Row| encode(&row, tok, opt);
     std::thread::scope(|scope| {
-        let mut feed = Feed {
-            scope,
-            tok,
-            files,
-            builder: Builder::new(opt),
-            waiting: Vec::with_capacity(WAITING),
-            encoding: Vec::new(),
-            rejected: Vec::new(),
-            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
-        };
+        let batches = Batches::new(scope, &work, together);
+        let groups = Groups { files, builder: Builder::new(opt), rejected: Vec::new() };
+        let mut feed = Feed { batches, groups };
         let read = rows(&mut feed);
         // Those before the row that could not be read.
-        feed.flush()?;
-        feed.collect()?;
+        let Feed { mut batches, mut groups } = feed;
+        batches.rest(|row, tokenised| groups.take(row, tokenised))?;
         read?;
-        feed.finish()
+        groups.finish()
     })
 }
 
 impl Feed<'_, '_> {
     fn add(&mut self, number: usize, mut row: Row, label: Label) -> Result<()> {
-        if self.builder.options().task == Task::Sft {
-            row.keep_best(self.builder.options().completions_whole());
+        let Feed { batches, groups } = self;
+        if groups.builder.options().task == Task::Sft {
+            row.keep_best(groups.builder.options().completions_whole());
         }
-        self.waiting.push((number, row, label));
-        if self.waiting.len() == WAITING { self.flush() } else { Ok(()) }
+        batches.add((number, label), row, |row, tokenised| groups.take(row, tokenised))
     }
+}
 
-    /// Takes what became of the batch that is being tokenised, and begins with the one that waits.
-    fn flush(&mut self) -> Result<()> {
-        self.collect()?;
-        let share = self.waiting.len().div_ceil(self.threads).max(1);
-        let (tok, opt) = (self.tok, *self.builder.options());
-        let mut waiting = std::mem::replace(&mut self.waiting, Vec::with_capacity(WAITING)).into_iter();
-        while waiting.len() > 0 {
-            let rows: Vec<_> = waiting.by_ref().take(share).collect();
-            self.encoding.push(self.scope.spawn(move || {
-                let one = |(number, row, label)| (number, encode(&row, tok, &opt), label);
-                rows.into_iter().map(one).collect()
-            }));
-        }
-        Ok(())
-    }
-
-    fn collect(&mut self) -> Result<()> {
-        for thread in std::mem::take(&mut self.encoding) {
-            let encoded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            for (number, encoded, label) in encoded {
-                let added = encoded.and_then(|encoded| match encoded {
-                    Some(encoded) => self.take(number, encoded, label),
-                    None => {
-                        self.builder.skip(|report| &mut report.identical);
-                        Ok(())
-                    }
-                });
-                added.map_err(|message| self.wrong(number, message))?;
+impl Groups<'_> {
+    /// Takes a row that was tokenised; of a pair that is unpaired the first response, the second waits.
+    fn take(&mut self, (number, label): (usize, Label), tokenised: Tokenised) -> Result<()> {
+        let second = match tokenised {
+            Ok(Some(encoded)) => put(&mut self.builder, number, encoded, label),
+            Ok(None) => {
+                self.builder.skip(|report| &mut report.identical);
+                Ok(None)
             }
-        }
+            Err(message) => Err(message),
+        };
+        let second = second.map_err(|message| self.wrong(number, message))?;
+        self.rejected.extend(second.map(|second| (number, second)));
         Ok(())
     }
 
@@ -179,13 +158,6 @@ impl Feed<'_, '_> {
             Some((files, reading)) => reading.wrong(files, row, message),
             None => Error::row(None, row, message),
         }
-    }
-
-    /// Takes a row that was tokenised; of a pair that is unpaired the first response, the second waits.
-    fn take(&mut self, number: usize, encoded: Encoded, label: Label) -> std::result::Result<(), String> {
-        let second = put(&mut self.builder, number, encoded, label)?;
-        self.rejected.extend(second.map(|second| (number, second)));
-        Ok(())
     }
 
     fn finish(mut self) -> Result<Dataset> {

@@ -1,7 +1,9 @@
 //! Files of prompts, which samples are drawn of: rows of which only what comes before a response is read.
 
+use crate::batches::{Batches, Together};
 use crate::candidates::words;
 use crate::encode::ASSISTANT;
+use crate::files::Reading;
 use crate::message::kind;
 use crate::row::{self, Content, Row, common_prefix};
 use crate::{
@@ -83,12 +85,52 @@ impl Prompts<'_> {
     /// # Errors
     /// The first row that has no prompt, by its number; that there is no row at all; or that of `each`.
     pub fn each(&self, each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
-        self.after(0, each)
+        self.after(0, None, each)
     }
 
-    fn after(&self, skip: usize, each: impl FnMut(Prompt) -> Result<()>) -> Result<()> {
-        let none = "there are no rows, and so no prompts";
-        read::parsed(self.files, skip, none, |row, value| self.prompt(row, value), each)
+    /// As [`Prompts::each`], where other processes do the same `together` with this one: each tokenises a part.
+    ///
+    /// # Errors
+    /// As that, or another process is gone.
+    pub fn each_together(
+        &self,
+        together: &dyn Together,
+        each: impl FnMut(Prompt) -> Result<()>,
+    ) -> Result<()> {
+        self.after(0, Some(together), each)
+    }
+
+    fn after(
+        &self,
+        skip: usize,
+        together: Option<&dyn Together>,
+        mut each: impl FnMut(Prompt) -> Result<()>,
+    ) -> Result<()> {
+        let (mut seen, reading) = (0, Reading::default());
+        let work = |asked: Asked| tokens(&asked, self.tokenizer);
+        std::thread::scope(|scope| {
+            let mut batches = Batches::new(scope, &work, together);
+            let mut take = |(row, columns), tokens: Opening| {
+                let tokens = tokens.map_err(|message| reading.wrong(self.files, row, message))?;
+                each(Prompt { row, tokens, columns })
+            };
+            let read = read::rows(self.files, &reading, &mut |row, value| {
+                seen += 1;
+                if seen <= skip {
+                    return Ok(());
+                }
+                let (asked, columns) =
+                    self.asked(value).map_err(|message| reading.wrong(self.files, row, message))?;
+                batches.add((row, columns), asked, &mut take)
+            });
+            // Those before the row that could not be read.
+            batches.rest(take)?;
+            read
+        })?;
+        match seen {
+            0 => Err(Error::file(self.files.name(), "there are no rows, and so no prompts")),
+            _ => Ok(()),
+        }
     }
 
     /// The error that something is wrong with a prompt of the files.
@@ -108,7 +150,7 @@ impl Prompts<'_> {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let gone = || Error::file(self.files.name(), "reading it was stopped");
-                let end = self.after(skip, |prompt| give.send(Ok(prompt)).map_err(|_| gone()));
+                let end = self.after(skip, None, |prompt| give.send(Ok(prompt)).map_err(|_| gone()));
                 // Nobody hears it who has left.
                 end.err().map(|e| give.send(Err(e)))
             });
@@ -116,7 +158,8 @@ impl Prompts<'_> {
         })
     }
 
-    fn prompt(&self, row: usize, mut value: Value) -> std::result::Result<Prompt, String> {
+    /// What a row asks, and the columns that its prompt keeps.
+    fn asked(&self, mut value: Value) -> std::result::Result<(Asked, Map<String, Value>), String> {
         // Lines of plain text are what is to be gone on from, where training would learn them.
         let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
         let lines = self.files.parts().iter().all(is_text);
@@ -130,21 +173,28 @@ impl Prompts<'_> {
             }
             other => other,
         };
-        let (_, tokens) = asked.open(self.tokenizer).map_err(|e| e.to_string())?;
-        let said = match asked {
-            Asked::Text(prompt) => Value::String(prompt),
+        let said = match &asked {
+            Asked::Text(prompt) => Value::String(prompt.clone()),
             Asked::Chat(turns, context) => {
-                columns.extend(context.into_columns());
+                columns.extend(context.clone().into_columns());
                 turns.iter().map(|m| Value::Object(m.fields().clone())).collect()
             }
         };
-        if tokens.is_empty() {
-            return Err(
-                "has a prompt without a token, and there is nothing that a model could go on from".into()
-            );
-        }
         columns.shift_insert(0, "prompt".into(), said);
-        Ok(Prompt { row, tokens, columns })
+        Ok((asked, columns))
+    }
+}
+
+/// Tokens of what is to be gone on from, or why there are none.
+type Opening = std::result::Result<Vec<u32>, String>;
+
+fn tokens(asked: &Asked, tokenizer: &Tokenizer) -> Opening {
+    let (_, tokens) = asked.open(tokenizer).map_err(|e| e.to_string())?;
+    match tokens.is_empty() {
+        false => Ok(tokens),
+        true => {
+            Err("has a prompt without a token, and there is nothing that a model could go on from".to_owned())
+        }
     }
 }
 

@@ -412,14 +412,14 @@ fn loading_is_watched() {
     let row = format!("{{\"prompt\": \"Q\", \"completion\": \"{}\"}}\n", "y".repeat(500));
     let path = dir.write("long.jsonl", row.repeat(1000));
     let mut heard = Vec::new();
-    let data = Dataset::load_watched(&Files::from(&path), &tok, &SFT, &mut |at| {
+    let data = Dataset::load_watched(&Files::from(&path), &tok, &SFT, None, &mut |at| {
         heard.push(at);
         true
     });
     assert_eq!(data.unwrap().len(), 1000);
     assert!(heard.len() > 2 && heard.is_sorted_by(|a, b| a.bytes < b.bytes && a.rows <= b.rows), "{heard:?}");
     assert!(heard.iter().all(|at| at.total == 1000 * row.len() as u64 && at.bytes <= at.total));
-    let stopped = Dataset::load_watched(&Files::from(&path), &tok, &SFT, &mut |_| false).unwrap_err();
+    let stopped = Dataset::load_watched(&Files::from(&path), &tok, &SFT, None, &mut |_| false).unwrap_err();
     assert!(stopped.to_string().contains("was stopped"));
 }
 

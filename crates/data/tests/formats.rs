@@ -50,7 +50,7 @@ fn parts_are_one_data_set() {
     let read = |parts: &[PathBuf]| {
         let mut bytes = 0;
         let files = Files::new("rows", parts.to_vec());
-        let data = Dataset::load_watched(&files, &tok, &PREFERENCE, &mut |at| {
+        let data = Dataset::load_watched(&files, &tok, &PREFERENCE, None, &mut |at| {
             bytes = at.bytes;
             assert!(at.bytes <= at.total, "{at:?}");
             true

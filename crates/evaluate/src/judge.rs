@@ -115,7 +115,7 @@ impl Judge {
             }
             limit.min(most)
         });
-        let ds = rows(files, config, limit, model, &tokenizer)?;
+        let ds = rows(&Ranks::new(&Alone), files, config, limit, model, &tokenizer)?;
         eprintln!("{}: {}", files.name().display(), ds.report());
         if let Some((path, folder)) = &reference {
             check_reference(&ds, &tokenizer, path, folder.config())?;

@@ -37,6 +37,12 @@ pub trait Judge {
     /// As [`scores`](Judge::scores).
     fn compare(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Opinion>>;
 
+    /// Whether it works its answers out here, of each case from that case alone: then processes of a run share the
+    /// cases out, where else one of them asks for all.
+    fn computes(&self) -> bool {
+        false
+    }
+
     /// What it counted so far; nothing, where a judge does no more than compute.
     fn tally(&self) -> Tally {
         Tally::default()

@@ -197,6 +197,10 @@ impl<B: Backend> Judge for RewardModel<'_, B> {
         compare_by_scoring(self, pairs)
     }
 
+    fn computes(&self) -> bool {
+        true
+    }
+
     fn tally(&self) -> Tally {
         self.tally
     }

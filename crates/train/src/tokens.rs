@@ -25,7 +25,7 @@ pub const LEAST: u64 = 4 << 20;
 /// What is kept of the tokens of one file.
 pub struct Tokens {
     path: PathBuf,
-    seed: u64,
+    key: u128,
 }
 
 /// What a place for tokens holds.
@@ -59,7 +59,12 @@ impl Tokens {
         }
         files.reading().iter().for_each(|how| hash.update(how.as_bytes()));
         let key = hash.digest128();
-        Ok(Tokens { path: dir.join(format!("tokens-{key:032x}.bin")), seed: key as u64 })
+        Ok(Tokens { path: dir.join(format!("tokens-{key:032x}.bin")), key })
+    }
+
+    /// Which they are: a hash of what decides them.
+    pub fn key(&self) -> String {
+        format!("{:032x}", self.key)
     }
 
     /// Where they are.
@@ -76,7 +81,7 @@ impl Tokens {
     }
 
     fn dataset(&self, file: File, options: &Options) -> io::Result<Found> {
-        let mut from = Summed { of: file, hash: Xxh3::with_seed(self.seed) };
+        let mut from = Summed { of: file, hash: Xxh3::with_seed(self.key as u64) };
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic)?;
         let mut length = [0; 8];
@@ -106,7 +111,7 @@ impl Tokens {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
             opened => opened?,
         };
-        let mut to = Summed { of: draft, hash: Xxh3::with_seed(self.seed) };
+        let mut to = Summed { of: draft, hash: Xxh3::with_seed(self.key as u64) };
         let told = serde_json::to_vec(told)?;
         to.write_all(MAGIC)?;
         to.write_all(&(told.len() as u64).to_le_bytes())?;

@@ -6,6 +6,7 @@ use duel_comm::threads;
 use duel_cpu::Cpu;
 use duel_judge::{Settings, built_in, open};
 use duel_train::config::Config;
+use duel_train::reward::RewardModel;
 use duel_train::{Error, Outcome, hush, train, train_online};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::thread;
 /// Into how many shares a batch is cut.
 const SHARES: usize = 4;
 
-/// A folder with a model, pairs, unpaired rows, prompts and a lexicon.
+/// A folder with a model, pairs, unpaired rows, prompts, a lexicon and a reward model.
 fn temp(name: &str) -> Temp {
     let temp = Temp::with_model(name);
     let single = |(i, pair): (usize, Value)| {
@@ -30,6 +31,10 @@ fn temp(name: &str) -> Temp {
         pairs(12, 4).iter().map(|pair| json!({"prompt": pair["prompt"]})),
     );
     write_lines(&temp.path("words.tsv"), ["the\t1", "a\t-0.5", "film\t0.25", "was\t-1"]);
+    let score = [("architectures", json!(["LlamaForSequenceClassification"])), ("num_labels", json!(1))];
+    let mut judge = tiny_config();
+    score.into_iter().for_each(|(key, value)| judge[key] = value);
+    write_model(&temp.path("judge"), judge);
     temp
 }
 
@@ -50,6 +55,7 @@ const RUNS: &[(&str, Said)] = &[
     ("rloo", &[("method", "rloo"), ("dataset", "prompts.jsonl")]),
     ("ppo", &[("method", "ppo"), ("dataset", "prompts.jsonl"), ("num-mini-batches", "2")]),
     ("online dpo", &[("method", "online_dpo"), ("dataset", "prompts.jsonl")]),
+    ("a model judges", &[("method", "rloo"), ("dataset", "prompts.jsonl"), ("judge", "model:judge")]),
 ];
 
 /// 4 steps in [`SHARES`] shares, with checkpoints and evaluations, into the folder `out` of `temp`.
@@ -66,9 +72,11 @@ fn run(temp: &Temp, options: Said) -> Run {
         };
     }
     if run.get("dataset").ends_with("prompts.jsonl") {
-        return run
-            .set("judge", format!("lexicon:{}", temp.path("words.tsv").display()))
-            .set("max-completion-length", 6);
+        let judge = match options.iter().any(|(key, _)| *key == "judge") {
+            true => format!("model:{}", temp.path("judge").display()),
+            false => format!("lexicon:{}", temp.path("words.tsv").display()),
+        };
+        return run.set("judge", judge).set("max-completion-length", 6);
     }
     let evaluated = if run.get("dataset").ends_with("single.jsonl") { "single.jsonl" } else { "eval.jsonl" };
     run.set("eval-dataset", temp.path(evaluated).display()).set("eval-steps", 2)
@@ -81,7 +89,9 @@ fn one(comm: &dyn duel_comm::Comm, config: &Config) -> Result<Outcome, Error> {
         None => train(&b, comm, config),
         Some(judge) => {
             let stop: duel_judge::Stop = Arc::new(|| false);
-            let mut judge = open(judge, &Settings::default(), &built_in(), &stop)?;
+            let mut makers = built_in();
+            makers.push(RewardModel::maker(&b));
+            let mut judge = open(judge, &Settings::default(), &makers, &stop)?;
             train_online(&b, comm, config, &mut *judge)
         }
     }
@@ -185,6 +195,36 @@ fn a_run_goes_on_on_another_number_of_ranks() {
             assert_same(&of_weights(&whole), &of_weights(&resumed), &format!("{name}, {before} to {after}"));
         }
     }
+}
+
+/// Tokens of more rows than are read in a moment: each is made by one rank, and all folders have them afterwards.
+#[test]
+fn every_folder_gets_the_tokens() {
+    let temp = temp("ranks-tokens");
+    let row = json!({"prompt": "the film", "completion": " was a film".repeat(10)}).to_string() + "\n";
+    fs::write(temp.path("long.jsonl"), row.repeat((5 << 20) / row.len())).unwrap();
+    let mut run = run(&temp, &[("method", "sft"), ("dataset", "long.jsonl")]).set("save-strategy", "no");
+    ["eval-dataset", "eval-steps", "save-steps"].iter().for_each(|key| run.forget(key));
+    let folders = ["cache", "own", "own"].map(|name| temp.path(name));
+    let configs = folders.clone().map(|folder| run.clone().set("cache-dir", folder.display()).config());
+    let kept = |folder: &Path| fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let mut trained = Vec::new();
+    for round in 0..3 {
+        for outcome in together(&configs) {
+            outcome.unwrap();
+        }
+        assert!(folders.iter().all(|folder| fs::read_dir(folder).unwrap().count() == 1), "round {round}");
+        assert_eq!(fs::read(kept(&folders[0])).unwrap(), fs::read(kept(&folders[1])).unwrap());
+        trained.push(files(&run.out()));
+        fs::remove_dir_all(run.out()).unwrap();
+        // Then one folder is empty, then damaged.
+        match round {
+            0 => fs::remove_file(kept(&folders[1])).unwrap(),
+            _ => fs::write(kept(&folders[0]), "torn").unwrap(),
+        }
+    }
+    assert_same(&trained[0], &trained[1], "tokens of one folder");
+    assert_same(&trained[0], &trained[2], "damaged tokens of one folder");
 }
 
 /// Each rank's error.

@@ -1,8 +1,8 @@
 //! The processes of a run, which do the same in the same order and share out what takes long.
 //!
 //! Everything that lies on the host is known to all of them: each reads the rows, draws the random numbers and computes
-//! the metrics. What a device says is computed by one and told to all, so that none of it depends on how many there
-//! are.
+//! the metrics. What a row's tokens are and what a device says is made by one and told to all, so that none of it depends
+//! on how many there are.
 
 mod cut;
 mod pieces;
@@ -20,7 +20,7 @@ use crate::say::hush;
 use crate::signal;
 use duel_backend::Backend;
 use duel_comm::Comm;
-use duel_data::Dataset;
+use duel_data::{Dataset, Together};
 use duel_loss::ResponseStats;
 use duel_model::Weights;
 use std::cell::Cell;
@@ -30,6 +30,21 @@ use std::ops::Range;
 pub struct Ranks<'c> {
     comm: &'c dyn Comm,
     sent: Cell<u64>,
+}
+
+/// Rows are tokenised by all of them. What that takes is not counted among the bytes that a run sends.
+impl Together for Ranks<'_> {
+    fn rank(&self) -> usize {
+        self.comm.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.comm.size()
+    }
+
+    fn all(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+        self.comm.gather(mine).map_err(|e| e.to_string())
+    }
 }
 
 /// The part `which` of `n` things that are cut into `parts` in a row, as even as they come.
@@ -119,14 +134,16 @@ impl<'c> Ranks<'c> {
     /// # Errors
     /// A rank's, or it is lost.
     pub fn agree(&self, mine: Result<(), Error>) -> Result<(), Error> {
+        self.told(mine).map(drop)
+    }
+
+    /// What every rank made, by rank; an error of one of them, which is named, is that of all.
+    fn told<T: Wire>(&self, mine: Result<T, Error>) -> Result<Vec<T>, Error> {
         if self.size() == 1 {
-            return mine;
+            return Ok(vec![mine?]);
         }
-        let all = self.all(mine.err())?;
-        match all.into_iter().enumerate().find_map(|(rank, e)| Some((rank, e?))) {
-            Some((rank, e)) => Err(e.of_rank(rank)),
-            None => Ok(()),
-        }
+        let all = self.all(mine)?.into_iter().enumerate();
+        all.map(|(rank, made)| made.map_err(|e| e.of_rank(rank))).collect()
     }
 
     /// What the first rank alone does, and what comes of it.
@@ -166,8 +183,8 @@ impl<'c> Ranks<'c> {
         n: usize,
         of: impl FnOnce(Range<usize>) -> Result<Vec<T>, Error>,
     ) -> Result<Vec<T>, Error> {
-        let own = of(part(n, self.size(), self.rank()))?;
-        Ok(self.all(own)?.into_iter().flatten().collect())
+        let own = of(part(n, self.size(), self.rank()));
+        Ok(self.told(own)?.into_iter().flatten().collect())
     }
 
     /// As [`Ranks::spread`], of what may be stopped on any rank: then there is nothing.
@@ -179,8 +196,8 @@ impl<'c> Ranks<'c> {
         n: usize,
         of: impl FnOnce(Range<usize>) -> Result<Option<Vec<T>>, Error>,
     ) -> Result<Option<Vec<T>>, Error> {
-        let own = of(part(n, self.size(), self.rank()))?;
-        let all: Option<Vec<Vec<T>>> = self.all(own)?.into_iter().collect();
+        let own = of(part(n, self.size(), self.rank()));
+        let all: Option<Vec<Vec<T>>> = self.told(own)?.into_iter().collect();
         Ok(all.map(|all| all.into_iter().flatten().collect()))
     }
 

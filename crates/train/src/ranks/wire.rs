@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::engine::Tokens;
 use duel_backend::{Dtype, Float};
-use duel_judge::{Opinion, Verdict};
+use duel_judge::{Opinion, Tally, Verdict};
 use duel_loss::{ResponseStats, Row};
 use duel_rollout::Sample;
 
@@ -134,6 +134,9 @@ fields! {
     Tokens { rows, reference, kl, values }
     Sample { tokens, logps, text, truncated }
     Verdict { scores, compared }
+    Tally {
+        requests, cached, tokens, shown, first_won_twice, both_orders, disagreed, cut, encoded_again
+    }
 }
 
 impl Wire for Opinion {

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::config::{Config, Method, TruncationMode};
+use crate::ranks::{Ranks, check_run};
 use crate::report::progress::Progress;
 use crate::signal;
 use crate::tokens::{Found, LEAST, Tokens};
@@ -28,13 +29,14 @@ impl Data {
     /// # Errors
     /// A file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
     pub fn load(
+        ranks: &Ranks<'_>,
         config: &Config,
         needs: Needs,
         model: &ModelConfig,
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
         let max_length = max_length(config, model);
-        let load = |files: &Files| rows(files, config, max_length, model, tokenizer);
+        let load = |files: &Files| rows(ranks, files, config, max_length, model, tokenizer);
         let (of_train, of_eval) = config.all_files()?;
         let train = load(&of_train)?;
         let eval = of_eval.as_ref().map(load).transpose()?;
@@ -60,15 +62,16 @@ impl Data {
 /// The groups of the rows of `files`, as `config` has them for `model`, of up to `max_length` tokens ([`max_length`]).
 ///
 /// # Errors
-/// A file cannot be read, its rows do not fit the method or the model, or Ctrl-C.
+/// A file cannot be read, its rows do not fit the method or the model, a rank has others, or Ctrl-C.
 pub fn rows(
+    ranks: &Ranks<'_>,
     files: &Files,
     config: &Config,
     max_length: usize,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, Error> {
-    let ds = read(files, config, tokenizer, &row_options(config, max_length))?;
+    let ds = read(ranks, files, config, tokenizer, &row_options(config, max_length))?;
     check_rows(&ds, files.name(), config, model)?;
     Ok(ds)
 }
@@ -113,42 +116,83 @@ pub fn max_length(c: &Config, model: &ModelConfig) -> usize {
 }
 
 /// The rows of `files` as tokens: those that are kept of them, or made now, and kept.
-fn read(files: &Files, config: &Config, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
-    let Some(tokens) = kept(files, config, options)? else { return tokenise(files, tokenizer, options) };
-    match tokens.read(options) {
-        Found::Whole(ds) => {
-            say!("tokens of {} read from {}", files.name().display(), tokens.path().display());
-            return Ok(*ds);
-        }
-        Found::Damaged => say!("note: {} is damaged, and made anew", tokens.path().display()),
-        Found::Nothing => {}
+fn read(
+    ranks: &Ranks<'_>,
+    files: &Files,
+    config: &Config,
+    tokenizer: &Tokenizer,
+    options: &Options,
+) -> Result<Dataset, Error> {
+    let keeps = config.cache_tokens && files.bytes() >= LEAST;
+    if !keeps && ranks.size() == 1 {
+        return tokenise(ranks, files, tokenizer, options);
     }
-    let ds = tokenise(files, tokenizer, options)?;
+    let tokens = same(ranks, files, config, options)?;
+    if !keeps {
+        return tokenise(ranks, files, tokenizer, options);
+    }
+    let found = match tokens.read(options) {
+        Found::Whole(ds) => Some(ds),
+        Found::Nothing => None,
+        Found::Damaged => {
+            say!("note: {} is damaged, and made anew", tokens.path().display());
+            None
+        }
+    };
+    // Where processes have a folder each, one may be without.
+    let missing = ranks.all(found.is_none())?;
+    if let Some(ds) = found.filter(|_| !missing.contains(&true)) {
+        say!("tokens of {} read from {}", files.name().display(), tokens.path().display());
+        return Ok(*ds);
+    }
+    let ds = tokenise(ranks, files, tokenizer, options)?;
     // A file that was changed while it was read is of neither content.
-    if kept(files, config, options)?.is_some_and(|now| now.path() == tokens.path())
-        && let Err(e) = tokens.write(&ds, &tokenizer.told())
-    {
+    if tokens_of(files, config, options)?.path() == tokens.path() {
+        // One after the other: in one folder for all, the first of them is enough.
+        for rank in 0..ranks.size() {
+            if rank == ranks.rank() && !matches!(tokens.read(options), Found::Whole(_)) {
+                keep(&tokens, &ds, tokenizer, files);
+            }
+            ranks.any(false)?;
+        }
+    }
+    Ok(ds)
+}
+
+/// Where the tokens of `files` are kept, or would be, once all ranks are known to have the same before them.
+///
+/// # Errors
+/// One has not, or a file cannot be read.
+pub fn same(ranks: &Ranks<'_>, files: &Files, config: &Config, options: &Options) -> Result<Tokens, Error> {
+    let tokens = tokens_of(files, config, options)?;
+    check_run(ranks, &[("set of rows", format!("{} ({})", files.name().display(), tokens.key()))])?;
+    Ok(tokens)
+}
+
+/// Puts tokens where the next run looks for them. It does without where that cannot be.
+fn keep(tokens: &Tokens, ds: &Dataset, tokenizer: &Tokenizer, files: &Files) {
+    if let Err(e) = tokens.write(ds, &tokenizer.told()) {
         say!(
             "note: the tokens of {} are not kept: {}: {e}; set cache_dir to a folder with room, or cache_tokens to false",
             files.name().display(),
             tokens.path().display()
         );
     }
-    Ok(ds)
 }
 
-/// Where the tokens of `files` are kept, if they are.
-fn kept(files: &Files, config: &Config, options: &Options) -> Result<Option<Tokens>, Error> {
-    if !config.cache_tokens || files.bytes() < LEAST {
-        return Ok(None);
-    }
+fn tokens_of(files: &Files, config: &Config, options: &Options) -> Result<Tokens, Error> {
     let tokenizer = tokenizer_folder(&super::folder(&config.model)?)?;
-    Tokens::of(&config.cache_dir, files, &tokenizer, options).map(Some)
+    Tokens::of(&config.cache_dir, files, &tokenizer, options)
 }
 
-fn tokenise(files: &Files, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset, Error> {
+fn tokenise(
+    ranks: &Ranks<'_>,
+    files: &Files,
+    tokenizer: &Tokenizer,
+    options: &Options,
+) -> Result<Dataset, Error> {
     let mut progress: Option<(Progress, u64)> = None;
-    let loaded = Dataset::load_watched(files, tokenizer, options, &mut |at| {
+    let loaded = Dataset::load_watched(files, tokenizer, options, Some(ranks), &mut |at| {
         let (bar, done) = progress.get_or_insert_with(|| (Progress::reading("tokenising", at.total), 0));
         bar.advance(at.bytes - *done);
         *done = at.bytes;

@@ -86,13 +86,15 @@ const ENOUGH: Duration = Duration::from_secs(60);
 /// As [`train`](crate::train) before its first step, but for too little memory, which is told.
 pub fn forecast<B: Backend>(b: &B, config: &Config) -> Result<Forecast, Error> {
     let free = b.memory().free;
+    let ranks = Ranks::new(&Alone);
     if config.method.is_online() {
-        let online::Prepared { plan, bytes, text, too_large, .. } = online::prepare(b, 1, config)?;
+        let online::Prepared { plan, bytes, text, too_large, .. } = online::prepare(b, &ranks, config)?;
         let steps = plan.visits.total;
         return Ok(Forecast { plan: text, steps, bytes, free, too_large, tokens: None, time: None });
     }
     let (start, tokenizer) = Start::of::<B>(config)?;
-    let data = Data::load(&start.config, Objective::of(&start.config).needs(), &start.model, &tokenizer)?;
+    let data =
+        Data::load(&ranks, &start.config, Objective::of(&start.config).needs(), &start.model, &tokenizer)?;
     let planned = |config: &Config, model: &_| aim::plan(b, config, 1, (&start.folder, model), &data);
     let (plan, aim, bytes, text) = planned(&start.config, &start.model)?;
     let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {

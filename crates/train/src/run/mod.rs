@@ -62,7 +62,7 @@ fn run<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<Outcome,
     let lock = output::lock_if_there(ranks, &config.output_dir)?;
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
-    let data = Data::load(config, Objective::of(config).needs(), model, &tokenizer)?;
+    let data = Data::load(ranks, config, Objective::of(config).needs(), model, &tokenizer)?;
     let planned = |config: &Config, model: &ModelConfig| {
         aim::plan(b, config, ranks.size(), (&start.folder, model), &data)
     };

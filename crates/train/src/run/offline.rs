@@ -7,6 +7,7 @@ use super::steps::{Learner, Run, Step};
 use crate::Error;
 use crate::follow::Following;
 use crate::objective::{Metrics, Objective};
+use crate::ranks::Ranks;
 use crate::report::progress::Progress;
 use duel_backend::{Backend, Real};
 use duel_loss::ResponseStats;
@@ -131,8 +132,9 @@ impl<B: Backend> Learner<B> for Offline<B> {
         self.following.as_ref().filter(|f| step >= f.every).map(|f| &f.weights)
     }
 
-    fn results(&self, results: &mut Map<String, Value>) {
+    fn results(&self, _: &Ranks<'_>, results: &mut Map<String, Value>) -> Result<(), Error> {
         results.insert("reference_runtime".into(), json!(self.train.reference_runtime()));
+        Ok(())
     }
 
     fn counted(&self) -> &'static str {

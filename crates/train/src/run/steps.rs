@@ -53,7 +53,10 @@ pub trait Learner<B: Backend> {
     fn moved_reference(&self, step: u64) -> Option<&Model<Real<B>>>;
 
     /// Adds what it has to say of its speed.
-    fn results(&self, results: &mut Map<String, Value>);
+    ///
+    /// # Errors
+    /// A rank is lost.
+    fn results(&self, ranks: &Ranks<'_>, results: &mut Map<String, Value>) -> Result<(), Error>;
 
     /// What the pace is said in.
     fn counted(&self) -> &'static str;
@@ -194,7 +197,8 @@ impl<B: Backend> Run<'_, B> {
         }
         drop(progress);
         let seconds = started.elapsed().as_secs_f64();
-        let results = self.results(&learner, samples, seconds, (self.state.step - first, &seconds_of_steps));
+        let results =
+            self.results(&learner, samples, seconds, (self.state.step - first, &seconds_of_steps))?;
         match self.plan.saving {
             When::Never | When::Better => self.check_finite()?,
             _ if self.saved != Some(self.state.step) => self.save(&learner)?,
@@ -305,7 +309,7 @@ impl<B: Backend> Run<'_, B> {
         samples: usize,
         seconds: f64,
         (made, seconds_of_steps): (u64, &[f64]),
-    ) -> Map<String, Value> {
+    ) -> Result<Map<String, Value>, Error> {
         let mut results = Map::new();
         let mut say = |name: &str, value: Value| results.insert(name.into(), value);
         say("train_runtime", json!(seconds));
@@ -323,8 +327,8 @@ impl<B: Backend> Run<'_, B> {
         if let Some(peak) = self.engine.b.memory().peak {
             say("peak_device_bytes", json!(peak));
         }
-        learner.results(&mut results);
-        results
+        learner.results(self.ranks, &mut results)?;
+        Ok(results)
     }
 
     /// Sets all gradients to 0.

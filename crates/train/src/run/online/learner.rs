@@ -7,6 +7,7 @@ use super::world::{Judged, World};
 use crate::Error;
 use crate::config::{Config, Method};
 use crate::objective::{Metrics, Objective};
+use crate::ranks::Ranks;
 use crate::report::progress::Progress;
 use crate::run::steps::{Learner, Run, Step};
 use duel_backend::{Backend, Real};
@@ -88,8 +89,8 @@ impl<B: Backend> Learner<B> for Online<'_, B> {
         self.world.reference.moved(step)
     }
 
-    fn results(&self, results: &mut Map<String, Value>) {
-        self.world.results(results);
+    fn results(&self, ranks: &Ranks<'_>, results: &mut Map<String, Value>) -> Result<(), Error> {
+        self.world.results(ranks, results)
     }
 
     fn counted(&self) -> &'static str {

@@ -3,6 +3,8 @@
 use crate::Error;
 use crate::config::{Config, Method};
 use crate::engine::Room;
+use crate::ranks::Ranks;
+use crate::run::data;
 use crate::sample::SEQUENCES;
 use crate::signal;
 use duel_backend::{Backend, Portions};
@@ -17,6 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// # Errors
 /// A file cannot be read, a row has no prompt, or all are too long; or Ctrl-C.
 pub fn read(
+    ranks: &Ranks<'_>,
     files: &Files,
     config: &Config,
     model: &ModelConfig,
@@ -30,8 +33,11 @@ pub fn read(
             config.max_completion_length, model.max_positions
         )));
     }
+    if ranks.size() > 1 {
+        data::same(ranks, files, config, &data::row_options(config, longest))?;
+    }
     let (mut kept, mut dropped) = (Vec::new(), 0);
-    file.each(|prompt| {
+    file.each_together(ranks, |prompt| {
         let request = Request { prompt: &prompt.tokens, samples: 1, id: prompt.row as u64 };
         if signal::interrupted() {
             return Err(file.wrong(&prompt, "reading was stopped; nothing was trained yet"));

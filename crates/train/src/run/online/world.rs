@@ -10,7 +10,7 @@ use crate::signal;
 use crate::stays::Stays;
 use duel_backend::{Backend, Real};
 use duel_data::{Prompt, Tokenizer, order};
-use duel_judge::{Judge, Normalization, Opinion, Says, Verdict, verdicts};
+use duel_judge::{Case, Judge, Normalization, Opinion, Says, Tally, Verdict, verdicts};
 use duel_model::decode::Mixture;
 use duel_model::{Held, Model, View};
 use duel_random::at;
@@ -159,11 +159,16 @@ impl<B: Backend> World<'_, B> {
     ) -> Result<Option<Vec<Judged<'p>>>, Error> {
         let begun = Instant::now();
         let cases = rollouts.iter().map(case).collect::<Result<Vec<_>, _>>()?;
-        // One asks, so that a judge is asked once, and all know the answers.
-        let said = ranks.led(|| match verdicts(self.judge, &cases) {
+        let computes = self.judge.computes();
+        let mut ask = |cases: &[Case]| match verdicts(self.judge, cases) {
             Err(duel_judge::Error::Stopped) => Ok(None),
             verdicts => Ok(Some(verdicts?)),
-        })?;
+        };
+        // Who is asked is asked once, by one; and all know the answers.
+        let said = match computes {
+            true => ranks.spread_unless_stopped(cases.len(), |own| ask(&cases[own])),
+            false => ranks.led(|| ask(&cases)),
+        }?;
         let Some(verdicts) = said else { return Ok(None) };
         self.spent.judging += begun.elapsed().as_secs_f64();
         let judged = |(rollout, verdict): (Rollout<'p>, Verdict)| {
@@ -276,8 +281,12 @@ impl<B: Backend> World<'_, B> {
     }
 
     /// Adds what steps spent their time on, and what the judge counted.
-    pub fn results(&self, results: &mut Map<String, Value>) {
-        let tally = self.judge.tally();
+    ///
+    /// # Errors
+    /// A rank is lost.
+    pub fn results(&self, ranks: &Ranks<'_>, results: &mut Map<String, Value>) -> Result<(), Error> {
+        let mut tally = Tally::default();
+        ranks.all(self.judge.tally())?.into_iter().for_each(|of_rank| tally += of_rank);
         let all = [
             ("sampling_runtime", json!(self.spent.sampling)),
             ("judge_runtime", json!(self.spent.judging)),
@@ -288,5 +297,6 @@ impl<B: Backend> World<'_, B> {
             ("judge_disagreed", json!(tally.disagreed)),
         ];
         results.extend(all.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Ok(())
     }
 }
