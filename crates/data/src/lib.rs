@@ -45,5 +45,5 @@ pub use report::Report;
 pub use row::Row;
 pub use seen::{Part, Seen, Use};
 pub use stream::Stream;
-pub use template::{Context, Rendered};
+pub use template::{Context, Rendered, watch_templates};
 pub use tokenizer::Tokenizer;

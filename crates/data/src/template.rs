@@ -5,6 +5,7 @@ mod json;
 mod methods;
 mod print;
 mod source;
+mod watch;
 
 use crate::Message;
 use crate::contain::contain;
@@ -15,7 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+pub use watch::watch_templates;
+use watch::watched;
 
 /// What a conversation's template gets beside its messages.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +60,8 @@ impl Context {
 /// A compiled template.
 pub(crate) struct Template {
     env: Environment<'static>,
+    /// The folder that it is from.
+    place: Arc<str>,
     generation: bool,
     takes: OnceLock<Takes>,
     /// What it was told of the time: formats of `strftime`, and the texts.
@@ -103,8 +109,9 @@ impl Write for Text {
 }
 
 impl Template {
-    /// Compiles a template; `specials` (`bos_token`, `eos_token`, ...) are visible in it as variables.
-    pub(crate) fn compile(source: &str, specials: &Map<String, Value>) -> Result<Self, String> {
+    /// Compiles a template from the folder `place`; `specials` (`bos_token`, `eos_token`, ...) are visible in it as
+    /// variables.
+    pub(crate) fn compile(source: &str, specials: &Map<String, Value>, place: &Path) -> Result<Self, String> {
         let mut env = Environment::new();
         env.set_fuel(Some(MOST_STEPS));
         env.set_trim_blocks(true);
@@ -124,11 +131,12 @@ impl Template {
         for (name, value) in specials {
             env.add_global(name.clone(), Jinja::from_serialize(value));
         }
+        let place = place.display().to_string().into();
         let translated = source::translate(source);
         contain(|| env.add_template_owned(NAME, translated.text))
             .map_err(|panic| format!("the chat template does not compile: {panic}"))?
             .map_err(|e| format!("the chat template does not compile: {}", explain(&e)))?;
-        Ok(Template { env, generation: translated.generation, takes: OnceLock::new(), told })
+        Ok(Template { env, place, generation: translated.generation, takes: OnceLock::new(), told })
     }
 
     /// Whether it says what is learned, by `{% generation %}`.
@@ -280,7 +288,8 @@ impl Template {
         let marks = Jinja::from(marks);
         let variables = context! { ..Jinja::from_serialize(&given.kwargs), ..marks, ..base };
         let mut text = Text::default();
-        contain(|| self.env.get_template(NAME)?.render_captured_to(variables, &mut text).map(drop))
+        let render = || self.env.get_template(NAME)?.render_captured_to(variables, &mut text).map(drop);
+        contain(|| watched(&self.place, render))
             .map_err(|panic| format!("the chat template cannot be rendered: {panic}"))?
             .map_err(|e| format!("the chat template refuses the conversation: {}", explain(&e)))?;
         String::from_utf8(text.0).map_err(|e| format!("the chat template's text is not UTF-8: {e}"))
@@ -345,7 +354,7 @@ mod tests {
     }
 
     fn run(template: &str, messages: &[Message]) -> Result<String, String> {
-        let template = Template::compile(template, &specials())?;
+        let template = Template::compile(template, &specials(), Path::new("model"))?;
         template.render(messages, true, &Context::default()).map(|r| r.text)
     }
 
@@ -360,7 +369,8 @@ mod tests {
         assert!(strftime("%!", &at(0)).unwrap_err().to_string().contains("%!"));
         let year: u64 = run("{{ strftime_now('%Y') }}", &[]).unwrap().parse().unwrap();
         assert!((2025..3000).contains(&year), "{year}");
-        let template = Template::compile("{{ strftime_now('%Y') }}", &specials()).unwrap();
+        let template =
+            Template::compile("{{ strftime_now('%Y') }}", &specials(), Path::new("model")).unwrap();
         assert_eq!(template.told().len(), 0);
         template.render(&[], true, &Context::default()).unwrap();
         assert!(template.told().contains(&("%Y".into(), tells("%Y").unwrap())), "{:?}", template.told());
@@ -417,7 +427,7 @@ mod tests {
     #[test]
     fn generated_spans() {
         let source = "{% for m in messages %}{% if m.role == 'a' %}A{% generation %}\n{{ m.content }}!{% endgeneration %}\n{% else %}{{ m.content }}{% endif %}{% endfor %}";
-        let template = Template::compile(source, &specials()).unwrap();
+        let template = Template::compile(source, &specials(), Path::new("model")).unwrap();
         let say =
             |text: &str| [Message::new("u", "hé\u{fdd0}"), Message::new("a", text), Message::new("a", "z")];
         let rendered = template.render(&say("ü"), false, &Context::default()).unwrap();

@@ -316,7 +316,7 @@ impl Templates {
             }
         }
         let compile = |(name, source): (String, String)| {
-            let compiled = Template::compile(&source, specials);
+            let compiled = Template::compile(&source, specials, dir);
             Named { name, source, compiled }
         };
         Ok(Templates(sources.into_iter().map(compile).collect()))

@@ -109,6 +109,10 @@ enum Command {
 fn main() -> ExitCode {
     // A panic is a fault of duel, and a backtrace of no use to its user.
     std::panic::set_hook(Box::new(|info| eprintln!("error: duel itself failed: {info}; please report it")));
+    duel_data::watch_templates(|what| {
+        eprintln!("error: {what}");
+        std::process::exit(1);
+    });
     std::panic::catch_unwind(command).unwrap_or(ExitCode::from(101))
 }
 

@@ -27,6 +27,18 @@ fn with_rows(temp: &Temp, file: &str, rows: impl IntoIterator<Item = impl std::f
     Run::new(temp, "out").set("dataset", temp.path(file).display())
 }
 
+/// A text that is doubled in a variable: few instructions, and soon all memory.
+#[test]
+fn a_template_without_bounds_is_an_error() {
+    let temp = Temp::with_model("unbounded");
+    let doubling =
+        "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+    fs::write(temp.path("model/chat_template.jinja"), doubling).unwrap();
+    let turn = |role: &str| json!({"role": role, "content": "the film"});
+    let run = with_rows(&temp, "turns.jsonl", [json!({"messages": [turn("user"), turn("assistant")]})]);
+    refused(&run.set("method", "sft"), &["the chat template of", "model", "1024 MB", "look at the template"]);
+}
+
 #[test]
 fn broken_rows_are_named() {
     let temp = Temp::with_model("rows");

@@ -451,6 +451,62 @@ fn a_judge_that_fails_is_one_error() {
     }
 }
 
+/// Keys are in the environment and go to whom they are for: no output of a run that ends well, nor of one whose endpoint
+/// says the key back, has them, and neither have folder, caches and report.
+#[test]
+fn secrets_are_in_nothing_that_is_written() {
+    const SECRET: &str = "very-secret";
+    let temp = temp("online-secrets");
+    let server = Server::start(|number, request| match number {
+        0..24 => opinion(request),
+        _ => Act::Raw(server::reply("401 Unauthorized", "", &format!("no, {}", request.head))),
+    });
+    let run = |out: &str| {
+        run(&temp, out, Method::Rloo)
+            .set("judge", &server.url)
+            .set("judge-model", "m")
+            .set("judge-key-env", "DUEL_TEST_KEY")
+            .set("judge-ask", "score")
+            .set("judge-cache", temp.path("said.jsonl").display())
+            .set("report-to", "tensorboard,csv")
+            .set("save-steps", 1)
+    };
+    let ended = |mut command: Command| {
+        let secrets = [("DUEL_TEST_KEY", "sk-"), ("HF_TOKEN", "hf_"), ("WANDB_API_KEY", "")];
+        command.envs(secrets.map(|(name, start)| (name, format!("{start}{SECRET}"))));
+        let output = command.output().unwrap();
+        let said = [&output.stdout[..], &output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains(SECRET), "{said}");
+        Ended::of(output)
+    };
+    let first = run("out").set("max-steps", 1).set("per-device-train-batch-size", 2);
+    assert_eq!(ended(first.command()).code, Some(0));
+    let refused = ended(run("refused").command());
+    assert!(refused.error().contains("status 401"), "{}", refused.stderr);
+    let mut report = Command::new(env!("CARGO_BIN_EXE_duel"));
+    report.arg("report").arg(first.out()).arg("--output").arg(temp.path("report.html"));
+    assert_eq!(ended(report).code, Some(0));
+    assert!(server.asked().iter().all(|request| request.head.contains(SECRET)), "a question without its key");
+
+    fn look(folder: &std::path::Path, files: &mut usize) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                look(&path, files);
+            } else {
+                *files += 1;
+                let found =
+                    std::fs::read(&path).unwrap().windows(SECRET.len()).any(|w| w == SECRET.as_bytes());
+                assert!(!found, "{} has a secret", path.display());
+            }
+        }
+    }
+    let mut files = 0;
+    look(&temp.path(""), &mut files);
+    assert!(files > 20, "{files} files");
+}
+
 /// What was trained before a judge left is saved, and goes on when the judge is back.
 #[test]
 fn a_judge_that_leaves_costs_no_training() {
