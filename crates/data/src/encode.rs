@@ -178,8 +178,9 @@ fn encode_chat(
         .iter()
         .map(|response| Ok(tok.chat(&[prompt, response].concat(), false, context)?.text))
         .collect::<crate::Result<_>>()?;
-    let ids = wholes.iter().map(|whole| tok.encode(whole, false)).collect::<crate::Result<_>>()?;
-    let open = tok.encode(&alone, false)?;
+    let texts: Vec<&str> = [&alone].into_iter().chain(&wholes).map(String::as_str).collect();
+    let mut ids = tok.encode_alike(&texts)?;
+    let open = ids.remove(0);
     let mut group = Tokens::split(&open, ids);
     let other_opening = !wholes.iter().all(|whole| whole.starts_with(&alone));
     group.moved &= !other_opening;

@@ -6,6 +6,7 @@ mod batches;
 mod builder;
 mod candidates;
 mod contain;
+mod cuts;
 mod dataset;
 mod encode;
 mod error;

@@ -1,6 +1,8 @@
 //! A Hugging Face tokenizer folder: text to ids and back, special tokens, the chat template, where a text ends.
 
 use crate::contain::contain;
+use crate::cuts::Cuts;
+use crate::row::common_prefix;
 use crate::stream::Stream;
 use crate::template::{Context, Rendered, Template, tells};
 use crate::{Error, Message, Result};
@@ -19,6 +21,7 @@ pub struct Tokenizer {
     stops: Vec<u32>,
     appends_eos: bool,
     templates: Templates,
+    cuts: Cuts,
 }
 
 /// The chat templates of a folder by name. One that does not compile matters only once a conversation has to be
@@ -75,7 +78,9 @@ impl Tokenizer {
         let stops = stops(dir, eos.as_ref().map(|(_, id)| *id))?;
         let templates = Templates::read(dir, &config, &specials)?;
 
-        let mut tokenizer = Tokenizer { inner, bos, eos, pad, stops, appends_eos: false, templates };
+        let said = templates.0.iter().map(|named| named.source.as_str());
+        let cuts = Cuts::of(&inner, said.chain(bos.iter().chain(&eos).map(|(text, _)| text.as_str())));
+        let mut tokenizer = Tokenizer { inner, bos, eos, pad, stops, appends_eos: false, templates, cuts };
         let (plain, special) = (tokenizer.encode("a", false), tokenizer.encode("a", true));
         let (plain, special) = (plain.map_err(|e| broken(&e))?, special.map_err(|e| broken(&e))?);
         tokenizer.appends_eos = tokenizer
@@ -92,6 +97,15 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = refusing(contain(|| self.inner.encode_fast(text, add_special_tokens)))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of each of `texts` without special tokens; what all of them begin with is encoded once where they can be
+    /// cut, as conversations can before a turn.
+    pub(crate) fn encode_alike(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        let cut = self.cuts.last(common_prefix(texts));
+        let shared = self.encode(&texts.first().map_or("", |text| &text[..cut]), false)?;
+        let whole = |text: &&str| Ok([&shared[..], &self.encode(&text[cut..], false)?].concat());
+        texts.iter().map(whole).collect()
     }
 
     /// The ids of `text` without special tokens, and the bytes of the text that each stands for.
