@@ -8,13 +8,16 @@ Run it with a Python that has TRL (tried with datasets 5.2, trl 1.16, tokenizers
 
 The rows are written as JSON lines and as Parquet. Of each file both contestants make the tokens of a DPO run, from an
 empty cache and then from what they left: duel is `duel train` of a single step of one pair, from its start to the first
-step's end; TRL is `load_dataset` and the making of a `DPOTrainer` with as many processes as there are cores, without
-the import of its libraries and without the model's loading. The model is a tiny one that this script makes, with the
-tokenizer of `--model`. Every round is kept in the JSON file; ratios are of the best one.
+step's end; TRL is `load_dataset` and the making of a `DPOTrainer`, without the import of its libraries and without the
+model's loading: as it comes ("default": one process), and with as many processes as there are cores ("tuned"). With
+`--form chat` prompts and responses are lists of messages, which the tokenizer's chat template renders. The model is a
+tiny one that this script makes, with the tokenizer of `--model`. Every round is kept in the JSON file; ratios are of the
+best one.
 """
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import sys
@@ -27,6 +30,7 @@ from contest import machine, offline, read_rows, timed, versions, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("jsonl", "parquet")
+TRL = {"TRL default": None, "TRL tuned": os.cpu_count()}
 
 
 def options():
@@ -34,14 +38,25 @@ def options():
     p.add_argument("--model", required=True, help="Hugging Face folder, of which the tokenizer is taken")
     p.add_argument("--rows", required=True, help=".json or .jsonl file of preference rows")
     p.add_argument("--count", type=int, default=100000, help="rows taken from its start (default: %(default)s)")
+    p.add_argument("--form", choices=("text", "chat"), default="text", help="of the rows (default: %(default)s)")
     p.add_argument("--max-length", type=int, default=1024, help="tokens of a sequence (default: %(default)s)")
     p.add_argument("--rounds", type=int, default=2, help="runs of each contestant (default: %(default)s)")
     p.add_argument("--peers", choices=("yes", "no"), default="yes", help="no: duel alone (default: %(default)s)")
     p.add_argument("--duel", default=ROOT / "target/release/duel", help="binary (default: %(default)s)")
     p.add_argument("--json", help="where the results go, for example benches/results/rows-NAME.json")
     p.add_argument("--trl-worker", help=argparse.SUPPRESS)
+    p.add_argument("--processes", type=int, help=argparse.SUPPRESS)
     p.add_argument("--prepare", help=argparse.SUPPRESS)
     return p.parse_args()
+
+
+def chat(row):
+    """The row as conversations."""
+    said = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return {name: [{"role": role, "content": row[name]}] for name, role in said.items()}
+
+
+FORMS = {"text": lambda row: row, "chat": chat}
 
 
 def prepare(a):
@@ -76,7 +91,7 @@ def trl_worker(a):
     config = DPOConfig(
         output_dir=a.trl_worker + ".out",
         max_length=a.max_length,
-        dataset_num_proc=os.cpu_count(),
+        dataset_num_proc=a.processes,
         report_to=[],
         use_cpu=True,
     )
@@ -88,11 +103,12 @@ def trl_worker(a):
     Path(a.trl_worker).write_text(json.dumps({"seconds": seconds, "rows": len(trainer.train_dataset)}))
 
 
-def run_trl(a, work, file, cache):
+def run_trl(processes, a, work, file, cache):
     out = work / "trl.json"
     os.environ["HF_DATASETS_CACHE"] = str(cache)
     command = [sys.executable, __file__, "--trl-worker", str(out), "--model", str(work / "model"), "--rows", str(file)]
-    peak = timed([*command, "--max-length", str(a.max_length)], work / "trl.log")
+    command += ["--max-length", str(a.max_length)] + (["--processes", str(processes)] if processes else [])
+    peak = timed(command, work / "trl.log")
     return {"peak_bytes": peak, **json.loads(out.read_text())}
 
 
@@ -107,16 +123,18 @@ def run_duel(a, work, file, cache):
 
 
 def race(a, work, number):
-    who = {"duel": run_duel} | ({"datasets + TRL": run_trl} if a.peers == "yes" else {})
+    who = {"duel": run_duel}
+    if a.peers == "yes":
+        who |= {name: functools.partial(run_trl, processes) for name, processes in TRL.items()}
     for kind in KINDS:
         file = work / f"rows.{kind}"
         for name, run in who.items():
-            cache = work / f"cache-{number}-{kind}-{name.split()[0]}"
+            cache = work / f"cache-{number}-{kind}-{name.replace(' ', '-')}"
             cache.mkdir()
             for start in ("first", "second"):
                 r = run(a, work, file, cache)
                 print(
-                    f"round {number}: {name:15}{kind:8} {start:7}{r['seconds']:9.2f} s{a.count / r['seconds']:11.0f} "
+                    f"round {number}: {name:13}{kind:8} {start:7}{r['seconds']:9.2f} s{a.count / r['seconds']:11.0f} "
                     f"rows/s{r['peak_bytes'] / 1e9:7.2f} GB",
                     flush=True,
                 )
@@ -131,9 +149,10 @@ def ratios(results):
         best[key] = min(best.get(key, r["seconds"]), r["seconds"])
     keys = sorted({key[:2] for key in best})
     return [
-        {"file": file, "start": start, "ratio": best[file, start, "datasets + TRL"] / best[file, start, "duel"]}
+        {"file": file, "start": start, "to": peer, "ratio": best[file, start, peer] / best[file, start, "duel"]}
         for file, start in keys
-        if (file, start, "datasets + TRL") in best
+        for peer in TRL
+        if (file, start, peer) in best
     ]
 
 
@@ -152,7 +171,7 @@ def main():
     )
     with tempfile.TemporaryDirectory(prefix="duel-rows-") as folder:
         work = Path(folder)
-        rows = read_rows(a.rows, a.count)
+        rows = [FORMS[a.form](row) for row in read_rows(a.rows, a.count)]
         write_rows(work / "rows.jsonl", rows)
         del rows
         command = [sys.executable, __file__, "--prepare", folder, "--model", a.model, "--rows", str(work / "rows.jsonl")]
@@ -162,7 +181,7 @@ def main():
             results.extend(race(a, work, number))
         sizes = {kind: (work / f"rows.{kind}").stat().st_size for kind in KINDS}
     for r in ratios(results):
-        print(f"{r['file']}, {r['start']} start: duel is {r['ratio']:.1f} times as fast")
+        print(f"{r['file']}, {r['start']} start: duel is {r['ratio']:.1f} times as fast as {r['to']}")
     if a.json:
         report = {
             "date": datetime.date.today().isoformat(),
@@ -171,6 +190,7 @@ def main():
             "tokenizer": Path(a.model).name,
             "rows": Path(a.rows).name,
             "count": a.count,
+            "form": a.form,
             "file_bytes": sizes,
             "max_length": a.max_length,
             "ratios": ratios(results),

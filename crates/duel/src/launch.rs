@@ -4,6 +4,7 @@ use crate::device::Chosen;
 use duel_comm::{Alone, Comm, Launch, Nccl, Result};
 use duel_train::Error;
 use duel_train::config::Device;
+use std::time::Duration;
 
 /// One process of several, where a launcher has started several.
 ///
@@ -30,10 +31,30 @@ pub fn alone() -> std::result::Result<(), Error> {
     }
 }
 
-/// Whether this process tells people what goes wrong before it has met the others: the first does.
-pub fn speaks() -> bool {
-    !matches!(launched(), Ok(Some(Launch { rank: 1.., .. })))
+/// Which process of the launcher's this is; the first, where there is no launcher.
+fn rank() -> usize {
+    launched().ok().flatten().map_or(0, |launch| launch.rank)
 }
+
+/// Whether this process tells people what it does before it has met the others: the first does.
+pub fn speaks() -> bool {
+    rank() == 0
+}
+
+/// Tells people why this process ends before it has met the others. What is wrong with all of them the first one says,
+/// and its launcher ends the others meanwhile; what is wrong with another one alone, that one says a little later.
+pub fn tell_end(e: &Error) {
+    match rank() {
+        0 => eprintln!("error: {e}"),
+        rank => {
+            std::thread::sleep(AFTER_THE_FIRST);
+            eprintln!("error: rank {rank}: {e}");
+        }
+    }
+}
+
+/// mpirun ends the others in some milliseconds, torchrun within 0.1 s.
+const AFTER_THE_FIRST: Duration = Duration::from_secs(1);
 
 /// The GPU of a process: those of its machine take them in turn, from the one that is named on.
 pub fn device(named: Device, local_rank: usize) -> Device {

@@ -159,9 +159,7 @@ fn command() -> ExitCode {
             ExitCode::from(130)
         }
         false => {
-            if duel::launch::speaks() {
-                eprintln!("error: {e}");
-            }
+            duel::launch::tell_end(&e);
             ExitCode::FAILURE
         }
     })
