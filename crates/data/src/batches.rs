@@ -77,10 +77,16 @@ where
         self.begin();
         let taken = done.into_iter().try_for_each(|(key, done)| take(key, done));
         if taken.is_err() {
-            self.keys.clear();
-            self.running.clear();
+            self.stop();
         }
         taken
+    }
+
+    /// Leaves what has not been taken yet.
+    pub(crate) fn stop(&mut self) {
+        self.waiting.clear();
+        self.keys.clear();
+        self.running.clear();
     }
 
     fn begin(&mut self) {

@@ -45,6 +45,8 @@ impl Dataset {
                     let going =
                         watch(Loading { rows: feed.groups.builder.report().rows, bytes: seen, total });
                     if !going {
+                        // Others do not stop at the same row.
+                        feed.batches.stop();
                         return Err(Error::file(files.name(), "reading it was stopped"));
                     }
                 }
