@@ -30,6 +30,7 @@ pub(crate) struct Snapshot {
     /// Their folder.
     pub folder: PathBuf,
     /// Those that were chosen, by their paths.
+    #[cfg_attr(not(feature = "datasets"), expect(dead_code, reason = "models are read as folders"))]
     pub files: Vec<String>,
 }
 
