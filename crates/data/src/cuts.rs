@@ -2,8 +2,8 @@
 
 use tokenizers::Tokenizer;
 
-/// Tokens that `tokenizers` takes out of a text before anything else looks at it, wherever they stand: what is on either
-/// side is split, normalised and encoded by itself, so that a text is its parts, cut before one of these.
+/// Tokens that `tokenizers` takes out of a text before anything else looks at it, wherever they stand: what is on
+/// either side is split, normalised and encoded by itself, so that a text is its parts, cut before one of these.
 pub(crate) struct Cuts(Vec<String>);
 
 impl Cuts {

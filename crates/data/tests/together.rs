@@ -78,8 +78,8 @@ fn rows(dir: &Dir, bad: &[usize]) -> PathBuf {
     let row = |i: usize| {
         let role = if bad.contains(&i) { "refused" } else { "user" };
         let (chosen, rejected) =
-            ("y".repeat(1 + i % 7), "n".repeat(if i % 11 == 0 { 40 } else { 1 + i % 3 }));
-        let rejected = if i % 13 == 0 { &chosen } else { &rejected };
+            ("y".repeat(1 + i % 7), "n".repeat(if i.is_multiple_of(11) { 40 } else { 1 + i % 3 }));
+        let rejected = if i.is_multiple_of(13) { &chosen } else { &rejected };
         format!(
             "{{\"prompt\": [{{\"role\": \"{role}\", \"content\": \"Q{i}\"}}], \"chosen\": \"{chosen}\", \
              \"rejected\": \"{rejected}\", \"score\": {}}}\n",

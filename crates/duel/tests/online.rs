@@ -451,8 +451,8 @@ fn a_judge_that_fails_is_one_error() {
     }
 }
 
-/// Keys are in the environment and go to whom they are for: no output of a run that ends well, nor of one whose endpoint
-/// says the key back, has them, and neither have folder, caches and report.
+/// Keys are in the environment and go to whom they are for: no output of a run that ends well, nor of one whose
+/// endpoint says the key back, has them, and neither have folder, caches and report.
 #[test]
 fn secrets_are_in_nothing_that_is_written() {
     const SECRET: &str = "very-secret";

@@ -1,8 +1,8 @@
 //! The processes of a run, which do the same in the same order and share out what takes long.
 //!
 //! Everything that lies on the host is known to all of them: each reads the rows, draws the random numbers and computes
-//! the metrics. What a row's tokens are and what a device says is made by one and told to all, so that none of it depends
-//! on how many there are.
+//! the metrics. What a row's tokens are and what a device says is made by one and told to all, so that none of it
+//! depends on how many there are.
 
 mod cut;
 mod pieces;

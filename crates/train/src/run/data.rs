@@ -9,6 +9,7 @@ use crate::tokens::{Found, LEAST, Tokens};
 use duel_data::{Dataset, Files, Group, Labels, Options, Task, Tokenizer, Truncation, Whole};
 use duel_loss::Needs;
 use duel_model::{Config as ModelConfig, tokenizer_folder};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The groups of a run.
@@ -147,14 +148,18 @@ fn read(
     }
     let ds = tokenise(ranks, files, tokenizer, options)?;
     // A file that was changed while it was read is of neither content.
-    if tokens_of(files, config, options)?.path() == tokens.path() {
-        // One after the other: in one folder for all, the first of them is enough.
-        for rank in 0..ranks.size() {
-            if rank == ranks.rank() && !matches!(tokens.read(options), Found::Whole(_)) {
-                keep(&tokens, &ds, tokenizer, files);
-            }
-            ranks.any(false)?;
+    if ranks.any(tokens_of(files, config, options)?.path() != tokens.path())? {
+        return Ok(ds);
+    }
+    // Each heard of the time what the rows asked for that it tokenised.
+    let told: BTreeSet<(String, String)> = ranks.all(tokenizer.told())?.into_iter().flatten().collect();
+    let told = Vec::from_iter(told);
+    // One after the other: in one folder for all, the first of them is enough.
+    for rank in 0..ranks.size() {
+        if rank == ranks.rank() && !matches!(tokens.read(options), Found::Whole(_)) {
+            keep(&tokens, &ds, &told, files);
         }
+        ranks.any(false)?;
     }
     Ok(ds)
 }
@@ -170,8 +175,8 @@ pub fn same(ranks: &Ranks<'_>, files: &Files, config: &Config, options: &Options
 }
 
 /// Puts tokens where the next run looks for them. It does without where that cannot be.
-fn keep(tokens: &Tokens, ds: &Dataset, tokenizer: &Tokenizer, files: &Files) {
-    if let Err(e) = tokens.write(ds, &tokenizer.told()) {
+fn keep(tokens: &Tokens, ds: &Dataset, told: &[(String, String)], files: &Files) {
+    if let Err(e) = tokens.write(ds, told) {
         say!(
             "note: the tokens of {} are not kept: {}: {e}; set cache_dir to a folder with room, or cache_tokens to false",
             files.name().display(),
