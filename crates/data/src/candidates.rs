@@ -1,5 +1,6 @@
 //! Files of prompts with responses that are to be judged: samples, and rows whose responses were judged before.
 
+use crate::files::Reading;
 use crate::message::kind;
 use crate::row::{self, Row};
 use crate::{Files, Label, Message, Options, Result, Task, Truncation, Whole, read};
@@ -62,7 +63,7 @@ impl Candidates {
     /// As [`Candidates::each`].
     pub fn after(files: &Files, skip: usize, each: impl FnMut(Self) -> Result<()>) -> Result<()> {
         let none = format!("there are no rows to judge; a row is {SHAPES}");
-        read::parsed(files, skip, &none, Self::read, each)
+        read::parsed(files, &Reading::default(), skip, &none, Self::read, each)
     }
 
     /// One row. Messages of errors start with a verb: "row 3: " goes before.

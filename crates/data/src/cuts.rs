@@ -104,15 +104,15 @@ mod tests {
 
     #[test]
     fn a_cut_is_before_a_token_that_stands_for_itself() {
-        let tokenizer = tokenizer(false);
-        let cuts = Cuts::of(&tokenizer, [NAMED].into_iter());
+        let plain = tokenizer(false);
+        let cuts = Cuts::of(&plain, [NAMED].into_iter());
         let mut found = cuts.0.clone();
         found.sort();
         // Of the others one takes the space before it, one is sought in the normalised text, others overlap.
         assert_eq!(found, ["<r>", "<s>", "b>|"]);
         assert_eq!(cuts.last("ab<r>b<r>a"), 6);
         assert_eq!(cuts.last("ab"), 0);
-        assert!(Cuts::of(&super::tests::tokenizer(true), [NAMED].into_iter()).0.is_empty());
-        assert!(Cuts::of(&tokenizer, ["no token"].into_iter()).0.is_empty());
+        assert!(Cuts::of(&tokenizer(true), [NAMED].into_iter()).0.is_empty());
+        assert!(Cuts::of(&plain, ["no token"].into_iter()).0.is_empty());
     }
 }

@@ -106,7 +106,7 @@ impl Prompts<'_> {
         together: Option<&dyn Together>,
         mut each: impl FnMut(Prompt) -> Result<()>,
     ) -> Result<()> {
-        let (mut seen, reading) = (0, Reading::default());
+        let (none, reading) = ("there are no rows, and so no prompts", Reading::default());
         let work = |asked: Asked| tokens(&asked, self.tokenizer);
         std::thread::scope(|scope| {
             let mut batches = Batches::new(scope, &work, together);
@@ -114,23 +114,14 @@ impl Prompts<'_> {
                 let tokens = tokens.map_err(|message| reading.wrong(self.files, row, message))?;
                 each(Prompt { row, tokens, columns })
             };
-            let read = read::rows(self.files, &reading, &mut |row, value| {
-                seen += 1;
-                if seen <= skip {
-                    return Ok(());
-                }
-                let (asked, columns) =
-                    self.asked(value).map_err(|message| reading.wrong(self.files, row, message))?;
+            let parse = |row, value| Ok((row, self.asked(value)?));
+            let read = read::parsed(self.files, &reading, skip, none, parse, |(row, (asked, columns))| {
                 batches.add((row, columns), asked, &mut take)
             });
             // Those before the row that could not be read.
             batches.rest(take)?;
             read
-        })?;
-        match seen {
-            0 => Err(Error::file(self.files.name(), "there are no rows, and so no prompts")),
-            _ => Ok(()),
-        }
+        })
     }
 
     /// The error that something is wrong with a prompt of the files.

@@ -103,7 +103,10 @@ impl Tokenizer {
     /// cut, as conversations can before a turn.
     pub(crate) fn encode_alike(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
         let cut = self.cuts.last(common_prefix(texts));
-        let shared = self.encode(texts.first().map_or("", |text| &text[..cut]), false)?;
+        let shared = match texts.first().filter(|_| cut > 0) {
+            Some(text) => self.encode(&text[..cut], false)?,
+            None => Vec::new(),
+        };
         let whole = |text: &&str| Ok([&shared[..], &self.encode(&text[cut..], false)?].concat());
         texts.iter().map(whole).collect()
     }

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Ended, Run, Temp, assert_same, pairs, tiny_config, write_lines, write_model};
+use common::{
+    Ended, Run, Temp, assert_same, pairs, tiny_config, tiny_reward_config, write_lines, write_model,
+};
 use duel_cpu::Cpu;
 use serde_json::{Value, json};
 use std::fs;
@@ -298,11 +300,8 @@ fn broken_models_are_named() {
 #[test]
 fn a_reward_model_has_no_words() {
     let temp = Temp::with_model("reward");
-    let mut config = tiny_config();
-    config["architectures"] = json!(["LlamaForSequenceClassification"]);
-    config["num_labels"] = json!(1);
     let dir = temp.path("judge");
-    write_model(&dir, config);
+    write_model(&dir, tiny_reward_config());
     let parts = ["judge/config.json", "LlamaForSequenceClassification", "--method reward"];
     for method in ["sft", "dpo"] {
         refused(&Run::new(&temp, "out").set("model", dir.display()).set("method", method), &parts);

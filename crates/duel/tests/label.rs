@@ -4,7 +4,10 @@ mod common;
 #[path = "../../judge/tests/common/server.rs"]
 mod server;
 
-use common::{Ended, Run, Temp, interrupt, pairs, shared_data, tiny_config, write_lines, write_model};
+use common::{
+    Ended, Run, Temp, interrupt, pairs, shared_data, tiny_config, tiny_reward_config, write_lines,
+    write_model,
+};
 use duel_experiments::grammar;
 use serde_json::{Value, json};
 use server::{Act, Request, Server};
@@ -397,10 +400,7 @@ fn a_reward_model_judges_as_it_learned() {
 #[test]
 fn what_is_too_long_for_a_reward_model_loses_its_prompts_start() {
     let temp = Temp::new("label-long");
-    let mut config = tiny_config();
-    config["architectures"] = json!(["LlamaForSequenceClassification"]);
-    config["num_labels"] = json!(1);
-    write_model(&temp.path("judge"), config);
+    write_model(&temp.path("judge"), tiny_reward_config());
     let words = |n: usize| " the film was good".repeat(n);
     let row = |prompt: String, responses: [String; 2]| json!({"prompt": prompt, "responses": responses});
     write_lines(

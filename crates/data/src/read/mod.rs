@@ -182,14 +182,14 @@ fn no_text(start: &[u8]) -> Option<&'static str> {
 /// files without rows.
 pub(crate) fn parsed<T>(
     files: &Files,
+    reading: &Reading,
     skip: usize,
     none: &str,
     parse: impl Fn(usize, Value) -> std::result::Result<T, String>,
     mut each: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let mut seen = 0;
-    let reading = Reading::default();
-    rows(files, &reading, &mut |row, value| {
+    rows(files, reading, &mut |row, value| {
         seen += 1;
         if seen <= skip {
             return Ok(());

@@ -61,6 +61,14 @@ pub fn tiny_config() -> Value {
     })
 }
 
+/// The same with a scalar head.
+pub fn tiny_reward_config() -> Value {
+    let mut config = tiny_config();
+    config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    config["num_labels"] = json!(1);
+    config
+}
+
 /// A model folder with random weights.
 pub fn write_model(dir: &Path, config: Value) {
     fs::create_dir_all(dir).unwrap();

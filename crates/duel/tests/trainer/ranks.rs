@@ -1,7 +1,7 @@
 //! What must hold for a run on several ranks, here threads of one process: every file is the one that a single rank
 //! writes, to the bit, whatever their number, also where a run goes on on another.
 
-use crate::common::{Run, Temp, pairs, timeless, tiny_config, write_lines, write_model};
+use crate::common::{Run, Temp, pairs, timeless, tiny_config, tiny_reward_config, write_lines, write_model};
 use duel_comm::threads;
 use duel_cpu::Cpu;
 use duel_judge::{Settings, built_in, open};
@@ -31,10 +31,7 @@ fn temp(name: &str) -> Temp {
         pairs(12, 4).iter().map(|pair| json!({"prompt": pair["prompt"]})),
     );
     write_lines(&temp.path("words.tsv"), ["the\t1", "a\t-0.5", "film\t0.25", "was\t-1"]);
-    let score = [("architectures", json!(["LlamaForSequenceClassification"])), ("num_labels", json!(1))];
-    let mut judge = tiny_config();
-    score.into_iter().for_each(|(key, value)| judge[key] = value);
-    write_model(&temp.path("judge"), judge);
+    write_model(&temp.path("judge"), tiny_reward_config());
     temp
 }
 
