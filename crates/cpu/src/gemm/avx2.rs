@@ -1,11 +1,12 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, Unit, finish, x86_kernel, x86_thin, x86_thin_blocks,
-    x86_transpose, x86_turned,
+    Dest, Kernel, Soon, Thin, Transpose, Turned, Unit, finish, of_heights, x86_kernel, x86_thin,
+    x86_thin_blocks, x86_transpose, x86_turned,
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
+use crate::prefetch::prefetch;
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -13,9 +14,9 @@ use std::arch::x86_64::*;
 pub const F32: Kernel<f32> = Kernel {
     mr: 6,
     nr: 16,
-    depth: 256,
-    panels: 24,
-    run: &[tile_f32::<1>, tile_f32::<2>, tile_f32::<3>, tile_f32::<4>, tile_f32::<5>, tile_f32::<6>],
+    depth: 384,
+    panels: 28,
+    run: of_heights!(tile_f32, 1 2 3 4 5 6),
     transpose: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
     thin: Thin {
         nr: 16,
@@ -34,7 +35,7 @@ pub const F64: Kernel<f64> = Kernel {
     nr: 8,
     depth: 256,
     panels: 24,
-    run: &[tile_f64::<1>, tile_f64::<2>, tile_f64::<3>, tile_f64::<4>, tile_f64::<5>, tile_f64::<6>],
+    run: of_heights!(tile_f64, 1 2 3 4 5 6),
     transpose: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
@@ -47,6 +48,7 @@ x86_kernel!(
     f32,
     "avx2,fma",
     6,
+    2,
     8,
     _mm256_setzero_ps,
     _mm256_loadu_ps,
@@ -60,6 +62,7 @@ x86_kernel!(
     f64,
     "avx2,fma",
     6,
+    2,
     4,
     _mm256_setzero_pd,
     _mm256_loadu_pd,

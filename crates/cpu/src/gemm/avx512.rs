@@ -1,35 +1,23 @@
-//! The micro-kernels of AVX-512: tiles of 12 rows of two registers.
+//! The micro-kernels of AVX-512: tiles of 8 rows of three registers.
 
 use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
 use super::kernel::{
-    Dest, Kernel, Thin, Transpose, Turned, Unit, finish, x86_kernel, x86_thin, x86_thin_blocks,
-    x86_transpose, x86_turned,
+    Dest, Kernel, Soon, Thin, Transpose, Turned, Unit, finish, of_heights, x86_kernel, x86_thin,
+    x86_thin_blocks, x86_transpose, x86_turned,
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
+use crate::prefetch::prefetch;
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
 
 pub const F32: Kernel<f32> = Kernel {
-    mr: 12,
-    nr: 32,
-    depth: 768,
-    panels: 12,
-    run: &[
-        tile_f32::<1>,
-        tile_f32::<2>,
-        tile_f32::<3>,
-        tile_f32::<4>,
-        tile_f32::<5>,
-        tile_f32::<6>,
-        tile_f32::<7>,
-        tile_f32::<8>,
-        tile_f32::<9>,
-        tile_f32::<10>,
-        tile_f32::<11>,
-        tile_f32::<12>,
-    ],
+    mr: 8,
+    nr: 48,
+    depth: 576,
+    panels: 32,
+    run: of_heights!(tile_f32, 1 2 3 4 5 6 7 8),
     transpose: Transpose { side: 16, run: transpose, narrow: transpose_narrow },
     thin: Thin {
         nr: 16,
@@ -71,24 +59,11 @@ pub const F32: Kernel<f32> = Kernel {
     registers: None,
 };
 pub const F64: Kernel<f64> = Kernel {
-    mr: 12,
-    nr: 16,
-    depth: 768,
-    panels: 12,
-    run: &[
-        tile_f64::<1>,
-        tile_f64::<2>,
-        tile_f64::<3>,
-        tile_f64::<4>,
-        tile_f64::<5>,
-        tile_f64::<6>,
-        tile_f64::<7>,
-        tile_f64::<8>,
-        tile_f64::<9>,
-        tile_f64::<10>,
-        tile_f64::<11>,
-        tile_f64::<12>,
-    ],
+    mr: 8,
+    nr: 24,
+    depth: 288,
+    panels: 32,
+    run: of_heights!(tile_f64, 1 2 3 4 5 6 7 8),
     transpose: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
@@ -100,7 +75,8 @@ x86_kernel!(
     tile_f32,
     f32,
     "avx512f",
-    12,
+    8,
+    3,
     16,
     _mm512_setzero_ps,
     _mm512_loadu_ps,
@@ -113,7 +89,8 @@ x86_kernel!(
     tile_f64,
     f64,
     "avx512f",
-    12,
+    8,
+    3,
     8,
     _mm512_setzero_pd,
     _mm512_loadu_pd,

@@ -1,22 +1,21 @@
 //! The loops over packed blocks that make one thread's part of a product.
 
 use super::choice::HasKernel;
-use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose, Unit};
+use super::kernel::{Dest, Kernel, SQUARE, Soon, TILE, Thin, ThinTile, Transpose, Unit};
 use super::operand::{Init, Operand, Right, Shape};
 use super::pack::{pack, room, same};
 use super::pairs::pack_pairs;
 use super::quantised::{LANES, Panels};
 use super::store::{adds, finish_row, in_place};
 use super::tiles::pack_tiles;
-use crate::prefetch::prefetch;
 use crate::real::{Lift, Pack, Real};
-use crate::sync::SyncPtr;
+use crate::sync::{Pool, SyncPtr, part};
 use duel_backend::Bits;
 use half::bf16;
 use std::ops::Range;
 
-/// Columns of a packed block of `b`.
-const COLUMNS: usize = 1024;
+/// Columns of a packed block of `b`, which stays in the L3 cache. For each the left operand is packed once more.
+const COLUMNS: usize = 3072;
 
 /// Depth of the blocks of a product that is added to the result, on every instruction set: many small numbers are
 /// summed apart from what they come to, which is large.
@@ -58,72 +57,117 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    /// The part `rows` x `cols`, on this thread.
+    /// All of it, on the threads of a pool.
     ///
     /// # Safety
-    /// `c` has room for the shape, and no other thread touches that part of it.
-    pub unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) {
+    /// `c` has room for the shape, and nobody else touches it.
+    pub unsafe fn run(&self, pool: &Pool) {
+        let Shape { m, n, k, .. } = self.shape;
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
+        let (down, across) = (down.min(m.div_ceil(mr)), across.min(n.div_ceil(nr)));
+        let rows = |task| part(m, mr, task / across, down);
+        if rows(0).len() > FEW && !self.is_narrow(n) {
+            // SAFETY: by this function's contract.
+            return unsafe { self.blocks(pool, down, across) };
+        }
+        pool.tasks(down * across, |task| {
+            let cols = part(n, nr, task % across, across);
+            // SAFETY: this task writes its rows of its columns of c only.
+            self.opened(|| unsafe { self.few(rows(task), cols) });
+        });
+    }
+
+    /// Calls `f` with the kernel's registers open.
+    fn opened(&self, f: impl FnOnce()) {
         let registers = self.kernel.registers;
         // SAFETY: the kernel was chosen for this machine; its tiles are made in between.
         unsafe {
             registers.inspect(|of| (of.open)());
-            self.blocks(rows, cols);
+            f();
             registers.inspect(|of| (of.close)());
         }
     }
 
+    /// The product block by block, in so many parts or more of its rows and of its columns. A block of b is packed by
+    /// all threads and used by all.
+    ///
     /// # Safety
-    /// As [`Product::part`], with the kernel's registers open.
-    unsafe fn blocks(&self, rows: Range<usize>, cols: Range<usize>) {
+    /// As [`Product::run`].
+    unsafe fn blocks(&self, pool: &Pool, down: usize, across: usize) {
         let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
-        let depth = even(k, if self.keeps() { KEPT } else { self.kernel.depth });
-        let few = rows.len() <= FEW;
-        let (mc, nc) = if few { (rows.len(), nr) } else { (mr * self.kernel.panels, COLUMNS) };
-        let height = mc.min(rows.len()).next_multiple_of(mr);
+        let (Shape { m, n, .. }, depth) = (self.shape, self.block_depth());
+        let down = down * m.div_ceil(down * mr * self.kernel.panels);
+        let ld = even(n, COLUMNS, nr);
+        // A result narrower than its sums must not be rounded between blocks: they are kept aside.
+        let aside = size_of::<C>() < size_of::<S>() && k > depth;
+        S::with_shared(|shared| {
+            let (packed, aside) = (ld * depth.min(k), if aside { m * ld } else { 0 });
+            let (b, sums) = room(shared, packed + aside).split_at_mut(packed);
+            let sums = (aside > 0).then(|| SyncPtr::new(sums));
+            for block in blocks(&(0..n), ld) {
+                for depths in self.depths() {
+                    let len = depths.len();
+                    let panels = SyncPtr::new(b);
+                    pool.split(block.len(), nr, pool.parts_of(block.len() * len), |cols| {
+                        let all = cols.len().next_multiple_of(nr) * len;
+                        // SAFETY: the panels of these columns, whole and inside.
+                        let out = unsafe { std::slice::from_raw_parts_mut(panels.at(cols.start * len), all) };
+                        self.pack_b(out, &(block.start + cols.start..block.start + cols.end), &depths, false);
+                    });
+                    let b = &b[..block.len().next_multiple_of(nr) * len];
+                    pool.tasks(down * across, |task| {
+                        let rows = part(m, mr, task / across, down);
+                        let cols = part(block.len(), nr, task % across, across);
+                        let b = &b[cols.start * len..];
+                        let sums = sums.map(|sums| {
+                            // SAFETY: inside.
+                            (unsafe { sums.at(rows.start * ld + cols.start) }, ld, rows.start)
+                        });
+                        let cols = block.start + cols.start..block.start + cols.end;
+                        S::with_pack(|Pack { a, .. }| {
+                            let a = room(a, rows.len().next_multiple_of(mr) * len);
+                            self.pack_a(a, &rows, &depths);
+                            let depths = depths.clone();
+                            // SAFETY: this task writes its rows of its columns of c only.
+                            self.opened(|| unsafe { self.tiles(&Blocks { rows, cols, depths, a, b, sums }) });
+                        });
+                    });
+                }
+            }
+        });
+    }
+
+    /// The part `rows` x `cols`, of few rows, on this thread.
+    ///
+    /// # Safety
+    /// `c` has room for the shape, no other thread touches that part of it, and the kernel's registers are open.
+    unsafe fn few(&self, rows: Range<usize>, cols: Range<usize>) {
+        let (nr, k, depth) = (self.kernel.nr, self.depth(), self.block_depth());
+        let height = rows.len().next_multiple_of(self.kernel.mr);
         // SAFETY: the caller's part.
-        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
+        if rows.len() > THIN && unsafe { self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
             return;
         }
         // SAFETY: a part of the caller's part.
-        let cols = if few { unsafe { self.thin(&rows, cols) } } else { cols };
+        let cols = unsafe { self.thin(&rows, cols) };
         if cols.is_empty() {
             return;
         }
-        // A result narrower than its sums must not be rounded between blocks: they are kept aside.
         let aside = size_of::<C>() < size_of::<S>() && k > depth;
-        let ld = nc.min(cols.len()).next_multiple_of(nr);
         S::with_pack(|Pack { a, b, sums }| {
-            let sums = room(sums, if aside { rows.len() * ld } else { 0 });
-            let sums = aside.then_some((sums.as_mut_ptr(), ld, rows.start));
-            let a = room(a, height * if few { k } else { depth.min(k) });
-            let b = room(b, nc.min(cols.len()).next_multiple_of(nr) * depth.min(k));
-            let depths = || (0..k.max(1)).step_by(depth).map(|p| p..k.min(p + depth));
-            if few {
-                depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));
-            }
-            for cols in blocks(&cols, nc) {
-                for depths in depths() {
-                    self.pack_b(b, &cols, &depths, few);
-                    for rows in blocks(&rows, mc) {
-                        let a = match few {
-                            true => &a[height * depths.start..],
-                            false => {
-                                self.pack_a(a, &rows, &depths);
-                                &a[..]
-                            }
-                        };
-                        // SAFETY: a part of the caller's part.
-                        unsafe {
-                            self.tiles(&Blocks {
-                                rows,
-                                cols: cols.clone(),
-                                depths: depths.clone(),
-                                a,
-                                b,
-                                sums,
-                            })
-                        };
-                    }
+            let sums = room(sums, if aside { rows.len() * nr } else { 0 });
+            let sums = aside.then_some((sums.as_mut_ptr(), nr, rows.start));
+            let a = room(a, height * k);
+            let b = room(b, nr * depth.min(k));
+            self.depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));
+            for cols in blocks(&cols, nr) {
+                for depths in self.depths() {
+                    self.pack_b(b, &cols, &depths, true);
+                    let a = &a[height * depths.start..];
+                    let (rows, cols) = (rows.clone(), cols.clone());
+                    // SAFETY: a part of the caller's part.
+                    unsafe { self.tiles(&Blocks { rows, cols, depths, a, b, sums }) };
                 }
             }
         });
@@ -135,6 +179,17 @@ where
 
     fn depth(&self) -> usize {
         self.kernel.unit.depth(self.shape.k)
+    }
+
+    /// Depth of a block.
+    fn block_depth(&self) -> usize {
+        even(self.depth(), if self.keeps() { KEPT } else { self.kernel.depth }, SQUARE)
+    }
+
+    /// The blocks of the depth: one where there is none, for what is added to no sums.
+    fn depths(&self) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
+        let (k, depth) = (self.depth(), self.block_depth());
+        (0..k.max(1)).step_by(depth).map(move |p| p..k.min(p + depth))
     }
 
     fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
@@ -199,7 +254,7 @@ where
     /// Whole tiles of few rows straight from the operands, where they lie right; returns the columns that are left.
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     unsafe fn thin(&self, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
         let (Thin { nr, side, run, narrow, .. }, k) = (&self.kernel.thin, self.shape.k);
         let run = same(*run).or_else(|| same(*narrow)).unwrap_or(&[] as &[ThinTile<S, B>]);
@@ -235,7 +290,7 @@ where
     /// As [`Product::thin`], of `b` in blocks.
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     unsafe fn thin_blocks(&self, b: Panels, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
         let (a, k) = (self.a, self.shape.k);
         let run = match b.bits {
@@ -267,19 +322,25 @@ where
     /// Every tile of a pair of blocks.
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     unsafe fn tiles(&self, x: &Blocks<S>) {
         let (mr, nr) = (self.kernel.mr, self.kernel.nr);
         let mut tile = [S::ZERO; TILE];
+        let lines = x.depths.len().div_ceil(Soon::STEPS) * 64 / size_of::<S>();
         for cols in blocks(&x.cols, nr) {
-            for rows in blocks(&x.rows, mr) {
-                // The next tile's rows of the result, which come from memory or from the L3 cache.
-                for i in rows.end..x.rows.end.min(rows.end + mr) {
-                    // SAFETY: inside c.
-                    unsafe { prefetch(self.c.at(i * self.shape.ldc + cols.start), cols.len()) };
-                }
+            let panel = x.b.as_ptr().wrapping_add((cols.end - x.cols.start) * x.depths.len());
+            for (i, rows) in blocks(&x.rows, mr).enumerate() {
+                let next = match rows.end < x.rows.end {
+                    true => (rows.end, cols.clone()),
+                    false => (x.rows.start, cols.end..x.cols.end.min(cols.end + nr)),
+                };
+                let height = if next.1.is_empty() { 0 } else { mr.min(x.rows.end - next.0) };
+                let (ld, panel) = (self.shape.ldc, panel.wrapping_add(i * lines));
+                // SAFETY: inside c, or just behind it.
+                let at = unsafe { self.c.at(next.0 * ld + next.1.start) };
+                let soon = Soon::new(at, ld, next.1.len(), height, panel);
                 // SAFETY: a part of the caller's part.
-                unsafe { self.tile(x, rows, cols.clone(), &mut tile) };
+                unsafe { self.tile(x, rows, cols.clone(), soon, &mut tile) };
             }
         }
     }
@@ -287,9 +348,16 @@ where
     /// One tile; `aside` holds one that cannot be made in place.
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     #[inline(always)]
-    unsafe fn tile(&self, x: &Blocks<S>, rows: Range<usize>, cols: Range<usize>, aside: &mut [S; TILE]) {
+    unsafe fn tile(
+        &self,
+        x: &Blocks<S>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        soon: Soon,
+        aside: &mut [S; TILE],
+    ) {
         let (nr, kc) = (self.kernel.nr, x.depths.len());
         // What the result held is added to each block's sums, or to all of them where those are aside.
         let (kept, last) = (x.sums.is_some(), x.depths.end == self.depth());
@@ -306,7 +374,7 @@ where
             // SAFETY: the tile is in the caller's part of c, and in what is added (asserted).
             && let Some(dest) = unsafe { in_place(self.c, self.shape, rows.start, cols.start, resume, add_old, adds) }
         {
-            return run(dest);
+            return run(Dest { soon, ..dest });
         }
         let (out, ld) = match x.sums {
             // SAFETY: the tile is in the block's columns and this part's rows, which the sums have.
@@ -329,7 +397,7 @@ where
             }
         }
         let null = std::ptr::null();
-        run(Dest { out, ld, resume, base: null, base_ld: 0, bias: null });
+        run(Dest { out, ld, resume, base: null, base_ld: 0, bias: null, soon });
         if !kept || last {
             for (row, c, sums) in tile {
                 finish_row(c, sums, add_old, adds, row * self.shape.n + cols.start, cols.start);
@@ -344,8 +412,17 @@ pub(super) fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = 
     range.clone().step_by(size.max(1)).map(move |from| from..end.min(from + size))
 }
 
-/// Depth of blocks of one size, but for the last, of at most about `most`.
-fn even(k: usize, most: usize) -> usize {
-    let blocks = k.div_ceil(most).max(1);
-    k.div_ceil(blocks).next_multiple_of(SQUARE).max(1)
+/// Size of blocks of `n` that are of one size, but for the last: of at most about `most`, a multiple of `unit`.
+fn even(n: usize, most: usize, unit: usize) -> usize {
+    let blocks = n.div_ceil(most).max(1);
+    n.div_ceil(blocks).next_multiple_of(unit).max(1)
+}
+
+/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread
+/// packs the least.
+fn grid(threads: usize, m: usize, n: usize) -> (usize, usize) {
+    let packed = |&(down, across): &(usize, usize)| m / down + n / across;
+    let splits =
+        (1..=threads).filter(|down| threads.is_multiple_of(*down)).map(|down| (down, threads / down));
+    splits.min_by_key(packed).unwrap_or((1, 1))
 }

@@ -37,7 +37,7 @@ has_kernel!(f64, F64, None);
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::Dest;
+    use super::super::kernel::{Dest, Soon};
     use super::*;
 
     fn value(i: usize) -> f64 {
@@ -68,6 +68,7 @@ mod tests {
                         base: if with_base { base.as_ptr() } else { std::ptr::null() },
                         base_ld: nr,
                         bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+                        soon: Soon::NOTHING,
                     };
                     // SAFETY: whole panels of kc and whole tiles; the caller checked the CPU features.
                     unsafe { run(kc, a.as_ptr(), b.as_ptr(), dest) };

@@ -24,7 +24,7 @@ where
     /// machine has no kernel for that.
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     pub(super) unsafe fn turned(&self, rows: &Range<usize>, cols: &Range<usize>) -> bool {
         let (turned, k) = (&self.kernel.turned, self.shape.k);
         let Right::Plain(b) = self.b else { return false };

@@ -1,5 +1,6 @@
 //! What a micro-kernel is, and the text of those that x86 has.
 
+use crate::prefetch::{prefetch, prefetch_far};
 use half::bf16;
 
 /// Where a micro-kernel puts its tile: `out = base + (bias + sums)`, row `i` at `out + i * ld`. A null `base` or `bias`
@@ -13,6 +14,60 @@ pub struct Dest<S> {
     pub base: *const S,
     pub base_ld: usize,
     pub bias: *const S,
+    pub soon: Soon,
+}
+
+/// What is asked of memory while a tile is made, a line now and then: many at once would hold up what the kernel reads.
+#[derive(Clone, Copy)]
+pub struct Soon {
+    /// Rows of the result that come next.
+    rows: *const i8,
+    /// Bytes from one to the next.
+    ld: usize,
+    /// Their bytes.
+    width: usize,
+    /// Rows that are left.
+    left: usize,
+    /// Bytes of the first that are asked for.
+    at: usize,
+    /// What is read of b when this panel of it is done with.
+    panel: *const i8,
+}
+
+impl Soon {
+    /// Steps of the depth from one line to the next.
+    pub const STEPS: usize = 8;
+    pub const NOTHING: Self =
+        Soon { rows: std::ptr::null(), ld: 0, width: 0, left: 0, at: 0, panel: std::ptr::null() };
+
+    /// So many rows of `width` elements, `ld` apart, and the lines of `panel`.
+    pub fn new<T, S>(rows: *const T, ld: usize, width: usize, left: usize, panel: *const S) -> Self {
+        let bytes = size_of::<T>();
+        Soon { rows: rows.cast(), ld: ld * bytes, width: width * bytes, left, at: 0, panel: panel.cast() }
+    }
+
+    /// Asks for the next line of each.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        if self.left > 0 {
+            prefetch(self.rows.wrapping_add(self.at), 1);
+            self.at += 64;
+            if self.at >= self.width + 64 {
+                (self.at, self.left) = (0, self.left - 1);
+                self.rows = self.rows.wrapping_add(self.ld);
+            }
+        }
+        prefetch_far(self.panel);
+        self.panel = self.panel.wrapping_add(64);
+    }
+
+    /// Asks for all of the rows, for a kernel that has no better time.
+    #[inline(always)]
+    pub fn ask_rows(self) {
+        for row in 0..self.left {
+            prefetch(self.rows.wrapping_add(row * self.ld), self.width);
+        }
+    }
 }
 
 /// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `kc` in order, each a fused multiply-add where the CPU has one.
@@ -138,6 +193,12 @@ impl<S> Turned<S> {
     pub const NONE: Self = Turned { rows: 1, lanes: 1, run: &[] };
 }
 
+/// The kernels `$name` of tiles of each height.
+#[cfg(target_arch = "x86_64")]
+macro_rules! of_heights {
+    ($name:ident, $($height:literal)*) => { &[$($name::<$height>),*] };
+}
+
 /// Largest `mr * nr` of any kernel.
 pub const TILE: usize = 32 * 32;
 
@@ -167,17 +228,19 @@ pub type Turn<T, S> = unsafe fn(
     ahead: usize,
 );
 
-/// Kernels `$name` of tiles of up to `$mr` rows of two registers of `$lanes` elements.
+/// Kernels `$name` of tiles of up to `$mr` rows of `$registers` registers of `$lanes` elements.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_kernel {
-    ($name:ident, $t:ty, $feature:literal, $mr:literal, $lanes:literal,
+    ($name:ident, $t:ty, $feature:literal, $mr:literal, $registers:literal, $lanes:literal,
      $zero:ident, $load:ident, $splat:ident, $fma:ident, $add:ident, $store:ident) => {
         /// # Safety
         /// As [`Tile`](super::kernel::Tile) says, for `H` rows.
         #[target_feature(enable = $feature)]
         unsafe fn $name<const H: usize>(kc: usize, a: *const $t, b: *const $t, dest: Dest<$t>) {
-            const NR: usize = 2 * $lanes;
-            let mut acc = [[$zero(); 2]; H];
+            const NR: usize = $registers * $lanes;
+            /// A panel of b stays in the L1 cache where registers are shorter; these leave the time to ask.
+            const ASKS: bool = $lanes * size_of::<$t>() == 64;
+            let mut acc = [[$zero(); $registers]; H];
             if dest.resume {
                 for (i, row) in acc.iter_mut().enumerate() {
                     for (j, sums) in row.iter_mut().enumerate() {
@@ -186,19 +249,26 @@ macro_rules! x86_kernel {
                     }
                 }
             }
-            let (mut a, mut b) = (a, b);
-            for _ in 0..kc {
-                // SAFETY: the caller gives kc panels of MR and NR elements.
-                unsafe {
-                    let b0 = $load(b);
-                    let b1 = $load(b.add($lanes));
-                    for i in 0..H {
-                        let x = $splat(*a.add(i));
-                        acc[i][0] = $fma(x, b0, acc[i][0]);
-                        acc[i][1] = $fma(x, b1, acc[i][1]);
+            let (mut a, mut b, mut soon) = (a, b, dest.soon);
+            for p in (0..kc).step_by(Soon::STEPS) {
+                soon.ask();
+                prefetch(a.wrapping_add(4 * Soon::STEPS * $mr), Soon::STEPS * $mr);
+                for _ in p..kc.min(p + Soon::STEPS) {
+                    if ASKS {
+                        prefetch(b.wrapping_add(Soon::STEPS * NR), NR);
                     }
-                    a = a.add($mr);
-                    b = b.add(NR);
+                    // SAFETY: the caller gives kc panels of MR and NR elements.
+                    unsafe {
+                        let columns: [_; $registers] = std::array::from_fn(|j| $load(b.add(j * $lanes)));
+                        for i in 0..H {
+                            let x = $splat(*a.add(i));
+                            for j in 0..$registers {
+                                acc[i][j] = $fma(x, columns[j], acc[i][j]);
+                            }
+                        }
+                        a = a.add($mr);
+                        b = b.add(NR);
+                    }
                 }
             }
             finish!(acc, dest, $lanes, $load, $add, $store);
@@ -450,4 +520,4 @@ macro_rules! x86_transpose {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use {finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+pub(super) use {finish, of_heights, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};

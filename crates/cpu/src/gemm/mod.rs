@@ -22,7 +22,7 @@ mod store;
 mod tiles;
 
 use crate::real::{Lift, Real};
-use crate::sync::{Pool, SyncPtr, part};
+use crate::sync::{Pool, SyncPtr};
 use block::Product;
 pub use choice::HasKernel;
 use half::bf16;
@@ -91,26 +91,9 @@ fn gemm_by<S, A, B, C>(
             "residual too short, or rows not dense"
         );
     }
-    let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
-    let (mr, nr) = (kernel.mr, kernel.nr);
-    let (down, across) = (down.min(m.div_ceil(mr)), across.min(n.div_ceil(nr)));
     let c = SyncPtr::new(c);
-    let product = Product { kernel, shape, c, a, b, init };
-    pool.tasks(down * across, |task| {
-        let rows = part(m, mr, task / across, down);
-        let cols = part(n, nr, task % across, across);
-        // SAFETY: this task writes rows `rows` of columns `cols` of c only, inside c as asserted above.
-        unsafe { product.part(rows, cols) };
-    });
-}
-
-/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread
-/// packs the least.
-fn grid(threads: usize, m: usize, n: usize) -> (usize, usize) {
-    let packed = |&(down, across): &(usize, usize)| m / down + n / across;
-    let splits =
-        (1..=threads).filter(|down| threads.is_multiple_of(*down)).map(|down| (down, threads / down));
-    splits.min_by_key(packed).unwrap_or((1, 1))
+    // SAFETY: all that is written lies inside c, as asserted above.
+    unsafe { Product { kernel, shape, c, a, b, init }.run(pool) };
 }
 
 #[cfg(test)]
@@ -142,6 +125,8 @@ mod tests {
                 (11, 33, KC),
                 (60, 130, KC + 1),
                 (250, 40, 2 * KC + 9),
+                (400, 60, KC + 1),
+                (130, 3100, 20),
                 (100, 14, 5),
                 (9, 12, 40),
                 (70, 16, KC + 1),

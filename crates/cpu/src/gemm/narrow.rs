@@ -18,20 +18,25 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    /// The part `rows` x `cols`, of a as it lies, by the first kernel of [`Turned`](super::kernel::Turned) with the
-    /// operands' parts exchanged, so that tiles are made upright. Nothing and `false` where a does not lie row after
-    /// row, there are more columns, or this machine has no such kernel.
+    /// Whether so many columns are made by the first kernel of [`Turned`](super::kernel::Turned), with the operands' parts
+    /// exchanged, so that tiles are upright: a lies row after row, and this machine has such a kernel.
+    pub(super) fn is_narrow(&self, cols: usize) -> bool {
+        let turned = &self.kernel.turned;
+        let dense = self.a.cs == 1 && self.shape.k > 0 && self.kernel.unit == Unit::Element;
+        let kernel = !turned.run.is_empty() && matches!(self.b, Right::Plain(_));
+        kernel && dense && cols <= turned.lanes && !self.keeps() && self.shape.m >= turned.rows
+    }
+
+    /// The part `rows` x `cols`, of a as it lies; nothing and `false` where it is not [narrow](Product::is_narrow).
     ///
     /// # Safety
-    /// As [`Product::part`].
+    /// As [`Product::few`].
     pub(super) unsafe fn narrow(&self, rows: &Range<usize>, cols: &Range<usize>) -> bool {
         let (turned, k) = (&self.kernel.turned, self.shape.k);
-        let (Right::Plain(b), [run, ..]) = (self.b, turned.run) else { return false };
-        let (height, width) = (turned.rows, turned.lanes);
-        let dense = self.a.cs == 1 && k > 0 && self.kernel.unit == Unit::Element;
-        if cols.len() > width || !dense || self.keeps() || self.shape.m < height {
+        let (Right::Plain(b), [run, ..], true) = (self.b, turned.run, self.is_narrow(cols.len())) else {
             return false;
-        }
+        };
+        let (height, width) = (turned.rows, turned.lanes);
         let transpose = &self.kernel.transpose;
         S::with_pack(|Pack { a: lifted, b: panel, sums }| {
             let panel = room(panel, width * k);

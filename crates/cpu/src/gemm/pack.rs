@@ -53,7 +53,9 @@ pub fn pack<S: Scalar, T: Lift<S>>(
         4 => pack_rows::<4, S, T>(out, src, whole, kc),
         12 => pack_rows::<12, S, T>(out, src, whole, kc),
         16 => pack_rows::<16, S, T>(out, src, whole, kc),
+        24 => pack_rows::<24, S, T>(out, src, whole, kc),
         32 => pack_rows::<32, S, T>(out, src, whole, kc),
+        48 => pack_rows::<48, S, T>(out, src, whole, kc),
         _ => unreachable!("no kernel has panels of {width} rows"),
     }
     let height = rows - whole * width;

@@ -7,7 +7,7 @@
 
 use super::kernel::{Dest, Kernel, Transpose, Unit};
 #[cfg(target_arch = "x86_64")]
-use super::kernel::{finish, x86_kernel};
+use super::kernel::{finish, of_heights, x86_kernel};
 use super::operand::Operand;
 use super::pack::pack;
 use super::portable;
@@ -141,14 +141,12 @@ unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: De
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::{Thin, Turned};
+    use crate::gemm::kernel::{Soon, Thin, Turned};
+    use crate::prefetch::prefetch;
     use std::arch::x86_64::*;
 
     pub const KERNEL: Kernel<f32> = Kernel {
-        run: &[
-            tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
-            tile::<9>, tile::<10>, tile::<11>, tile::<12>,
-        ],
+        run: of_heights!(tile, 1 2 3 4 5 6 7 8),
         unit: Unit::Pair,
         thin: Thin::NONE,
         turned: Turned::NONE,
@@ -169,7 +167,8 @@ mod hardware {
         tile,
         f32,
         "avx512f,avx512bf16",
-        12,
+        8,
+        3,
         16,
         _mm512_setzero_ps,
         _mm512_loadu_ps,
@@ -183,6 +182,7 @@ mod hardware {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::gemm::kernel::Soon;
     use crate::gemm::{Init, Shape, gemm_by};
     use crate::sync::Pool;
 
@@ -248,7 +248,15 @@ pub mod tests {
         let (a, b) = (pairs(best.mr * kc, 3), pairs(best.nr * kc, 4));
         let mut tile = vec![0f32; best.mr * best.nr];
         let (null, ld) = (std::ptr::null(), best.nr);
-        let dest = Dest { out: tile.as_mut_ptr(), ld, resume: true, base: null, base_ld: 0, bias: null };
+        let dest = Dest {
+            out: tile.as_mut_ptr(),
+            ld,
+            resume: true,
+            base: null,
+            base_ld: 0,
+            bias: null,
+            soon: Soon::NOTHING,
+        };
         // SAFETY: whole panels and a whole tile, for the kernel of this machine.
         unsafe { best.run[best.mr - 1](kc, a.as_ptr(), b.as_ptr(), dest) };
         for (i, j) in (0..best.mr).flat_map(|i| (0..best.nr).map(move |j| (i, j))) {
@@ -256,8 +264,15 @@ pub mod tests {
             for p in 0..kc {
                 (row[4 * p], columns[8 * p]) = (a[p * best.mr + i], b[p * best.nr + j]);
             }
-            let dest =
-                Dest { out: want.as_mut_ptr(), ld: 8, resume: true, base: null, base_ld: 0, bias: null };
+            let dest = Dest {
+                out: want.as_mut_ptr(),
+                ld: 8,
+                resume: true,
+                base: null,
+                base_ld: 0,
+                bias: null,
+                soon: Soon::NOTHING,
+            };
             // SAFETY: panels of 4 and 8, and a tile of a row of 8.
             unsafe { SOFTWARE.run[0](kc, row.as_ptr(), columns.as_ptr(), dest) };
             assert_eq!(tile[i * best.nr + j].to_bits(), want[0].to_bits(), "({i},{j})");

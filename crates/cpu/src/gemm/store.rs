@@ -1,6 +1,6 @@
 //! Tiles into the result.
 
-use super::kernel::Dest;
+use super::kernel::{Dest, Soon};
 use super::operand::{Init, Shape};
 use crate::real::{Real, Scalar};
 use crate::simd::simd;
@@ -50,6 +50,7 @@ pub unsafe fn in_place<S: Scalar, C: Real<Acc = S>>(
             base,
             base_ld,
             bias: bias.map_or(null, |b| b.as_ptr().add(col).cast::<S>()),
+            soon: Soon::NOTHING,
         })
     }
 }

@@ -222,6 +222,7 @@ mod hardware {
     unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: Dest<f32>) {
         #[repr(align(64))]
         struct Aside([f32; TWO * TWO]);
+        dest.soon.ask_rows();
         let blocks = kc / SIDE;
         let straight = H.is_multiple_of(SIDE) && blocks > 0 && dest.bias.is_null() && dest.base.is_null();
         // SAFETY: the caller gives whole panels, and H rows of the result, of the base and of the bias.
@@ -333,6 +334,7 @@ mod hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gemm::kernel::Soon;
     use crate::gemm::pairs::tests::{check, numbers, pairs};
     use crate::gemm::pairs::{flushed, halves};
     use crate::gemm::portable;
@@ -415,6 +417,7 @@ mod tests {
                         base: if case & 2 > 0 { base.as_ptr() } else { std::ptr::null() },
                         base_ld: TWO,
                         bias: if case & 4 > 0 { bias.as_ptr() } else { std::ptr::null() },
+                        soon: Soon::NOTHING,
                     };
                     let registers = kernel.registers;
                     // SAFETY: whole panels and tiles; the kernel is this machine's.
