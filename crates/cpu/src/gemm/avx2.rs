@@ -18,6 +18,7 @@ pub const F32: Kernel<f32> = Kernel {
     panels: 28,
     run: of_heights!(tile_f32, 1 2 3 4 5 6),
     transpose: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
+    transpose_narrow: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
     thin: Thin {
         nr: 16,
         side: 8,
@@ -37,6 +38,7 @@ pub const F64: Kernel<f64> = Kernel {
     panels: 24,
     run: of_heights!(tile_f64, 1 2 3 4 5 6),
     transpose: portable::transpose(),
+    transpose_narrow: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
     unit: Unit::Element,

@@ -19,6 +19,7 @@ pub const F32: Kernel<f32> = Kernel {
     panels: 32,
     run: of_heights!(tile_f32, 1 2 3 4 5 6 7 8),
     transpose: Transpose { side: 16, run: transpose, narrow: transpose_narrow },
+    transpose_narrow: super::avx2::F32.transpose,
     thin: Thin {
         nr: 16,
         side: 8,
@@ -65,6 +66,7 @@ pub const F64: Kernel<f64> = Kernel {
     panels: 32,
     run: of_heights!(tile_f64, 1 2 3 4 5 6 7 8),
     transpose: portable::transpose(),
+    transpose_narrow: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
     unit: Unit::Element,

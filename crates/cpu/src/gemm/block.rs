@@ -194,11 +194,12 @@ where
 
     fn pack_a(&self, out: &mut [S], rows: &Range<usize>, depths: &Range<usize>) {
         if self.kernel.unit == Unit::Tile
-            && let Some((out, src, transpose)) = self.halves(out, self.a)
+            && let Some((out, src, transpose)) = self.halves(out, self.a, self.kernel.mr)
         {
             return pack_tiles(out, src, rows.clone(), depths.clone(), self.shape.k, transpose);
         }
-        self.pack(out, self.a, rows, depths, self.kernel.mr, self.kernel.transpose.side * self.a.rs);
+        let ahead = self.transpose(self.kernel.mr).side * self.a.rs;
+        self.pack(out, self.a, rows, depths, self.kernel.mr, ahead);
     }
 
     fn pack_b(&self, out: &mut [S], cols: &Range<usize>, depths: &Range<usize>, few: bool) {
@@ -206,11 +207,11 @@ where
         let b = match self.b {
             Right::Plain(b) => b,
             Right::Blocks(b) => return b.pack(out, cols, depths, nr),
-            Right::Turned(b) => return b.pack_turned(out, cols, depths, nr, &self.kernel.transpose),
+            Right::Turned(b) => return b.pack_turned(out, cols, depths, nr, self.transpose(nr)),
         };
         // What is packed next: the next panel's rows, or those of this panel further on.
         let ahead = match (few, depths.end < self.depth()) {
-            (false, _) => self.kernel.transpose.side * b.rs,
+            (false, _) => self.transpose(nr).side * b.rs,
             (true, true) => depths.len() * b.cs,
             (true, false) => (nr * b.rs).saturating_sub(depths.start * b.cs),
         };
@@ -227,12 +228,18 @@ where
         ahead: usize,
     ) {
         if self.kernel.unit != Unit::Element
-            && let Some((out, src, transpose)) = self.halves(out, src)
+            && let Some((out, src, transpose)) = self.halves(out, src, width)
         {
             return pack_pairs(out, src, rows.clone(), depths.clone(), self.shape.k, transpose, width, ahead);
         }
-        let transpose = &self.kernel.transpose;
+        let transpose = self.transpose(width);
         pack(out, src, rows.start, rows.len(), depths.start, depths.len(), width, transpose, ahead);
+    }
+
+    /// How panels of so many rows are packed.
+    fn transpose(&self, width: usize) -> &Transpose<S> {
+        let Kernel { transpose, transpose_narrow, .. } = &self.kernel;
+        if width < transpose.side { transpose_narrow } else { transpose }
     }
 
     /// Room, an operand and a transposition by their own types, where those are float32 and bf16.
@@ -240,8 +247,9 @@ where
         &self,
         out: &'o mut [S],
         src: Operand<'o, T>,
+        width: usize,
     ) -> Option<(&'o mut [f32], Operand<'o, bf16>, &Transpose<f32>)> {
-        let transpose = same::<*const Transpose<S>, *const Transpose<f32>>(&self.kernel.transpose)?;
+        let transpose = same::<*const Transpose<S>, *const Transpose<f32>>(self.transpose(width))?;
         let data = same::<*const T, *const bf16>(src.data.as_ptr())?;
         // SAFETY: sums are in f32 and elements in bf16 (just found): the types are one.
         unsafe {

@@ -89,6 +89,8 @@ pub struct Kernel<S: 'static> {
     pub run: &'static [Tile<S>],
     /// Transposes a square while packing.
     pub transpose: Transpose<S>,
+    /// A smaller one, for panels that are narrower than that.
+    pub transpose_narrow: Transpose<S>,
     /// Tiles of few rows.
     pub thin: Thin<S>,
     /// Tiles of more of them.

@@ -69,8 +69,8 @@ pub fn pack<S: Scalar, T: Lift<S>>(
     }
 }
 
-/// Depths that packing asks memory for ahead of their use.
-const AHEAD: usize = 4;
+/// Depths that are packed into a panel before the next panel's, and that memory is asked for ahead of.
+const DEEP: usize = 8;
 
 /// The `whole` full panels of an operand whose rows lie side by side in memory.
 fn pack_rows<const WIDTH: usize, S: Scalar, T: Lift<S>>(
@@ -79,13 +79,16 @@ fn pack_rows<const WIDTH: usize, S: Scalar, T: Lift<S>>(
     whole: usize,
     kc: usize,
 ) {
-    // Depth outside: the source is read in order, the panels are so many streams to write to.
-    for p in 0..kc {
-        let (row, _) = src.data[p * src.cs..][..whole * WIDTH].as_chunks::<WIDTH>();
-        for (panel, row) in row.iter().enumerate() {
-            prefetch(src.data.as_ptr().wrapping_add((p + AHEAD) * src.cs + panel * WIDTH), 1);
-            if let Some(out) = out[(panel * kc + p) * WIDTH..].first_chunk_mut::<WIDTH>() {
-                *out = row.map(T::lift);
+    // Some rows of the source are read in order, and lines of panels are written whole.
+    for from in (0..kc).step_by(DEEP) {
+        for panel in 0..whole {
+            for p in from..kc.min(from + DEEP) {
+                let row = &src.data[p * src.cs + panel * WIDTH..];
+                prefetch(row.as_ptr().wrapping_add(DEEP * src.cs), WIDTH);
+                let out = &mut out[(panel * kc + p) * WIDTH..];
+                if let (Some(row), Some(out)) = (row.first_chunk::<WIDTH>(), out.first_chunk_mut::<WIDTH>()) {
+                    *out = row.map(T::lift);
+                }
             }
         }
     }
