@@ -251,28 +251,31 @@ macro_rules! x86_kernel {
                     }
                 }
             }
-            let (mut a, mut b, mut soon) = (a, b, dest.soon);
-            for p in (0..kc).step_by(Soon::STEPS) {
-                soon.ask();
-                prefetch(a.wrapping_add(4 * Soon::STEPS * $mr), Soon::STEPS * $mr);
-                for _ in p..kc.min(p + Soon::STEPS) {
-                    if ASKS {
-                        prefetch(b.wrapping_add(Soon::STEPS * NR), NR);
-                    }
-                    // SAFETY: the caller gives kc panels of MR and NR elements.
-                    unsafe {
-                        let columns: [_; $registers] = std::array::from_fn(|j| $load(b.add(j * $lanes)));
-                        for i in 0..H {
-                            let x = $splat(*a.add(i));
-                            for j in 0..$registers {
-                                acc[i][j] = $fma(x, columns[j], acc[i][j]);
-                            }
-                        }
-                        a = a.add($mr);
-                        b = b.add(NR);
-                    }
+            let (first, mut a, mut b, mut soon) = (a, a, b, dest.soon);
+            // Steps in a fixed number at a time, which the compiler writes one after the other.
+            let mut step = || {
+                if ASKS {
+                    prefetch(b.wrapping_add(Soon::STEPS * NR), NR);
                 }
+                // SAFETY: the caller gives kc panels of MR and NR elements.
+                unsafe {
+                    let columns: [_; $registers] = std::array::from_fn(|j| $load(b.add(j * $lanes)));
+                    for i in 0..H {
+                        let x = $splat(*a.add(i));
+                        for j in 0..$registers {
+                            acc[i][j] = $fma(x, columns[j], acc[i][j]);
+                        }
+                    }
+                    a = a.add($mr);
+                    b = b.add(NR);
+                }
+            };
+            for p in 0..kc / Soon::STEPS {
+                soon.ask();
+                prefetch(first.wrapping_add((p + 4) * Soon::STEPS * $mr), Soon::STEPS * $mr);
+                (0..Soon::STEPS).for_each(|_| step());
             }
+            (0..kc % Soon::STEPS).for_each(|_| step());
             finish!(acc, dest, $lanes, $load, $add, $store);
         }
     };
