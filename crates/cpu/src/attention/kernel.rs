@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Double4, Double8, Single8, Single16};
 use super::lanes::{Four, Lanes};
+use crate::prefetch::prefetch;
 use crate::real::Scalar;
 use crate::simd::{Isa, isa};
 use std::ops::Range;
@@ -129,6 +130,9 @@ unsafe fn product<V: Lanes, const ROWS: usize, const WIDE: usize>(
         }
         let (mut x, mut y) = (a.at, b);
         for _ in 0..k {
+            if V::COUNT * size_of::<V::Number>() == 64 {
+                prefetch(y.wrapping_add(8 * b_step), WIDE * V::COUNT);
+            }
             let b: [V; WIDE] = std::array::from_fn(|j| V::load(y.add(j * V::COUNT)));
             for (i, row) in sums.iter_mut().enumerate() {
                 let a = V::splat(*x.add(i * a.row));
