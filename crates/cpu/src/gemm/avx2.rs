@@ -6,7 +6,7 @@ use super::kernel::{
 };
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, prefetch_far};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;

@@ -326,7 +326,7 @@ macro_rules! x86_thin {
                     let columns = unsafe {
                         let square = b.add($first * b_ld + $p);
                         for i in 0..8 {
-                            _mm_prefetch::<_MM_HINT_T0>(square.wrapping_add((16 + i) * b_ld).cast());
+                            prefetch_far(square.wrapping_add((16 + i) * b_ld));
                         }
                         $columns($rows(square, b_ld))
                     };
@@ -457,27 +457,27 @@ macro_rules! x86_turned {
             /// Elements of a cache line.
             const LINE: usize = 16;
             let mut acc = [[$zero(); N]; $rows];
-            for p in (0..k).step_by(LINE) {
-                for j in 0..$rows {
-                    // A hint reads nothing.
-                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(j * b_ld + p + ahead).cast());
-                }
-                for p in p..k.min(p + LINE) {
-                    // SAFETY: the caller gives rows of k elements, and a panel of k columns.
-                    unsafe {
-                        let mut columns = [$zero(); N];
-                        for (n, column) in columns.iter_mut().enumerate() {
-                            *column = $load(a.add((p * N + n) * $lanes));
-                        }
-                        for (j, sums) in acc.iter_mut().enumerate() {
-                            let x = $splat(*b.add(j * b_ld + p));
-                            for (sums, &column) in sums.iter_mut().zip(&columns) {
-                                *sums = $fma(x, column, *sums);
-                            }
+            // As in tiles of packed panels, a fixed number of steps at a time.
+            let mut step = |p: usize| {
+                // SAFETY: the caller gives rows of k elements, and a panel of k columns.
+                unsafe {
+                    let columns: [_; N] = std::array::from_fn(|n| $load(a.add((p * N + n) * $lanes)));
+                    for (j, sums) in acc.iter_mut().enumerate() {
+                        let x = $splat(*b.add(j * b_ld + p));
+                        for (sums, &column) in sums.iter_mut().zip(&columns) {
+                            *sums = $fma(x, column, *sums);
                         }
                     }
                 }
+            };
+            let whole = k - k % LINE;
+            for p in (0..whole).step_by(LINE) {
+                for j in 0..$rows {
+                    prefetch_far(b.wrapping_add(j * b_ld + p + ahead));
+                }
+                (0..LINE).for_each(|i| step(p + i));
             }
+            (whole..k).for_each(step);
             for (j, sums) in acc.into_iter().enumerate() {
                 for (n, sums) in sums.into_iter().enumerate() {
                     // SAFETY: the caller has room for the tile.
