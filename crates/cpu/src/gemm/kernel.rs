@@ -474,6 +474,9 @@ macro_rules! x86_turned {
             for p in (0..whole).step_by(LINE) {
                 for j in 0..$rows {
                     prefetch_far(b.wrapping_add(j * b_ld + p + ahead));
+                    if $lanes == LINE {
+                        prefetch(b.wrapping_add(j * b_ld + p + 2 * LINE), 1);
+                    }
                 }
                 (0..LINE).for_each(|i| step(p + i));
             }
