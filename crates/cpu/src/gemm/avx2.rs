@@ -1,12 +1,9 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
-use super::kernel::{
-    Dest, Kernel, Soon, Thin, Transpose, Turned, Unit, finish, of_heights, x86_kernel, x86_thin,
-    x86_thin_blocks, x86_transpose, x86_turned,
-};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use crate::prefetch::{prefetch, prefetch_far};
+use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -18,7 +15,7 @@ pub const F32: Kernel<f32> = Kernel {
     panels: 28,
     run: of_heights!(tile_f32, 1 2 3 4 5 6),
     transpose: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
-    transpose_narrow: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
+    transpose_small: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
     thin: Thin {
         nr: 16,
         side: 8,
@@ -38,7 +35,7 @@ pub const F64: Kernel<f64> = Kernel {
     panels: 24,
     run: of_heights!(tile_f64, 1 2 3 4 5 6),
     transpose: portable::transpose(),
-    transpose_narrow: portable::transpose(),
+    transpose_small: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
     unit: Unit::Element,

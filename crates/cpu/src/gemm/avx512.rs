@@ -1,13 +1,10 @@
 //! The micro-kernels of AVX-512: tiles of 8 rows of three registers.
 
 use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
-use super::kernel::{
-    Dest, Kernel, Soon, Thin, Transpose, Turned, Unit, finish, of_heights, x86_kernel, x86_thin,
-    x86_thin_blocks, x86_transpose, x86_turned,
-};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use crate::prefetch::{prefetch, prefetch_far};
+use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -19,7 +16,7 @@ pub const F32: Kernel<f32> = Kernel {
     panels: 32,
     run: of_heights!(tile_f32, 1 2 3 4 5 6 7 8),
     transpose: Transpose { side: 16, run: transpose, narrow: transpose_narrow },
-    transpose_narrow: super::avx2::F32.transpose,
+    transpose_small: super::avx2::F32.transpose,
     thin: Thin {
         nr: 16,
         side: 8,
@@ -66,7 +63,7 @@ pub const F64: Kernel<f64> = Kernel {
     panels: 32,
     run: of_heights!(tile_f64, 1 2 3 4 5 6 7 8),
     transpose: portable::transpose(),
-    transpose_narrow: portable::transpose(),
+    transpose_small: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
     unit: Unit::Element,

@@ -1,11 +1,12 @@
 //! The loops over packed blocks that make one thread's part of a product.
 
 use super::choice::HasKernel;
-use super::kernel::{Dest, Kernel, SQUARE, Soon, TILE, Thin, ThinTile, Transpose, Unit};
+use super::kernel::{Dest, Kernel, SQUARE, TILE, Thin, ThinTile, Transpose, Unit};
 use super::operand::{Init, Operand, Right, Shape};
 use super::pack::{pack, room, same};
 use super::pairs::pack_pairs;
 use super::quantised::{LANES, Panels};
+use super::soon::Soon;
 use super::store::{adds, finish_row, in_place};
 use super::tiles::pack_tiles;
 use crate::real::{Lift, Pack, Real};
@@ -238,8 +239,8 @@ where
 
     /// How panels of so many rows are packed.
     fn transpose(&self, width: usize) -> &Transpose<S> {
-        let Kernel { transpose, transpose_narrow, .. } = &self.kernel;
-        if width < transpose.side { transpose_narrow } else { transpose }
+        let Kernel { transpose, transpose_small, .. } = &self.kernel;
+        if width < transpose.side { transpose_small } else { transpose }
     }
 
     /// Room, an operand and a transposition by their own types, where those are float32 and bf16.

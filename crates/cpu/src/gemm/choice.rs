@@ -37,7 +37,7 @@ has_kernel!(f64, F64, None);
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::{Dest, Soon};
+    use super::super::{kernel::Dest, soon::Soon};
     use super::*;
 
     fn value(i: usize) -> f64 {

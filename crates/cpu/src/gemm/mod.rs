@@ -18,8 +18,11 @@ mod pack;
 mod pairs;
 mod portable;
 mod quantised;
+mod soon;
 mod store;
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::real::{Lift, Real};
 use crate::sync::{Pool, SyncPtr};

@@ -6,8 +6,6 @@
 //! product of two bf16 numbers is exact in float32.
 
 use super::kernel::{Dest, Kernel, Transpose, Unit};
-#[cfg(target_arch = "x86_64")]
-use super::kernel::{finish, of_heights, x86_kernel};
 use super::operand::Operand;
 use super::pack::pack;
 use super::portable;
@@ -141,8 +139,8 @@ unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: De
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::{Soon, Thin, Turned};
-    use crate::prefetch::prefetch;
+    use crate::gemm::kernel::{Thin, Turned, of_heights};
+    use crate::gemm::x86::{finish, x86_kernel};
     use std::arch::x86_64::*;
 
     pub const KERNEL: Kernel<f32> = Kernel {
@@ -182,7 +180,7 @@ mod hardware {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::gemm::kernel::Soon;
+    use crate::gemm::soon::Soon;
     use crate::gemm::{Init, Shape, gemm_by};
     use crate::sync::Pool;
 

@@ -12,7 +12,7 @@ pub const fn kernel<S: Scalar>() -> Kernel<S> {
         panels: 24,
         run: const { &[tile::<S, 1>, tile::<S, 2>, tile::<S, 3>, tile::<S, 4>] },
         transpose: transpose(),
-        transpose_narrow: transpose(),
+        transpose_small: transpose(),
         thin: Thin::NONE,
         turned: Turned::NONE,
         unit: Unit::Element,

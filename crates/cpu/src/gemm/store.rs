@@ -1,7 +1,8 @@
 //! Tiles into the result.
 
-use super::kernel::{Dest, Soon};
+use super::kernel::Dest;
 use super::operand::{Init, Shape};
+use super::soon::Soon;
 use crate::real::{Real, Scalar};
 use crate::simd::simd;
 use crate::sync::SyncPtr;

@@ -7,7 +7,7 @@
 //! (the instruction `TDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of two bf16 numbers is exact
 //! in float32 where it is not too small, so that zeros behind the depth, up to a multiple of 16 pairs, change nothing.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
 use super::operand::Operand;
 use super::pairs::{join, pair_at};
 use half::bf16;
@@ -40,43 +40,10 @@ pub fn are_here() -> bool {
     }
 }
 
-/// One function for tiles of each number of rows.
+/// Those of each height of a tile.
 macro_rules! of_each_height {
     ($tile:ident) => {
-        &[
-            $tile::<1>,
-            $tile::<2>,
-            $tile::<3>,
-            $tile::<4>,
-            $tile::<5>,
-            $tile::<6>,
-            $tile::<7>,
-            $tile::<8>,
-            $tile::<9>,
-            $tile::<10>,
-            $tile::<11>,
-            $tile::<12>,
-            $tile::<13>,
-            $tile::<14>,
-            $tile::<15>,
-            $tile::<16>,
-            $tile::<17>,
-            $tile::<18>,
-            $tile::<19>,
-            $tile::<20>,
-            $tile::<21>,
-            $tile::<22>,
-            $tile::<23>,
-            $tile::<24>,
-            $tile::<25>,
-            $tile::<26>,
-            $tile::<27>,
-            $tile::<28>,
-            $tile::<29>,
-            $tile::<30>,
-            $tile::<31>,
-            $tile::<32>,
-        ]
+        of_heights!($tile, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
     };
 }
 
@@ -142,7 +109,8 @@ fn row(data: &[bf16]) -> [f32; SIDE] {
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::{Registers, finish};
+    use crate::gemm::kernel::Registers;
+    use crate::gemm::x86::finish;
     use std::arch::asm;
     use std::arch::x86_64::*;
 
@@ -334,10 +302,10 @@ mod hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm::kernel::Soon;
     use crate::gemm::pairs::tests::{check, numbers, pairs};
     use crate::gemm::pairs::{flushed, halves};
     use crate::gemm::portable;
+    use crate::gemm::soon::Soon;
 
     /// The same arithmetic without the instruction.
     const SOFTWARE: Kernel<f32> =
