@@ -18,8 +18,8 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    /// Whether so many columns are made by the first kernel of [`Turned`](super::kernel::Turned), with the operands' parts
-    /// exchanged, so that tiles are upright: a lies row after row, and this machine has such a kernel.
+    /// Whether so many columns are made by the first kernel of [`Turned`](super::kernel::Turned), with the operands'
+    /// parts exchanged, so that tiles are upright: a lies row after row, and this machine has such a kernel.
     pub(super) fn is_narrow(&self, cols: usize) -> bool {
         let turned = &self.kernel.turned;
         let dense = self.a.cs == 1 && self.shape.k > 0 && self.kernel.unit == Unit::Element;
