@@ -106,6 +106,9 @@ pub type Softmax<S> =
 pub type Gradient<S> =
     unsafe fn(m: usize, p: *mut S, dp: *mut S, mask: Mask, scale: S, lse: &[S], delta: &[S]);
 
+/// Steps of a product that memory is asked ahead of.
+const AHEAD: usize = 8;
+
 /// # Safety
 /// `a`, `b` and `c` have room for `ROWS` rows, `k` steps and `WIDE` registers; the CPU has the features of `V`.
 #[inline(always)]
@@ -130,8 +133,9 @@ unsafe fn product<V: Lanes, const ROWS: usize, const WIDE: usize>(
         }
         let (mut x, mut y) = (a.at, b);
         for _ in 0..k {
+            // As products of matrices do: the widest registers alone leave the time to ask.
             if V::COUNT * size_of::<V::Number>() == 64 {
-                prefetch(y.wrapping_add(8 * b_step), WIDE * V::COUNT);
+                prefetch(y.wrapping_add(AHEAD * b_step), WIDE * V::COUNT);
             }
             let b: [V; WIDE] = std::array::from_fn(|j| V::load(y.add(j * V::COUNT)));
             for (i, row) in sums.iter_mut().enumerate() {

@@ -1,6 +1,6 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
 use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
@@ -8,23 +8,24 @@ use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
 
+pub const TRANSPOSE: Transpose<f32> = Transpose { side: 8, run: transpose, narrow: transpose_narrow };
 pub const F32: Kernel<f32> = Kernel {
     mr: 6,
     nr: 16,
     depth: 384,
     panels: 28,
-    run: of_heights!(tile_f32, 1 2 3 4 5 6),
-    transpose: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
-    transpose_small: Transpose { side: 8, run: transpose, narrow: transpose_narrow },
+    run: of_sizes!(tile_f32, 1 2 3 4 5 6),
+    transpose: TRANSPOSE,
+    transpose_small: TRANSPOSE,
     thin: Thin {
         nr: 16,
         side: 8,
-        run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>],
-        narrow: &[thin_narrow::<1>, thin_narrow::<2>, thin_narrow::<3>, thin_narrow::<4>],
-        eights: &[thin_eights::<1>, thin_eights::<2>, thin_eights::<3>],
-        fours: &[thin_fours::<1>, thin_fours::<2>, thin_fours::<3>],
+        run: of_sizes!(thin, 1 2 3 4),
+        narrow: of_sizes!(thin_narrow, 1 2 3 4),
+        eights: of_sizes!(thin_eights, 1 2 3),
+        fours: of_sizes!(thin_fours, 1 2 3),
     },
-    turned: Turned { rows: 6, lanes: 8, run: &[turned::<1>, turned::<2>] },
+    turned: Turned { rows: 6, lanes: 8, run: of_sizes!(turned, 1 2) },
     unit: Unit::Element,
     registers: None,
 };
@@ -33,7 +34,7 @@ pub const F64: Kernel<f64> = Kernel {
     nr: 8,
     depth: 256,
     panels: 24,
-    run: of_heights!(tile_f64, 1 2 3 4 5 6),
+    run: of_sizes!(tile_f64, 1 2 3 4 5 6),
     transpose: portable::transpose(),
     transpose_small: portable::transpose(),
     thin: Thin::NONE,

@@ -1,7 +1,9 @@
 //! The micro-kernels of AVX-512: tiles of 8 rows of three registers.
 
-use super::avx2::{columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256};
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
+use super::avx2::{
+    TRANSPOSE as TRANSPOSE_256, columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256,
+};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
 use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
@@ -14,45 +16,18 @@ pub const F32: Kernel<f32> = Kernel {
     nr: 48,
     depth: 576,
     panels: 32,
-    run: of_heights!(tile_f32, 1 2 3 4 5 6 7 8),
+    run: of_sizes!(tile_f32, 1 2 3 4 5 6 7 8),
     transpose: Transpose { side: 16, run: transpose, narrow: transpose_narrow },
-    transpose_small: super::avx2::F32.transpose,
+    transpose_small: TRANSPOSE_256,
     thin: Thin {
         nr: 16,
         side: 8,
-        run: &[thin::<1>, thin::<2>, thin::<3>, thin::<4>, thin::<5>, thin::<6>, thin::<7>, thin::<8>],
-        narrow: &[
-            thin_narrow::<1>,
-            thin_narrow::<2>,
-            thin_narrow::<3>,
-            thin_narrow::<4>,
-            thin_narrow::<5>,
-            thin_narrow::<6>,
-            thin_narrow::<7>,
-            thin_narrow::<8>,
-        ],
-        eights: &[
-            thin_eights::<1>,
-            thin_eights::<2>,
-            thin_eights::<3>,
-            thin_eights::<4>,
-            thin_eights::<5>,
-            thin_eights::<6>,
-            thin_eights::<7>,
-            thin_eights::<8>,
-        ],
-        fours: &[
-            thin_fours::<1>,
-            thin_fours::<2>,
-            thin_fours::<3>,
-            thin_fours::<4>,
-            thin_fours::<5>,
-            thin_fours::<6>,
-            thin_fours::<7>,
-            thin_fours::<8>,
-        ],
+        run: of_sizes!(thin, 1 2 3 4 5 6 7 8),
+        narrow: of_sizes!(thin_narrow, 1 2 3 4 5 6 7 8),
+        eights: of_sizes!(thin_eights, 1 2 3 4 5 6 7 8),
+        fours: of_sizes!(thin_fours, 1 2 3 4 5 6 7 8),
     },
-    turned: Turned { rows: 12, lanes: 16, run: &[turned::<1>, turned::<2>] },
+    turned: Turned { rows: 12, lanes: 16, run: of_sizes!(turned, 1 2) },
     unit: Unit::Element,
     registers: None,
 };
@@ -61,7 +36,7 @@ pub const F64: Kernel<f64> = Kernel {
     nr: 24,
     depth: 288,
     panels: 32,
-    run: of_heights!(tile_f64, 1 2 3 4 5 6 7 8),
+    run: of_sizes!(tile_f64, 1 2 3 4 5 6 7 8),
     transpose: portable::transpose(),
     transpose_small: portable::transpose(),
     thin: Thin::NONE,

@@ -100,10 +100,8 @@ where
         let (Shape { m, n, .. }, depth) = (self.shape, self.block_depth());
         let down = down * m.div_ceil(down * mr * self.kernel.panels);
         let ld = even(n, COLUMNS, nr);
-        // A result narrower than its sums must not be rounded between blocks: they are kept aside.
-        let aside = size_of::<C>() < size_of::<S>() && k > depth;
         S::with_shared(|shared| {
-            let (packed, aside) = (ld * depth.min(k), if aside { m * ld } else { 0 });
+            let (packed, aside) = (ld * depth.min(k), if self.keeps_aside() { m * ld } else { 0 });
             let (b, sums) = room(shared, packed + aside).split_at_mut(packed);
             let sums = (aside > 0).then(|| SyncPtr::new(sums));
             for block in blocks(&(0..n), ld) {
@@ -139,15 +137,16 @@ where
         });
     }
 
-    /// The part `rows` x `cols`, of few rows, on this thread.
+    /// The part `rows` x `cols`, of few rows or narrow, on this thread.
     ///
     /// # Safety
     /// `c` has room for the shape, no other thread touches that part of it, and the kernel's registers are open.
     unsafe fn few(&self, rows: Range<usize>, cols: Range<usize>) {
         let (nr, k, depth) = (self.kernel.nr, self.depth(), self.block_depth());
         let height = rows.len().next_multiple_of(self.kernel.mr);
+        let few = rows.len() <= FEW;
         // SAFETY: the caller's part.
-        if rows.len() > THIN && unsafe { self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
+        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
             return;
         }
         // SAFETY: a part of the caller's part.
@@ -155,7 +154,7 @@ where
         if cols.is_empty() {
             return;
         }
-        let aside = size_of::<C>() < size_of::<S>() && k > depth;
+        let aside = self.keeps_aside();
         S::with_pack(|Pack { a, b, sums }| {
             let sums = room(sums, if aside { rows.len() * nr } else { 0 });
             let sums = aside.then_some((sums.as_mut_ptr(), nr, rows.start));
@@ -185,6 +184,11 @@ where
     /// Depth of a block.
     fn block_depth(&self) -> usize {
         even(self.depth(), if self.keeps() { KEPT } else { self.kernel.depth }, SQUARE)
+    }
+
+    /// Whether sums are kept aside: a result that is narrower than they are must not be rounded between blocks.
+    fn keeps_aside(&self) -> bool {
+        size_of::<C>() < size_of::<S>() && self.depth() > self.block_depth()
     }
 
     /// The blocks of the depth: one where there is none, for what is added to no sums.

@@ -171,8 +171,8 @@ pub type Turn<T, S> = unsafe fn(
     ahead: usize,
 );
 
-/// The kernels `$name` of tiles of each height.
-macro_rules! of_heights {
-    ($name:ident, $($height:literal)*) => { &[$($name::<$height>),*] };
+/// The kernels `$name` of each size of a tile.
+macro_rules! of_sizes {
+    ($name:ident, $($size:literal)*) => { &[$($name::<$size>),*] };
 }
-pub(super) use of_heights;
+pub(super) use of_sizes;

@@ -5,7 +5,7 @@
 //! as zero, wherever they appear (the instruction `VDPBF16PS`, Intel's Software Developer's Manual, volume 2). A
 //! product of two bf16 numbers is exact in float32.
 
-use super::kernel::{Dest, Kernel, Transpose, Unit};
+use super::kernel::{Dest, Kernel, Transpose, Unit, of_sizes};
 use super::operand::Operand;
 use super::pack::pack;
 use super::portable;
@@ -35,7 +35,7 @@ pub fn is_fast() -> bool {
 }
 
 const SOFTWARE: Kernel<f32> =
-    Kernel { run: &[tile::<1>, tile::<2>, tile::<3>, tile::<4>], unit: Unit::Pair, ..portable::kernel() };
+    Kernel { run: of_sizes!(tile, 1 2 3 4), unit: Unit::Pair, ..portable::kernel() };
 
 /// Packs pairs `pairs` of the depth of rows `rows` of an operand that is `k` deep, as [`pack`] does elements: the first
 /// of a pair in the lower half of a number's bits. Behind an odd end comes a zero.
@@ -139,12 +139,12 @@ unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: De
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::{Thin, Turned, of_heights};
+    use crate::gemm::kernel::{Thin, Turned};
     use crate::gemm::x86::{finish, x86_kernel};
     use std::arch::x86_64::*;
 
     pub const KERNEL: Kernel<f32> = Kernel {
-        run: of_heights!(tile, 1 2 3 4 5 6 7 8),
+        run: of_sizes!(tile, 1 2 3 4 5 6 7 8),
         unit: Unit::Pair,
         thin: Thin::NONE,
         turned: Turned::NONE,

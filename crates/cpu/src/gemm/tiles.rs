@@ -7,7 +7,7 @@
 //! (the instruction `TDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of two bf16 numbers is exact
 //! in float32 where it is not too small, so that zeros behind the depth, up to a multiple of 16 pairs, change nothing.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_heights};
+use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
 use super::operand::Operand;
 use super::pairs::{join, pair_at};
 use half::bf16;
@@ -43,7 +43,7 @@ pub fn are_here() -> bool {
 /// Those of each height of a tile.
 macro_rules! of_each_height {
     ($tile:ident) => {
-        of_heights!($tile, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
+        of_sizes!($tile, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
     };
 }
 

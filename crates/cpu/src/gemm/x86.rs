@@ -9,6 +9,7 @@ macro_rules! x86_kernel {
         #[target_feature(enable = $feature)]
         unsafe fn $name<const H: usize>(kc: usize, a: *const $t, b: *const $t, dest: Dest<$t>) {
             const NR: usize = $registers * $lanes;
+            const STEPS: usize = $crate::gemm::soon::Soon::STEPS;
             /// A panel of b stays in the L1 cache where registers are shorter; these leave the time to ask.
             const ASKS: bool = $lanes * size_of::<$t>() == 64;
             let mut acc = [[$zero(); $registers]; H];
@@ -24,7 +25,7 @@ macro_rules! x86_kernel {
             // Steps in a fixed number at a time, which the compiler writes one after the other.
             let mut step = || {
                 if ASKS {
-                    $crate::prefetch::prefetch(b.wrapping_add($crate::gemm::soon::Soon::STEPS * NR), NR);
+                    $crate::prefetch::prefetch(b.wrapping_add(STEPS * NR), NR);
                 }
                 // SAFETY: the caller gives kc panels of MR and NR elements.
                 unsafe {
@@ -39,15 +40,12 @@ macro_rules! x86_kernel {
                     b = b.add(NR);
                 }
             };
-            for p in 0..kc / $crate::gemm::soon::Soon::STEPS {
+            for p in 0..kc / STEPS {
                 soon.ask();
-                $crate::prefetch::prefetch(
-                    first.wrapping_add((p + 4) * $crate::gemm::soon::Soon::STEPS * $mr),
-                    $crate::gemm::soon::Soon::STEPS * $mr,
-                );
-                (0..$crate::gemm::soon::Soon::STEPS).for_each(|_| step());
+                $crate::prefetch::prefetch(first.wrapping_add((p + 4) * STEPS * $mr), STEPS * $mr);
+                (0..STEPS).for_each(|_| step());
             }
-            (0..kc % $crate::gemm::soon::Soon::STEPS).for_each(|_| step());
+            (0..kc % STEPS).for_each(|_| step());
             finish!(acc, dest, $lanes, $load, $add, $store);
         }
     };
@@ -280,7 +278,7 @@ macro_rules! x86_transpose {
                 let columns = unsafe {
                     let square = from.add(p);
                     for i in 0..$lanes {
-                        _mm_prefetch::<_MM_HINT_T0>(square.wrapping_add(i * from_ld + ahead).cast());
+                        $crate::prefetch::prefetch(square.wrapping_add(i * from_ld + ahead), 1);
                     }
                     $columns($rows(square, from_ld))
                 };
