@@ -3,7 +3,7 @@
 use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned, written_out};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -77,6 +77,7 @@ x86_turned!(
     "avx2,fma",
     6,
     8,
+    1,
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_set1_ps,

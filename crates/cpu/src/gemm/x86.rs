@@ -204,9 +204,21 @@ macro_rules! x86_thin_blocks {
     };
 }
 
-/// Kernels `$name` of [`Turned`]: tiles of `$rows` rows of b, and of registers of `$lanes` rows of a.
+/// `$body` for every `$i` below `$n`, which is 12 at most. The compiler leaves the sums of so long a loop in memory.
+macro_rules! written_out {
+    ($n:literal, $i:ident => $body:block) => { written_out!($n, $i => $body, 0 1 2 3 4 5 6 7 8 9 10 11) };
+    ($n:literal, $i:ident => $body:block, $($at:literal)*) => {
+        $(if $at < $n {
+            let $i = $at;
+            $body
+        })*
+    };
+}
+
+/// Kernels `$name` of [`Turned`]: tiles of `$rows` rows of b, and of registers of `$lanes` rows of a. Where there are
+/// registers for `$held` columns of the panel, a row of b is found once for so many steps.
 macro_rules! x86_turned {
-    ($name:ident, $feature:literal, $rows:literal, $lanes:literal,
+    ($name:ident, $feature:literal, $rows:literal, $lanes:literal, $held:literal,
      $zero:ident, $load:ident, $splat:ident, $fma:ident, $store:ident) => {
         /// # Safety
         /// As [`TurnedTile`](super::kernel::TurnedTile) says, for panels of `N` registers.
@@ -223,16 +235,17 @@ macro_rules! x86_turned {
             /// Elements of a cache line.
             const LINE: usize = 16;
             let mut acc = [[$zero(); N]; $rows];
-            // As in tiles of packed panels, a fixed number of steps at a time.
-            let mut step = |p: usize| {
-                // SAFETY: the caller gives rows of k elements, and a panel of k columns.
-                unsafe {
-                    let columns: [_; N] = std::array::from_fn(|n| $load(a.add((p * N + n) * $lanes)));
-                    for (j, sums) in acc.iter_mut().enumerate() {
-                        let x = $splat(*b.add(j * b_ld + p));
-                        for (sums, &column) in sums.iter_mut().zip(&columns) {
-                            *sums = $fma(x, column, *sums);
-                        }
+            let column = |p: usize| -> [_; N] {
+                // SAFETY: the caller gives a panel of k columns.
+                std::array::from_fn(|n| unsafe { $load(a.add((p * N + n) * $lanes)) })
+            };
+            let step = |acc: &mut [[_; N]; $rows], p: usize| {
+                let columns = column(p);
+                for (j, sums) in acc.iter_mut().enumerate() {
+                    // SAFETY: the caller gives rows of k elements.
+                    let x = unsafe { $splat(*b.add(j * b_ld + p)) };
+                    for (sums, &column) in sums.iter_mut().zip(&columns) {
+                        *sums = $fma(x, column, *sums);
                     }
                 }
             };
@@ -245,9 +258,24 @@ macro_rules! x86_turned {
                         $crate::prefetch::prefetch(b.wrapping_add(j * b_ld + p + 2 * LINE), 1);
                     }
                 }
-                (0..LINE).for_each(|i| step(p + i));
+                if $held == 1 {
+                    (0..LINE).for_each(|i| step(&mut acc, p + i));
+                    continue;
+                }
+                for p in (p..p + LINE).step_by($held) {
+                    let columns: [_; $held] = std::array::from_fn(|q| column(p + q));
+                    written_out!($rows, j => {
+                        for (q, columns) in columns.iter().enumerate() {
+                            // SAFETY: as above.
+                            let x = unsafe { $splat(*b.add(j * b_ld + p + q)) };
+                            for (sums, &column) in acc[j].iter_mut().zip(columns) {
+                                *sums = $fma(x, column, *sums);
+                            }
+                        }
+                    });
+                }
             }
-            (whole..k).for_each(step);
+            (whole..k).for_each(|p| step(&mut acc, p));
             for (j, sums) in acc.into_iter().enumerate() {
                 for (n, sums) in sums.into_iter().enumerate() {
                     // SAFETY: the caller has room for the tile.
@@ -294,4 +322,4 @@ macro_rules! x86_transpose {
     };
 }
 
-pub(super) use {finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+pub(super) use {finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned, written_out};
