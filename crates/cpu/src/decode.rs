@@ -7,7 +7,7 @@
 
 use crate::Cpu;
 use crate::attention::{Cap, factor_and_cap};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_far;
 use crate::real::{Real, Scalar, joined, max, sum, take};
 use crate::simd::simd;
 use crate::softmax::{axpy, scaled};
@@ -19,8 +19,6 @@ use std::ops::Range;
 const PIECE: usize = 64;
 /// Cache rows that every head takes before the next: some KB that lie together.
 const STEP: usize = 8;
-/// Elements of a cache between those that are read and those that memory is asked for.
-const AHEAD: usize = 4096;
 /// Partial sums of a score, and columns of an output that are summed at a time.
 const LANES: usize = 16;
 /// Elements of keys and values that are not worth a second thread.
@@ -135,12 +133,12 @@ simd! {
 
     /// `out[query, head_dim] += weights[query, PIECE] · values`, for cache rows that lie `stride` apart.
     pub fn weigh<R: Real>(out: &mut [R::Acc], weights: &[R::Acc], values: &[R], stride: usize, head_dim: usize) {
-        for (out, weights) in out.chunks_mut(4 * head_dim).zip(weights.chunks(4 * PIECE)) {
+        // Three queries and 32 columns are as many sums as AVX2 has registers for.
+        for (out, weights) in out.chunks_mut(3 * head_dim).zip(weights.chunks(3 * PIECE)) {
             match out.len() / head_dim {
-                1 => weigh_of::<R, 1>(out, weights, values, stride, head_dim),
-                2 => weigh_of::<R, 2>(out, weights, values, stride, head_dim),
-                3 => weigh_of::<R, 3>(out, weights, values, stride, head_dim),
-                _ => weigh_of::<R, 4>(out, weights, values, stride, head_dim),
+                1 => weigh_of::<R, 1, 64>(out, weights, values, stride, head_dim),
+                2 => weigh_of::<R, 2, 32>(out, weights, values, stride, head_dim),
+                _ => weigh_of::<R, 3, 32>(out, weights, values, stride, head_dim),
             }
         }
     }
@@ -172,9 +170,9 @@ fn scores_of<R: Real, const N: usize>(scores: &mut [R::Acc], queries: [&[R]; N],
     }
 }
 
-/// [`weigh`] of `N` queries: their sums of [`LANES`] columns stay in registers.
+/// [`weigh`] of `N` queries, of which the sums of `WIDE` columns, then those of [`LANES`], stay in registers.
 #[inline(always)]
-fn weigh_of<R: Real, const N: usize>(
+fn weigh_of<R: Real, const N: usize, const WIDE: usize>(
     out: &mut [R::Acc],
     weights: &[R::Acc],
     values: &[R],
@@ -183,24 +181,12 @@ fn weigh_of<R: Real, const N: usize>(
 ) {
     let rows = values.len().div_ceil(stride);
     let weights: [&[R::Acc]; N] = std::array::from_fn(|i| &weights[i * PIECE..][..rows]);
-    let whole = head_dim - head_dim % LANES;
-    for c in (0..whole).step_by(LANES) {
-        let mut sums = [[R::Acc::ZERO; LANES]; N];
-        for (i, sums) in sums.iter_mut().enumerate() {
-            sums.copy_from_slice(&out[i * head_dim + c..][..LANES]);
-        }
-        for t in 0..rows {
-            let value = &values[t * stride + c..][..LANES];
-            for (sums, weights) in sums.iter_mut().zip(&weights) {
-                let p = weights[t];
-                for lane in 0..LANES {
-                    sums[lane] += p * value[lane].up();
-                }
-            }
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            out[i * head_dim + c..][..LANES].copy_from_slice(sums);
-        }
+    let (wide, whole) = (head_dim - head_dim % WIDE, head_dim - head_dim % LANES);
+    for c in (0..wide).step_by(WIDE) {
+        weigh_columns::<R, N, WIDE>(out, weights, values, stride, head_dim, c);
+    }
+    for c in (wide..whole).step_by(LANES) {
+        weigh_columns::<R, N, LANES>(out, weights, values, stride, head_dim, c);
     }
     for (i, weights) in weights.iter().enumerate() {
         for (t, value) in values.chunks(stride).enumerate() {
@@ -208,6 +194,34 @@ fn weigh_of<R: Real, const N: usize>(
                 *out += weights[t] * v.up();
             }
         }
+    }
+}
+
+/// Columns `c` to `c + WIDE` of [`weigh_of`].
+#[inline(always)]
+fn weigh_columns<R: Real, const N: usize, const WIDE: usize>(
+    out: &mut [R::Acc],
+    weights: [&[R::Acc]; N],
+    values: &[R],
+    stride: usize,
+    head_dim: usize,
+    c: usize,
+) {
+    let mut sums = [[R::Acc::ZERO; WIDE]; N];
+    for (i, sums) in sums.iter_mut().enumerate() {
+        sums.copy_from_slice(&out[i * head_dim + c..][..WIDE]);
+    }
+    for t in 0..weights[0].len() {
+        let value = &values[t * stride + c..][..WIDE];
+        for (sums, weights) in sums.iter_mut().zip(&weights) {
+            let p = weights[t];
+            for lane in 0..WIDE {
+                sums[lane] += p * value[lane].up();
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        out[i * head_dim + c..][..WIDE].copy_from_slice(sums);
     }
 }
 
@@ -252,7 +266,8 @@ impl<R: Real> Decode for Cpu<R> {
             let [shares] =
                 take(shared, &[starts[rows] * heads * share]).try_into().unwrap_or_else(|_| unreachable!());
             let shares_at = SyncPtr::new(shares);
-            let attend = |piece: &Piece| {
+            let attend = |i: usize| {
+                let piece: &Piece = &pieces[i];
                 // By key head, by row, by query head of the key head.
                 let order =
                     (0..d.kv_heads).flat_map(|kv| piece.rows.clone().map(move |row| (row, kv * ratio)));
@@ -263,10 +278,12 @@ impl<R: Real> Decode for Cpu<R> {
                 let hidden = |row: usize| runs[row][piece.run].hidden.saturating_sub(piece.at);
                 let least = piece.rows.clone().map(hidden).min().unwrap_or_default();
                 let cached = (piece.first + least) * kv_width..(piece.first + piece.len) * kv_width;
-                // Each head of a step asks for its share of a later one: their order is no stream that a machine sees.
-                let ahead = |cache: &[R], step: usize, kv: usize| {
-                    let from = cached.start + step * STEP * kv_width + kv * STEP * hd + AHEAD;
-                    prefetch(cache.as_ptr().wrapping_add(from), STEP * hd);
+                // Each head of a step asks for its share of what is read after all steps: their order is no stream that
+                // a machine sees.
+                let soon = |cache: &[R], piece: &Piece, step: usize, kv: usize| {
+                    let rows = piece.len.saturating_sub(step * STEP).min(STEP);
+                    let from = (piece.first + step * STEP) * kv_width + kv * rows * hd;
+                    prefetch_far(cache.as_ptr().wrapping_add(from), rows * hd);
                 };
                 R::Acc::with_scratch(|scratch| {
                     let sizes = [queries.len() * PIECE, queries.len() * hd];
@@ -274,7 +291,7 @@ impl<R: Real> Decode for Cpu<R> {
                     for (step, part) in keys[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, queries) in queries.chunks(of_kv).enumerate() {
                             let s = &mut s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            ahead(keys, step, kv);
+                            soon(values, piece, step, kv);
                             scores(&mut s[least + step * STEP..], queries, &part[kv * hd..], kv_width);
                         }
                     }
@@ -291,7 +308,9 @@ impl<R: Real> Decode for Cpu<R> {
                     for (step, part) in values[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, out) in out.chunks_mut(of_kv * hd).enumerate() {
                             let s = &s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            ahead(values, step, kv);
+                            if let Some(next) = pieces.get(i + 1) {
+                                soon(keys, next, step, kv);
+                            }
                             weigh(out, &s[least + step * STEP..], &part[kv * hd..], kv_width, hd);
                         }
                     }
@@ -306,9 +325,9 @@ impl<R: Real> Decode for Cpu<R> {
             };
             let work = 2 * kv_width * pieces.iter().map(|p| p.len).sum::<usize>();
             if work < SMALL {
-                pieces.iter().for_each(attend);
+                (0..pieces.len()).for_each(attend);
             } else {
-                self.pool.tasks(pieces.len(), |i| attend(&pieces[i]));
+                self.pool.tasks(pieces.len(), attend);
             }
             let shares = &*shares;
             self.pool.rows(o, rows * heads, hd, |task, out| {

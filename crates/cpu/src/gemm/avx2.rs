@@ -3,7 +3,7 @@
 use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use super::x86::{finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned, written_out};
+use super::x86::{finish, written_out, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;

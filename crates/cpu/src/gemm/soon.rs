@@ -42,7 +42,7 @@ impl Soon {
                 self.rows = self.rows.wrapping_add(self.ld);
             }
         }
-        prefetch_far(self.panel);
+        prefetch_far(self.panel, 1);
         self.panel = self.panel.wrapping_add(64);
     }
 

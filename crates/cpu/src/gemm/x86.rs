@@ -94,7 +94,7 @@ macro_rules! x86_thin {
                     let columns = unsafe {
                         let square = b.add($first * b_ld + $p);
                         for i in 0..8 {
-                            $crate::prefetch::prefetch_far(square.wrapping_add((16 + i) * b_ld));
+                            $crate::prefetch::prefetch_far(square.wrapping_add((16 + i) * b_ld), 1);
                         }
                         $columns($rows(square, b_ld))
                     };
@@ -252,7 +252,7 @@ macro_rules! x86_turned {
             let whole = k - k % LINE;
             for p in (0..whole).step_by(LINE) {
                 for j in 0..$rows {
-                    $crate::prefetch::prefetch_far(b.wrapping_add(j * b_ld + p + ahead));
+                    $crate::prefetch::prefetch_far(b.wrapping_add(j * b_ld + p + ahead), 1);
                     // Wider registers leave the time.
                     if $lanes == LINE {
                         $crate::prefetch::prefetch(b.wrapping_add(j * b_ld + p + 2 * LINE), 1);
@@ -322,4 +322,4 @@ macro_rules! x86_transpose {
     };
 }
 
-pub(super) use {finish, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned, written_out};
+pub(super) use {finish, written_out, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
