@@ -97,6 +97,8 @@ def transformers(a):
     torch.set_num_threads(a.threads)
     work = json.loads(Path(a.work).read_text())
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32).eval()
+    # No token ends a sequence; `min_new_tokens` would keep that token from being drawn.
+    model.generation_config.eos_token_id = None
     drawn = work["temperature"] > 0
     how = {"do_sample": True, "temperature": work["temperature"], "top_k": 0, "top_p": 1.0} if drawn else {}
     torch.manual_seed(work["seed"])
@@ -108,7 +110,6 @@ def transformers(a):
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=new,
-                min_new_tokens=new,
                 num_return_sequences=samples,
                 pad_token_id=0,
                 **({"do_sample": False} | how),
