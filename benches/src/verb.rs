@@ -412,6 +412,7 @@ pub fn calls() -> Vec<Call> {
     let mut all = step_calls(SMOLLM2, &models::smollm2(), PAIR.into());
     all.extend(other_calls(SMOLLM2, &models::smollm2()));
     all.extend(few_row_calls(SMOLLM2, &models::smollm2()));
+    all.extend(adapter_calls(SMOLLM2, &models::smollm2()));
     all.extend(step_calls(GPT2, &models::gpt2(), PAIR.into()));
     all.extend(other_calls(GPT2, &models::gpt2()));
     let (rows, heads) = (PAIR.rows(), models::qwen3().heads);
@@ -434,6 +435,20 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
     ];
     verbs.extend(DECODED.map(|cached| Verb::AttentionCached { cached, heads }));
     verbs.into_iter().map(|verb| Call { model, verb, part: "", in_step: 0.0 }).collect()
+}
+
+/// Rank of the adapters that are measured.
+const RANK: usize = 16;
+
+/// The products of an adapter of [`RANK`] beside a layer's widest map, on the rows of a pair.
+fn adapter_calls(model: &'static str, c: &Config) -> Vec<Call> {
+    let (down, up) = (Gemm::dense(PAIR.rows(), RANK, c.width), Gemm::dense(PAIR.rows(), c.up_width(), RANK));
+    let calls = |(part, dims)| {
+        let verbs =
+            [Verb::Gemm { dims, bias: false, residual: false }, Verb::GemmDx(dims), Verb::GemmDw(dims)];
+        verbs.map(|verb| Call { model, verb, part, in_step: 0.0 })
+    };
+    [("adapter's first", down), ("adapter's second", up)].into_iter().flat_map(calls).collect()
 }
 
 /// The products of decoding a few sequences: those of a layer that differ in shape, and the head's.

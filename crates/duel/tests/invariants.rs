@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[test]
 fn the_first_loss_is_ln_2_however_the_groups_are_packed() {
@@ -244,6 +244,71 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     }
     assert_eq!(whole.checkpoints(), disturbed.checkpoints(), "{log:?}");
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
+}
+
+/// A library that a process is started with: each look at the time of day finds it a century before or behind the last.
+const JUMPING: &str = r"
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long jump(void) {
+    static long looks;
+    return __atomic_fetch_add(&looks, 1, __ATOMIC_RELAXED) % 2 ? 3155760000L : -1577880000L;
+}
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int failed = syscall(SYS_clock_gettime, id, at);
+    if (!failed && id == CLOCK_REALTIME) at->tv_sec += jump();
+    return failed;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    at->tv_sec = now.tv_sec;
+    at->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+";
+
+/// Time of day decides nothing: not what is trained, when it is written, nor how long anything waits.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn a_clock_that_jumps_changes_no_byte() {
+    let temp = Temp::with_model("clock");
+    let (source, library) = (temp.path("jumping.c"), temp.path("jumping.so"));
+    fs::write(&source, JUMPING).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(compiled.unwrap().success(), "the C compiler that links Rust's programs is here");
+    let steady = busy(&temp, "steady").set("report-to", "tensorboard");
+    steady.ok();
+    let jumping = busy(&temp, "jumping").set("report-to", "tensorboard");
+    let go = |run: &Run| {
+        let ended = Ended::of(run.command().env("LD_PRELOAD", &library).output().unwrap());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    };
+    go(&jumping);
+    // From the middle once more.
+    let middle = jumping.out().join(format!("checkpoint-{}", jumping.checkpoints()[0]));
+    go(&jumping.clone().set("resume-from-checkpoint", middle.display()));
+    for name in EVERYTHING {
+        assert!(steady.file(name) == jumping.file(name), "{name} differs");
+    }
+    // What is of the time of day did jump.
+    let runs = fs::read_dir(jumping.out().join("runs")).unwrap();
+    let begun = runs.map(|run| run.unwrap().file_name().into_string().unwrap());
+    let begun: Vec<i64> = begun.map(|name| name.split('_').next().unwrap().parse().unwrap()).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    assert!(
+        !begun.is_empty() && begun.iter().all(|at| (at - now).abs() > 1_000_000_000),
+        "{begun:?} and {now}"
+    );
 }
 
 /// Whatever the disk does at any operation, a command ends with one error, or well, or is gone; what was whole stays
