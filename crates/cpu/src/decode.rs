@@ -277,21 +277,23 @@ impl<R: Real> Decode for Cpu<R> {
                 // Of this piece; what all rows have passed is not read.
                 let hidden = |row: usize| runs[row][piece.run].hidden.saturating_sub(piece.at);
                 let least = piece.rows.clone().map(hidden).min().unwrap_or_default();
-                let cached = (piece.first + least) * kv_width..(piece.first + piece.len) * kv_width;
+                let seen = piece.first + least..piece.first + piece.len;
+                let cached = seen.start * kv_width..seen.end * kv_width;
                 // Each head of a step asks for its share of what is read after all steps: their order is no stream that
                 // a machine sees.
-                let soon = |cache: &[R], piece: &Piece, step: usize, kv: usize| {
-                    let rows = piece.len.saturating_sub(step * STEP).min(STEP);
-                    let from = (piece.first + step * STEP) * kv_width + kv * rows * hd;
+                let soon = |cache: &[R], of: &Range<usize>, step: usize, kv: usize| {
+                    let rows = of.len().saturating_sub(step * STEP).min(STEP);
+                    let from = (of.start + step * STEP) * kv_width + kv * rows * hd;
                     prefetch_far(cache.as_ptr().wrapping_add(from), rows * hd);
                 };
+                let next = pieces.get(i + 1).map_or(0..0, |next| next.first..next.first + next.len);
                 R::Acc::with_scratch(|scratch| {
                     let sizes = [queries.len() * PIECE, queries.len() * hd];
                     let [s, out] = take(scratch, &sizes).try_into().unwrap_or_else(|_| unreachable!());
                     for (step, part) in keys[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, queries) in queries.chunks(of_kv).enumerate() {
                             let s = &mut s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            soon(values, piece, step, kv);
+                            soon(values, &seen, step, kv);
                             scores(&mut s[least + step * STEP..], queries, &part[kv * hd..], kv_width);
                         }
                     }
@@ -308,9 +310,7 @@ impl<R: Real> Decode for Cpu<R> {
                     for (step, part) in values[cached.clone()].chunks(STEP * kv_width).enumerate() {
                         for (kv, out) in out.chunks_mut(of_kv * hd).enumerate() {
                             let s = &s[kv * of_kv * PIECE..][..of_kv * PIECE];
-                            if let Some(next) = pieces.get(i + 1) {
-                                soon(keys, next, step, kv);
-                            }
+                            soon(keys, &next, step, kv);
                             weigh(out, &s[least + step * STEP..], &part[kv * hd..], kv_width, hd);
                         }
                     }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_first_loss_is_ln_2_however_the_groups_are_packed() {
@@ -246,41 +246,39 @@ fn a_run_killed_at_any_moment_ends_as_if_undisturbed() {
     assert_eq!(disturbed.half_written(), Vec::<String>::new(), "{log:?}");
 }
 
-/// A library that a process is started with: each look at the time of day finds it a century before or behind the last.
-const JUMPING: &str = r"
-#define _GNU_SOURCE
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static long jump(void) {
-    static long looks;
-    return __atomic_fetch_add(&looks, 1, __ATOMIC_RELAXED) % 2 ? 3155760000L : -1577880000L;
-}
-int clock_gettime(clockid_t id, struct timespec *at) {
-    int failed = syscall(SYS_clock_gettime, id, at);
-    if (!failed && id == CLOCK_REALTIME) at->tv_sec += jump();
-    return failed;
-}
-int gettimeofday(struct timeval *at, void *zone) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    at->tv_sec = now.tv_sec;
-    at->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *at) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (at) *at = now.tv_sec;
-    return now.tv_sec;
-}
-";
-
 /// Time of day decides nothing: not what is trained, when it is written, nor how long anything waits.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn a_clock_that_jumps_changes_no_byte() {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    // A library that a process is started with: the time of day is a century ahead or half of one behind, in turn.
+    const JUMPING: &str = r"
+        #define _GNU_SOURCE
+        #include <sys/syscall.h>
+        #include <sys/time.h>
+        #include <time.h>
+        #include <unistd.h>
+        int clock_gettime(clockid_t id, struct timespec *at) {
+            static long looks;
+            int failed = syscall(SYS_clock_gettime, id, at);
+            if (!failed && id == CLOCK_REALTIME)
+                at->tv_sec += __atomic_fetch_add(&looks, 1, __ATOMIC_RELAXED) % 2 ? 3155760000L : -1577880000L;
+            return failed;
+        }
+        int gettimeofday(struct timeval *at, void *zone) {
+            struct timespec now;
+            clock_gettime(CLOCK_REALTIME, &now);
+            at->tv_sec = now.tv_sec;
+            at->tv_usec = now.tv_nsec / 1000;
+            return 0;
+        }
+        time_t time(time_t *at) {
+            struct timespec now;
+            clock_gettime(CLOCK_REALTIME, &now);
+            if (at) *at = now.tv_sec;
+            return now.tv_sec;
+        }
+    ";
     let temp = Temp::with_model("clock");
     let (source, library) = (temp.path("jumping.c"), temp.path("jumping.so"));
     fs::write(&source, JUMPING).unwrap();

@@ -216,7 +216,8 @@ macro_rules! written_out {
 }
 
 /// Kernels `$name` of [`Turned`]: tiles of `$rows` rows of b, and of registers of `$lanes` rows of a. Where there are
-/// registers for `$held` columns of the panel, a row of b is found once for so many steps.
+/// registers for `$held` columns of the panel, a row of b is found once for so many steps: its elements are then read
+/// without an index, which takes an instruction less. With one column that form is slower than a plain loop.
 macro_rules! x86_turned {
     ($name:ident, $feature:literal, $rows:literal, $lanes:literal, $held:literal,
      $zero:ident, $load:ident, $splat:ident, $fma:ident, $store:ident) => {
