@@ -437,17 +437,19 @@ fn other_calls(model: &'static str, c: &Config) -> Vec<Call> {
     verbs.into_iter().map(|verb| Call { model, verb, part: "", in_step: 0.0 }).collect()
 }
 
+/// A product and both of its gradients.
+fn products(dims: Gemm, bias: bool, residual: bool) -> [Verb; 3] {
+    [Verb::Gemm { dims, bias, residual }, Verb::GemmDx(dims), Verb::GemmDw(dims)]
+}
+
 /// Rank of the adapters that are measured.
 const RANK: usize = 16;
 
 /// The products of an adapter of [`RANK`] beside a layer's widest map, on the rows of a pair.
 fn adapter_calls(model: &'static str, c: &Config) -> Vec<Call> {
     let (down, up) = (Gemm::dense(PAIR.rows(), RANK, c.width), Gemm::dense(PAIR.rows(), c.up_width(), RANK));
-    let calls = |(part, dims)| {
-        let verbs =
-            [Verb::Gemm { dims, bias: false, residual: false }, Verb::GemmDx(dims), Verb::GemmDw(dims)];
-        verbs.map(|verb| Call { model, verb, part, in_step: 0.0 })
-    };
+    let calls =
+        |(part, dims)| products(dims, false, false).map(|verb| Call { model, verb, part, in_step: 0.0 });
     [("adapter's first", down), ("adapter's second", up)].into_iter().flat_map(calls).collect()
 }
 
@@ -491,17 +493,13 @@ pub fn step_calls(model: &'static str, c: &Config, batch: Batch) -> Vec<Call> {
     ];
     for (part, n, k, bias, residual) in parts {
         let dims = Gemm::dense(rows, n, k);
-        push(layers, part, Verb::Gemm { dims, bias, residual });
-        push(layers, part, Verb::GemmDx(dims));
-        push(layers, part, Verb::GemmDw(dims));
+        products(dims, bias, residual).into_iter().for_each(|verb| push(layers, part, verb));
         if bias {
             push(layers, part, Verb::BiasDw(dims));
         }
     }
     let dims = Gemm::dense(scored, vocab, width);
-    push(1.0, "head", Verb::Gemm { dims, bias: false, residual: false });
-    push(1.0, "head", Verb::GemmDx(dims));
-    push(1.0, "head", Verb::GemmDw(dims));
+    products(dims, false, false).into_iter().for_each(|verb| push(1.0, "head", verb));
 
     push(layers, "", Verb::Attention { batch, heads });
     push(layers, "", Verb::AttentionBw { batch, heads });
