@@ -5,7 +5,7 @@ pub mod golden;
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
-use duel_model::{Activations, Config, Family, Gradients, Keep, Lora, LoraSettings, Model, Shape, Weights};
+use duel_model::{Activations, Config, Family, Gradients, Keep, Layer, Lora, LoraSettings, Model, Shape, Weights};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -440,6 +440,27 @@ impl Case {
         out
     }
 
+    /// Gradients of each batch as a step of its own, in the memory of one layer's, each read when it is whole.
+    pub fn relayed<B: Backend>(&self, b: &B, batches: &[Batch], how: How) -> Vec<Vec<Vec<f64>>> {
+        let weights = self.upload(b);
+        let mut grads = Reader { grads: self.manifest().gradients(b, Keep::Relay).expect("room"), read: Vec::new() };
+        let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
+        let mut a = activations(b, &self.config, rows, Keep::Relay);
+        let mut head = head(b, &self.config, how.head_rows);
+        let of_batch = |batch| {
+            grads.grads.iter_mut().into_iter().for_each(|g| b.zero(g));
+            grads.read.clear();
+            step(b, &self.config, &weights, &mut grads, &mut a, &mut head, batch, |stats, coefs| {
+                how.objective.loss(stats, coefs);
+            });
+            let mut all = grads.read(b);
+            grads.read.iter().rev().enumerate().for_each(|(l, layer)| all.layers[l] = layer.clone());
+            a.take_back(b, &mut grads);
+            all.into_vec()
+        };
+        batches.iter().map(of_batch).collect()
+    }
+
     /// Gradients of each batch as a step of its own, all in the memory that the activations lend.
     pub fn lent<B: Backend>(&self, b: &B, batches: &[Batch], how: How) -> Vec<Vec<Vec<f64>>> {
         let weights = self.upload(b);
@@ -460,6 +481,30 @@ impl Case {
     }
 }
 
+/// Gradients of which each layer's are read when they are whole.
+struct Reader<B: Backend> {
+    grads: Model<Acc<B>>,
+    /// Those of layers, from the last to the first.
+    read: Vec<Layer<Vec<f64>>>,
+}
+
+impl<B: Backend> Reader<B> {
+    fn read(&self, b: &B) -> Model<Vec<f64>> {
+        self.grads.as_ref().map(|g| host(b, g))
+    }
+}
+
+impl<B: Backend> Gradients<B> for Reader<B> {
+    fn view(&mut self) -> Model<Option<&mut Acc<B>>> {
+        Gradients::<B>::view(&mut self.grads)
+    }
+
+    fn whole(&mut self, b: &B, layer: usize) {
+        assert_eq!(layer + 1 + self.read.len(), self.grads.layers.len(), "from the last to the first");
+        self.read.push(self.read(b).layers.swap_remove(layer));
+    }
+}
+
 /// A model's head with room for so many rows of logits.
 pub fn head<B: Backend>(b: &B, c: &Config, rows: usize) -> Head<B> {
     Head::new(b, c.width, c.vocab, rows).expect("room for a test").capped(c.logit_cap)
@@ -475,7 +520,7 @@ pub fn step<B: Backend>(
     b: &B,
     config: &Config,
     weights: &Model<Real<B>>,
-    grads: &mut Model<Acc<B>>,
+    grads: &mut impl Gradients<B>,
     a: &mut Activations<B>,
     head: &mut Head<B>,
     batch: &Batch,
@@ -485,10 +530,10 @@ pub fn step<B: Backend>(
     duel_model::forward(b, config, weights, &layout, a);
     b.zero(&mut a.dhidden);
     let of = targets.by_response(|_, stats, slopes| objective(stats, slopes));
-    let (w, mut dw) = (weights.view().lm_head(), Gradients::<B>::view(grads));
+    let (w, mut dw) = (weights.view().lm_head(), grads.view());
     let rows = head.loss(b, w, dw.lm_head_mut(), &a.hidden, &mut a.dhidden, &targets, of);
     let stats = targets.sums(rows.expect("the device works"));
-    duel_model::backward(b, config, weights, grads, &layout, a);
+    duel_model::backward_pass(b, config, weights, grads, &layout, a, true);
     stats
 }
 

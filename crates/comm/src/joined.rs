@@ -1,8 +1,12 @@
 //! Ranks that are joined by wires: what a call means in messages, and what becomes of one that cannot end.
 
 use crate::wire::{Notice, Wire};
-use crate::{Comm, Error, Result, TIMEOUT};
+use crate::{Comm, Error, Exchange, Result, TIMEOUT};
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem::take;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Bytes of a message at most, with its head: copied in and out of a core's cache, and a few may be under way.
@@ -11,6 +15,8 @@ pub(crate) const MESSAGE: usize = 1 << 20;
 const HEAD: usize = 24;
 /// The most that counts as waiting between two looks at the clock: if more passed, this process was not running.
 pub(crate) const MOMENT: Duration = Duration::from_secs(1);
+/// How long the helper sleeps where nothing happened: the cores are the rank's.
+const LOOK: Duration = Duration::from_micros(100);
 /// How long a rank that fails waits for the one that tells people.
 const FAREWELL: Duration = Duration::from_secs(60);
 
@@ -34,10 +40,10 @@ impl Call {
 }
 
 /// What is on its way to a rank.
-struct Outgoing<'a> {
+struct Outgoing {
     to: usize,
-    head: Option<[u8; HEAD]>,
-    body: &'a [u8],
+    begun: bool,
+    sent: usize,
 }
 
 /// Where a rank's bytes go.
@@ -47,24 +53,85 @@ enum Room<'a> {
     Any(&'a mut Vec<u8>),
 }
 
-/// What is to come from a rank.
-struct Incoming<'a> {
-    from: usize,
-    room: Room<'a>,
-    begun: bool,
-    filled: usize,
-}
-
-impl Incoming<'_> {
+impl Room<'_> {
     fn bytes(&mut self) -> &mut [u8] {
-        match &mut self.room {
+        match self {
             Room::Fixed(bytes) => bytes,
             Room::Any(bytes) => bytes,
         }
     }
+}
 
-    fn is_whole(&mut self) -> bool {
-        self.begun && self.filled == self.bytes().len()
+/// What is to come from a rank.
+struct Incoming {
+    from: usize,
+    begun: bool,
+    filled: usize,
+}
+
+/// A call, and what is still to do of it.
+struct Course {
+    number: u64,
+    call: Call,
+    outgoing: Vec<Outgoing>,
+    incoming: Vec<Incoming>,
+}
+
+impl Course {
+    /// Of a rank among so many.
+    fn new(number: u64, call: Call, rank: usize, size: usize) -> Self {
+        let others = (0..size).filter(|from| *from != rank);
+        Course {
+            number,
+            call,
+            // Each begins with the next one, so that not all send to one.
+            outgoing: (rank + 1..rank + size)
+                .map(|to| Outgoing { to: to % size, begun: false, sent: 0 })
+                .collect(),
+            incoming: others.map(|from| Incoming { from, begun: false, filled: 0 }).collect(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.outgoing.is_empty() && self.incoming.is_empty()
+    }
+
+    fn waits_for(&self) -> Vec<usize> {
+        self.incoming.iter().map(|inc| inc.from).chain(self.outgoing.iter().map(|out| out.to)).collect()
+    }
+
+    fn head(&self, bytes: usize) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        let numbers = [self.number, self.call as u64, bytes as u64];
+        head.chunks_exact_mut(8).zip(numbers).for_each(|(to, n)| to.copy_from_slice(&n.to_le_bytes()));
+        head
+    }
+}
+
+/// An exchange that goes on beside other things.
+struct Begun {
+    course: Course,
+    exchange: Exchange,
+}
+
+impl Begun {
+    /// The call, what it sends, and where what comes goes.
+    fn split(&mut self) -> (&mut Course, Vec<&[u8]>, Vec<Room<'_>>) {
+        let Exchange { send, recv } = &mut self.exchange;
+        let rooms = recv.iter_mut().map(|room| Room::Fixed(room)).collect();
+        (&mut self.course, send.iter().map(Vec::as_slice).collect(), rooms)
+    }
+}
+
+/// Ranks to which, and from which, an earlier call's bytes are still under way: those of the next one come after them.
+struct Busy {
+    to: Vec<bool>,
+    from: Vec<bool>,
+}
+
+impl Busy {
+    fn none(size: usize) -> Self {
+        Busy { to: vec![false; size], from: vec![false; size] }
     }
 }
 
@@ -81,16 +148,21 @@ struct State<W> {
     told: bool,
     /// Ranks that did not come.
     missing: Vec<usize>,
+    /// In the order in which they were begun.
+    begun: VecDeque<Begun>,
+    /// Nothing is begun any more.
+    closing: bool,
 }
 
 impl<W: Wire> State<W> {
-    /// Makes one call: sends a part to each other rank and fills a room from each; its own are left as they are.
-    fn call(&mut self, call: Call, parts: &[&[u8]], rooms: Vec<Room<'_>>) -> Result<()> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
-        let done = self.messages(call, parts, rooms);
-        self.calls += 1;
+    /// Makes one call, after all that were begun: sends a part to each other rank and fills a room from each; its own
+    /// are left as they are.
+    fn call(&mut self, call: Call, parts: &[&[u8]], rooms: &mut [Room<'_>]) -> Result<()> {
+        self.check_whole()?;
+        let done = self.end_all().and_then(|()| {
+            let mut course = self.course(call);
+            self.wait(&mut course, parts, rooms, true)
+        });
         self.broken = done.clone().err();
         done
     }
@@ -99,37 +171,74 @@ impl<W: Wire> State<W> {
     fn call_any(&mut self, call: Call, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         let size = self.wire.size();
         let mut all = vec![Vec::new(); size];
-        self.call(call, &vec![mine; size], all.iter_mut().map(Room::Any).collect())?;
+        let mut rooms: Vec<_> = all.iter_mut().map(Room::Any).collect();
+        self.call(call, &vec![mine; size], &mut rooms)?;
         Ok(all)
     }
 
-    fn messages(&mut self, call: Call, parts: &[&[u8]], rooms: Vec<Room<'_>>) -> Result<()> {
-        let (rank, size) = (self.wire.rank(), self.wire.size());
-        let mut incoming: Vec<_> = (0..size)
-            .zip(rooms)
-            .filter(|(from, _)| *from != rank)
-            .map(|(from, room)| Incoming { from, room, begun: false, filled: 0 })
-            .collect();
-        // Each begins with the next one, so that not all send to one.
-        let mut outgoing: Vec<_> = (rank + 1..rank + size)
-            .map(|to| to % size)
-            .map(|to| Outgoing { to, head: Some(self.head(call, parts[to].len())), body: parts[to] })
-            .collect();
+    fn check_whole(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// The next call.
+    fn course(&mut self, call: Call) -> Course {
+        self.calls += 1;
+        Course::new(self.calls - 1, call, self.wire.rank(), self.wire.size())
+    }
+
+    /// Goes on with what was begun, without waiting. Whether anything happened.
+    fn go_on(&mut self) -> Result<bool> {
+        let (mut progress, mut busy) = (false, Busy::none(self.wire.size()));
+        let mut all = take(&mut self.begun);
+        let done = all.iter_mut().try_for_each(|begun| {
+            let (course, parts, mut rooms) = begun.split();
+            progress |= self.advance(course, &parts, &mut rooms, &mut busy)?;
+            Ok(())
+        });
+        self.begun = all;
+        done.map(|()| progress)
+    }
+
+    /// Waits for all that were begun.
+    fn end_all(&mut self) -> Result<()> {
+        let mut all = take(&mut self.begun);
+        let done = all.iter_mut().try_for_each(|begun| self.end(begun));
+        self.begun = all;
+        done
+    }
+
+    fn end(&mut self, begun: &mut Begun) -> Result<()> {
+        let (course, parts, mut rooms) = begun.split();
+        self.wait(course, &parts, &mut rooms, false)
+    }
+
+    /// The oldest exchange that was begun, if it has ended or `waits`.
+    fn ended(&mut self, waits: bool) -> Result<Option<Exchange>> {
+        self.check_whole()?;
+        if !waits && self.begun.front().is_some_and(|first| !first.course.is_over()) {
+            return Ok(None);
+        }
+        let Some(mut first) = self.begun.pop_front() else { return Ok(None) };
+        let done = self.end(&mut first);
+        self.broken = done.clone().err();
+        done.map(|()| Some(first.exchange))
+    }
+
+    /// Waits until a call is over; where that `empties` the wire, until no message needs this process any more.
+    fn wait(
+        &mut self,
+        course: &mut Course,
+        parts: &[&[u8]],
+        rooms: &mut [Room<'_>],
+        empties: bool,
+    ) -> Result<()> {
         let (mut moments, mut waited, mut looked) = (0, Duration::ZERO, Instant::now());
         loop {
-            let mut progress = false;
             // What a rank sent before it ended is then found below.
             self.hear();
-            for out in &mut outgoing {
-                progress |= self.push(out)?;
-            }
-            for inc in &mut incoming {
-                progress |= self.pull(call, inc)?;
-            }
-            outgoing.retain(|out| out.head.is_some() || !out.body.is_empty());
-            incoming.retain_mut(|inc| !inc.is_whole());
+            let progress = self.advance(course, parts, rooms, &mut Busy::none(parts.len()))?;
             let gone = self.wire.is_gone()?;
-            if outgoing.is_empty() && incoming.is_empty() && gone {
+            if course.is_over() && (gone || !empties) {
                 return Ok(());
             }
             let now = Instant::now();
@@ -137,52 +246,79 @@ impl<W: Wire> State<W> {
                 (moments, waited, looked) = (0, Duration::ZERO, now);
                 continue;
             }
-            let waits_for = incoming.iter().map(|inc| inc.from).chain(outgoing.iter().map(|out| out.to));
-            self.check(&waits_for.collect::<Vec<_>>())?;
+            self.check(&course.waits_for())?;
             waited += (now - looked).min(MOMENT);
             looked = now;
             if waited >= self.limit {
-                return Err(self.timed_out(call, &incoming, &outgoing));
+                return Err(self.timed_out(course));
             }
             self.wire.rest(moments);
             moments += 1;
         }
     }
 
-    fn head(&self, call: Call, bytes: usize) -> [u8; HEAD] {
-        let mut head = [0; HEAD];
-        let numbers = [self.calls, call as u64, bytes as u64];
-        head.chunks_exact_mut(8).zip(numbers).for_each(|(to, n)| to.copy_from_slice(&n.to_le_bytes()));
-        head
+    /// Sends what there is room for, and takes what is here. Whether that was anything.
+    fn advance(
+        &mut self,
+        course: &mut Course,
+        parts: &[&[u8]],
+        rooms: &mut [Room<'_>],
+        busy: &mut Busy,
+    ) -> Result<bool> {
+        let mut progress = false;
+        for i in 0..course.outgoing.len() {
+            if !busy.to[course.outgoing[i].to] {
+                progress |= self.push(course, i, parts)?;
+            }
+        }
+        for i in 0..course.incoming.len() {
+            if !busy.from[course.incoming[i].from] {
+                progress |= self.pull(course, i, &mut rooms[course.incoming[i].from])?;
+            }
+        }
+        course.outgoing.retain(|out| !out.begun || out.sent < parts[out.to].len());
+        course.incoming.retain(|inc| !inc.begun || inc.filled < rooms[inc.from].bytes().len());
+        course.outgoing.iter().for_each(|out| busy.to[out.to] = true);
+        course.incoming.iter().for_each(|inc| busy.from[inc.from] = true);
+        Ok(progress)
     }
 
-    /// Sends what there is room for.
-    fn push(&mut self, out: &mut Outgoing<'_>) -> Result<bool> {
+    /// Sends what there is room for to the rank at place `i`.
+    fn push(&mut self, course: &mut Course, i: usize, parts: &[&[u8]]) -> Result<bool> {
         let mut progress = false;
-        while (out.head.is_some() || !out.body.is_empty()) && self.wire.has_room(out.to)? {
+        let to = course.outgoing[i].to;
+        let head = course.head(parts[to].len());
+        let out = &mut course.outgoing[i];
+        while (!out.begun || out.sent < parts[to].len()) && self.wire.has_room(to)? {
             let mut message = self.wire.buffer();
-            message.extend(out.head.take().iter().flatten());
-            let (now, later) = out.body.split_at(out.body.len().min(MESSAGE - message.len()));
+            if !out.begun {
+                message.extend(head);
+                out.begun = true;
+            }
+            let rest = &parts[to][out.sent..];
+            let now = &rest[..rest.len().min(MESSAGE - message.len())];
             message.extend_from_slice(now);
-            out.body = later;
-            self.wire.send(out.to, message)?;
+            out.sent += now.len();
+            self.wire.send(to, message)?;
             progress = true;
         }
         Ok(progress)
     }
 
-    /// Takes what is here of this call.
-    fn pull(&mut self, call: Call, inc: &mut Incoming<'_>) -> Result<bool> {
+    /// Takes what is here of this call from the rank at place `i`.
+    fn pull(&mut self, course: &mut Course, i: usize, room: &mut Room<'_>) -> Result<bool> {
         let mut progress = false;
-        while !inc.is_whole() {
-            let Some(message) = self.wire.take(inc.from)? else { break };
+        let from = course.incoming[i].from;
+        while !course.incoming[i].begun || course.incoming[i].filled < room.bytes().len() {
+            let Some(message) = self.wire.take(from)? else { break };
             let mut body = &message[..];
-            if !inc.begun {
-                body = self.begin(call, inc, body)?;
+            if !course.incoming[i].begun {
+                body = self.begin(course, from, room, body)?;
+                course.incoming[i].begun = true;
             }
-            let filled = inc.filled;
-            inc.bytes()[filled..][..body.len()].copy_from_slice(body);
-            inc.filled += body.len();
+            let filled = course.incoming[i].filled;
+            room.bytes()[filled..][..body.len()].copy_from_slice(body);
+            course.incoming[i].filled += body.len();
             self.wire.give_back(message);
             progress = true;
         }
@@ -190,25 +326,30 @@ impl<W: Wire> State<W> {
     }
 
     /// Reads a head, and gives what follows it.
-    fn begin<'m>(&self, call: Call, inc: &mut Incoming<'_>, message: &'m [u8]) -> Result<&'m [u8]> {
+    fn begin<'m>(
+        &self,
+        course: &Course,
+        from: usize,
+        room: &mut Room<'_>,
+        message: &'m [u8],
+    ) -> Result<&'m [u8]> {
         let (head, body) = message.split_at(HEAD);
         let number = |i: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[8 * i + byte]));
         let [calls, other, bytes] = [0, 1, 2].map(number);
-        if let Room::Any(room) = &mut inc.room {
+        if let Room::Any(room) = room {
             room.resize(bytes as usize, 0);
         }
-        let expected = inc.bytes().len() as u64;
-        if (calls, other, bytes) != (self.calls, call as u64, expected) {
+        let expected = room.bytes().len() as u64;
+        if (calls, other, bytes) != (course.number, course.call as u64, expected) {
             return Err(Error::new(format!(
-                "rank {} is at {} {calls} of {bytes} bytes, and rank {} at {} {} of {expected}: they do not do the same",
-                inc.from,
+                "rank {from} is at {} {calls} of {bytes} bytes, and rank {} at {} {} of {expected}: they do not do the \
+                 same",
                 Call::name(other),
                 self.wire.rank(),
-                Call::name(call as u64),
-                self.calls
+                Call::name(course.call as u64),
+                course.number
             )));
         }
-        inc.begun = true;
         Ok(body)
     }
 
@@ -242,9 +383,10 @@ impl<W: Wire> State<W> {
         Ok(())
     }
 
-    fn timed_out(&mut self, call: Call, incoming: &[Incoming<'_>], outgoing: &[Outgoing<'_>]) -> Error {
+    fn timed_out(&mut self, course: &Course) -> Error {
+        let Course { number, call, incoming, outgoing } = course;
         let seconds = self.limit.as_secs_f64();
-        let of = format!("{} {}", Call::name(call as u64), self.calls);
+        let of = format!("{} {number}", Call::name(*call as u64));
         let list = |ranks: &[usize]| {
             let names: Vec<_> = ranks.iter().map(usize::to_string).collect();
             format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, names.join(", "))
@@ -297,41 +439,79 @@ impl<W: Wire> State<W> {
     }
 }
 
+/// What a rank has of the others, and a helper who goes on with exchanges while the rank does other things.
+struct Shared<W> {
+    state: Mutex<State<W>>,
+    /// Something was begun, or it is over.
+    news: Condvar,
+}
+
+impl<W: Wire> Shared<W> {
+    fn state(&self) -> MutexGuard<'_, State<W>> {
+        // A rank that panics says so to the others, whatever it was at.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the helper does.
+    fn help(&self) {
+        let mut state = self.state();
+        while !state.closing {
+            if state.broken.is_some() || state.begun.iter().all(|begun| begun.course.is_over()) {
+                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let progress = state.go_on();
+            state.broken = progress.clone().err();
+            drop(state);
+            if progress == Ok(false) {
+                thread::sleep(LOOK);
+            }
+            state = self.state();
+        }
+    }
+}
+
 /// A rank that is joined to the others by wires.
 pub(crate) struct Joined<W: Wire> {
-    state: RefCell<State<W>>,
+    rank: usize,
+    size: usize,
+    shared: Arc<Shared<W>>,
+    /// There from the first exchange on that was begun.
+    helper: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<W: Wire> Joined<W> {
     pub(crate) fn new(wire: W) -> Self {
-        let notices = vec![None; wire.size()];
-        Joined {
-            state: RefCell::new(State {
-                wire,
-                limit: TIMEOUT,
-                calls: 0,
-                broken: None,
-                notices,
-                told: false,
-                missing: Vec::new(),
-            }),
-        }
+        let (rank, size) = (wire.rank(), wire.size());
+        let state = State {
+            wire,
+            limit: TIMEOUT,
+            calls: 0,
+            broken: None,
+            notices: vec![None; size],
+            told: false,
+            missing: Vec::new(),
+            begun: VecDeque::new(),
+            closing: false,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), news: Condvar::new() });
+        Joined { rank, size, shared, helper: RefCell::new(None) }
     }
 
     /// # Errors
     /// Something went wrong on any rank, or one of them is no more.
     #[cfg(feature = "nccl")]
     pub(crate) fn look(&self) -> Result<()> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.shared.state();
         state.hear();
-        let others: Vec<_> = (0..state.wire.size()).filter(|rank| *rank != state.wire.rank()).collect();
+        let others: Vec<_> = (0..self.size).filter(|rank| *rank != self.rank).collect();
         state.check(&others)
     }
 
     /// Waits a moment, and says how long others may be waited for in all.
     #[cfg(feature = "nccl")]
     pub(crate) fn rest(&self, moments: u32) -> Duration {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.shared.state();
         state.wire.rest(moments);
         state.limit
     }
@@ -339,13 +519,13 @@ impl<W: Wire> Joined<W> {
     /// No further call is made, for this reason.
     #[cfg(feature = "nccl")]
     pub(crate) fn give_up(&self, error: &Error) {
-        self.state.borrow_mut().broken.get_or_insert_with(|| error.clone());
+        self.shared.state().broken.get_or_insert_with(|| error.clone());
     }
 
     /// Waits until all ranks are about to end, in which nothing went wrong.
     #[cfg(any(feature = "mpi", feature = "nccl"))]
     pub(crate) fn end(&self) -> Result<()> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.shared.state();
         state.call_any(Call::End, &[])?;
         state.told = true;
         Ok(())
@@ -354,37 +534,57 @@ impl<W: Wire> Joined<W> {
 
 impl<W: Wire> Comm for Joined<W> {
     fn rank(&self) -> usize {
-        self.state.borrow().wire.rank()
+        self.rank
     }
 
     fn size(&self) -> usize {
-        self.state.borrow().wire.size()
+        self.size
     }
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut all = self.state.borrow_mut().call_any(Call::Gather, mine)?;
-        all[self.rank()] = mine.to_vec();
+        let mut all = self.shared.state().call_any(Call::Gather, mine)?;
+        all[self.rank] = mine.to_vec();
         Ok(all)
     }
 
     fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> Result<()> {
-        let (rank, size) = (self.rank(), self.size());
-        assert!(send.len() == size && recv.len() == size, "a message to and from each of {size} ranks");
-        recv[rank].copy_from_slice(send[rank]);
-        let rooms = recv.iter_mut().map(|room| Room::Fixed(room)).collect();
-        self.state.borrow_mut().call(Call::Exchange, send, rooms)
+        assert_eq!((send.len(), recv.len()), (self.size, self.size), "a message to and from each rank");
+        recv[self.rank].copy_from_slice(send[self.rank]);
+        let mut rooms: Vec<_> = recv.iter_mut().map(|room| Room::Fixed(room)).collect();
+        self.shared.state().call(Call::Exchange, send, &mut rooms)
+    }
+
+    fn begin(&self, mut exchange: Exchange) -> Result<Option<Exchange>> {
+        let Exchange { send, recv } = &mut exchange;
+        assert_eq!((send.len(), recv.len()), (self.size, self.size), "a message to and from each rank");
+        recv[self.rank].copy_from_slice(&send[self.rank]);
+        let mut state = self.shared.state();
+        state.check_whole()?;
+        let course = state.course(Call::Exchange);
+        state.begun.push_back(Begun { course, exchange });
+        drop(state);
+        self.helper.borrow_mut().get_or_insert_with(|| {
+            let shared = self.shared.clone();
+            thread::spawn(move || shared.help())
+        });
+        self.shared.news.notify_one();
+        Ok(None)
+    }
+
+    fn ended(&self, waits: bool) -> Result<Option<Exchange>> {
+        self.shared.state().ended(waits)
     }
 
     fn fail(&self, why: &str) {
-        self.state.borrow_mut().fail(why);
+        self.shared.state().fail(why);
     }
 
     fn speaks(&self) -> bool {
-        self.state.borrow_mut().speaks()
+        self.shared.state().speaks()
     }
 
     fn set_timeout(&self, limit: Duration) {
-        self.state.borrow_mut().limit = limit;
+        self.shared.state().limit = limit;
     }
 }
 
@@ -408,6 +608,14 @@ macro_rules! delegate {
                 self.$field.exchange(send, recv)
             }
 
+            fn begin(&self, exchange: crate::Exchange) -> crate::Result<Option<crate::Exchange>> {
+                self.$field.begin(exchange)
+            }
+
+            fn ended(&self, waits: bool) -> crate::Result<Option<crate::Exchange>> {
+                self.$field.ended(waits)
+            }
+
             fn fail(&self, why: &str) {
                 self.$field.fail(why);
             }
@@ -426,12 +634,17 @@ pub(crate) use delegate;
 
 impl<W: Wire> Drop for Joined<W> {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        if std::thread::panicking() {
+        let mut state = self.shared.state();
+        if thread::panicking() {
             state.fail("duel itself failed");
         }
         if !state.told {
             state.wire.notify(&Notice::Ended);
         }
+        state.closing = true;
+        drop(state);
+        self.shared.news.notify_one();
+        // It has nothing to say, and the wire is dropped with this.
+        let _ = self.helper.take().map(JoinHandle::join);
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn pause(moments: u32) {
 }
 
 /// Messages of two ranks arrive in the order in which they were sent. No call waits.
-pub(crate) trait Wire {
+pub(crate) trait Wire: Send + 'static {
     fn rank(&self) -> usize;
 
     fn size(&self) -> usize;

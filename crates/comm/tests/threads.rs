@@ -1,6 +1,6 @@
 //! Ranks that are threads: what they get, in which order, and what becomes of the rest when one fails.
 
-use duel_comm::{Alone, Comm, Result, Thread, threads};
+use duel_comm::{Alone, Comm, Exchange, Result, Thread, threads};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,6 +58,83 @@ fn everyone_gets_what_is_for_it() {
         }) {
             assert!(rank, "of {size}");
         }
+    }
+}
+
+/// An exchange whose messages tell its number.
+fn numbered(number: usize, rank: usize, size: usize) -> (Exchange, Vec<Vec<u8>>) {
+    // None, a short one, and more than fits between two ranks at a time.
+    let len = |from: usize, to: usize| [0, 3, (5 << 20) + 7][(number + from + 2 * to) % 3];
+    let of = |from: usize, to: usize| bytes(from + 5 * number, to, len(from, to));
+    let send = (0..size).map(|to| of(rank, to)).collect();
+    let recv = (0..size).map(|from| vec![0; len(from, rank)]).collect();
+    (Exchange { send, recv }, (0..size).map(|from| of(from, rank)).collect())
+}
+
+#[test]
+fn what_was_begun_ends_in_order_whatever_is_called_meanwhile() {
+    for size in 1..=4 {
+        let done = all(size, |comm| {
+            let me = comm.rank();
+            let mut expected = Vec::new();
+            for number in 0..7 {
+                let (exchange, comes) = numbered(number, me, size);
+                assert_eq!(comm.begin(exchange).unwrap(), None);
+                expected.push(comes);
+                // One that is late, and a call that finds what was begun before it under way.
+                if number == 3 {
+                    thread::sleep(Duration::from_millis(5 * me as u64));
+                    assert_eq!(comm.gather(&[me as u8]).unwrap().len(), size);
+                }
+            }
+            let ended = std::iter::from_fn(|| comm.ended(true).unwrap());
+            let got: Vec<_> = ended.map(|exchange| exchange.recv).collect();
+            got == expected
+        });
+        assert!(done.into_iter().all(|right| right), "of {size}");
+    }
+}
+
+#[test]
+fn what_was_begun_goes_on_by_itself() {
+    let (met, waits) = (AtomicUsize::new(0), Duration::from_millis(1));
+    for right in all(2, |comm| {
+        let (exchange, comes) = numbered(2, comm.rank(), 2);
+        comm.begin(exchange).unwrap();
+        // No rank calls anything that waits, until both have what they were sent.
+        let got = loop {
+            match comm.ended(false).unwrap() {
+                Some(exchange) => break exchange.recv,
+                None => thread::sleep(waits),
+            }
+        };
+        met.fetch_add(1, Ordering::Relaxed);
+        while met.load(Ordering::Relaxed) < 2 {
+            thread::sleep(waits);
+        }
+        got == comes && comm.ended(true).unwrap().is_none()
+    }) {
+        assert!(right);
+    }
+}
+
+#[test]
+fn a_rank_that_fails_or_does_otherwise_is_the_error_of_what_was_begun() {
+    let errors = all(2, |comm| {
+        let (exchange, _) = numbered(1, comm.rank(), 2);
+        if comm.rank() == 1 {
+            comm.fail("the disk is full");
+        }
+        comm.begin(exchange).and_then(|_| comm.ended(true)).unwrap_err().to_string()
+    });
+    assert_eq!(errors, ["rank 1: the disk is full", "the disk is full"]);
+    let errors = all(2, |comm| match comm.rank() {
+        0 => comm.begin(numbered(0, 0, 2).0).and_then(|_| comm.ended(true)).unwrap_err().to_string(),
+        _ => said(comm.gather(b"x")),
+    });
+    for (error, [here, there]) in errors.iter().zip([["exchange", "gather"], ["gather", "exchange"]]) {
+        let (here, there) = (format!(" at {here} 0 of "), format!(" is at {there} 0 of "));
+        assert!(error.contains(&here) && error.contains(&there), "{error}");
     }
 }
 

@@ -13,6 +13,10 @@ pub enum Keep {
     Nothing,
     /// The residual stream between layers; the backward computes each layer again (activation checkpointing).
     Residuals,
+    /// As that, with memory for the gradients of one layer's maps, which goes down from layer to layer: for steps of a
+    /// single pass whose gradients are read as they become [whole](crate::Gradients::whole), of
+    /// [`Model::gradients`](crate::Model::gradients). Before the next pass, [`Activations::take_back`].
+    Relay,
     /// Everything that the backward reads.
     All,
     /// Everything, in memory that a backward pass lends to gradients layer by layer: for steps of a single pass on a

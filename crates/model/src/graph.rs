@@ -4,7 +4,7 @@ use crate::activations::Activations;
 use crate::config::Config;
 use crate::gradients::Gradients;
 use crate::layer::{Attend, CacheRows, KeysValues, Reach, layer_backward, layer_forward, norm_dims};
-use crate::lend::lend;
+use crate::lend::{hand_on, lend};
 use crate::linear::{norm, norm_bw};
 use crate::weights::{Model, Weights};
 use duel_backend::{Backend, Layout, Weight};
@@ -74,11 +74,27 @@ pub fn backward<B: Backend>(
     layout: &Layout<B>,
     a: &mut Activations<B>,
 ) {
+    backward_pass(b, c, w, grads, layout, a, false);
+}
+
+/// [`backward`], of passes over the same gradients the `last` or not: in it they hear [which are
+/// whole](Gradients::whole).
+///
+/// # Panics
+/// As [`backward`].
+pub fn backward_pass<B: Backend>(
+    b: &B,
+    c: &Config,
+    w: &impl Weights<B>,
+    grads: &mut impl Gradients<B>,
+    layout: &Layout<B>,
+    a: &mut Activations<B>,
+    last: bool,
+) {
     let Some(f) = &mut a.flow else { panic!("these activations were allocated for forward passes only") };
     let (w, g) = (w.view(), grads.view());
     let kept = a.saved.len();
-    let positions = g.positions.flatten();
-    let input = g.embed.is_some() || positions.is_some();
+    let input = g.embed.is_some() || g.positions.flatten().is_some();
     let reaches: Vec<Option<Reach>> = g.layers.iter().map(Reach::of).collect();
     let lowest = if input { Some(0) } else { reaches.iter().position(Option::is_some) };
     if lowest.is_none() && g.norm.weight.is_none() && g.norm.bias.as_ref().is_none_or(Option::is_none) {
@@ -88,10 +104,11 @@ pub fn backward<B: Backend>(
         b.scale(&mut a.dhidden, factor, layout.rows * c.width);
     }
     b.zero(&mut f.stream);
-    let last = &a.residuals[w.layers.len()];
-    norm_bw(b, &mut f.stream, g.norm, &a.dhidden, last, &a.stats, &w.norm, norm_dims(c, layout.rows));
+    let top = &a.residuals[w.layers.len()];
+    norm_bw(b, &mut f.stream, g.norm, &a.dhidden, top, &a.stats, &w.norm, norm_dims(c, layout.rows));
     let Some(lowest) = lowest else { return };
-    for (l, (layer, mut grad)) in w.layers.iter().zip(g.layers).enumerate().skip(lowest).rev() {
+    for (l, layer) in w.layers.iter().enumerate().skip(lowest).rev() {
+        let mut grad = grads.view().layers.swap_remove(l);
         if let Some(above) = a.saved.get_mut(l + 1) {
             lend(b, c, above, &mut grad);
         }
@@ -102,12 +119,20 @@ pub fn backward<B: Backend>(
         let own = reaches[l].filter(|_| l == lowest && !input);
         let reach = own.unwrap_or(Reach::Below);
         layer_backward(b, c, l, layer, grad, reach, x, saved, f, &mut a.scratch, layout);
+        if last {
+            grads.whole(b, l);
+        }
+        // Where everything is kept, activations give what is needed.
+        if kept < w.layers.len() && l > lowest {
+            hand_on(b, grads, l, l - 1);
+        }
     }
     if input {
         if let Some(scale) = c.embed_scale {
             b.scale(&mut f.stream, scale.of::<B::Real>(), layout.rows * c.width);
         }
-        b.embed_bw(g.embed, positions, &f.stream, layout, c.width);
+        let g = grads.view();
+        b.embed_bw(g.embed, g.positions.flatten(), &f.stream, layout, c.width);
     }
 }
 

@@ -49,7 +49,7 @@ pub use file_dtype::FileDtype;
 pub use flat::{load_flat, save_flat};
 pub use folder::Folder;
 pub use gradients::{Gradients, Trained};
-pub use graph::{backward, forward};
+pub use graph::{backward, backward_pass, forward};
 pub use held::{Form, Held, InBlocks, Numbers};
 pub use install::{STAGED, copy_companions, install, model_files, remove_model, stage, write_stops};
 pub use load::{

@@ -53,7 +53,7 @@ impl<T> Layer<T> {
         [&mut self.qkv, &mut self.out, &mut self.up, &mut self.down]
     }
 
-    fn as_ref(&self) -> Layer<&T> {
+    pub(crate) fn as_ref(&self) -> Layer<&T> {
         Layer {
             attn_norm: self.attn_norm.as_ref().map(Norm::as_ref),
             qkv: self.qkv.as_ref(),
@@ -96,6 +96,16 @@ impl<T> Layer<T> {
             down: self.down.map(f)?,
             mlp_post: self.mlp_post.map(|n| n.map(f)).transpose()?,
         })
+    }
+
+    /// Its parameters, in the order of [`Model::into_vec`].
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        let mut all = Vec::new();
+        let Ok(_) = self.map(&mut |p| {
+            all.push(p);
+            Ok::<(), Infallible>(())
+        });
+        all
     }
 }
 

@@ -5,7 +5,7 @@ use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, Group, pack};
 use duel_loss::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
-use duel_model::{Activations, Config, Gradients, Keep, Output as ModelOutput, Weights, backward, forward};
+use duel_model::{Activations, Config, Gradients, Keep, Output as ModelOutput, Weights, backward_pass, forward};
 use duel_random::at;
 
 /// Room that an [`Engine`] needs.
@@ -244,6 +244,13 @@ impl<'b, B: Backend> Engine<'b, B> {
         pack(sizes, budget).into_iter().map(|r| &indices[r]).collect()
     }
 
+    /// The same, each with whether it is the last.
+    fn passes<'i>(ds: &Dataset, indices: &'i [u32], budget: usize) -> impl Iterator<Item = (&'i [u32], bool)> {
+        let all = Self::micro_batches(ds, indices, budget);
+        let last = all.len().saturating_sub(1);
+        all.into_iter().enumerate().map(move |(i, micro)| (micro, i == last))
+    }
+
     /// The micro-batches of [`Engine::score`].
     pub fn scored_together<'i>(&self, ds: &Dataset, indices: &'i [u32]) -> Vec<&'i [u32]> {
         Self::micro_batches(ds, indices, self.room.rows)
@@ -335,8 +342,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(())
     }
 
-    /// Takes back the memory that [`Keep::Lend`] had the last pass lend to `grads`: to be called when they were used,
-    /// before the next pass.
+    /// Takes back the memory that [`Keep::Lend`] or [`Keep::Relay`] had the last pass give to `grads`: to be called when
+    /// they were used, before the next pass.
     pub fn take_back(&mut self, grads: &mut impl Gradients<B>) {
         self.activations.take_back(self.b, grads);
     }
@@ -389,7 +396,7 @@ impl<'b, B: Backend> Engine<'b, B> {
     ) -> Result<Vec<ResponseStats>, Error> {
         let view = weights.view();
         let mut all = Vec::new();
-        for micro in Self::micro_batches(ds, indices, self.room.budget) {
+        for (micro, last) in Self::passes(ds, indices, self.room.budget) {
             self.forward(weights, ds, micro);
             let a = &mut self.activations;
             self.b.zero(&mut a.dhidden);
@@ -419,7 +426,7 @@ impl<'b, B: Backend> Engine<'b, B> {
                     all.extend(stats);
                 }
             }
-            backward(self.b, &self.model, weights, grads, &self.layout, a);
+            backward_pass(self.b, &self.model, weights, grads, &self.layout, a, last);
         }
         Ok(all)
     }
@@ -488,7 +495,7 @@ impl<'b, B: Backend> Engine<'b, B> {
         mut objective: impl FnMut(usize, &[Row], &[f64], &mut [f64], &mut [f64]),
     ) -> Result<(), Error> {
         let view = weights.view();
-        for micro in Self::micro_batches(ds, indices, self.room.budget) {
+        for (micro, last) in Self::passes(ds, indices, self.room.budget) {
             self.forward(weights, ds, micro);
             let a = &mut self.activations;
             self.b.zero(&mut a.dhidden);
@@ -510,7 +517,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             if let (Some((w, dw)), Some(critic)) = (&mut critic, &mut self.critic) {
                 critic.backward(self.b, *w, &mut **dw, hidden, dhidden, targets.rows(), &slopes);
             }
-            backward(self.b, &self.model, weights, grads, &self.layout, a);
+            backward_pass(self.b, &self.model, weights, grads, &self.layout, a, last);
         }
         Ok(())
     }
@@ -544,12 +551,12 @@ impl<'b, B: Backend> Engine<'b, B> {
         known: impl Fn(u32) -> Known<'k>,
     ) -> Result<Vec<ResponseStats>, Error> {
         let responses = indices.iter().map(|&i| ds.group(i as usize).responses().len()).sum();
-        for (first, micro) in Self::micro_batches(ds, indices, self.room.budget).into_iter().enumerate() {
+        for (at, (micro, last)) in Self::passes(ds, indices, self.room.budget).enumerate() {
             self.forward(weights, ds, micro);
             let a = &mut self.activations;
             self.b.zero(&mut a.dhidden);
             let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
-            if first == 0 {
+            if at == 0 {
                 head.expect(self.b, responses)?;
             }
             let known: Vec<Known<'_>> = micro.iter().map(|&i| known(i)).collect();
@@ -557,7 +564,7 @@ impl<'b, B: Backend> Engine<'b, B> {
             let (w, dw) = (weights.view().lm_head(), view.lm_head_mut());
             let (hidden, dhidden) = (&a.hidden, &mut a.dhidden);
             head.pair_loss(self.b, w, dw, hidden, dhidden, &self.targets, objective, &known)?;
-            backward(self.b, &self.model, weights, grads, &self.layout, a);
+            backward_pass(self.b, &self.model, weights, grads, &self.layout, a, last);
         }
         let Output::Tokens(head) = &mut self.output else { panic!("pairs of values") };
         Ok(head.read(self.b)?)

@@ -80,7 +80,7 @@ fn the_plan_is_what_is_allocated() {
     for config in &models {
         let manifest = Model::manifest(config);
         let shapes = manifest.iter().into_iter().map(|s| (s.len(), s.decays()));
-        for (algorithm, keep) in [(ADAMW, Keep::All), (RMSPROP, Keep::Lend)] {
+        for (algorithm, keep) in [(ADAMW, Keep::All), (RMSPROP, Keep::Lend), (ADAMW, Keep::Relay)] {
             let plan = Bytes::of_parameters::<Cpu<f32>>(&manifest, keep, (algorithm, Cut::NONE, 0), true);
             check(plan.total(), || {
                 let [weights, reference] = [(); 2].map(|()| manifest.alloc::<Cpu<f32>, f32>(&cpu).unwrap());
@@ -90,7 +90,7 @@ fn the_plan_is_what_is_allocated() {
         }
     }
     for config in models.iter().cloned().chain(models.iter().map(|config| config.clone().with_score())) {
-        for keep in [Keep::Nothing, Keep::Residuals, Keep::All, Keep::Lend] {
+        for keep in [Keep::Nothing, Keep::Residuals, Keep::Relay, Keep::All, Keep::Lend] {
             let room = Room::of::<Cpu<f32>>(cpu.portions(), 700, 300, config.vocab);
             let plan = Engine::<Cpu<f32>>::bytes(&config, room, keep).total();
             check(plan, || Engine::new(&cpu, &config, room, keep).unwrap());

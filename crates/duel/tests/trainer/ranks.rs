@@ -39,10 +39,11 @@ fn temp(name: &str) -> Temp {
 type Said = &'static [(&'static str, &'static str)];
 
 /// Runs of every kind: rows of a step in shares of different sizes, an optimizer without a second moment, adapters, a
-/// value head, a reference that follows, a loss that needs all of a batch.
+/// value head, a reference that follows, a loss that needs all of a batch, gradients in the memory of one layer's.
 const RUNS: &[(&str, Said)] = &[
     ("sft", &[("method", "sft"), ("per-device-train-batch-size", "6")]),
     ("dpo", &[]),
+    ("layers again", &[("gradient-checkpointing", "true")]),
     ("dpo of parts", &[("per-device-train-batch-size", "3"), ("gradient-accumulation-steps", "2")]),
     ("rmsprop", &[("optim", "rmsprop"), ("sync-ref-model", "true"), ("ref-model-sync-steps", "1")]),
     ("adapters", &[("lora-r", "2"), ("lora-dropout", "0.1")]),
@@ -175,7 +176,7 @@ fn any_number_of_ranks_writes_the_same_files() {
 #[test]
 fn a_run_goes_on_on_another_number_of_ranks() {
     let temp = temp("ranks-resumed");
-    for (name, options) in RUNS.iter().filter(|(name, _)| ["dpo", "adapters", "ppo"].contains(name)) {
+    for (name, options) in RUNS.iter().filter(|(name, _)| ["dpo", "layers again", "adapters", "ppo"].contains(name)) {
         // Pieces of which one rank has two.
         let run = run(&temp, options).set("gradient-shares", 3);
         on(1, &run);

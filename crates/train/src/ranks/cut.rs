@@ -24,6 +24,22 @@ pub struct Part {
     pub to: usize,
 }
 
+/// A piece of the parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its parts, in the order of the parameters.
+    pub parts: Vec<Part>,
+    /// Where each group of parameters begins in it, in elements; the last is its length.
+    pub begins: Vec<usize>,
+}
+
+impl Piece {
+    /// Elements of it.
+    pub fn len(&self) -> usize {
+        self.begins.last().copied().unwrap_or(0)
+    }
+}
+
 impl Part {
     /// Elements of it.
     pub fn len(&self) -> usize {
@@ -50,13 +66,28 @@ impl Cut {
         n.div_ceil(self.shares)
     }
 
-    /// The pieces of parameters of these lengths.
-    pub fn pieces(self, lens: &[usize]) -> Vec<Vec<Part>> {
-        let all = lens.iter().sum();
-        (0..self.shares).map(|which| parts(lens, part(all, self.shares, which))).collect()
+    /// The pieces of parameters of these lengths, of which those before each of `ends` are a group: every piece has a
+    /// part of each group, so that a group whose gradient is whole goes to all owners at once.
+    pub fn pieces(self, lens: &[usize], ends: &[usize]) -> Vec<Piece> {
+        (0..self.shares).map(|which| self.piece(lens, ends, which)).collect()
     }
 
-    /// Elements that a rank owns of so many.
+    fn piece(self, lens: &[usize], ends: &[usize], which: usize) -> Piece {
+        let mut piece = Piece { parts: Vec::new(), begins: vec![0] };
+        let (mut first, mut len) = (0, 0);
+        for &end in ends {
+            let group = &lens[first..end];
+            let own = part(group.iter().sum(), self.shares, which);
+            len += own.len();
+            let in_group = parts(group, own).into_iter();
+            piece.parts.extend(in_group.map(|part| Part { parameter: first + part.parameter, ..part }));
+            piece.begins.push(len);
+            first = end;
+        }
+        piece
+    }
+
+    /// Elements that a rank owns of so many, but for an element a group of parameters.
     pub fn owned(self, elements: usize, rank: usize) -> usize {
         let own = (rank..self.shares).step_by(self.processes);
         own.map(|which| part(elements, self.shares, which).len()).sum()
@@ -91,16 +122,18 @@ mod tests {
     fn pieces_are_even_and_all() {
         let lens = [5, 1, 0, 7];
         let cut = |shares, processes| Cut { shares, processes };
-        let pieces = cut(3, 2).pieces(&lens);
         let part = |parameter, from, to| Part { parameter, from, to };
-        assert_eq!(pieces[0], [part(0, 0, 4)]);
-        assert_eq!(pieces[1], [part(0, 4, 5), part(1, 0, 1), part(3, 0, 2)]);
-        assert_eq!(pieces[2], [part(3, 2, 7)]);
+        let pieces = cut(3, 2).pieces(&lens, &[2, 4]);
+        assert_eq!(pieces[0], Piece { parts: vec![part(0, 0, 2), part(3, 0, 2)], begins: vec![0, 2, 4] });
+        assert_eq!(pieces[1], Piece { parts: vec![part(0, 2, 4), part(3, 2, 4)], begins: vec![0, 2, 4] });
+        let last = vec![part(0, 4, 5), part(1, 0, 1), part(3, 4, 7)];
+        assert_eq!(pieces[2], Piece { parts: last, begins: vec![0, 2, 5] });
         assert_eq!([0, 1].map(|rank| cut(3, 2).owned(13, rank)), [9, 4]);
         // Two rounds of 4 elements to the other, and 9 weights back.
         assert_eq!(cut(3, 2).sent(13, 4, 2), 2 * 4 * 4 + 9 * 2);
         assert_eq!(cut(4, 1).sent(13, 4, 2), 0);
-        assert_eq!(Cut::NONE.pieces(&lens).concat(), [part(0, 0, 5), part(1, 0, 1), part(3, 0, 7)]);
+        let whole = &Cut::NONE.pieces(&lens, &[4])[0];
+        assert_eq!((&whole.parts[..], whole.len()), (&[part(0, 0, 5), part(1, 0, 1), part(3, 0, 7)][..], 13));
         assert_eq!((0..3).map(|s| cut(3, 1).share(4, s).len()).collect::<Vec<_>>(), [1, 1, 2]);
         assert_eq!(cut(3, 1).largest_share(4), 2);
     }

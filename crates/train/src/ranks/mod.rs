@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::say::hush;
 use crate::signal;
 use duel_backend::Backend;
-use duel_comm::Comm;
+use duel_comm::{Comm, Exchange};
 use duel_data::{Dataset, Together};
 use duel_loss::ResponseStats;
 use duel_model::Weights;
@@ -94,9 +94,31 @@ impl<'c> Ranks<'c> {
     /// # Errors
     /// A rank is lost.
     pub fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> Result<(), Error> {
-        let to_others = send.iter().enumerate().filter(|(rank, _)| *rank != self.rank());
-        self.sent.set(self.sent.get() + to_others.map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
+        self.count(send.iter().map(|bytes| bytes.len()));
         Ok(self.comm.exchange(send, recv)?)
+    }
+
+    /// Begins an exchange beside other things: see [`Comm::begin`].
+    ///
+    /// # Errors
+    /// A rank is lost.
+    pub fn begin(&self, exchange: Exchange) -> Result<Option<Exchange>, Error> {
+        self.count(exchange.send.iter().map(Vec::len));
+        Ok(self.comm.begin(exchange)?)
+    }
+
+    /// The oldest exchange that was begun: see [`Comm::ended`].
+    ///
+    /// # Errors
+    /// A rank is lost.
+    pub fn exchanged(&self, waits: bool) -> Result<Option<Exchange>, Error> {
+        Ok(self.comm.ended(waits)?)
+    }
+
+    /// Counts what is sent to each rank.
+    fn count(&self, lens: impl Iterator<Item = usize>) {
+        let to_others = lens.enumerate().filter(|(rank, _)| *rank != self.rank());
+        self.sent.set(self.sent.get() + to_others.map(|(_, len)| len as u64).sum::<u64>());
     }
 
     /// What every rank says, by rank.

@@ -192,15 +192,15 @@ fn steps<B: Backend>(b: &B, start: &Start, plan: &Plan, aim: &Aim, data: &Data) 
             engine.take_back(&mut grads);
             grads.list_mut().into_iter().for_each(|g| b.zero(g));
             let pairs = aim.objective.on_device(totals).filter(|_| engine.takes_pairs(ds, share));
+            updater.begin_round(vec![true]);
+            let sending = &mut updater.sending(ranks, &mut grads);
             match pairs {
                 Some(pairs) => {
-                    engine.accumulate_pairs(&weights, &mut grads, ds, share, &pairs, |_| Known::default())?
+                    engine.accumulate_pairs(&weights, sending, ds, share, &pairs, |_| Known::default())?
                 }
-                None => {
-                    engine.accumulate(&weights, &mut grads, ds, share, |_, _, slopes| slopes.fill(1.0))?
-                }
+                None => engine.accumulate(&weights, sending, ds, share, |_, _, slopes| slopes.fill(1.0))?,
             };
-            updater.add(b, ranks, &[true], Some(&grads.list()))?;
+            updater.add(b, ranks, Some(&grads.list()))?;
         }
         updater.squares(b, ranks, &grads.list())?;
         updater.step(b, ranks, weights.trained_mut(&grads), grads.list(), (0.0, 1.0))?;

@@ -53,7 +53,7 @@ impl<B: Backend> Offline<B> {
             if known.is_empty() { Vec::new() } else { batch.iter().map(&mut of_group).collect() };
         let stats = run.learn(batch.len(), |run, share| {
             let groups = &batch[share.clone()];
-            let (weights, grads) = (&run.weights, &mut run.grads);
+            let (weights, grads) = (&run.weights, &mut run.updater.sending(run.ranks, &mut run.grads));
             // Every gradient is on its way before the host is told anything.
             let pairs = objective.on_device(totals).filter(|_| run.engine.takes_pairs(&train.ds, groups));
             if let Some(pairs) = pairs {

@@ -63,12 +63,15 @@ impl Plan {
         learning: Room,
         room: Room,
     ) -> Result<Self, Error> {
-        let lends = learning.single && model.lora.is_none() && B::hands_over::<B::Real, B::Acc>();
+        let single = learning.single && model.lora.is_none();
+        let lends = single && B::hands_over::<B::Real, B::Acc>();
+        let relays = single && cut.shares > 1 && B::hands_over::<B::Acc, B::Acc>();
         let eval_steps = config.eval_steps.unwrap_or(config.logging_steps);
         Ok(Plan {
             cut,
             room,
             keep: match config.gradient_checkpointing {
+                true if relays => Keep::Relay,
                 true => Keep::Residuals,
                 false if lends => Keep::Lend,
                 false => Keep::All,

@@ -362,6 +362,7 @@ impl<B: Backend> Run<'_, B> {
                 _ => 0..0,
             };
             let has: Vec<bool> = (0..cut.processes).map(|rank| !share(rank).is_empty()).collect();
+            self.updater.begin_round(has);
             let mine = share(ranks.rank());
             let mut grads = None;
             if mine.is_empty() {
@@ -373,7 +374,7 @@ impl<B: Backend> Run<'_, B> {
                 list.extend(self.critic.iter().map(|critic| &critic.gradient));
                 grads = Some(list);
             }
-            self.updater.add(b, ranks, &has, grads.as_deref())?;
+            self.updater.add(b, ranks, grads.as_deref())?;
             self.engine.take_back(&mut self.grads);
         }
         let mut said: Vec<_> = ranks.all(said)?.into_iter().map(Vec::into_iter).collect();

@@ -230,7 +230,8 @@ impl<B: Backend> Pairs<'_, B> {
             let own = |group: usize, stats: &[ResponseStats], slopes: &mut [f64]| {
                 of_group(group, stats, slopes, &mut Metrics::default());
             };
-            run.engine.accumulate(&run.weights, &mut run.grads, ds, &all[share], own)
+            let grads = &mut run.updater.sending(run.ranks, &mut run.grads);
+            run.engine.accumulate(&run.weights, grads, ds, &all[share], own)
         })?;
         for (group, stats) in stats.chunks(2).enumerate() {
             of_group(group, stats, &mut [0.0; 2], metrics);

@@ -208,7 +208,8 @@ impl Policy<'_> {
                     said.push((rows.to_vec(), values.to_vec()));
                     loss.add(group, (rows, values), (coefs, slopes), &mut Metrics::default());
                 };
-            run.engine.accumulate_tokens(&run.weights, &mut run.grads, critic, ds, &mini[share], of_group)?;
+            let grads = &mut run.updater.sending(run.ranks, &mut run.grads);
+            run.engine.accumulate_tokens(&run.weights, grads, critic, ds, &mini[share], of_group)?;
             Ok(said)
         })?;
         let mut loss = loss();
