@@ -71,6 +71,10 @@ struct Line {
     free: Vec<Vec<u8>>,
 }
 
+// SAFETY: MPI was started so that any thread may call it, one at a time (`Mpi::start`), and its handles are of the
+// process. All calls are made with the line in hand, which one thread has at a time.
+unsafe impl Send for Line {}
+
 impl Line {
     fn start(&self, to: usize, tag: c_int, message: Vec<u8>) -> Result<Transfer> {
         // SAFETY: a null request is a constant of MPI.
@@ -228,8 +232,8 @@ impl Mpi {
         if before != 0 {
             return Err(Error::new("MPI was started in this process before; there is one rank in a process"));
         }
-        // SAFETY: constants of MPI, which are there before it is started. The rank may go from thread to thread, since
-        // it is `Send`, and is never used by two at once, since it is not `Sync`.
+        // SAFETY: constants of MPI, which are there before it is started. What was begun is gone on with by a thread
+        // of its own, never by two at once.
         let (world, serialized, null) =
             unsafe { (RSMPI_COMM_WORLD, RSMPI_THREAD_SERIALIZED, RSMPI_COMM_NULL) };
         // SAFETY: MPI was not started, and takes no arguments of the command line.

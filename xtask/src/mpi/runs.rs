@@ -14,6 +14,9 @@ const MOST: usize = 4;
 const ROWS: usize = 640;
 /// No run takes so long, and none that ends does after one of its processes was killed.
 const LONGEST: Duration = Duration::from_secs(120);
+/// How long mpirun is waited for that has no process any more. That of Open MPI 4.1 may wait for ever for one that was
+/// killed before it had come to know it ("with PID 0").
+const ALONE: Duration = Duration::from_secs(10);
 
 /// Runs with 1 to 4 processes, and so many more of which one process is killed.
 ///
@@ -73,10 +76,16 @@ impl Runs {
     /// Waits for the end of a run; whether it was a good one, and what was said.
     fn end(&self, name: &str, mut run: Child) -> Result<(bool, String), String> {
         let begun = Instant::now();
+        let mut alone = None;
         loop {
             if let Some(status) = run.try_wait().map_err(|e| format!("mpirun: {e}"))? {
                 let said = fs::read(self.folder.join(name).join("said.txt")).unwrap_or_default();
                 return Ok((status.success(), String::from_utf8_lossy(&said).into_owned()));
+            }
+            alone = children(run.id()).is_empty().then(|| alone.unwrap_or_else(Instant::now));
+            if alone.is_some_and(|since| since.elapsed() > ALONE) {
+                println!("{name}: mpirun waits, and no process of it is there; it is killed");
+                drop(run.kill());
             }
             if begun.elapsed() > LONGEST {
                 drop(run.kill());
@@ -166,8 +175,9 @@ impl Runs {
     }
 }
 
-/// Processes that a process has started and that are there.
+/// Processes that a process has started and that are there; one that has ended has no program any more.
 fn children(of: u32) -> Vec<u32> {
     let said = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-    said.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+    let there = |of: &u32| fs::read_link(format!("/proc/{of}/exe")).is_ok();
+    said.split_whitespace().filter_map(|number| number.parse().ok()).filter(there).collect()
 }
