@@ -110,9 +110,10 @@ const USABLE: f64 = 0.9;
 /// What each process has of the state of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharding {
-    /// ZeRO-1: masters and moments in pieces; weights and the gradient of a share whole. What duel does.
+    /// ZeRO-1: masters and moments in pieces; weights and the gradient of a share whole. What duel does of several passes.
     Optimizer,
-    /// ZeRO-2: a gradient leaves layer by layer, and is never there as a whole.
+    /// ZeRO-2: a gradient leaves layer by layer, and is never there as a whole. What duel does where a share is a
+    /// single pass.
     Gradients,
     /// ZeRO-3, or tensor parallelism: weights in pieces too, a layer's together when it is computed.
     Weights,
@@ -190,9 +191,12 @@ impl Run {
         // Each other process gets as much as any.
         let near = ((machine.per_node as f64).min(n) - 1.0) / (n - 1.0);
         let wire = self.sent() * (near / machine.links[0]).max((1.0 - near) / machine.links[1]);
-        // A piece to each other process, in parts, and before each of them where both are.
-        let parts = (p / shares.max(n) / SENT).ceil() * (shares / n).ceil();
-        let messages = (rounds + 1.0) * parts * 2.0 * (n - 1.0) * machine.message;
+        // A piece to each other process, in parts, and before each of them where both are: gradients layer by layer,
+        // with what lies before the layers and after them.
+        let parts = |of: f64| (of / shares.max(n) / SENT).ceil() * (shares / n).ceil();
+        let groups = self.model.layers + 2.0;
+        let parts = rounds * groups * parts(p / groups) + parts(p);
+        let messages = parts * 2.0 * (n - 1.0) * machine.message;
         let added = rounds * p * ADDED / machine.host;
         let host = match machine.bus {
             None => added,

@@ -5,7 +5,9 @@ pub mod golden;
 
 use duel_backend::{Acc, Backend, Float, Gemm, Layout, Logits, Real, Segment};
 use duel_loss::{Head, ResponseStats, Targets, sigmoid};
-use duel_model::{Activations, Config, Family, Gradients, Keep, Layer, Lora, LoraSettings, Model, Shape, Weights};
+use duel_model::{
+    Activations, Config, Family, Gradients, Keep, Layer, Lora, LoraSettings, Model, Shape, Weights,
+};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -443,7 +445,8 @@ impl Case {
     /// Gradients of each batch as a step of its own, in the memory of one layer's, each read when it is whole.
     pub fn relayed<B: Backend>(&self, b: &B, batches: &[Batch], how: How) -> Vec<Vec<Vec<f64>>> {
         let weights = self.upload(b);
-        let mut grads = Reader { grads: self.manifest().gradients(b, Keep::Relay).expect("room"), read: Vec::new() };
+        let mut grads =
+            Reader { grads: self.manifest().gradients(b, Keep::Relay).expect("room"), read: Vec::new() };
         let rows = batches.iter().map(|batch| batch.tokens.len()).max().unwrap_or(0);
         let mut a = activations(b, &self.config, rows, Keep::Relay);
         let mut head = head(b, &self.config, how.head_rows);

@@ -16,7 +16,7 @@ const HEAD: usize = 24;
 /// The most that counts as waiting between two looks at the clock: if more passed, this process was not running.
 pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 /// How long the helper sleeps where nothing happened: the cores are the rank's.
-const LOOK: Duration = Duration::from_micros(100);
+const LOOK: Duration = Duration::from_micros(500);
 /// How long a rank that fails waits for the one that tells people.
 const FAREWELL: Duration = Duration::from_secs(60);
 
@@ -186,8 +186,14 @@ impl<W: Wire> State<W> {
         Course::new(self.calls - 1, call, self.wire.rank(), self.wire.size())
     }
 
-    /// Goes on with what was begun, without waiting. Whether anything happened.
-    fn go_on(&mut self) -> Result<bool> {
+    /// Goes on with what was begun, without waiting. Whether anything happened; `None`: nothing is under way, or nothing
+    /// goes on any more.
+    fn go_on(&mut self) -> Result<Option<bool>> {
+        // What was sent may need this process until it has arrived.
+        let is_over = |begun: &Begun| begun.course.is_over();
+        if self.broken.is_some() || self.begun.iter().all(is_over) && self.wire.is_gone()? {
+            return Ok(None);
+        }
         let (mut progress, mut busy) = (false, Busy::none(self.wire.size()));
         let mut all = take(&mut self.begun);
         let done = all.iter_mut().try_for_each(|begun| {
@@ -196,7 +202,7 @@ impl<W: Wire> State<W> {
             Ok(())
         });
         self.begun = all;
-        done.map(|()| progress)
+        done.map(|()| Some(progress))
     }
 
     /// Waits for all that were begun.
@@ -456,17 +462,17 @@ impl<W: Wire> Shared<W> {
     fn help(&self) {
         let mut state = self.state();
         while !state.closing {
-            if state.broken.is_some() || state.begun.iter().all(|begun| begun.course.is_over()) {
-                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            match state.go_on() {
+                Ok(Some(progress)) => {
+                    drop(state);
+                    if !progress {
+                        thread::sleep(LOOK);
+                    }
+                    state = self.state();
+                }
+                Ok(None) => state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Err(error) => state.broken = Some(error),
             }
-            let progress = state.go_on();
-            state.broken = progress.clone().err();
-            drop(state);
-            if progress == Ok(false) {
-                thread::sleep(LOOK);
-            }
-            state = self.state();
         }
     }
 }
@@ -563,10 +569,12 @@ impl<W: Wire> Comm for Joined<W> {
         let course = state.course(Call::Exchange);
         state.begun.push_back(Begun { course, exchange });
         drop(state);
-        self.helper.borrow_mut().get_or_insert_with(|| {
+        let mut helper = self.helper.borrow_mut();
+        if helper.is_none() {
             let shared = self.shared.clone();
-            thread::spawn(move || shared.help())
-        });
+            let spawned = thread::Builder::new().name("duel-comm".into()).spawn(move || shared.help());
+            *helper = Some(spawned.map_err(|e| Error::new(format!("no thread for exchanges: {e}")))?);
+        }
         self.shared.news.notify_one();
         Ok(None)
     }

@@ -1,7 +1,7 @@
 //! Ranks that are processes under `mpirun`, on this machine: this program starts itself in every scene, with 1 to 4 of
 //! them.
 
-use duel_comm::{Comm, Mpi};
+use duel_comm::{Comm, Exchange, Mpi};
 use std::io::Write;
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -35,7 +35,25 @@ fn scene(name: &str, comm: &dyn Comm) -> duel_comm::Result<()> {
                 let of = |rank: usize| vec![round as u8; (round * 7 + rank * 13) % 40];
                 assert_eq!(comm.gather(&of(rank))?, (0..size).map(of).collect::<Vec<_>>());
             }
-            exchange(&|from, to| [0, 1, (1 << 20) - 24, (5 << 20) + 3][(from + 2 * to) % 4])
+            exchange(&|from, to| [0, 1, (1 << 20) - 24, (5 << 20) + 3][(from + 2 * to) % 4])?;
+            // Begun, and given back in order, while a rank says other things.
+            let len = |number: usize, from: usize, to: usize| [3, (6 << 20) + 1, 0][(number + from + to) % 3];
+            for number in 0..6 {
+                let part = |to| (0..len(number, rank, to)).map(|i| byte(rank, to, i + number)).collect();
+                let send = (0..size).map(part).collect();
+                let recv = (0..size).map(|from| vec![0; len(number, from, rank)]).collect();
+                assert_eq!(comm.begin(Exchange { send, recv })?, None);
+            }
+            assert_eq!(comm.gather(b"between")?.len(), size);
+            for number in 0..6 {
+                let Some(Exchange { recv, .. }) = comm.ended(true)? else { panic!("{number} is lost") };
+                for (from, got) in recv.iter().enumerate() {
+                    assert_eq!(got.len(), len(number, from, rank));
+                    assert!(got.iter().enumerate().all(|(i, b)| *b == byte(from, rank, i + number)));
+                }
+            }
+            assert_eq!(comm.ended(true)?, None);
+            Ok(())
         }
         "large" => exchange(&|from, to| if from == to { 0 } else { LARGE }),
         "fails" if is_last => {

@@ -68,7 +68,8 @@ impl Model<Shape> {
     pub fn gradients<B: Storage>(&self, b: &B, keep: Keep) -> Result<Model<Acc<B>>> {
         let mut lens = self.as_ref().map(Shape::len);
         let below = self.layers.len().saturating_sub(1);
-        let lent = lens.layers.iter_mut().take(if matches!(keep, Keep::Lend | Keep::Relay) { below } else { 0 });
+        let lent =
+            lens.layers.iter_mut().take(if matches!(keep, Keep::Lend | Keep::Relay) { below } else { 0 });
         lent.flat_map(takers).for_each(|len| *len = 0);
         lens.try_map(|len| b.alloc(len))
     }

@@ -5,7 +5,9 @@ use crate::memory::Bytes;
 use duel_backend::{Acc, Backend, Layout, Measure, PairObjective, Portions, Real, Segment};
 use duel_data::{Batch, Dataset, Group, pack};
 use duel_loss::{Head, Known, ResponseStats, Row, ScalarHead, Targets};
-use duel_model::{Activations, Config, Gradients, Keep, Output as ModelOutput, Weights, backward_pass, forward};
+use duel_model::{
+    Activations, Config, Gradients, Keep, Output as ModelOutput, Weights, backward_pass, forward,
+};
 use duel_random::at;
 
 /// Room that an [`Engine`] needs.
@@ -245,7 +247,11 @@ impl<'b, B: Backend> Engine<'b, B> {
     }
 
     /// The same, each with whether it is the last.
-    fn passes<'i>(ds: &Dataset, indices: &'i [u32], budget: usize) -> impl Iterator<Item = (&'i [u32], bool)> {
+    fn passes<'i>(
+        ds: &Dataset,
+        indices: &'i [u32],
+        budget: usize,
+    ) -> impl Iterator<Item = (&'i [u32], bool)> {
         let all = Self::micro_batches(ds, indices, budget);
         let last = all.len().saturating_sub(1);
         all.into_iter().enumerate().map(move |(i, micro)| (micro, i == last))

@@ -44,6 +44,7 @@ const RUNS: &[(&str, Said)] = &[
     ("sft", &[("method", "sft"), ("per-device-train-batch-size", "6")]),
     ("dpo", &[]),
     ("layers again", &[("gradient-checkpointing", "true")]),
+    ("dpo of passes", &[("micro-batch-tokens", "40")]),
     ("dpo of parts", &[("per-device-train-batch-size", "3"), ("gradient-accumulation-steps", "2")]),
     ("rmsprop", &[("optim", "rmsprop"), ("sync-ref-model", "true"), ("ref-model-sync-steps", "1")]),
     ("adapters", &[("lora-r", "2"), ("lora-dropout", "0.1")]),
@@ -176,7 +177,9 @@ fn any_number_of_ranks_writes_the_same_files() {
 #[test]
 fn a_run_goes_on_on_another_number_of_ranks() {
     let temp = temp("ranks-resumed");
-    for (name, options) in RUNS.iter().filter(|(name, _)| ["dpo", "layers again", "adapters", "ppo"].contains(name)) {
+    for (name, options) in
+        RUNS.iter().filter(|(name, _)| ["dpo", "layers again", "adapters", "ppo"].contains(name))
+    {
         // Pieces of which one rank has two.
         let run = run(&temp, options).set("gradient-shares", 3);
         on(1, &run);

@@ -145,7 +145,14 @@ impl<B: Backend> Updater<B> {
             })
         };
         let own = (rank..cut.shares).step_by(cut.processes).map(own).collect::<Result<_, _>>()?;
-        Ok(Updater::Pieces(Pieces { cut, all, of_model: ends.len(), own, round: Round::default(), free: Vec::new() }))
+        Ok(Updater::Pieces(Pieces {
+            cut,
+            all,
+            of_model: ends.len(),
+            own,
+            round: Round::default(),
+            free: Vec::new(),
+        }))
     }
 
     /// Takes note of the weights that the updates begin with.
@@ -358,7 +365,9 @@ impl<B: Backend> Pieces<B> {
                     recv.resize(n, Vec::new());
                     for (q, bytes) in send.iter_mut().enumerate() {
                         bytes.clear();
-                        let (Some(grads), Some(piece)) = (grads, self.all.get(slot * n + q)) else { continue };
+                        let (Some(grads), Some(piece)) = (grads, self.all.get(slot * n + q)) else {
+                            continue;
+                        };
                         within(&piece.parts, &chunk(piece), |i, at, range| {
                             let part = piece.parts[i];
                             read(b, grads[part.parameter], part.from + at, range.len(), bytes)
@@ -383,8 +392,12 @@ impl<B: Backend> Pieces<B> {
     /// Adds what has come, and waits for it where so much is under way.
     fn add_up(&mut self, b: &B, ranks: &Ranks<'_>, waits: impl Fn(usize) -> bool) -> Result<(), Error> {
         while !self.round.under_way.is_empty() {
-            let Some(done) = ranks.exchanged(waits(self.round.under_way.len()))? else { break };
-            self.add_one(b, done)?;
+            let waits = waits(self.round.under_way.len());
+            match ranks.exchanged(waits)? {
+                Some(done) => self.add_one(b, done)?,
+                None if waits => return Err(Error::new("an exchange of gradients was begun and is lost")),
+                None => break,
+            }
         }
         Ok(())
     }

@@ -188,7 +188,9 @@ fn steps<B: Backend>(b: &B, start: &Start, plan: &Plan, aim: &Aim, data: &Data) 
             engine.score(&weights, mismatched, &batch, |_| true)?;
         }
         let totals = aim.objective.totals(ds, &batch);
-        for share in (0..plan.cut.shares).map(|which| &batch[plan.cut.share(batch.len(), which)]) {
+        let shares = (0..plan.cut.shares).map(|which| &batch[plan.cut.share(batch.len(), which)]);
+        // The last step of an epoch may have fewer groups than shares.
+        for share in shares.filter(|share| !share.is_empty()) {
             engine.take_back(&mut grads);
             grads.list_mut().into_iter().for_each(|g| b.zero(g));
             let pairs = aim.objective.on_device(totals).filter(|_| engine.takes_pairs(ds, share));

@@ -356,7 +356,8 @@ pub fn learning<B: Backend>(
         head.map_or(Ok(()), |len| each(b.alloc(len)?))
     };
     let masters = Optimizer::<B>::needs_masters().then_some(masters);
-    let updater = Updater::new(b, (plan.cut, ranks.rank()), plan.algorithm, (&shapes, &grads.ends()), masters)?;
+    let updater =
+        Updater::new(b, (plan.cut, ranks.rank()), plan.algorithm, (&shapes, &grads.ends()), masters)?;
     Ok((grads, updater))
 }
 
