@@ -110,7 +110,8 @@ const USABLE: f64 = 0.9;
 /// What each process has of the state of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharding {
-    /// ZeRO-1: masters and moments in pieces; weights and the gradient of a share whole. What duel does of several passes.
+    /// ZeRO-1: masters and moments in pieces; weights and the gradient of a share whole. What duel does of several
+    /// passes.
     Optimizer,
     /// ZeRO-2: a gradient leaves layer by layer, and is never there as a whole. What duel does where a share is a
     /// single pass.

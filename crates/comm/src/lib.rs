@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod alone;
+mod calls;
 mod error;
 mod joined;
 mod launch;

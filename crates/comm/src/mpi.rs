@@ -4,7 +4,8 @@
 //! still on its way is never freed. Messages are short ([`MESSAGE`]), so that their numbers fit MPI's, and copied while
 //! a core's cache has them.
 
-use crate::joined::{Joined, MESSAGE};
+use crate::calls::MESSAGE;
+use crate::joined::Joined;
 use crate::wire::{Notice, Wire, pause};
 use crate::{Comm, Error, Result};
 use mpi_sys::{

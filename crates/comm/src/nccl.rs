@@ -37,7 +37,7 @@ impl<'a> Waiting<'a> {
             let limit = self.joined.rest(self.moments);
             self.moments += 1;
             let now = Instant::now();
-            self.waited += (now - self.looked).min(crate::joined::MOMENT);
+            self.waited += (now - self.looked).min(crate::calls::MOMENT);
             self.looked = now;
             if self.waited < limit {
                 return Ok(());

@@ -2,18 +2,21 @@
 //! writes, to the bit, whatever their number, also where a run goes on on another.
 
 use crate::common::{Run, Temp, pairs, timeless, tiny_config, tiny_reward_config, write_lines, write_model};
-use duel_comm::threads;
+use duel_comm::{Comm, Exchange, Thread, threads};
 use duel_cpu::Cpu;
 use duel_judge::{Settings, built_in, open};
 use duel_train::config::Config;
 use duel_train::reward::RewardModel;
 use duel_train::{Error, Outcome, hush, train, train_online};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// Into how many shares a batch is cut.
 const SHARES: usize = 4;
@@ -81,7 +84,7 @@ fn run(temp: &Temp, options: Said) -> Run {
     run.set("eval-dataset", temp.path(evaluated).display()).set("eval-steps", 2)
 }
 
-fn one(comm: &dyn duel_comm::Comm, config: &Config) -> Result<Outcome, Error> {
+fn one(comm: &dyn Comm, config: &Config) -> Result<Outcome, Error> {
     hush(true);
     let b = Cpu::<f64>::new(1);
     match &config.judge {
@@ -265,6 +268,109 @@ fn what_cannot_be_shared_is_one_error() {
     fs::write(checkpoint.join("optimizer-00002-of-00004.safetensors"), "torn").unwrap();
     let resumed = run.resume().config();
     says(&errors(&[resumed.clone(), resumed]), &["optimizer-00002-of-00004.safetensors"]);
+}
+
+/// A rank that stops answering at some call, until all others have given it up.
+struct Hangs<'t> {
+    comm: Thread,
+    left: Cell<usize>,
+    given_up: &'t AtomicUsize,
+}
+
+impl Hangs<'_> {
+    fn call(&self) {
+        self.left.set(self.left.get().wrapping_sub(1));
+        while self.left.get() == 0 && self.given_up.load(Ordering::Relaxed) + 1 < self.comm.size() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Comm for Hangs<'_> {
+    fn rank(&self) -> usize {
+        self.comm.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.comm.size()
+    }
+
+    fn gather(&self, mine: &[u8]) -> duel_comm::Result<Vec<Vec<u8>>> {
+        self.call();
+        self.comm.gather(mine)
+    }
+
+    fn exchange(&self, send: &[&[u8]], recv: &mut [&mut [u8]]) -> duel_comm::Result<()> {
+        self.call();
+        self.comm.exchange(send, recv)
+    }
+
+    fn begin(&self, exchange: Exchange) -> duel_comm::Result<Option<Exchange>> {
+        self.call();
+        self.comm.begin(exchange)
+    }
+
+    fn ended(&self, waits: bool) -> duel_comm::Result<Option<Exchange>> {
+        self.comm.ended(waits)
+    }
+
+    fn fail(&self, why: &str) {
+        self.comm.fail(why);
+    }
+
+    fn speaks(&self) -> bool {
+        self.comm.speaks()
+    }
+
+    fn set_timeout(&self, limit: Duration) {
+        self.comm.set_timeout(limit);
+    }
+}
+
+/// Wherever a rank hangs, all others end with an error that names it, and the run goes on with fewer.
+#[test]
+fn a_rank_that_hangs_is_named_and_the_run_goes_on() {
+    let temp = temp("ranks-hang");
+    let run = run(&temp, &[]).set("save-steps", 1);
+    on(1, &run);
+    let whole = taken(&temp, &run);
+    let (hanging, ranks) = (1, 3);
+    let config = run.clone().set("ddp-timeout", 1).config();
+    let mut resumed = 0;
+    // Before the first step, and within steps: where gradients leave, where weights are told, where all say something.
+    for calls in [1, 40, 61, 64, 90] {
+        let given_up = AtomicUsize::new(0);
+        let errors: Vec<String> = thread::scope(|scope| {
+            let (config, given_up) = (&config, &given_up);
+            let start = |comm: Thread| {
+                scope.spawn(move || {
+                    let rank = comm.rank();
+                    let left = Cell::new(if rank == hanging { calls } else { usize::MAX });
+                    let outcome = one(&Hangs { comm, left, given_up }, config);
+                    given_up.fetch_add(1, Ordering::Relaxed);
+                    outcome.expect_err("a rank hangs").to_string()
+                })
+            };
+            let all: Vec<_> = threads(ranks).into_iter().map(start).collect();
+            all.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
+        });
+        for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| *rank != hanging) {
+            assert!(error.contains("rank 1 did not come in 1 s"), "{calls}: rank {rank} says {error}");
+        }
+        let has_checkpoint = (1..=4).any(|step| run.out().join(format!("checkpoint-{step}")).is_dir());
+        resumed += usize::from(has_checkpoint);
+        if !has_checkpoint {
+            drop(fs::remove_dir_all(run.out()));
+        }
+        on(2, &if has_checkpoint { run.clone().resume() } else { run.clone() });
+        let of_weights = |all: &BTreeMap<String, Vec<u8>>| {
+            let tensors = all.iter().filter(|(name, _)| name.ends_with(".safetensors"));
+            tensors.map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        let left = taken(&temp, &run);
+        assert_same(&of_weights(&whole), &of_weights(&left), &format!("hung at call {calls}"));
+    }
+    assert!(resumed > 0, "no run had a checkpoint");
 }
 
 /// Gradients and weights are all that a step sends but for what it says of its responses.

@@ -90,7 +90,8 @@ pub type Named<'s, B> = Vec<(String, &'s Acc<B>)>;
 
 impl<B: Backend> Updater<B> {
     /// What updates parameters of these lengths, of which `true` marks those that weight decay is for, and those before
-    /// each of `ends` are a group of the model's; what is behind them is beside the model. Where weights have masters, `masters` gives them one after another.
+    /// each of `ends` are a group of the model's; what is behind them is beside the model. Where weights have masters,
+    /// `masters` gives them one after another.
     ///
     /// # Errors
     /// There is no room; or those of `masters`.
