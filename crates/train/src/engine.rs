@@ -348,8 +348,8 @@ impl<'b, B: Backend> Engine<'b, B> {
         Ok(())
     }
 
-    /// Takes back the memory that [`Keep::Lend`] or [`Keep::Relay`] had the last pass give to `grads`: to be called when
-    /// they were used, before the next pass.
+    /// Takes back the memory that [`Keep::Lend`] or [`Keep::Relay`] had the last pass give to `grads`: to be called
+    /// when they were used, before the next pass.
     pub fn take_back(&mut self, grads: &mut impl Gradients<B>) {
         self.activations.take_back(self.b, grads);
     }
