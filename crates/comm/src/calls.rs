@@ -208,8 +208,8 @@ impl<W: Wire> State<W> {
         Course::new(self.calls - 1, call, self.wire.rank(), self.wire.size())
     }
 
-    /// Goes on with what was begun, without waiting. Whether anything happened; `None`: nothing is under way, or goes on
-    /// any more.
+    /// Goes on with what was begun, without waiting. Whether anything happened; `None`: nothing is under way, or
+    /// nothing goes on any more.
     pub(crate) fn go_on(&mut self) -> Result<Option<bool>> {
         // What was sent may need this process until it has arrived.
         let is_over = |begun: &Begun| begun.course.is_over();
