@@ -181,7 +181,7 @@ impl<W: Wire> State<W> {
     /// are left as they are.
     pub(crate) fn call(&mut self, call: Call, parts: &[&[u8]], rooms: &mut [Room<'_>]) -> Result<()> {
         self.check_whole()?;
-        let done = self.end_all().and_then(|()| {
+        let done = self.each_begun(Self::end).and_then(|()| {
             let mut course = self.course(call);
             self.wait(&mut course, parts, rooms, true)
         });
@@ -217,24 +217,23 @@ impl<W: Wire> State<W> {
             return Ok(None);
         }
         let (mut progress, mut busy) = (false, Busy::none(self.wire.size()));
-        let mut all = take(&mut self.begun);
-        let done = all.iter_mut().try_for_each(|begun| {
+        self.each_begun(|state, begun| {
             let (course, parts, mut rooms) = begun.split();
-            progress |= self.advance(course, &parts, &mut rooms, &mut busy)?;
+            progress |= state.advance(course, &parts, &mut rooms, &mut busy)?;
             Ok(())
-        });
-        self.begun = all;
-        done.map(|()| Some(progress))
+        })?;
+        Ok(Some(progress))
     }
 
-    /// Waits for all that were begun.
-    fn end_all(&mut self) -> Result<()> {
+    /// Does something for each exchange that was begun, in order, as far as the first error.
+    fn each_begun(&mut self, mut each: impl FnMut(&mut Self, &mut Begun) -> Result<()>) -> Result<()> {
         let mut all = take(&mut self.begun);
-        let done = all.iter_mut().try_for_each(|begun| self.end(begun));
+        let done = all.iter_mut().try_for_each(|begun| each(self, begun));
         self.begun = all;
         done
     }
 
+    /// Waits for an exchange that was begun.
     fn end(&mut self, begun: &mut Begun) -> Result<()> {
         let (course, parts, mut rooms) = begun.split();
         self.wait(course, &parts, &mut rooms, false)

@@ -152,6 +152,13 @@ fn assert_same(whole: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u
     }
 }
 
+/// What a run that was gone on with leaves as if it had not been: where it ended, it evaluated, and its results are of
+/// what it did itself.
+fn learned(all: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let is_of = |name: &str| name.ends_with(".safetensors") || name == "metrics.jsonl";
+    all.iter().filter(|(name, _)| is_of(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
 #[test]
 fn any_number_of_ranks_writes_the_same_files() {
     let temp = temp("ranks");
@@ -191,12 +198,7 @@ fn a_run_goes_on_on_another_number_of_ranks() {
             on(before, &run.clone().set("max-steps", 2));
             on(after, &run.clone().resume());
             let resumed = taken(&temp, &run);
-            // Where that run ended, it evaluated; and its results are of what it did itself.
-            let of_weights = |all: &BTreeMap<String, Vec<u8>>| {
-                let is_of = |name: &str| name.ends_with(".safetensors") || name == "metrics.jsonl";
-                all.iter().filter(|(name, _)| is_of(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
-            };
-            assert_same(&of_weights(&whole), &of_weights(&resumed), &format!("{name}, {before} to {after}"));
+            assert_same(&learned(&whole), &learned(&resumed), &format!("{name}, {before} to {after}"));
         }
     }
 }
@@ -363,12 +365,7 @@ fn a_rank_that_hangs_is_named_and_the_run_goes_on() {
             drop(fs::remove_dir_all(run.out()));
         }
         on(2, &if has_checkpoint { run.clone().resume() } else { run.clone() });
-        let of_weights = |all: &BTreeMap<String, Vec<u8>>| {
-            let tensors = all.iter().filter(|(name, _)| name.ends_with(".safetensors"));
-            tensors.map(|(k, v)| (k.clone(), v.clone())).collect()
-        };
-        let left = taken(&temp, &run);
-        assert_same(&of_weights(&whole), &of_weights(&left), &format!("hung at call {calls}"));
+        assert_same(&learned(&whole), &learned(&taken(&temp, &run)), &format!("hung at call {calls}"));
     }
     assert!(resumed > 0, "no run had a checkpoint");
 }
