@@ -77,7 +77,7 @@ void AnnotateIgnoreWritesEnd(const char *file, int line);
 
 namespace simt {
 
-thread_local Thread *current;
+__thread Thread *current;
 
 namespace {
 
@@ -390,6 +390,10 @@ void run_thread(unsigned linear) {
     abort();
 }
 
+// Nearly always it is one text, of one file.
+bool is_same(const char *a, const char *b) { return a == b || !strcmp(a, b); }
+bool is_same(Place a, Place b) { return a.line == b.line && is_same(a.file, b.file); }
+
 std::string place_text(Place place) {
     const char *slash = strrchr(place.file, '/');
     return std::string(slash ? slash + 1 : place.file) + ":" + std::to_string(place.line);
@@ -415,7 +419,7 @@ std::string waits_text(const Worker &w) {
     unsigned from = 0;
     const auto waits = [&](unsigned t) { return w.alive[t / 32] >> t % 32 & 1; };
     const auto same = [&](const Fiber &a, const Fiber &b) {
-        return a.what == b.what && a.place.line == b.place.line && !strcmp(a.place.file, b.place.file);
+        return a.what == b.what && is_same(a.place, b.place);
     };
     while (from < w.threads) {
         if (!waits(from)) {
@@ -567,7 +571,7 @@ void check_same_call(Group &group, const char *what, Place place) {
         group.first = current->linear;
         return;
     }
-    if (group.place.line != place.line || strcmp(group.place.file, place.file) || strcmp(group.what, what)) {
+    if (!is_same(group.place, place) || !is_same(group.what, what)) {
         fail(place, "divergence: this thread is at %s while thread %u waits at %s, %s", what, group.first,
              group.what, place_text(group.place).c_str());
     }
@@ -754,7 +758,8 @@ namespace {
 float cut_off(double sum) {
     const float nearest = static_cast<float>(sum);
     const bool away = std::isfinite(nearest) && std::fabs(static_cast<double>(nearest)) > std::fabs(sum);
-    return away ? std::nextafterf(nearest, 0.0f) : nearest;
+    // What is farther from zero than a sum is not zero, and the number before it has the bits before its own.
+    return __uint_as_float(__float_as_uint(nearest) - away);
 }
 
 } // namespace

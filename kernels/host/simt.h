@@ -88,7 +88,8 @@ struct Thread {
 };
 
 // The thread that runs.
-extern thread_local Thread *current;
+// `__thread` is `thread_local` without a look at whether it has been constructed, at every use.
+extern __thread Thread *current;
 
 // Ends the launch with a message in printf's manner, to which the block, the thread and the place are added.
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Place place, const char *format, ...);

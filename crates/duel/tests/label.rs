@@ -305,7 +305,7 @@ fn a_reward_model_scores_as_transformers_does() {
         let want = expected["logits"].as_array().unwrap();
         assert_eq!(got[0].len(), want.len());
         for (got, want) in got[0].iter().zip(want) {
-            // The bound of the values that the model gives these tokens, in tests/tests/golden_score.rs.
+            // The bound of the values that the model gives these tokens, in tests/tests/models/golden_score.rs.
             let want = want.as_f64().unwrap();
             assert!(
                 (got - want).abs() <= 1e-5 * (1.0 + want.abs()),

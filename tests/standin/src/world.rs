@@ -626,10 +626,9 @@ impl World {
         match work {
             Work::Copy { to, from, bytes } => copy(to, from, *bytes),
             Work::Fill { at, value, width, count } => {
-                let value = value.to_le_bytes();
                 // SAFETY: the check above found the whole range in one block, of which nobody has a reference.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(*at as *mut u8, width * count) };
-                bytes.chunks_exact_mut(*width).for_each(|chunk| chunk.copy_from_slice(&value[..*width]));
+                fill(bytes, &value.to_le_bytes()[..*width]);
             }
             Work::Kernel(launch) => self.run_kernel(launch),
             Work::Matmul(matmul) => {
@@ -661,6 +660,14 @@ impl World {
             self.break_down(CUDA_ERROR_ILLEGAL_ADDRESS, &format!("{after}: {reason}"));
         }
     }
+}
+
+/// Repeats a value in `bytes`, which is a multiple of it long.
+fn fill(bytes: &mut [u8], value: &[u8]) {
+    if value.iter().all(|&byte| byte == value[0]) {
+        return bytes.fill(value[0]); // a device's memory is filled with zeros, and that byte by byte takes its time
+    }
+    bytes.chunks_exact_mut(value.len()).for_each(|chunk| chunk.copy_from_slice(value));
 }
 
 fn copy(to: &End, from: &End, bytes: usize) {

@@ -3,5 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cuda;
+mod online;
 mod parity;
 mod ranks;

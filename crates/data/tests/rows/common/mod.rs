@@ -1,5 +1,4 @@
 //! A tiny tokenizer whose ids a reader can work out, files in a temporary folder, and the shared data.
-#![allow(dead_code)] // every test binary uses its own part
 
 use duel_data::{Dataset, Error, Group, Options, Task, Tokenizer, Truncation, Whole};
 use serde_json::json;

@@ -1,11 +1,11 @@
 //! What must hold for every method that learns from its own samples: it learns, the way a step is cut changes nothing,
 //! runs repeat and continue bit for bit, whatever ends them and whoever judges.
 
-mod common;
-#[path = "../../judge/tests/common/server.rs"]
+#[path = "../../../judge/tests/common/server.rs"]
 mod server;
 
-use common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
+use self::server::{Act, Request, Server};
+use crate::common::{Ended, RESULT, Run, Temp, assert_same, interrupt, write_lines};
 use duel_backend::{Backend, Float};
 use duel_cpu::{Cpu, Isa};
 use duel_data::{Files, Prompt, Prompts, Tokenizer};
@@ -17,7 +17,6 @@ use duel_train::checkpoint;
 use duel_train::config::Method;
 use duel_train::engine::{Beside, Engine, Room};
 use serde_json::json;
-use server::{Act, Request, Server};
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -594,7 +593,7 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
         let said = engine.survey(&weights, &weights, None, &ds, &all).unwrap();
         let samples: Vec<_> = drawn.iter().flat_map(|rollout| &rollout.samples).collect();
         assert_eq!(said.len(), samples.len());
-        // As tests/tests/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the product of
+        // As tests/tests/models/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the product of
         // a normed row, of length sqrt(32), and one of the table, of length about 0.1 sqrt(32): below 8.
         let bound = 256.0 * B::Real::EPSILON.max(B::Acc::EPSILON) * 8.0;
         for (sample, said) in samples.into_iter().zip(&said) {

@@ -1,8 +1,6 @@
 //! What rows say of their responses, and what the tasks make of it: with a tokenizer of one token a letter.
 
-mod common;
-
-use common::{CHAT, PREFERENCE, REWARD, SFT, TINY, Tiny, UNPAIRED, WHOLE, load, show};
+use crate::common::{CHAT, PREFERENCE, REWARD, SFT, TINY, Tiny, UNPAIRED, WHOLE, load, show};
 use duel_data::{Builder, Dataset, Label, Labels, Options, Row, Tokenizer, Truncation};
 
 /// The groups of a `.jsonl`, each with its labels.

@@ -1,8 +1,6 @@
 //! Every shape of row, every rule about boundaries and lengths, every error: with a tokenizer of one token a letter.
 
-mod common;
-
-use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED, ids, load, show};
+use crate::common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED, ids, load, show};
 use duel_data::{
     Batch, Builder, Dataset, Error, Files, Form, Options, Part, Report, Row, Seen, Tokenizer, Truncation, Use,
 };

@@ -1,8 +1,6 @@
 //! Tokenizer folders: which file wins, what is broken, where a text begins and ends.
 
-mod common;
-
-use common::{CHAT, Dir, SFT, TINY, Tiny, ids};
+use crate::common::{CHAT, Dir, SFT, TINY, Tiny, ids};
 use duel_data::{Context, Dataset, Message, Row, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;

@@ -1,18 +1,16 @@
 //! `--device`: the whole program on a GPU's code path, on the stand-in for CUDA's libraries, against the CPU; and what
 //! it says where there is no GPU.
 
-mod common;
-
-use common::{Ended, RESULT, Run, Temp, assert_same, shared_data};
-use duel_backend::Backend;
+use crate::common::{self, Ended, RESULT, Run, Temp, assert_same, shared_data};
 use duel_cpu::Cpu;
 use duel_train::config::Options;
 use duel_train::train;
 use half::bf16;
 use safetensors::{Dtype, SafeTensors};
 use std::ffi::OsString;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// Runs commands where the stand-in is found before anything of NVIDIA's.
 struct StandIn {
@@ -34,14 +32,27 @@ impl StandIn {
         run
     }
 
-    fn command(&self, mut command: Command, more: &[(&str, &str)]) -> Ended {
+    fn command(&self, run: &Run, more: &[(&str, &str)]) -> Command {
+        let mut command = run.command();
         command.env("LD_LIBRARY_PATH", &self.path).env("XDG_CACHE_HOME", self.temp.path("cubins"));
         command.env_remove("CUDA_VISIBLE_DEVICES").envs(more.iter().copied());
-        Ended::of(command.output().unwrap())
+        command
     }
 
     fn go(&self, run: &Run, more: &[(&str, &str)]) -> Ended {
-        self.command(run.command(), more)
+        Ended::of(self.command(run, more).output().unwrap())
+    }
+
+    /// Starts it on ranks with a GPU each, as `torchrun` would start one on each of as many machines.
+    fn ranks<const N: usize>(&self, run: &Run, more: [&[(&str, &str)]; N]) -> [Child; N] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        std::array::from_fn(|i| {
+            let (size, rank) = (N.to_string(), i.to_string());
+            let launch =
+                [("WORLD_SIZE", &*size), ("RANK", &rank), ("LOCAL_RANK", "0"), ("NCCL_HOSTID", &rank)];
+            let met = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)];
+            self.command(run, &[&launch[..], &met, more[i]].concat()).spawn().unwrap()
+        })
     }
 
     fn ok(&self, run: &Run, more: &[(&str, &str)]) -> String {
@@ -86,8 +97,15 @@ fn curves(run: &Run) -> Vec<(&'static str, Vec<f64>)> {
     names.into_iter().map(|name| (name, run.metric(name))).collect()
 }
 
-/// The same run by another backend in this process.
-fn in_process<B: Backend>(b: &B, run: &Run, out: &Path) -> Run {
+/// The same run on the CPU, in the same precision.
+fn on_the_cpu(run: &Run, out: &Path) -> Run {
+    let run = run.clone().set("device", "cpu").set("threads", 1).set("output-dir", out.display());
+    run.ok();
+    run
+}
+
+/// The same run in double precision, in this process.
+fn in_double(run: &Run, out: &Path) -> Run {
     let value = |text: &str| match text.parse::<f64>() {
         Ok(_) => text.to_string(),
         Err(_) => format!("'{text}'"),
@@ -96,7 +114,7 @@ fn in_process<B: Backend>(b: &B, run: &Run, out: &Path) -> Run {
     let toml: String = lines.map(|(key, text)| format!("{key} = {}\n", value(text))).collect();
     let mut options = Options::parse(&toml).unwrap();
     options.output_dir = Some(out.into());
-    train(b, &duel_comm::Alone, &options.resolve().unwrap()).unwrap();
+    train(&Cpu::<f64>::new(1), &duel_comm::Alone, &options.resolve().unwrap()).unwrap();
     run.clone().set("output-dir", out.display())
 }
 
@@ -107,11 +125,8 @@ fn follows_the_cpu(name: &str, bits: &[(&str, &str)], bf16_run: bool) {
     let run = gpu.run("gpu").set("bf16", bf16_run);
     let said = gpu.ok(&run, bits);
     assert!(said.contains("duel stand-in"), "{said}");
-    let right = in_process(&Cpu::<f64>::new(1), &run, &gpu.temp.path("right"));
-    let naive = match bf16_run {
-        true => in_process(&Cpu::<bf16>::new(1), &run, &gpu.temp.path("naive")),
-        false => in_process(&Cpu::<f32>::new(1), &run, &gpu.temp.path("naive")),
-    };
+    let right = in_double(&run, &gpu.temp.path("right"));
+    let naive = on_the_cpu(&run, &gpu.temp.path("naive"));
     let epsilon = if bf16_run { 1.0 / 256.0 } else { f64::from(f32::EPSILON) };
     for (((what, got), (_, naive)), (_, right)) in curves(&run).iter().zip(curves(&naive)).zip(curves(&right))
     {
@@ -168,6 +183,56 @@ fn runs_are_reproducible_and_resume_to_the_bit() {
     // Checkpoints of another precision are no continuation.
     let ended = gpu.go(&b.clone().resume().set("bf16", false), &[]);
     assert!(ended.error().contains("bf16 was true and is now false"), "{}", ended.error());
+}
+
+/// Ranks that send each other gradients and weights over NCCL end in the bytes of one process, with gradients of one
+/// layer at a time too; and go on where one process stopped.
+#[test]
+fn ranks_over_nccl_write_the_same_files() {
+    let gpu = StandIn::new("ranks");
+    let run = |out: &str| gpu.run(out).set("gradient-shares", 2).set("max-steps", 3).set("save-steps", 2);
+    let whole = |ranks: [Child; 2]| {
+        let [first, other] = ended(ranks);
+        assert!(first.code == Some(0) && other.code == Some(0), "{}\n{}", first.stderr, other.stderr);
+        first.stderr
+    };
+    let (one, two) = (run("one"), run("two").set("gradient-checkpointing", true));
+    gpu.ok(&one, &[]);
+    let said = whole(gpu.ranks(&two, [&[]; 2]));
+    assert!(said.contains("2 processes"), "{said}");
+    assert_same(&one, &two, RESULT);
+    std::fs::remove_file(one.out().join("model.safetensors")).unwrap();
+    std::fs::remove_dir_all(one.out().join("checkpoint-3")).unwrap();
+    whole(gpu.ranks(&one.clone().resume(), [&[]; 2]));
+    assert_same(&one, &two, RESULT);
+}
+
+fn ended<const N: usize>(ranks: [Child; N]) -> [Ended; N] {
+    ranks.map(|rank| Ended::of(rank.wait_with_output().unwrap()))
+}
+
+/// A rank that is killed, or whose GPU has too little memory, ends the run of all with one error that names it.
+#[test]
+fn a_rank_that_is_lost_is_named_by_the_others() {
+    let gpu = StandIn::new("lost");
+    let run = gpu.run("killed").set("gradient-shares", 2).set("max-steps", 1000).set("save-steps", 1);
+    let [first, mut other] = gpu.ranks(&run, [&[]; 2]);
+    while run.checkpoints().is_empty() {
+        assert!(other.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    other.kill().unwrap();
+    let [first, _] = ended([first, other]);
+    assert!(first.error().contains("rank 1"), "{}", first.stderr);
+    assert!(run.half_written().is_empty(), "{:?}", run.half_written());
+
+    let run = gpu.run("memory").set("gradient-shares", 2);
+    let [first, other] = ended(gpu.ranks(&run, [&[], &[("DUEL_STANDIN_MEMORY", "34000000")]]));
+    assert!(first.code != Some(0) && other.code != Some(0), "{}\n{}", first.stderr, other.stderr);
+    let said = first.error();
+    assert!(said.contains("rank 1") && said.contains("memory"), "{said}");
+    // There is no launcher here that ends it before it says so itself.
+    assert_eq!(other.error(), said);
 }
 
 /// GPT-2 brings GELU, LayerNorm, biases and learned positions; recomputed activations may not change a bit.
@@ -310,8 +375,8 @@ fn stories260k_follows_the_cpu() {
     let run = gpu.run("gpu").set("model", shared.join("models/stories260k").display());
     let run = run.set("bf16", false).set("max-steps", 2).set("per-device-train-batch-size", 4);
     gpu.ok(&run, &[]);
-    let right = in_process(&Cpu::<f64>::new(1), &run, &gpu.temp.path("right"));
-    let naive = in_process(&Cpu::<f32>::new(1), &run, &gpu.temp.path("naive"));
+    let right = in_double(&run, &gpu.temp.path("right"));
+    let naive = on_the_cpu(&run, &gpu.temp.path("naive"));
     for (((what, got), (_, naive)), (_, right)) in curves(&run).iter().zip(curves(&naive)).zip(curves(&right))
     {
         let (error, excused) = (distance(got, &right), distance(&naive, &right));

@@ -1,9 +1,7 @@
 //! Chat templates as transformers renders them: what its own renderer made of templates of many families
 //! (`templates/cases.json`) and of single constructs (`templates/semantics.json`). `templates/make` wrote both.
 
-mod common;
-
-use common::{TINY, Tiny};
+use crate::common::{TINY, Tiny};
 use duel_data::{Context, Message, Rendered, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Map, Value};

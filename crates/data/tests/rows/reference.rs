@@ -1,8 +1,6 @@
 //! Against tokenizers, chat templates and TRL, on real files.
 
-mod common;
-
-use common::{PREFERENCE, SFT, UNPAIRED, shared};
+use crate::common::{PREFERENCE, SFT, UNPAIRED, shared};
 use duel_data::{Context, Dataset, Message, Options, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -111,7 +109,7 @@ fn the_rows_trl_tokenised() {
     let all = fs::read_to_string(shared("preference/rasbt_polite_pairs.jsonl").unwrap()).unwrap();
     let first: String = all.lines().take(80).map(|line| format!("{line}\n")).collect();
     let opt = Options { max_length: Some(256), ..PREFERENCE };
-    let data = common::load("first.jsonl", first, &tok, &opt).unwrap();
+    let data = crate::common::load("first.jsonl", first, &tok, &opt).unwrap();
 
     assert_eq!(data.len(), golden.kept);
     assert_eq!(golden.first_rows.len(), 2);

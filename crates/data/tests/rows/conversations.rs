@@ -1,8 +1,6 @@
 //! What of a conversation is learned, and that nothing it says gets lost on the way to the template.
 
-mod common;
-
-use common::{CHAT, PREFERENCE, SFT, TINY, Tiny, load, show};
+use crate::common::{CHAT, PREFERENCE, SFT, TINY, Tiny, load, show};
 use duel_data::{Batch, Dataset, Options, Tokenizer, Truncation};
 
 fn with(template: &str) -> Tokenizer {

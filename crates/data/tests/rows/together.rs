@@ -1,8 +1,6 @@
 //! Processes, here threads, that read the same rows and tokenise a part each: all of them have what one alone has.
 
-mod common;
-
-use common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED};
+use crate::common::{CHAT, Dir, PREFERENCE, SFT, TINY, Tiny, UNPAIRED};
 use duel_data::{Dataset, Files, Options, Prompt, Prompts, Result, Together, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

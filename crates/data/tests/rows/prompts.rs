@@ -1,8 +1,6 @@
 //! Files of prompts: every shape of row, what goes on with it, and what is refused.
 
-mod common;
-
-use common::{CHAT, Dir, TINY, Tiny, ids};
+use crate::common::{CHAT, Dir, TINY, Tiny, ids};
 use duel_data::{Files, Prompt, Prompts, Result, Tokenizer};
 use serde_json::{Value, json};
 

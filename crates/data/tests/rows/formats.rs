@@ -1,8 +1,6 @@
 //! The formats that rows lie in: CSV, TSV and Parquet give what the same rows give as JSON.
 
-mod common;
-
-use common::{Dir, PREFERENCE, TINY, UNPAIRED};
+use crate::common::{Dir, PREFERENCE, TINY, UNPAIRED};
 use duel_data::{Columns, Dataset, Error, Files, Form, Options, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -162,7 +160,7 @@ fn broken_columns_are_named() {
 #[cfg(feature = "parquet")]
 mod parquet {
     use super::*;
-    use common::{SFT, shared};
+    use crate::common::{SFT, shared};
 
     /// Files of several writers, packings and groups of rows, beside the same rows as JSON lines.
     #[test]

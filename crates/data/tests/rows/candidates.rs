@@ -1,8 +1,6 @@
 //! Responses that are to be judged: every shape of row, what stays of it, what is refused, and which tokens are read.
 
-mod common;
-
-use common::{CHAT, Dir, PREFERENCE, REWARD, TINY, Tiny, ids};
+use crate::common::{CHAT, Dir, PREFERENCE, REWARD, TINY, Tiny, ids};
 use duel_data::{
     Answered, Asked, Builder, Candidates, Context, Dataset, Drawn, Files, Label, Message, Options, Result,
     Row, Truncation,

@@ -1,8 +1,6 @@
 //! The rows that TRL made of unpaired, reward and supervised files: how many it kept, and the tokens of the first ones.
 
-mod common;
-
-use common::{Dir, PREFERENCE, shared};
+use crate::common::{Dir, PREFERENCE, shared};
 use duel_data::{Dataset, Group, Labels, Options, Task, Tokenizer, Whole};
 use serde_json::{Value, json};
 use std::fs;
@@ -81,7 +79,7 @@ impl Run<'_> {
     /// `rows` as the crate reads them, as many as TRL kept.
     fn load(&self, rows: &[Value], opt: &Options) -> Dataset {
         let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
-        let data = common::load("rows.jsonl", text, &self.tokenizer(), opt);
+        let data = crate::common::load("rows.jsonl", text, &self.tokenizer(), opt);
         let data = data.unwrap_or_else(|e| panic!("{}: {e}", self.name));
         assert_eq!(data.len(), self.kept(), "{}", self.name);
         assert!(data.len() >= self.first_rows().len());

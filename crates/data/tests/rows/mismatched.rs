@@ -1,8 +1,6 @@
 //! Prompts with the responses of others.
 
-mod common;
-
-use common::UNPAIRED;
+use crate::common::UNPAIRED;
 use duel_data::{Builder, Dataset, Labels, Options, Truncation};
 use proptest::prelude::*;
 

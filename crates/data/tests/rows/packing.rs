@@ -1,8 +1,6 @@
 //! Properties of orders, micro-batches, batches and boundaries.
 
-mod common;
-
-use common::{EOS, PREFERENCE, TINY};
+use crate::common::{EOS, PREFERENCE, TINY};
 use duel_data::{
     Batch, Builder, Dataset, Options, Row, Segment, Task, Tokenizer, Truncation, Whole, order, pack,
 };
