@@ -8,12 +8,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const HELP: &str = "cargo xtask kernels [--install DIR | --asan | --race]
+const HELP: &str = "cargo xtask kernels [--install DIR | --asan | --race [--quick]]
 
   without arguments  compile all kernels for every target and print the table; fails on a spill in a hot kernel or a
                      missing instruction
   --install DIR      put nvcc and nvdisasm there, from PyPI (pip)
   --asan, --race     run the kernels' tests under AddressSanitizer, or as a race checker under ThreadSanitizer
+  --quick            of these tests those of attention and of products, which are what has the most threads and memory
 
 nvcc and nvdisasm are taken from DUEL_CUDA_ROOT (a CUDA toolkit, or a folder of `--install`), from CUDA_HOME, or from the
 PATH, in this order.";
@@ -32,8 +33,10 @@ pub fn run(args: &[String]) -> Result<(), String> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => gate(),
         ["--install", dir] => install(Path::new(dir)),
-        ["--asan"] => sanitize(&ADDRESS),
-        ["--race"] => sanitize(&THREAD),
+        ["--asan"] => sanitize(&ADDRESS, &[]),
+        ["--asan", "--quick"] => sanitize(&ADDRESS, QUICK),
+        ["--race"] => sanitize(&THREAD, &[]),
+        ["--race", "--quick"] => sanitize(&THREAD, QUICK),
         ["--help"] => {
             println!("{HELP}");
             Ok(())
@@ -67,9 +70,13 @@ struct Sanitizer {
     library: &'static str,
     /// Variable and value of its options.
     options: (&'static str, &'static str),
-    /// Arguments of cargo and of the tests.
+    /// Which tests, for cargo, and how many at once.
     tests: &'static [&'static str],
+    at_once: &'static str,
 }
+
+/// Names of tests: of kernels, and of mistakes that a sanitizer has to report.
+const QUICK: &[&str] = &["attention", "gemm", "is_reported"];
 
 const ADDRESS: Sanitizer = Sanitizer {
     name: "address",
@@ -77,6 +84,7 @@ const ADDRESS: Sanitizer = Sanitizer {
     // A launch that ends in an error leaves its threads' stacks as they are, with what these own.
     options: ("ASAN_OPTIONS", "detect_leaks=0"),
     tests: &["--tests"],
+    at_once: "2",
 };
 
 const THREAD: Sanitizer = Sanitizer {
@@ -86,10 +94,12 @@ const THREAD: Sanitizer = Sanitizer {
         "TSAN_OPTIONS",
         concat!("suppressions=", env!("CARGO_MANIFEST_DIR"), "/../tests/kernels/tsan.supp"),
     ),
-    tests: &["--test", "emulation", "--test", "sanitizers", "--", "--test-threads=1"],
+    tests: &["--test", "emulation", "--test", "sanitizers"],
+    at_once: "1",
 };
 
-fn sanitize(sanitizer: &Sanitizer) -> Result<(), String> {
+/// All of a sanitizer's tests, or those with one of these names.
+fn sanitize(sanitizer: &Sanitizer, names: &[&str]) -> Result<(), String> {
     let output = Command::new("gcc").arg(format!("-print-file-name={}", sanitizer.library)).output();
     let output = output.map_err(|e| format!("gcc cannot be started: {e}"))?;
     let library = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
@@ -100,7 +110,7 @@ fn sanitize(sanitizer: &Sanitizer) -> Result<(), String> {
     let (variable, value) = sanitizer.options;
     let runner = format!("env LD_PRELOAD={} {variable}={value}", library.display());
     let mut cargo = crate::command(&["test", "--package", "duel-kernel-tests"], &[]);
-    cargo.args(sanitizer.tests);
+    cargo.args(sanitizer.tests).args(["--", "--test-threads", sanitizer.at_once]).args(names);
     cargo
         .env("DUEL_SIMT_SANITIZE", sanitizer.name)
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);

@@ -48,7 +48,7 @@ const USAGE: &str = "cargo xtask COMMAND [ARGUMENTS]
   embed           every library crate, as it would be published, in a program of its own outside the workspace
   gpu-pack [...]  one folder with which a machine with a GPU checks and measures everything; `gpu-pack --help` too
   mpi [--quick]   ranks as processes under mpirun: exchanges, and one that fails, hangs or is killed; runs of 1 to 4
-                  processes, and of which one is killed, end in the same bytes
+                  processes, and of which one is killed or has a disk that fails, end in the same bytes
   faults          a disk that fails at every operation of a run and of other commands, four ways; prints a table
   soak [...]      runs that go on for an hour, one left alone and one disturbed: memory stays flat, the bytes are the same;
                   `soak --help` tells more

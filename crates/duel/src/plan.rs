@@ -10,6 +10,7 @@ use duel_train::memory::gigabytes;
 use duel_train::report::progress::clock;
 use duel_train::{Error, Forecast, Time, Tokens, forecast, signal};
 use serde_json::{Map, Value, json};
+use std::num::NonZeroUsize;
 
 /// Its arguments.
 #[derive(Args)]
@@ -17,16 +18,19 @@ pub struct Plan {
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Of a run by so many processes, what the first of them takes, which has most to do
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    processes: NonZeroUsize,
     #[command(flatten)]
     said: RunArguments,
 }
 
-struct Asked<'a>(&'a Config);
+struct Asked<'a>(&'a Config, usize);
 
 impl Job for Asked<'_> {
     type Output = Forecast;
     fn run<B: Backend>(self, b: &B) -> Result<Forecast, Error> {
-        forecast(b, self.0)
+        forecast(b, self.0, self.1)
     }
 }
 
@@ -37,17 +41,17 @@ impl Plan {
     /// What the user must put right before there can be such a run, too little memory too.
     pub fn run(&self) -> Result<(), Error> {
         signal::listen();
-        let config = self.said.config()?;
-        let found = Chosen::of(config.device, config.bf16, config.threads)?.run(Asked(&config))?;
+        let (config, processes) = (self.said.config()?, self.processes.get());
+        let found = Chosen::of(config.device, config.bf16, config.threads)?.run(Asked(&config, processes))?;
         match self.format {
-            Format::Text => print(&text(&found))?,
-            Format::Json => print(&format!("{:#}\n", json(&found)))?,
+            Format::Text => print(&text(&found, processes))?,
+            Format::Json => print(&format!("{:#}\n", json(&found, processes)))?,
         }
         found.too_large.map_or(Ok(()), Err)
     }
 }
 
-fn text(found: &Forecast) -> String {
+fn text(found: &Forecast, processes: usize) -> String {
     let mut text = format!("{}memory\n", found.plan);
     for (name, bytes) in found.bytes.each() {
         text += &format!("      {name:<28}{:>12}\n", megabytes(*bytes));
@@ -65,6 +69,7 @@ fn text(found: &Forecast) -> String {
     match &found.time {
         Some(time) => text += &said(time, found.steps),
         None if found.too_large.is_some() => {}
+        None if processes > 1 => text += "time  is measured of one process alone, without --processes\n",
         None => text += "time  is not measured: steps would ask the judge about samples\n",
     }
     text
@@ -101,7 +106,7 @@ fn said(time: &Time, steps: u64) -> String {
     text + &format!("      {:>10}  all\n", clock(time.total()))
 }
 
-fn json(found: &Forecast) -> Value {
+fn json(found: &Forecast, processes: usize) -> Value {
     let tokens = found.tokens.map(|tokens| {
         let Tokens { computed, repeated, padded, batch } = tokens;
         json!({"computed": computed, "prompts_repeated": repeated, "padded": padded, "batch": batch})
@@ -122,6 +127,7 @@ fn json(found: &Forecast) -> Value {
         found.bytes.each().iter().map(|(name, bytes)| (name.to_string(), json!(bytes))).collect();
     json!({
         "steps": found.steps,
+        "processes": processes,
         "bytes": bytes,
         "bytes_in_all": found.bytes.total(),
         "bytes_free": found.free,

@@ -1,11 +1,12 @@
 //! Runs of `duel train` under `mpirun`: of any number of processes they end in the same bytes, wherever one of them was
 //! killed.
 
+use super::children;
 use crate::left::{Files, left, same};
 use crate::{signal, tiny};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,7 +27,8 @@ pub fn run(moments: usize) -> Result<(), String> {
     let folder = std::env::temp_dir().join(format!("duel-mpi-{}", std::process::id()));
     let done = Runs::new(&folder).and_then(|runs| {
         let (files, seconds) = runs.whole()?;
-        runs.killed(moments, &files, seconds)
+        runs.killed(moments, &files, seconds)?;
+        runs.on_failing_disks(moments, &files)
     });
     match &done {
         Ok(()) => drop(fs::remove_dir_all(&folder)),
@@ -34,6 +36,26 @@ pub fn run(moments: usize) -> Result<(), String> {
     }
     done
 }
+
+/// Starts a program; where it is rank `OF`, its disk fails as `DISK` says, or notes in that file what it does.
+const ITS_DISK: &str = r#"
+if [ "$OMPI_COMM_WORLD_RANK" = "$OF" ]; then
+    case "$DISK" in
+    /*) export DUEL_DISK_LOG="$DISK" ;;
+    *) export DUEL_DISK_FAULT="$DISK" ;;
+    esac
+fi
+exec "$@"
+"#;
+
+/// What the disk of a rank does: a fault, or a file that gets a line for every operation (`crates/disk/README.md`).
+struct Disk<'a> {
+    of: usize,
+    does: &'a str,
+}
+
+/// What a disk does, as in `cargo xtask faults`.
+const DISK_FAULTS: [&str; 4] = ["full", "fail", "kill", "torn"];
 
 struct Runs {
     folder: PathBuf,
@@ -50,14 +72,22 @@ impl Runs {
         Ok(Runs { folder: folder.into(), program })
     }
 
-    /// Starts a run in a folder of its own.
-    fn start(&self, name: &str, processes: usize, more: &[&str]) -> Result<Child, String> {
+    /// Starts a run in a folder of its own; the disk of one rank may be another than those of the rest.
+    fn start(
+        &self,
+        name: &str,
+        processes: usize,
+        more: &[&str],
+        disk: Option<Disk<'_>>,
+    ) -> Result<Child, String> {
         let own = self.folder.join(name);
         fs::create_dir_all(&own).map_err(|e| format!("{}: {e}", own.display()))?;
         let said = fs::File::create(own.join("said.txt")).map_err(|e| format!("{}: {e}", own.display()))?;
-        let mut mpirun = Command::new("mpirun");
-        mpirun.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n"]);
-        mpirun.arg(processes.to_string()).arg(&self.program);
+        let mut mpirun = super::mpirun(processes, Path::new("sh"));
+        if let Some(Disk { of, does }) = disk {
+            mpirun.env("OF", of.to_string()).env("DISK", does);
+        }
+        mpirun.args(["-c", ITS_DISK, "sh"]).arg(&self.program);
         mpirun.args(["train", "--device", "cpu", "--model", "../model", "--dataset", "../pairs.jsonl"]);
         mpirun.args(["--output-dir", "out", "--cache-dir", "cache", "--gradient-shares", &MOST.to_string()]);
         mpirun.args([
@@ -98,7 +128,7 @@ impl Runs {
     /// A run to its good end; the seconds that it took.
     fn good(&self, name: &str, processes: usize, more: &[&str]) -> Result<f64, String> {
         let begun = Instant::now();
-        match self.end(name, self.start(name, processes, more)?)? {
+        match self.end(name, self.start(name, processes, more, None)?)? {
             (true, _) => Ok(begun.elapsed().as_secs_f64()),
             (false, said) => Err(format!("{name} of {processes} processes failed:\n{said}")),
         }
@@ -137,7 +167,7 @@ impl Runs {
         while killed < moments {
             let name = format!("killed-{}", killed + over);
             let processes = 2 + below(MOST - 1);
-            let mut run = self.start(&name, processes, &[])?;
+            let mut run = self.start(&name, processes, &[], None)?;
             thread::sleep(Duration::from_secs_f64(seconds * below(1000) as f64 / 1000.0));
             let ranks = children(run.id());
             let is_over = run.try_wait().is_ok_and(|over| over.is_some()) || ranks.is_empty();
@@ -152,17 +182,8 @@ impl Runs {
                 }
             } else {
                 killed += 1;
-                let out = self.folder.join(&name).join("out");
-                let entries = fs::read_dir(&out).into_iter().flatten().flatten();
-                // Not one that was being written or removed.
-                let is_checkpoint = |name: &str| {
-                    name.strip_prefix("checkpoint-").is_some_and(|step| step.parse::<u64>().is_ok())
-                };
-                let goes_on = entries.map(|e| e.file_name()).any(|n| is_checkpoint(&n.to_string_lossy()));
-                without_checkpoint += usize::from(!goes_on);
-                let how = if goes_on { "--resume-from-checkpoint" } else { "--overwrite-output-dir" };
-                self.good(&name, 1 + below(processes - 1), &[how])
-                    .map_err(|e| format!("{e}\nafter one of {processes} was killed, which said:\n{said}"))?;
+                let fewer = 1 + below(processes - 1);
+                without_checkpoint += usize::from(!self.go_on(&name, fewer, &said)?);
             }
             same(&name, files, &self.files(&name)?)?;
             drop(fs::remove_dir_all(self.folder.join(&name)));
@@ -173,11 +194,55 @@ impl Runs {
         );
         Ok(())
     }
-}
 
-/// Processes that a process has started and that are there; one that has ended has no program any more.
-fn children(of: u32) -> Vec<u32> {
-    let said = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-    let there = |of: &u32| fs::read_link(format!("/proc/{of}/exe")).is_ok();
-    said.split_whitespace().filter_map(|number| number.parse().ok()).filter(there).collect()
+    /// Gives a run that failed and said `said` to so many processes, which end it; whether it had a checkpoint.
+    fn go_on(&self, name: &str, processes: usize, said: &str) -> Result<bool, String> {
+        let entries = fs::read_dir(self.folder.join(name).join("out")).into_iter().flatten().flatten();
+        // Not one that was being written or removed.
+        let is_checkpoint =
+            |name: &str| name.strip_prefix("checkpoint-").is_some_and(|step| step.parse::<u64>().is_ok());
+        let has_one = entries.map(|e| e.file_name()).any(|n| is_checkpoint(&n.to_string_lossy()));
+        let how = if has_one { "--resume-from-checkpoint" } else { "--overwrite-output-dir" };
+        self.good(name, processes, &[how])
+            .map_err(|e| format!("{e}\nafter one that failed and said:\n{said}"))?;
+        Ok(has_one)
+    }
+
+    /// Runs in which the disk of one rank fails, of the first and of another, at so many operations of each: a run ends
+    /// with no more than one error, which names the rank, and is gone on with by fewer.
+    fn on_failing_disks(&self, points: usize, files: &Files) -> Result<(), String> {
+        let processes = MOST - 1;
+        for of in [0, processes - 1] {
+            let name = format!("disk-{of}");
+            let log = self.folder.join(format!("{name}.log")).display().to_string();
+            self.end(&name, self.start(&name, processes, &[], Some(Disk { of, does: &log }))?)?;
+            let operations = fs::read_to_string(&log).map_err(|e| format!("{log}: {e}"))?.lines().count();
+            let (mut errors, mut gone, mut quiet) = (0, 0, 0);
+            for i in 0..points {
+                let kind = DISK_FAULTS[i % DISK_FAULTS.len()];
+                let fault = format!("{kind}@{}", 1 + i * operations / points);
+                let name = format!("{name}-{fault}");
+                let run = self.start(&name, processes, &[], Some(Disk { of, does: &fault }))?;
+                let (good, said) = self.end(&name, run)?;
+                let said_once: Vec<&str> = said.lines().filter(|line| line.starts_with("error:")).collect();
+                match (good, &said_once[..]) {
+                    (true, []) => quiet += 1,
+                    // Nobody has to say something of a process that is gone, which mpirun does.
+                    (false, []) if ["kill", "torn"].contains(&kind) => gone += 1,
+                    (false, [error]) if of == 0 || error.contains(&format!("rank {of}")) => errors += 1,
+                    _ => return Err(format!("{name} ends without one error of rank {of}:\n{said}")),
+                }
+                if !good {
+                    self.go_on(&name, 1 + i % (processes - 1), &said)?;
+                }
+                same(&name, files, &self.files(&name)?)?;
+                drop(fs::remove_dir_all(self.folder.join(&name)));
+            }
+            println!(
+                "the disk of rank {of} of {processes} fails at {points} of {operations} operations: {errors} one error, \
+                 {gone} gone, {quiet} of no consequence; {points} of {points} end in the same bytes"
+            );
+        }
+        Ok(())
+    }
 }

@@ -10,8 +10,8 @@ mod same;
 mod wire;
 
 pub use cut::Cut;
-pub use pieces::Updater;
-pub use same::{check_program, check_run};
+pub use pieces::{Updater, most_under_way};
+pub use same::{check_program, check_run, check_shares};
 pub use wire::Wire;
 
 use crate::Error;

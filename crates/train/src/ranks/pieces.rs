@@ -19,6 +19,26 @@ const SENT: usize = 1 << 18;
 /// Bytes of gradients that are under way at most, beside those that are sent at a time.
 const UNDER_WAY: usize = 64 << 20;
 
+/// Exchanges between so many processes, of numbers of `size` bytes, that may be under way when another is begun.
+fn room(processes: usize, size: usize) -> usize {
+    (UNDER_WAY / exchange(processes, size)).max(1)
+}
+
+/// Bytes of an exchange, what is sent and what is received.
+fn exchange(processes: usize, size: usize) -> usize {
+    2 * processes * SENT * size
+}
+
+/// Bytes of the host that gradients of `elements` take at most while they are under way between the processes of `cut`,
+/// in numbers of `size` bytes.
+pub fn most_under_way(cut: Cut, elements: usize, size: usize) -> usize {
+    match cut.processes {
+        1 => 0,
+        // No more than the gradient of a share, and what all send of it to one.
+        n => ((room(n, size) + 1) * exchange(n, size)).min((elements + n * cut.owned(elements, 0)) * size),
+    }
+}
+
 /// What updates the weights. Moments and masters are here and nowhere else.
 pub enum Updater<B: Backend> {
     /// All of them, by the one gradient of a batch.
@@ -382,8 +402,7 @@ impl<B: Backend> Pieces<B> {
                     if let Some(done) = ranks.begin(Exchange { send, recv })? {
                         self.add_one(b, done)?;
                     }
-                    let room = (UNDER_WAY / (2 * n * SENT * size)).max(1);
-                    self.add_up(b, ranks, |under_way| under_way > room)?;
+                    self.add_up(b, ranks, |under_way| under_way > room(n, size))?;
                 }
             }
         }

@@ -18,14 +18,7 @@ pub fn check_program(ranks: &Ranks<'_>, config: &Config) -> Result<(), Error> {
     if ranks.size() == 1 {
         return Ok(());
     }
-    if config.gradient_shares < ranks.size() {
-        return Err(Error::new(format!(
-            "`gradient_shares = {}` is less than the {} processes, each of which takes a share of a batch; raise it, or \
-             start fewer",
-            config.gradient_shares,
-            ranks.size()
-        )));
-    }
+    check_shares(config, ranks.size())?;
     let said: toml::Table = config
         .to_toml()?
         .parse()
@@ -37,6 +30,21 @@ pub fn check_program(ranks: &Ranks<'_>, config: &Config) -> Result<(), Error> {
     let mut mine = vec![("program".to_owned(), version)];
     mine.extend(keys.map(|(key, value)| (format!("`{key}`"), value.to_string())));
     check(ranks, mine)
+}
+
+/// Whether each of so many processes has a share of a batch.
+///
+/// # Errors
+/// One has none.
+pub fn check_shares(config: &Config, processes: usize) -> Result<(), Error> {
+    if config.gradient_shares >= processes {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "`gradient_shares = {}` is less than the {processes} processes, each of which takes a share of a batch; raise \
+         it, or start fewer",
+        config.gradient_shares
+    )))
 }
 
 /// Whether all ranks have the same model, reference and rows, `made_of`, and compute the same.

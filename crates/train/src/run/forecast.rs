@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::memory::Bytes;
 use crate::objective::Objective;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, check_shares};
 use crate::signal;
 use duel_backend::Backend;
 use duel_comm::Alone;
@@ -80,22 +80,25 @@ const MEASURED: usize = 5;
 /// No more are begun after this time, once there are two.
 const ENOUGH: Duration = Duration::from_secs(60);
 
-/// What the run that `config` says would take. A few of its steps are made with a learning rate of 0, and forgotten.
+/// What the run that `config` says would take; by several processes, what the first of them would, which has most to
+/// do. A few of its steps are made with a learning rate of 0, and forgotten: those of one process.
 ///
 /// # Errors
 /// As [`train`](crate::train) before its first step, but for too little memory, which is told.
-pub fn forecast<B: Backend>(b: &B, config: &Config) -> Result<Forecast, Error> {
+pub fn forecast<B: Backend>(b: &B, config: &Config, processes: usize) -> Result<Forecast, Error> {
+    check_shares(config, processes)?;
     let free = b.memory().free;
     let ranks = Ranks::new(&Alone);
     if config.method.is_online() {
-        let online::Prepared { plan, bytes, text, too_large, .. } = online::prepare(b, &ranks, config)?;
+        let online::Prepared { plan, bytes, text, too_large, .. } =
+            online::prepare(b, &ranks, processes, config)?;
         let steps = plan.visits.total;
         return Ok(Forecast { plan: text, steps, bytes, free, too_large, tokens: None, time: None });
     }
     let (start, tokenizer) = Start::of::<B>(config)?;
     let data =
         Data::load(&ranks, &start.config, Objective::of(&start.config).needs(), &start.model, &tokenizer)?;
-    let planned = |config: &Config, model: &_| aim::plan(b, config, 1, (&start.folder, model), &data);
+    let planned = |config: &Config, model: &_| aim::plan(b, config, processes, (&start.folder, model), &data);
     let (plan, aim, bytes, text) = planned(&start.config, &start.model)?;
     let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
         let (plan, _, bytes, _) = planned(config, model)?;
@@ -106,6 +109,7 @@ pub fn forecast<B: Backend>(b: &B, config: &Config) -> Result<Forecast, Error> {
     let total = plan.visits.total;
     let time = match too_large {
         Some(_) => None,
+        None if processes > 1 => None,
         None => Time::of(steps(b, &start, &plan, &aim, &data)?, start.from(), &plan, &aim, &data),
     };
     Ok(Forecast { plan: text, steps: total, bytes, free, too_large, tokens, time })

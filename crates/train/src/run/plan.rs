@@ -7,7 +7,7 @@ use crate::Error;
 use crate::config::{Config, EvalStrategy, LoggingStrategy, Optim, SaveStrategy, Scheduler};
 use crate::engine::Room;
 use crate::memory::Bytes;
-use crate::ranks::Cut;
+use crate::ranks::{Cut, most_under_way};
 use duel_backend::Backend;
 use duel_model::{Config as ModelConfig, Form, Keep, Model, Shape};
 use duel_optim::{Algorithm, Schedule};
@@ -129,8 +129,13 @@ impl Plan {
             1 => String::new(),
             n => {
                 let bytes = self.cut.sent(trained, size_of::<B::Acc>(), size_of::<B::Real>());
-                let mb = bytes as f64 / 1e6;
-                format!("      {} shares on {n} processes: rank 0 sends {mb:.1} MB a step\n", self.cut.shares)
+                let on_the_way = most_under_way(self.cut, trained, size_of::<B::Acc>());
+                let [sent, on_the_way] = [bytes, on_the_way].map(|bytes| bytes as f64 / 1e6);
+                format!(
+                    "      {} shares on {n} processes: rank 0 sends {sent:.1} MB a step, of which up to \
+                     {on_the_way:.1} MB more lie on the host\n",
+                    self.cut.shares
+                )
             }
         };
         let trained = match model.lora {

@@ -72,7 +72,7 @@ fn run<B: Backend>(
     }
     let lock = output::lock_if_there(ranks, &config.output_dir)?;
     let Prepared { start, tokenizer, prompts, eval, beside, plan, text, too_large, .. } =
-        prepare(b, ranks, config)?;
+        prepare(b, ranks, ranks.size(), config)?;
     if let Some(too_large) = too_large {
         return Err(too_large);
     }
@@ -150,7 +150,12 @@ pub struct Prepared {
 ///
 /// # Errors
 /// As [`train_online`] before its first step.
-pub fn prepare<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<Prepared, Error> {
+pub fn prepare<B: Backend>(
+    b: &B,
+    ranks: &Ranks<'_>,
+    processes: usize,
+    config: &Config,
+) -> Result<Prepared, Error> {
     let (start, tokenizer) = Start::of::<B>(config)?;
     let (config, model) = (&start.config, &start.model);
     let read = |files: &Files| prompts::read(ranks, files, config, model, &tokenizer);
@@ -159,7 +164,7 @@ pub fn prepare<B: Backend>(b: &B, ranks: &Ranks<'_>, config: &Config) -> Result<
     let eval = eval.as_ref().map(read).transpose()?.unwrap_or_default();
     let beside = Beside { reference: true, critic: config.method == Method::Ppo };
     let planned = |config: &Config, model: &ModelConfig| {
-        planned(b, config, ranks.size(), (&start.folder, model), (&prompts, &eval), beside)
+        planned(b, config, processes, (&start.folder, model), (&prompts, &eval), beside)
     };
     let (plan, bytes, text) = planned(config, model)?;
     let too_large = fit::check(b, &start, (&bytes, plan.room.rows), |config, model| {
