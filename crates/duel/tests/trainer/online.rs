@@ -593,8 +593,8 @@ fn samples_have_the_log_probabilities_that_the_trainer_computes() {
         let said = engine.survey(&weights, &weights, None, &ds, &all).unwrap();
         let samples: Vec<_> = drawn.iter().flat_map(|rollout| &rollout.samples).collect();
         assert_eq!(said.len(), samples.len());
-        // As tests/tests/models/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the product of
-        // a normed row, of length sqrt(32), and one of the table, of length about 0.1 sqrt(32): below 8.
+        // As tests/tests/models/decoding.rs has it: 256 roundings of the largest number on the way. A logit is the
+        // product of a normed row, of length sqrt(32), and one of the table, of length about 0.1 sqrt(32): below 8.
         let bound = 256.0 * B::Real::EPSILON.max(B::Acc::EPSILON) * 8.0;
         for (sample, said) in samples.into_iter().zip(&said) {
             assert_eq!(sample.logps.len(), said.rows.len());
