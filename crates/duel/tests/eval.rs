@@ -437,3 +437,27 @@ fn a_plan_is_what_a_run_does() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Of several processes the first one's, which is less the more there are.
+#[test]
+fn a_plan_is_of_as_many_processes_as_are_asked_for() {
+    let temp = Temp::with_model("plan-processes");
+    let run = Run::new(&temp, "out").set("gradient-shares", 4);
+    let planned = |processes: &str| {
+        let (code, said) = looked("plan", &run, &["--format=json", "--processes", processes]);
+        assert_eq!(code, Some(0), "{said}");
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let (one, four) = (planned("1"), planned("4"));
+    assert_eq!((&one["processes"], &four["processes"]), (&json!(1), &json!(4)));
+    let moments = |plan: &Value| plan["bytes"]["moments"].as_u64().unwrap();
+    assert!(moments(&four).abs_diff(moments(&one) / 4) <= 16, "{} of {}", moments(&four), moments(&one));
+    assert!(!one["time"].is_null() && four["time"].is_null());
+    let (_, text) = looked("plan", &run, &["--processes=4"]);
+    for part in ["4 shares on 4 processes: rank 0 sends", "lie on the host", "measured of one process alone"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (code, said) = looked("plan", &run, &["--processes=5"]);
+    assert!(code == Some(1) && said.contains("`gradient_shares = 4` is less than the 5 processes"), "{said}");
+}

@@ -75,20 +75,46 @@ pub fn stage(out: &Path) -> Result<PathBuf> {
     Ok(staged)
 }
 
-/// Copies the files of `from` that go with config and weights (tokenizer, chat templates, defaults for generation)
-/// into `to`.
+/// Names of the files of `from` that go with config and weights: tokenizer, chat templates, defaults for generation.
 ///
 /// # Errors
-/// A file cannot be read or written.
-pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
-    let mut names: Vec<String> = COMPANIONS.map(String::from).into();
-    let templates = names_in(&from.join(TEMPLATES))?;
-    names.extend(templates.iter().filter(|n| n.ends_with(".jinja")).map(|n| format!("{TEMPLATES}/{n}")));
-    for name in names {
-        let (source, target) = (from.join(&name), to.join(&name));
-        if !source.exists() {
-            continue;
+/// One is a link to what is no part of the model: who hands on what was trained would hand that on too. The Hub's cache
+/// has links to its own files.
+pub fn companions(from: &Path) -> Result<Vec<String>> {
+    let templates = names_in(&from.join(TEMPLATES))?.into_iter().filter(|name| name.ends_with(".jinja"));
+    let names = COMPANIONS.into_iter().map(String::from).chain(templates.map(|n| format!("{TEMPLATES}/{n}")));
+    let names: Vec<String> = names.filter(|name| from.join(name).exists()).collect();
+    let real =
+        |path: &Path| path.canonicalize().map_err(|e| Error::file(path, format!("cannot be read: {e}")));
+    let folder = real(from)?;
+    let is_cached = |folder: &&Path| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("models--") && folder.join("snapshots").is_dir()
+    };
+    let whole = folder.ancestors().find(is_cached).unwrap_or(&folder);
+    for name in &names {
+        let (path, is) = (from.join(name), real(&from.join(name))?);
+        if !is.starts_with(whole) {
+            return Err(Error::file(
+                &path,
+                format!(
+                    "is a link to {}, outside of the model's folder, and would be copied beside what is trained: put \
+                     the file itself in its place, if that is what you want",
+                    is.display()
+                ),
+            ));
         }
+    }
+    Ok(names)
+}
+
+/// Copies the [`companions`] of `from` into `to`.
+///
+/// # Errors
+/// As [`companions`], or a file cannot be read or written.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for name in companions(from)? {
+        let (source, target) = (from.join(&name), to.join(&name));
         let bytes = fs::read(&source).map_err(|e| Error::file(&source, format!("cannot be read: {e}")))?;
         if let Some(folder) = target.parent() {
             duel_disk::create_dir_all(folder)

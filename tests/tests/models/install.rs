@@ -148,6 +148,42 @@ fn companions_are_copied_and_nothing_else() {
     assert_eq!(files(to.path()), set(&want));
 }
 
+/// A link to what is no part of the model is not handed on; those of the Hub's cache are its own files.
+#[cfg(unix)]
+#[test]
+fn links_out_of_a_folder_are_refused() {
+    use std::os::unix::fs::symlink;
+    let root = TempDir::new().unwrap();
+    let (secret, to) = (root.path().join("secret"), root.path().join("to"));
+    fs::write(&secret, "of the user").unwrap();
+    let [plain, repository] = ["plain", "models--org--name"].map(|name| root.path().join(name));
+    let snapshot = repository.join("snapshots/c0");
+    for folder in [&plain, &snapshot, &repository.join("blobs"), &to] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let copied = |from: &Path| duel_model::copy_companions(from, &to).map_err(|e| e.to_string());
+    let refused = |from: &Path, name: &str| {
+        let error = copied(from).unwrap_err();
+        assert!(error.contains(name) && error.contains("outside of the model's folder"), "{error}");
+        assert_eq!(files(&to), set(&[]), "something was copied");
+        fs::remove_file(from.join(name)).unwrap();
+    };
+    symlink(&secret, plain.join("merges.txt")).unwrap();
+    refused(&plain, "merges.txt");
+    symlink("../../../secret", snapshot.join("tokenizer.json")).unwrap();
+    refused(&snapshot, "tokenizer.json");
+    fs::create_dir_all(plain.join("additional_chat_templates")).unwrap();
+    symlink("../../secret", plain.join("additional_chat_templates/a.jinja")).unwrap();
+    refused(&plain, "additional_chat_templates/a.jinja");
+
+    fs::write(repository.join("blobs/1234"), "a tokenizer").unwrap();
+    symlink("../../blobs/1234", snapshot.join("tokenizer.json")).unwrap();
+    // The folder itself may be a link.
+    symlink(&snapshot, root.path().join("named")).unwrap();
+    copied(&root.path().join("named")).unwrap();
+    assert_eq!(fs::read(to.join("tokenizer.json")).unwrap(), b"a tokenizer");
+}
+
 /// What ends a text stands where transformers looks first, and what was there stays.
 #[test]
 fn stops_are_written() {

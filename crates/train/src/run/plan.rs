@@ -132,8 +132,8 @@ impl Plan {
                 let on_the_way = most_under_way(self.cut, trained, size_of::<B::Acc>());
                 let [sent, on_the_way] = [bytes, on_the_way].map(|bytes| bytes as f64 / 1e6);
                 format!(
-                    "      {} shares on {n} processes: rank 0 sends {sent:.1} MB a step, of which up to \
-                     {on_the_way:.1} MB more lie on the host\n",
+                    "      {} shares on {n} processes: rank 0 sends {sent:.1} MB a step; up to {on_the_way:.1} MB lie on \
+                     the host meanwhile\n",
                     self.cut.shares
                 )
             }

@@ -121,6 +121,8 @@ impl Start {
             );
         }
         let tokenizer = crate::tokenizer(&at)?;
+        // They go along into the output folder: what is wrong with them is said before the first step.
+        duel_model::companions(&duel_model::tokenizer_folder(&at)?)?;
         let manifest = Model::manifest(&model);
         let rounding = config.form().rounding();
         let id = ModelId::of(&at)?.held(rounding);
