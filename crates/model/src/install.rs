@@ -84,17 +84,19 @@ pub fn companions(from: &Path) -> Result<Vec<String>> {
     let templates = names_in(&from.join(TEMPLATES))?.into_iter().filter(|name| name.ends_with(".jinja"));
     let names = COMPANIONS.into_iter().map(String::from).chain(templates.map(|n| format!("{TEMPLATES}/{n}")));
     let names: Vec<String> = names.filter(|name| from.join(name).exists()).collect();
+    if names.is_empty() {
+        return Ok(names);
+    }
     let real =
         |path: &Path| path.canonicalize().map_err(|e| Error::file(path, format!("cannot be read: {e}")));
     let folder = real(from)?;
-    let is_cached = |folder: &&Path| {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("models--") && folder.join("snapshots").is_dir()
-    };
-    let whole = folder.ancestors().find(is_cached).unwrap_or(&folder);
+    // `REPOSITORY/snapshots/REVISION`, whose files are links into `REPOSITORY/blobs`.
+    let snapshots =
+        folder.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"));
+    let blobs = snapshots.map(|snapshots| snapshots.with_file_name("blobs"));
     for name in &names {
         let (path, is) = (from.join(name), real(&from.join(name))?);
-        if !is.starts_with(whole) {
+        if !is.starts_with(&folder) && !blobs.as_ref().is_some_and(|blobs| is.starts_with(blobs)) {
             return Err(Error::file(
                 &path,
                 format!(
