@@ -60,7 +60,7 @@ const CHECKPOINTS: u64 = 200;
 const BETWEEN: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// Starts both kinds of run, one after the other.
+/// Starts runs of these kinds, or of all, one after the other.
 pub fn run(rest: &[String]) -> Result<(), u8> {
     let (mut minutes, mut out, mut kinds) = (30.0, crate::target_dir().join("soak"), Vec::new());
     let mut rest = rest.iter();
@@ -126,13 +126,19 @@ struct Runs<'a> {
     between: Duration,
 }
 
-/// A run, or what started one of several ranks.
-struct Run(Child, bool);
+/// A run.
+struct Run {
+    /// Its process, or mpirun.
+    child: Child,
+    of_ranks: bool,
+    /// What it says.
+    said: PathBuf,
+}
 
 impl Run {
     /// The processes that train.
     fn processes(&self) -> Vec<u32> {
-        if self.1 { children(self.0.id()) } else { vec![self.0.id()] }
+        if self.of_ranks { children(self.child.id()) } else { vec![self.child.id()] }
     }
 
     /// Whether it is over.
@@ -140,10 +146,10 @@ impl Run {
     /// # Errors
     /// It failed, or cannot be asked.
     fn is_over(&mut self) -> Result<bool, String> {
-        match self.0.try_wait() {
+        match self.child.try_wait() {
             Ok(None) => Ok(false),
             Ok(Some(status)) if status.success() => Ok(true),
-            Ok(Some(_)) => Err("a run failed that should go on; its said.txt says why".into()),
+            Ok(Some(_)) => Err(format!("a run fails that should go on; {} says why", self.said.display())),
             Err(e) => Err(e.to_string()),
         }
     }
@@ -180,12 +186,12 @@ impl<'a> Runs<'a> {
     fn start(&self, name: &str, how_many: usize, steps: u64, more: &[&str]) -> Result<Run, String> {
         let own = self.folder.join(name);
         fs::create_dir_all(&own).map_err(|e| format!("{}: {e}", own.display()))?;
-        let said = File::options().create(true).append(true).open(own.join("said.txt"));
-        let ranks = self.kind.ranks > 1;
-        let mut duel = if ranks { mpirun(how_many, &self.program) } else { Command::new(&self.program) };
+        let said = own.join("said.txt");
+        let of_ranks = self.kind.ranks > 1;
+        let mut duel = if of_ranks { mpirun(how_many, &self.program) } else { Command::new(&self.program) };
         duel.args(["train", "--device", "cpu", "--model", "../model", "--output-dir", "out"]);
         duel.args(["--per-device-train-batch-size", "8", "--learning-rate", "1e-4"]);
-        if ranks {
+        if of_ranks {
             duel.args(["--gradient-shares", &SHARES.to_string(), "--threads", "1"]);
         } else {
             duel.args(["--threads", &how_many.to_string()]);
@@ -200,8 +206,10 @@ impl<'a> Runs<'a> {
         }
         duel.args(self.kind.options).args(more).current_dir(&own);
         duel.stdin(Stdio::null()).stdout(Stdio::null());
-        duel.stderr(said.map_err(|e| format!("{}: {e}", own.display()))?);
-        duel.spawn().map(|run| Run(run, ranks)).map_err(|e| format!("{}: {e}", self.program.display()))
+        let file = File::options().create(true).append(true).open(&said);
+        duel.stderr(file.map_err(|e| format!("{}: {e}", said.display()))?);
+        let child = duel.spawn().map_err(|e| format!("{}: {e}", duel.get_program().display()))?;
+        Ok(Run { child, of_ranks, said })
     }
 
     /// How many steps a run makes in that time.
@@ -231,8 +239,8 @@ impl<'a> Runs<'a> {
         Ok(curve)
     }
 
-    /// The twin, on two threads or on as many ranks as it was not on before, which is killed, stopped and paused in
-    /// turn: one rank of it, where it has several. How often each.
+    /// The twin, on two threads or on 4, 3, 2 and 1 ranks, which is killed, stopped and paused in turn: one rank of it,
+    /// where it has several. How often each.
     fn disturbed(&self, steps: u64) -> Result<[usize; 3], String> {
         let mut met = [0; 3];
         let how_many = |starts: usize| if self.kind.ranks > 1 { SHARES - starts % SHARES } else { 2 };
@@ -258,7 +266,7 @@ impl<'a> Runs<'a> {
                     continue;
                 }
             }
-            run.0.wait().map_err(|e| e.to_string())?;
+            run.child.wait().map_err(|e| e.to_string())?;
             run = self.start("twin", how_many(met[0] + met[1]), steps, &["--resume-from-checkpoint"])?;
         }
         unreachable!("a cycle has no end")
