@@ -1,9 +1,11 @@
 //! The micro-kernels of AVX2 with FMA: tiles of 6 rows of two registers.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
+use super::kernel::{Dest, Kernel, Outer, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use super::x86::{finish, written_out, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+use super::x86::{
+    finish, written_out, x86_kernel, x86_outer, x86_thin, x86_thin_blocks, x86_transpose, x86_turned,
+};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -26,6 +28,7 @@ pub const F32: Kernel<f32> = Kernel {
         fours: of_sizes!(thin_fours, 1 2 3),
     },
     turned: Turned { rows: 6, lanes: 8, run: of_sizes!(turned, 1 2) },
+    outer: Outer { lanes: 8, run: &[(12, outer::<12, 1>), (6, outer::<6, 2>)] },
     unit: Unit::Element,
     registers: None,
 };
@@ -39,6 +42,7 @@ pub const F64: Kernel<f64> = Kernel {
     transpose_small: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
+    outer: Outer::NONE,
     unit: Unit::Element,
     registers: None,
 };
@@ -78,6 +82,17 @@ x86_turned!(
     6,
     8,
     1,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps
+);
+
+x86_outer!(
+    outer,
+    "avx2,fma",
+    8,
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_set1_ps,

@@ -3,10 +3,12 @@
 use super::avx2::{
     TRANSPOSE as TRANSPOSE_256, columns as columns_256, rows as rows_256, rows_narrow as rows_narrow_256,
 };
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
+use super::kernel::{Dest, Kernel, Outer, Thin, Transpose, Turned, Unit, of_sizes};
 use super::portable;
 use super::quantised::{BLOCK, LANES};
-use super::x86::{finish, written_out, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+use super::x86::{
+    finish, written_out, x86_kernel, x86_outer, x86_thin, x86_thin_blocks, x86_transpose, x86_turned,
+};
 use duel_backend::Bits;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -28,6 +30,7 @@ pub const F32: Kernel<f32> = Kernel {
         fours: of_sizes!(thin_fours, 1 2 3 4 5 6 7 8),
     },
     turned: Turned { rows: 12, lanes: 16, run: of_sizes!(turned, 1 2) },
+    outer: Outer { lanes: 16, run: &[(24, outer::<24, 1>), (12, outer::<12, 2>)] },
     unit: Unit::Element,
     registers: None,
 };
@@ -41,6 +44,7 @@ pub const F64: Kernel<f64> = Kernel {
     transpose_small: portable::transpose(),
     thin: Thin::NONE,
     turned: Turned::NONE,
+    outer: Outer::NONE,
     unit: Unit::Element,
     registers: None,
 };
@@ -80,6 +84,17 @@ x86_turned!(
     12,
     16,
     4,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps
+);
+
+x86_outer!(
+    outer,
+    "avx512f",
+    16,
     _mm512_setzero_ps,
     _mm512_loadu_ps,
     _mm512_set1_ps,

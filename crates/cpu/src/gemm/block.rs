@@ -63,6 +63,10 @@ where
     /// # Safety
     /// `c` has room for the shape, and nobody else touches it.
     pub unsafe fn run(&self, pool: &Pool) {
+        if let Some(sides) = self.sides() {
+            // SAFETY: by this function's contract.
+            return unsafe { self.outer(pool, &sides) };
+        }
         let Shape { m, n, k, .. } = self.shape;
         let (mr, nr) = (self.kernel.mr, self.kernel.nr);
         let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
@@ -192,7 +196,7 @@ where
     }
 
     /// The blocks of the depth: one where there is none, for what is added to no sums.
-    fn depths(&self) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
+    pub(super) fn depths(&self) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
         let (k, depth) = (self.depth(), self.block_depth());
         (0..k.max(1)).step_by(depth).map(move |p| p..k.min(p + depth))
     }

@@ -42,6 +42,8 @@ pub struct Kernel<S: 'static> {
     pub thin: Thin<S>,
     /// Tiles of more of them.
     pub turned: Turned<S>,
+    /// Tiles of operands that lie depth after depth.
+    pub outer: Outer<S>,
     /// What a number of its operands is.
     pub unit: Unit,
     /// Registers that it needs besides.
@@ -140,6 +142,25 @@ pub struct Turned<S: 'static> {
 
 impl<S> Turned<S> {
     pub const NONE: Self = Turned { rows: 1, lanes: 1, run: &[] };
+}
+
+/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `k` in order, of rows `p` that are `a_ld` and `b_ld` apart: from
+/// nothing, or with `resume` from what is there. The rows of sums lie one after the other.
+///
+/// Reads that much, and asks memory for what lies behind the rows of a.
+pub type OuterTile<S> =
+    unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const S, b_ld: usize, out: *mut S, resume: bool);
+
+/// The kernels that multiply all of some rows of one operand by all of some of the other, as they lie.
+pub struct Outer<S: 'static> {
+    /// Rows of b in a register.
+    pub lanes: usize,
+    /// For 1, 2, ... registers of b: rows of a, and the kernel.
+    pub run: &'static [(usize, OuterTile<S>)],
+}
+
+impl<S> Outer<S> {
+    pub const NONE: Self = Outer { lanes: 1, run: &[] };
 }
 
 /// Largest `mr * nr` of any kernel.

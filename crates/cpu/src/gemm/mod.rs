@@ -14,6 +14,7 @@ mod few;
 mod kernel;
 mod narrow;
 mod operand;
+mod outer;
 mod pack;
 mod pairs;
 mod portable;

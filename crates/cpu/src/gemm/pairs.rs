@@ -139,7 +139,7 @@ unsafe fn tile<const H: usize>(kc: usize, a: *const f32, b: *const f32, dest: De
 mod hardware {
     use super::*;
     use crate::gemm::avx512;
-    use crate::gemm::kernel::{Thin, Turned};
+    use crate::gemm::kernel::{Outer, Thin, Turned};
     use crate::gemm::x86::{finish, x86_kernel};
     use std::arch::x86_64::*;
 
@@ -148,6 +148,7 @@ mod hardware {
         unit: Unit::Pair,
         thin: Thin::NONE,
         turned: Turned::NONE,
+        outer: Outer::NONE,
         ..avx512::F32
     };
 

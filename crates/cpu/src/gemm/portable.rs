@@ -1,6 +1,6 @@
 //! The micro-kernel of every type and CPU that has no better one.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit};
+use super::kernel::{Dest, Kernel, Outer, Thin, Transpose, Turned, Unit};
 use crate::real::{Lift, Scalar};
 use half::bf16;
 
@@ -15,6 +15,7 @@ pub const fn kernel<S: Scalar>() -> Kernel<S> {
         transpose_small: transpose(),
         thin: Thin::NONE,
         turned: Turned::NONE,
+        outer: Outer::NONE,
         unit: Unit::Element,
         registers: None,
     }

@@ -7,7 +7,7 @@
 //! (the instruction `TDPBF16PS`, Intel's Software Developer's Manual, volume 2). A product of two bf16 numbers is exact
 //! in float32 where it is not too small, so that zeros behind the depth, up to a multiple of 16 pairs, change nothing.
 
-use super::kernel::{Dest, Kernel, Thin, Transpose, Turned, Unit, of_sizes};
+use super::kernel::{Dest, Kernel, Outer, Thin, Transpose, Turned, Unit, of_sizes};
 use super::operand::Operand;
 use super::pairs::{join, pair_at};
 use half::bf16;
@@ -125,6 +125,7 @@ mod hardware {
         registers: Some(Registers { open, close }),
         thin: Thin::NONE,
         turned: Turned::NONE,
+        outer: Outer::NONE,
         ..avx512::F32
     };
 

@@ -287,6 +287,56 @@ macro_rules! x86_turned {
     };
 }
 
+/// Kernels `$name` of [`Outer`], of registers of `$lanes` elements.
+macro_rules! x86_outer {
+    ($name:ident, $feature:literal, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $fma:ident,
+     $store:ident) => {
+        /// # Safety
+        /// As [`OuterTile`](super::kernel::OuterTile) says, for `H` rows of a and `N` registers of b.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<const H: usize, const N: usize>(
+            k: usize,
+            a: *const f32,
+            a_ld: usize,
+            b: *const f32,
+            b_ld: usize,
+            out: *mut f32,
+            resume: bool,
+        ) {
+            let mut acc = [[$zero(); N]; H];
+            if resume {
+                for (i, sums) in acc.iter_mut().enumerate() {
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: the caller has the tile's sums.
+                        *sums = unsafe { $load(out.add((i * N + n) * $lanes)) };
+                    }
+                }
+            }
+            let (mut a, mut b) = (a, b);
+            for _ in 0..k {
+                // SAFETY: the caller gives k rows of N registers of b and of H elements of a.
+                unsafe {
+                    let columns: [_; N] = std::array::from_fn(|n| $load(b.add(n * $lanes)));
+                    for (i, sums) in acc.iter_mut().enumerate() {
+                        let x = $splat(*a.add(i));
+                        for (sums, &column) in sums.iter_mut().zip(&columns) {
+                            *sums = $fma(x, column, *sums);
+                        }
+                    }
+                }
+                $crate::prefetch::prefetch(a.wrapping_add(H), H);
+                (a, b) = (a.wrapping_add(a_ld), b.wrapping_add(b_ld));
+            }
+            for (i, sums) in acc.into_iter().enumerate() {
+                for (n, sums) in sums.into_iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { $store(out.add((i * N + n) * $lanes), sums) };
+                }
+            }
+        }
+    };
+}
+
 /// A [`Turn`] `$name` by way of registers.
 macro_rules! x86_transpose {
     ($name:ident, $from:ty, $t:ty, $feature:literal, $lanes:literal, $rows:ident, $columns:ident, $store:ident) => {
@@ -323,4 +373,6 @@ macro_rules! x86_transpose {
     };
 }
 
-pub(super) use {finish, written_out, x86_kernel, x86_thin, x86_thin_blocks, x86_transpose, x86_turned};
+pub(super) use {
+    finish, written_out, x86_kernel, x86_outer, x86_thin, x86_thin_blocks, x86_transpose, x86_turned,
+};
