@@ -101,6 +101,8 @@ const SUM: f64 = 4.0;
 const UPDATED: f64 = 7.0 * SUM;
 /// Bytes that adding a gradient reads and writes for a weight: itself, and a sum twice.
 const ADDED: f64 = 3.0 * SUM;
+/// Bytes that copying a number on the host reads and writes.
+const COPIED: f64 = 2.0 * SUM;
 /// Bytes that a token's activations take, a layer and element of its width: 8.6 GB of the 1B model's measured peak of
 /// 30.8 GB are those of 11,264 tokens.
 const ACTIVATION: f64 = 23.0;
@@ -200,7 +202,7 @@ impl Run {
         let messages = parts * 2.0 * (n - 1.0) * machine.message;
         let added = rounds * p * ADDED / machine.host;
         let host = match machine.bus {
-            None => added,
+            None => added + copied(p, [shares, rounds, n]) * COPIED / machine.host,
             Some(_) if !staged => 0.0,
             // Down: from the trainer, to the host once more from where it was received; weights likewise.
             Some(bus) => added + 2.0 * p * (rounds * SUM + machine.weight) / bus,
@@ -230,6 +232,14 @@ impl Run {
     }
 }
 
+/// Numbers that a process of `n` copies on the host in a step of `shares`, of which `rounds` are its own: it puts each
+/// gradient together for all, then into messages or to its own; takes its pieces out of the others' messages; puts its
+/// new weights together, for itself and into messages, takes those of the others, and puts all in their places.
+fn copied(parameters: f64, [shares, rounds, n]: [f64; 3]) -> f64 {
+    let own = parameters * rounds / shares;
+    2.0 * rounds * parameters + own * (shares - rounds) + own * n + 2.0 * parameters
+}
+
 /// Processes of one thread on a machine that may have fewer cores: the plan's parts, with what was measured apart from
 /// the runs that it is held against.
 #[derive(Clone, Copy, Debug)]
@@ -250,39 +260,56 @@ pub struct Cores {
     pub links: [f64; 3],
 }
 
-/// Two virtual cores of an Intel Xeon with AVX-512 and AMX, 2026-11-27, float32, all other processes stopped;
-/// SmolLM2-135M, SFT, four rows in four shares. Three runs of one process at once took 7.03 s a step. Links and adding
-/// are those of a small program of MPI; Open MPI 4.1.4, shared memory.
+/// Two virtual cores of an Intel Xeon with AVX-512 and AMX, 2026-11-28, float32, all other processes stopped;
+/// SmolLM2-135M, SFT, four equal rows in four shares. Three runs of one process at once took 10.9 s a step, and four
+/// 14.7 s. Links and the host are those of a small program of MPI (means of four); Open MPI 4.1.4, shared memory.
 pub const HERE: Cores = Cores {
     cores: 2.0,
     parameters: 134.515e6,
     shares: 4.0,
-    alone: 3.86,
-    crowding: 7.03 / 3.86 / 1.5,
-    host: 18.7e9,
-    links: [3.95e9, 2.29e9, 1.86e9],
+    alone: 7.00,
+    crowding: 10.9 / 7.00 / 1.5,
+    host: 19.1e9,
+    links: [4.05e9, 2.17e9, 2.34e9],
 };
 
-/// Seconds of a step there with 1 to 4 processes: means of the third and fourth step, of two runs each but the first.
-pub const MEASURED: [f64; 4] = [3.86, 2.25, 3.29, 2.57];
+/// Seconds of a step there with 1 to 4 processes: means of the third and fourth step, of two runs or (2, 4) four.
+pub const MEASURED: [f64; 4] = [7.00, 3.94, 5.48, 4.60];
 
 impl Cores {
     /// Seconds of a step of so many processes, as the first of them has it, which has most.
     pub fn step(&self, processes: usize) -> Step {
-        let Cores { cores, parameters: p, shares, alone, crowding, host, .. } = *self;
+        let Cores { cores, parameters: p, shares, crowding, .. } = *self;
         let n = processes as f64;
-        let share = (alone - p * (UPDATED + shares * ADDED) / host) / shares;
         let rounds = (shares / n).ceil();
         // Those that have a share in this round.
         let at_once = |round: usize| (shares - round as f64 * n).min(n);
         let slower = |at_once: f64| if at_once > cores { at_once / cores * crowding } else { 1.0 };
+        let share = (self.alone - self.updating(1).iter().sum::<f64>()) / shares;
         let computing: f64 = (0..rounds as usize).map(|round| share * slower(at_once(round))).sum();
+        let [update, host] = self.updating(processes);
         // Pieces are as many as shares.
         let own = p * rounds / shares;
-        let update = own * UPDATED / host;
         let sent = rounds * (p - own) * SUM + own * SUM * (n - 1.0);
         let wire = processes.checked_sub(2).map_or(0.0, |i| sent / self.links[i.min(2)]);
-        Step { compute: computing + update, wire, messages: 0.0, host: own * shares * ADDED / host }
+        Step { compute: computing + update, wire, messages: 0.0, host }
+    }
+
+    /// Seconds of updating, and of adding and copying: as long as the first process takes, or as all take that share
+    /// the cores.
+    fn updating(&self, processes: usize) -> [f64; 2] {
+        let Cores { cores, parameters: p, shares, crowding, host, .. } = *self;
+        let n = processes as f64;
+        let of = |process: usize| {
+            let rounds = ((shares - process as f64) / n).ceil();
+            let own = p * rounds / shares;
+            [own * UPDATED, own * shares * ADDED + copied(p, [shares, rounds, n]) * COPIED]
+        };
+        std::array::from_fn(|i| {
+            let all: f64 = (0..processes).map(|process| of(process)[i]).sum();
+            let crowded = if n > cores { crowding } else { 1.0 };
+            of(0)[i].max(all / cores) / host * crowded
+        })
     }
 }
 
@@ -295,6 +322,14 @@ mod tests {
         for (processes, measured) in (1..).zip(MEASURED) {
             let planned = HERE.step(processes).seconds();
             assert!((planned / measured - 1.0).abs() < 0.1, "{processes}: {planned}, {measured}");
+        }
+    }
+
+    /// Counted by hand, in parameters.
+    #[test]
+    fn copies_are_those_of_the_trainer() {
+        for (n, rounds, want) in [(1.0, 4.0, 11.0), (2.0, 2.0, 8.0), (3.0, 2.0, 8.5), (4.0, 1.0, 5.75)] {
+            assert_eq!(copied(1.0, [4.0, rounds, n]), want, "{n} processes");
         }
     }
 

@@ -111,7 +111,9 @@ fn sanitize(sanitizer: &Sanitizer, names: &[&str]) -> Result<(), String> {
     let runner = format!("env LD_PRELOAD={} {variable}={value}", library.display());
     let mut cargo = crate::command(&["test", "--package", "duel-kernel-tests"], &[]);
     cargo.args(sanitizer.tests).args(["--", "--test-threads", sanitizer.at_once]).args(names);
+    // Reports name lines by debug information, whatever the user's environment says of it.
     cargo
+        .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
         .env("DUEL_SIMT_SANITIZE", sanitizer.name)
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     succeed(&mut cargo)

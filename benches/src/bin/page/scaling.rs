@@ -15,8 +15,9 @@ pub fn section() -> String {
 }
 
 fn here() -> String {
-    let mut lines =
-        vec![["processes", "compute", "wire", "adding", "step", "measured", "apart"].map(String::from)];
+    let mut lines = vec![
+        ["processes", "compute", "wire", "adding, copying", "step", "measured", "apart"].map(String::from),
+    ];
     for (processes, measured) in (1..).zip(MEASURED) {
         let step = HERE.step(processes);
         let seconds = |s: f64| format!("{s:.2} s");

@@ -28,7 +28,7 @@ pub const F32: Kernel<f32> = Kernel {
         fours: of_sizes!(thin_fours, 1 2 3),
     },
     turned: Turned { rows: 6, lanes: 8, run: of_sizes!(turned, 1 2) },
-    outer: Outer { lanes: 8, run: &[(12, outer::<12, 1>), (6, outer::<6, 2>)] },
+    outer: Outer { lanes: 8, run: &[(12, outer::<12, 1>), (6, outer::<6, 2>)], on_side: 2 },
     unit: Unit::Element,
     registers: None,
 };

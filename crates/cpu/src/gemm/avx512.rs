@@ -30,7 +30,7 @@ pub const F32: Kernel<f32> = Kernel {
         fours: of_sizes!(thin_fours, 1 2 3 4 5 6 7 8),
     },
     turned: Turned { rows: 12, lanes: 16, run: of_sizes!(turned, 1 2) },
-    outer: Outer { lanes: 16, run: &[(24, outer::<24, 1>), (12, outer::<12, 2>)] },
+    outer: Outer { lanes: 16, run: &[(24, outer::<24, 1>), (12, outer::<12, 2>)], on_side: 1 },
     unit: Unit::Element,
     registers: None,
 };

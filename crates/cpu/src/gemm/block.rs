@@ -191,7 +191,7 @@ where
     }
 
     /// Whether sums are kept aside: a result that is narrower than they are must not be rounded between blocks.
-    fn keeps_aside(&self) -> bool {
+    pub(super) fn keeps_aside(&self) -> bool {
         size_of::<C>() < size_of::<S>() && self.depth() > self.block_depth()
     }
 

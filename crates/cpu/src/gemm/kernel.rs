@@ -144,23 +144,27 @@ impl<S> Turned<S> {
     pub const NONE: Self = Turned { rows: 1, lanes: 1, run: &[] };
 }
 
-/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `k` in order, of rows `p` that are `a_ld` and `b_ld` apart: from
-/// nothing, or with `resume` from what is there. The rows of sums lie one after the other.
+/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `k` in order, each a fused multiply-add: of depths `p` that are `a_ld`
+/// and `b_ld` elements apart, a few elements of a and whole registers of b. Sums begin at nothing, or with `resume` at
+/// what is in `out`, where the row of each element of a follows the one before.
 ///
-/// Reads that much, and asks memory for what lies behind the rows of a.
+/// Reads that much, and asks memory for what lies behind it in a. Needs the CPU features that it was chosen for.
 pub type OuterTile<S> =
     unsafe fn(k: usize, a: *const S, a_ld: usize, b: *const S, b_ld: usize, out: *mut S, resume: bool);
 
-/// The kernels that multiply all of some rows of one operand by all of some of the other, as they lie.
+/// The kernels whose tile is a few elements of one operand by all of the other, both read as they lie.
+#[derive(Clone, Copy)]
 pub struct Outer<S: 'static> {
-    /// Rows of b in a register.
+    /// Elements of a register.
     pub lanes: usize,
-    /// For 1, 2, ... registers of b: rows of a, and the kernel.
+    /// For 1, 2, ... registers of b: elements of a, and the kernel.
     pub run: &'static [(usize, OuterTile<S>)],
+    /// Registers of b up to which tiles on their side are faster than packed ones.
+    pub on_side: usize,
 }
 
 impl<S> Outer<S> {
-    pub const NONE: Self = Outer { lanes: 1, run: &[] };
+    pub const NONE: Self = Outer { lanes: 1, run: &[], on_side: 0 };
 }
 
 /// Largest `mr * nr` of any kernel.
