@@ -144,9 +144,9 @@ impl<S> Turned<S> {
     pub const NONE: Self = Turned { rows: 1, lanes: 1, run: &[] };
 }
 
-/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `k` in order, each a fused multiply-add: of depths `p` that are `a_ld`
-/// and `b_ld` elements apart, a few elements of a and whole registers of b. Sums begin at nothing, or with `resume` at
-/// what is in `out`, where the row of each element of a follows the one before.
+/// `sums[i][j] += a[p][i] b[p][j]`, `p` from 0 to `k` in order, each a fused multiply-add: of depths `p` that are
+/// `a_ld` and `b_ld` elements apart, a few elements of a and whole registers of b. Sums begin at nothing, or with
+/// `resume` at what is in `out`, where the row of each element of a follows the one before.
 ///
 /// Reads that much, and asks memory for what lies behind it in a. Needs the CPU features that it was chosen for.
 pub type OuterTile<S> =
