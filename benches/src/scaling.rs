@@ -254,7 +254,7 @@ pub struct Cores {
     pub alone: f64,
     /// How much longer processes take that share cores than their number says.
     pub crowding: f64,
-    /// Bytes a second of adding and updating.
+    /// Bytes a second of adding, copying and updating.
     pub host: f64,
     /// Bytes a second out of each of 2, 3 and 4 processes that all send to all, a mebibyte a message.
     pub links: [f64; 3],

@@ -108,7 +108,8 @@ where
             finish_row(c, sums, true, (None, None), 0, 0);
         };
         if sides.upright {
-            if ldc == padded {
+            // Rows without anything beside or between them are one.
+            if ldc == width && width == padded {
                 return add(rows.start * ldc, &sums[..len * ldc]);
             }
             return rows
@@ -191,6 +192,8 @@ mod tests {
         let value = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 504.5 - 1.0;
         let data = lds.map(|ld| (0..shape.k * ld).map(|i| value(i + ld)).collect::<Vec<_>>());
         let mut c: Vec<f32> = (0..shape.m * shape.ldc).map(value).collect();
+        // What lies beside the result would no longer be -0 if anything were added to it, even 0.
+        c.chunks_mut(shape.ldc).for_each(|row| row[shape.n..].fill(-0.0));
         let [a, b] = [0, 1].map(|i| {
             let (rs, cs) = if along == Some(i) { (shape.k, 1) } else { (1, lds[i]) };
             Operand { data: &data[i][..], rs, cs }
