@@ -73,10 +73,16 @@ pub(crate) fn parse(
     chat: bool,
     unused: &mut BTreeSet<String>,
 ) -> Result<Option<(Row, Label)>, String> {
+    let no_prompt = value.get("prompt").is_some_and(Value::is_null);
     without_nulls(&mut value);
     let Value::Object(mut columns) = value else {
         return Err(format!("is {}, not an object with named columns", kind(&value)));
     };
+    if no_prompt && columns.get("chosen").or(columns.get("responses")).is_some_and(is_text) {
+        return Err("`prompt` is null; remove the row, or the column where each response is a whole text that begins \
+                    with its prompt"
+            .to_owned());
+    }
     refuse(&mut columns)?;
     let row = read(&mut columns, opt, chat)?;
     // Of a row that is left out nothing is used.
@@ -84,6 +90,11 @@ pub(crate) fn parse(
         unused.extend(columns.into_iter().filter(|(_, v)| !is_empty(v)).map(|(name, _)| name));
     }
     Ok(row)
+}
+
+/// Whether a response is a text, or the first of several is, and not a conversation that has its prompt in it.
+fn is_text(response: &Value) -> bool {
+    response.is_string() || response.get(0).is_some_and(Value::is_string)
 }
 
 /// Takes what a row is made of out of its columns.
@@ -358,9 +369,17 @@ fn single(columns: &mut Map<String, Value>, opt: &Options) -> Result<Single, Str
             ));
         }
         (Task::Unpaired, label) => said::label(label)?,
-        // Other labels (0, 1, a class name) are an ordinary column of text data, not a verdict.
-        (Task::Sft, Some(Value::Bool(false))) => return Ok(Single::Dropped),
-        (Task::Sft, _) => Label::default(),
+        (Task::Sft, Some(label)) => {
+            // Numbers and names are an ordinary column of text data, but a verdict on a completion.
+            let verdict = label.is_boolean() || name == "completion";
+            match said::verdict(&label).filter(|_| verdict) {
+                Some(true) => {}
+                Some(false) => return Ok(Single::Dropped),
+                None => _ = columns.insert("label".to_owned(), label),
+            }
+            Label::default()
+        }
+        (Task::Sft, None) => Label::default(),
     };
     let (name, value) = require(columns, name)?;
     match (name.as_str(), value) {

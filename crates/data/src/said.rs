@@ -38,12 +38,7 @@ pub(crate) fn scores(columns: &mut Map<String, Value>, count: usize) -> Result<O
 
 /// The label of an unpaired row.
 pub(crate) fn label(value: Option<Value>) -> Result<Label, String> {
-    let desirable = match &value {
-        Some(Value::Bool(desirable)) => Some(*desirable),
-        Some(Value::Number(n)) if n.as_f64() == Some(1.0) => Some(true),
-        Some(Value::Number(n)) if n.as_f64() == Some(0.0) => Some(false),
-        _ => None,
-    };
+    let desirable = value.as_ref().and_then(verdict);
     let wanted = "unpaired training needs true (1) for a good response and false (0) for a bad one";
     match (desirable, value) {
         (Some(desirable), _) => Ok(Label::Unpaired { desirable }),
@@ -51,6 +46,16 @@ pub(crate) fn label(value: Option<Value>) -> Result<Label, String> {
         (None, None) => {
             Err(format!("has no `label`; {wanted}; give it, or a pair of `chosen` and `rejected`"))
         }
+    }
+}
+
+/// What a label says of a response, if it does: true or 1, false or 0.
+pub(crate) fn verdict(label: &Value) -> Option<bool> {
+    match label {
+        Value::Bool(desirable) => Some(*desirable),
+        Value::Number(n) if n.as_f64() == Some(1.0) => Some(true),
+        Value::Number(n) if n.as_f64() == Some(0.0) => Some(false),
+        _ => None,
     }
 }
 

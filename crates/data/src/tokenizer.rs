@@ -62,19 +62,23 @@ impl Tokenizer {
 
         let config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         add_tokens(&mut inner, &config).map_err(|e| broken(&e))?;
-        let specials = specials(&config, object(&dir.join("special_tokens_map.json"))?);
-        let special = |name: &str| -> Result<Option<(String, u32)>> {
-            let Some(text) = specials.get(name).and_then(Value::as_str) else { return Ok(None) };
-            match inner.token_to_id(text) {
-                Some(id) => Ok(Some((text.to_owned(), id))),
-                None => Err(Error::file(
-                    &file,
-                    format!("does not know the {name} `{text}` that its config names"),
-                )),
-            }
+        steady(&inner).map_err(|e| broken(&e))?;
+        let map = object(&dir.join("special_tokens_map.json"))?;
+        let named = named(&config, map.as_ref());
+        if let Some((name, text)) = named.iter().find(|(_, text)| inner.token_to_id(text).is_none()) {
+            return Err(Error::file(
+                &file,
+                format!("does not know the {name} `{text}` that its config names"),
+            ));
+        }
+        add_specials(&mut inner, &named).map_err(|e| broken(&e))?;
+        let specials = specials(&config, map);
+        let special = |name: &str| {
+            let text = specials.get(name).and_then(Value::as_str)?;
+            inner.token_to_id(text).map(|id| (text.to_owned(), id))
         };
-        let (bos, eos) = (special("bos_token")?, special("eos_token")?);
-        let pad = specials.get("pad_token").and_then(Value::as_str).and_then(|text| inner.token_to_id(text));
+        let (bos, eos) = (special("bos_token"), special("eos_token"));
+        let pad = special("pad_token").map(|(_, id)| id);
         let stops = stops(dir, eos.as_ref().map(|(_, id)| *id))?;
         let templates = Templates::read(dir, &config, &specials)?;
 
@@ -424,6 +428,46 @@ fn add_tokens(
             ));
         }
     }
+    Ok(())
+}
+
+/// Refuses a model of tokens that draws: the same text would get other tokens each time.
+fn steady(inner: &tokenizers::Tokenizer) -> std::result::Result<(), String> {
+    match inner.get_model() {
+        tokenizers::ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|share| share > 0.0) => {
+            Err("its `dropout` gives the same text other tokens each time; set it to null".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The special tokens that the files name: what each is, and its text.
+fn named(config: &Map<String, Value>, map: Option<&Map<String, Value>>) -> Vec<(String, String)> {
+    let all = specials(config, map.cloned());
+    let mut named: Vec<_> =
+        all.iter().filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect();
+    for name in ["additional_special_tokens", "extra_special_tokens"] {
+        let list = config.get(name).or_else(|| map?.get(name)).and_then(Value::as_array);
+        named.extend(
+            list.into_iter().flatten().filter_map(token_text).map(|text| (name.to_owned(), text.to_owned())),
+        );
+    }
+    named
+}
+
+/// Makes tokens of the vocabulary special that are named so: no text of them is cut. One that a text begins or ends
+/// with has to be that already.
+fn add_specials(
+    inner: &mut tokenizers::Tokenizer,
+    named: &[(String, String)],
+) -> std::result::Result<(), String> {
+    let added = inner.get_added_vocabulary().get_vocab();
+    let is_end = |name: &str| ["bos_token", "eos_token"].contains(&name);
+    let missing = named.iter().filter(|(name, text)| !is_end(name) && !added.contains_key(text));
+    let missing: Vec<_> = missing.map(|(_, text)| tokenizers::AddedToken::from(text, true)).collect();
+    contain(|| inner.add_special_tokens(missing))
+        .map_err(|panic| panic.to_string())?
+        .map_err(|e| e.to_string())?;
     Ok(())
 }
 

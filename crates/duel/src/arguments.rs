@@ -3,7 +3,7 @@
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use duel_train::Error;
-use duel_train::config::{Form, KEYS, Key, Method, Options, Recipe, notes_of_value, read_flag, word};
+use duel_train::config::{Form, KEYS, Key, Maybe, Method, Options, Recipe, notes_of_value, read_flag, word};
 use std::ffi::OsString;
 use std::iter::Peekable;
 use std::str::FromStr;
@@ -184,7 +184,10 @@ impl<const OF_SCORING: bool> FromArgMatches for Flags<OF_SCORING> {
 fn argument(key: &'static Key) -> Arg {
     let parser = match key.form {
         Form::Switch => ValueParser::new(BoolishValueParser::new().try_map(|on| key.read(&on.to_string()))),
-        _ => ValueParser::new(NonEmptyStringValueParser::new().try_map(|text| key.read(&text))),
+        Form::Optional => {
+            ValueParser::new(NonEmptyStringValueParser::new().try_map(|text| key.read(truth(&text))))
+        }
+        Form::Value => ValueParser::new(NonEmptyStringValueParser::new().try_map(|text| key.read(&text))),
     };
     let arg = Arg::new(key.name)
         .long(key.flag())
@@ -197,6 +200,20 @@ fn argument(key: &'static Key) -> Arg {
         Form::Value => arg,
         Form::Switch | Form::Optional => arg.num_args(0..=1).default_missing_value("true"),
     }
+}
+
+/// Python's words for true and false as they are here.
+fn truth(text: &str) -> &str {
+    match text {
+        "True" => "true",
+        "False" => "false",
+        other => other,
+    }
+}
+
+/// What is true, false or the word "none", in Python's words too.
+pub fn switch(text: &str) -> Result<Maybe<bool>, std::str::ParseBoolError> {
+    truth(text).parse()
 }
 
 /// Seeds, each once: numbers with commas.
@@ -227,7 +244,7 @@ impl FromStr for Seeds {
 mod tests {
     use super::*;
     use clap::Parser;
-    use duel_train::config::{Device, Maybe, Resume};
+    use duel_train::config::{Device, Resume};
     use std::path::PathBuf;
 
     #[derive(Parser)]
@@ -348,6 +365,9 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(cli(args).shuffle, expected, "{args:?}");
+        }
+        for (value, on) in [("True", true), ("False", false), ("true", true), ("false", false)] {
+            assert_eq!(cli(&["--bf16", value]).bf16, Some(Maybe(Some(on))), "{value}");
         }
         let said = cli(&["--bf16", "--device=cuda"]);
         assert_eq!((said.bf16, said.device), (Some(Maybe(Some(true))), Some(Device::Cuda(0))));

@@ -2,6 +2,7 @@
 
 use crate::launch::speaks;
 use clap::Args;
+use duel::arguments::switch;
 use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_cuda::Cuda;
@@ -17,7 +18,7 @@ pub struct Machine {
     pub device: Device,
     /// Compute in bfloat16. none: on a GPU, yes; on the CPU, where it is made for AMX or AVX512-BF16 and slow without,
     /// no
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "none", value_parser = switch)]
     pub bf16: Maybe<bool>,
     /// Threads on the CPU; 0: one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]

@@ -11,6 +11,8 @@ pub struct Factory {
     /// A row is a pair.
     ranking: bool,
     columns: Vec<(String, String)>,
+    /// The entry names the columns.
+    named: bool,
     tags: Vec<(String, String)>,
 }
 
@@ -44,6 +46,7 @@ impl Factory {
         let usual = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(ours, theirs)| ((*ours).to_owned(), (*theirs).to_owned())).collect()
         };
+        let is_named = columns.is_some();
         let columns: Pairs = columns.unwrap_or_else(|| match talks {
             true => usual(&[("messages", "conversations")]),
             false => usual(&[("prompt", "instruction"), ("query", "input"), ("response", "output")]),
@@ -72,7 +75,12 @@ impl Factory {
                 return Err(format!("`{what}` has `{odd}`, which is none of {}", known.join(", ")));
             }
         }
-        Ok(Factory { talks, ranking, columns, tags })
+        Ok(Factory { talks, ranking, columns, named: is_named, tags })
+    }
+
+    /// The columns that the entry names: what each is, and its name in the file.
+    pub(super) fn named(&self) -> &[(String, String)] {
+        if self.named { &self.columns } else { &[] }
     }
 
     fn column(&self, name: &str) -> Option<&str> {

@@ -35,6 +35,15 @@ impl Form {
         *self == Form::default()
     }
 
+    /// Columns that some row must have: what each is, and its name in the file.
+    pub(crate) fn wanted(&self) -> &[(String, String)] {
+        match self {
+            // These ask for theirs in every row.
+            Form::Named(_) | Form::Axolotl(_) => &[],
+            Form::Factory(factory) => factory.named(),
+        }
+    }
+
     /// A row as rows are read. Messages of errors start with a verb: "row 3: " goes before.
     pub(crate) fn apply(&self, row: Value) -> Result<Value, String> {
         if self.is_plain() {

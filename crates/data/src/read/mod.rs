@@ -35,9 +35,31 @@ type Source<'a> = BufReader<Box<dyn Read + 'a>>;
 
 /// Hands every row of all files to `each`, in order, numbered through and with the columns that rows have.
 pub(crate) fn rows(files: &Files, reading: &Reading, each: Each<'_>) -> Result<()> {
+    let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut read = None;
     plain_rows(files, reading, &mut |row, part, value| {
-        each(row, files.form(part).apply(value).map_err(|e| reading.wrong(files, row, e))?)
-    })
+        let form = files.form(part);
+        read = read.max(Some(part));
+        for (_, column) in form.wanted() {
+            if value.get(column).is_some() && !found.contains(&(part, column)) {
+                found.push((part, column));
+            }
+        }
+        each(row, form.apply(value).map_err(|e| reading.wrong(files, row, e))?)
+    })?;
+    // A file of several may lack what the others have.
+    for part in 0..read.map_or(0, |last| last + 1) {
+        let form = files.form(part);
+        let has = |column: &str| found.iter().any(|&(at, name)| name == column && files.form(at) == form);
+        if let Some((ours, theirs)) = form.wanted().iter().find(|(_, column)| !has(column)) {
+            let path = &files.parts()[part];
+            return Err(Error::file(
+                path,
+                format!("no row has the column `{theirs}`, which is to be `{ours}`"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// As [`rows`], with the columns that the files have: the number of a row, that of its file, and its value.

@@ -20,7 +20,14 @@ pub(super) fn install(env: &mut Environment<'_>) {
         format_filter(FormatStyle::Printf, text, &args)
     });
     env.add_filter("join", join);
-    env.add_filter("title", |text: &str| title(text));
+    env.add_filter("title", |text: Value| title(&shown(&text)));
+    env.add_filter("upper", |text: Value| shown(&text).to_uppercase());
+    env.add_filter("lower", |text: Value| shown(&text).to_lowercase());
+    env.add_filter("capitalize", |text: Value| capitalized(&shown(&text)));
+    env.add_filter("trim", |text: Value, chars: Option<&str>| match chars {
+        Some(chars) => shown(&text).trim_matches(|c| chars.contains(c)).to_owned(),
+        None => shown(&text).trim().to_owned(),
+    });
     env.add_filter("replace", |text: Value, old: &str, new: &str, count: Option<usize>| {
         shown(&text).replacen(old, new, count.unwrap_or(usize::MAX))
     });
@@ -75,6 +82,13 @@ fn join(list: Value, by: Option<&str>, named: Kwargs) -> Result<String, Error> {
         None => Ok(shown(&item)),
     });
     Ok(items.collect::<Result<Vec<_>, Error>>()?.join(by.unwrap_or_default()))
+}
+
+/// The first letter as a capital, the others not.
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(chars.flat_map(char::to_lowercase)).collect()
 }
 
 /// Every word with a capital; words begin behind spaces, hyphens and brackets, as Jinja2 has it.

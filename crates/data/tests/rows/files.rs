@@ -45,11 +45,17 @@ fn plain_supervised() {
     assert_eq!(one(alpaca, &chat(), &SFT), ["u:Hi$a:", "ho$"]);
     // Verdicts: only the good examples are learned.
     let text = "{\"prompt\": \"Q\", \"completion\": \"y\", \"label\": true}\n{\"prompt\": \"Q\", \"completion\": \"n\", \"label\": false}";
-    let data = load("kto.jsonl", text, &tok, &SFT).unwrap();
-    assert_eq!(
-        (data.report().rows, data.report().undesirable, show(data.group(0))),
-        (2, 1, vec!["^Q".into(), "y$".into()])
-    );
+    for text in [text.to_owned(), text.replace("true", "1").replace("false", "0")] {
+        let data = load("kto.jsonl", &text, &tok, &SFT).unwrap();
+        assert_eq!(
+            (data.report().rows, data.report().undesirable, show(data.group(0))),
+            (2, 1, vec!["^Q".into(), "y$".into()])
+        );
+    }
+    // Any other label is a column that nothing reads.
+    let class = r#"{"prompt": "Q", "completion": "y", "label": 3}"#;
+    let data = load("class.jsonl", class, &tok, &SFT).unwrap();
+    assert!(data.report().unused.contains("label"), "{:?}", data.report());
 }
 
 #[test]
@@ -233,6 +239,8 @@ fn errors_of_rows() {
         ),
         (r#"{"prompt": "Q", "responses": ["y", ""]}"#, "`responses[1]` is empty; "),
         (r#"{"prompt": "Q", "chosen": "y"}"#, "`rejected` is missing"),
+        (r#"{"prompt": null, "chosen": "y", "rejected": "n"}"#, "`prompt` is null; remove the row"),
+        (r#"{"prompt": null, "responses": ["y", "n"]}"#, "`prompt` is null; remove the row"),
         (r#"{"prompt": "Q", "chosen": "y", "rejected": 3}"#, "`rejected` is a number"),
         (r#"{"prompt": {"text": "Q"}, "chosen": "y", "rejected": "n"}"#, "`prompt` has no text `role`"),
         (r#"{"prompt": [], "chosen": "y", "rejected": "n"}"#, "`prompt` is an empty list"),

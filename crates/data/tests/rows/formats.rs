@@ -1,7 +1,7 @@
 //! The formats that rows lie in: CSV, TSV and Parquet give what the same rows give as JSON.
 
-use crate::common::{Dir, PREFERENCE, TINY, UNPAIRED};
-use duel_data::{Columns, Dataset, Error, Files, Form, Options, Tokenizer};
+use crate::common::{CHAT, Dir, PREFERENCE, TINY, Tiny, UNPAIRED};
+use duel_data::{Columns, Dataset, Error, Factory, Files, Form, Options, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// The tokens of a group's prompt and responses.
@@ -131,6 +131,28 @@ fn columns_by_other_names_are_the_same_rows() {
     );
     let e = Dataset::load(files.unwrap(), &tok, &PREFERENCE).unwrap_err().to_string();
     assert!(e.contains("bad.jsonl: row 2: has no column `question`, which is to be `prompt`"), "{e}");
+}
+
+/// A column that LLaMA-Factory's entry names may be missing in a row, or in a file of several, and not in all.
+#[test]
+fn a_column_that_is_named_is_somewhere() {
+    let (dir, tok) = (Dir::new(), Tiny { template: Some(CHAT), ..TINY }.build());
+    let pairs = [("prompt", "q"), ("query", "more"), ("chosen", "c"), ("rejected", "r")];
+    let pairs = pairs.map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned())).to_vec();
+    let form = Form::Factory(Factory::new("alpaca", true, Some(pairs), None).unwrap());
+    let file = |name: &str, rows: &str| Files::from(&dir.write(name, rows)).in_form(form.clone());
+    let load = |files: Files| {
+        Dataset::load(files, &tok, &PREFERENCE).map(|data| data.len()).map_err(|e| e.to_string())
+    };
+    let without = file("without.jsonl", "{\"q\": \"Q\", \"c\": \"y\", \"r\": \"n\"}\n");
+    let with = file(
+        "with.jsonl",
+        "{\"q\": \"Q\", \"c\": \"y\", \"r\": \"n\"}\n{\"q\": \"Q\", \"more\": \"?\", \"c\": \"y\", \"r\": \"n\"}\n",
+    );
+    let both = Files::joined("all", vec![without.clone(), with.clone()]).unwrap();
+    assert_eq!((load(with), load(both)), (Ok(2), Ok(3)));
+    let e = load(without).unwrap_err();
+    assert!(e.contains("without.jsonl: no row has the column `more`, which is to be `query`"), "{e}");
 }
 
 #[test]

@@ -56,6 +56,57 @@ fn errors_of_tokenizers() {
     );
 }
 
+/// Tokens that only the config calls special are not cut, as in transformers; one that is none is an error.
+#[test]
+fn special_tokens_that_the_config_names() {
+    let whole = open(&[]).unwrap().encode("abc", false).unwrap();
+    let word = |name: &str, text: &str| open(&[("tokenizer_config.json", &format!("{{{name}: {text}}}"))]);
+    for (name, text) in [
+        ("\"additional_special_tokens\"", "[\"no such\"]"),
+        ("\"extra_special_tokens\"", "[{\"content\": \"no such\"}]"),
+        ("\"extra_special_tokens\"", "{\"user_token\": \"no such\"}"),
+        ("\"pad_token\"", "\"no such\""),
+    ] {
+        let e = word(name, text).err().expect("accepted");
+        assert!(e.contains("`no such` that its config names"), "{name}: {e}");
+    }
+    assert!(whole.len() > 1, "{whole:?}");
+    // In the vocabulary, and made of pieces by its merges otherwise.
+    let model = json!({
+        "version": "1.0", "added_tokens": [],
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4}, "merges": ["a b"]}
+    });
+    let named = |files: &[(&str, &str)]| {
+        let dir = Dir::new();
+        dir.write("tokenizer.json", model.to_string());
+        files.iter().for_each(|(name, text)| drop(dir.write(name, text)));
+        Tokenizer::from_dir(&dir.0).unwrap().encode("cabca", false).unwrap()
+    };
+    assert_eq!(named(&[]), [2, 3, 2, 0]);
+    for said in
+        ["\"additional_special_tokens\": [\"abc\"]", "\"extra_special_tokens\": {\"x_token\": \"abc\"}"]
+    {
+        assert_eq!(named(&[("tokenizer_config.json", &format!("{{{said}}}"))]), [2, 4, 0], "{said}");
+    }
+}
+
+/// The same text has the same tokens.
+#[test]
+fn a_tokenizer_that_draws_is_refused() {
+    let model = |dropout: Value| {
+        let dir = Dir::new();
+        let model =
+            json!({"type": "BPE", "dropout": dropout, "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]});
+        dir.write(
+            "tokenizer.json",
+            json!({"version": "1.0", "added_tokens": [], "model": model}).to_string(),
+        );
+        Tokenizer::from_dir(&dir.0).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!((model(Value::Null), model(json!(0.0))), (Ok(()), Ok(())));
+    assert!(model(json!(0.1)).unwrap_err().contains("its `dropout` gives the same text other tokens"));
+}
+
 /// `generation_config.json` wins over `config.json`, as a whole; the tokenizer's own EOS comes first.
 #[test]
 fn where_a_text_ends() {

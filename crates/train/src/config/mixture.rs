@@ -143,7 +143,7 @@ pub struct Entry {
     /// What the worse one becomes: a text with `{rejected}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_format: Option<String>,
-    /// Its share of the whole, which is as large as these let it be; the first of its rows.
+    /// Its share of the whole, of the sum of all shares: as large as these let it be; the first of its rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
     /// The share of its rows that is learned from, drawn by the seed.
@@ -262,9 +262,11 @@ impl Entry {
         if self.path.as_os_str().is_empty() {
             return Err(Error::new("a data set has no `path`"));
         }
-        let is_share = |x: &f64| *x > 0.0 && *x <= 1.0;
-        if !self.fraction.iter().chain(&self.weight).all(is_share) {
-            return wrong("`fraction` and `weight` are above 0 and at most 1");
+        if self.weight.is_some_and(|x| !(x > 0.0 && x <= 1.0)) {
+            return wrong("a `weight` is above 0 and at most 1");
+        }
+        if self.fraction.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
+            return wrong("a `fraction` is a number above 0");
         }
         if self.samples == Some(0) || self.first == Some(0) {
             return wrong("none of its rows would be read; leave it out");

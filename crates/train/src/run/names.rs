@@ -16,6 +16,9 @@ pub fn folder(said: &Path) -> Result<PathBuf, Error> {
     Ok(duel_hub::model(said)?.at)
 }
 
+/// What `datasets` takes for a data set's name where `data_files` are files of that format.
+const FORMATS: [&str; 4] = ["json", "csv", "parquet", "text"];
+
 /// The files of rows that are asked for. `usual` is the split that is meant where none is said, which one file is.
 ///
 /// # Errors
@@ -26,6 +29,28 @@ pub fn files(asked: &Rows, usual: &str) -> Result<Files, Error> {
         return Err(Error::new(format!(
             "{path}: is one file, and has no split {split} to choose; leave that out"
         )));
+    }
+    if let Some(name) = asked.name.to_str()
+        && FORMATS.contains(&name)
+        && !asked.name.exists()
+        && !asked.data_files.is_empty()
+    {
+        let of_split = |said: &'_ String| match said.split_once('=') {
+            Some((split, file)) => (split == asked.split).then(|| file.to_owned()),
+            None => Some(said.clone()),
+        };
+        let all = asked.data_files.iter().filter_map(of_split).map(|file| {
+            let path = Path::new(&file);
+            // A pattern is one of the files in its folder.
+            let within = path.parent().filter(|folder| folder.is_dir() && !path.is_file());
+            let named = within.zip(path.file_name().and_then(|name| name.to_str()));
+            let (name, data_files) = match named {
+                Some((folder, pattern)) => (folder, vec![format!("{}={pattern}", asked.split)]),
+                None => (path, Vec::new()),
+            };
+            files(&Rows { name: name.to_owned(), data_files, ..asked.clone() }, &asked.split)
+        });
+        return Ok(Files::joined(&asked.name, all.collect::<Result<_, _>>()?)?);
     }
     let found = duel_hub::dataset(asked)?;
     Ok(Files::new(found.said, found.at))
@@ -241,10 +266,12 @@ fn mixed(mixture: &Mixture, usual: &str, seed: u64, numbered: u64) -> Result<Fil
         let count = if whole { 0 } else { found.count()? };
         all.push((entry, found, count, whole));
     }
-    // As large as fractions let the whole be.
-    let fraction =
-        |(entry, _, count, _): &(&Entry, Files, usize, bool)| Some(*count as f64 / entry.fraction?);
-    let total = all.iter().filter_map(fraction).fold(f64::INFINITY, f64::min).floor();
+    // As large as fractions, in their sum, let the whole be.
+    let fractions: f64 = mixture.0.iter().filter_map(|entry| entry.fraction).sum();
+    let fraction = |(entry, _, count, _): &(&Entry, Files, usize, bool)| {
+        Some(*count as f64 / (entry.fraction? / fractions))
+    };
+    let total = all.iter().filter_map(fraction).fold(f64::INFINITY, f64::min);
     let mut read = Vec::new();
     for (i, (entry, found, count, whole)) in all.into_iter().enumerate() {
         if whole {
@@ -252,7 +279,7 @@ fn mixed(mixture: &Mixture, usual: &str, seed: u64, numbered: u64) -> Result<Fil
             continue;
         }
         let (rows, first) = match (entry.fraction, entry.weight, entry.samples, entry.first) {
-            (Some(share), ..) => ((share * total).round() as usize, true),
+            (Some(share), ..) => ((share / fractions * total).round_ties_even() as usize, true),
             (_, Some(weight), ..) => ((count as f64 * weight) as usize, false),
             (_, _, Some(rows), _) => (rows, false),
             (_, _, _, first) => (first.unwrap_or(count).min(count), true),
@@ -351,8 +378,15 @@ mod tests {
         };
         assert_eq!(counts(["", "", ""]), Ok(70));
         assert_eq!(counts(["weight = 0.55", "samples = 3", "first = 100"]), Ok(5 + 3 + 40));
+        // Files by what `datasets` calls their format.
+        let format =
+            "[[datasets]]\npath = 'json'\ndata_files = ['DIR/a.jsonl', 'DIR/c*.jsonl', 'test=DIR/b.jsonl']";
+        assert_eq!(config(&dir, format).train_files().and_then(|files| Ok(files.count()?)).unwrap(), 10 + 40);
         // As TRL has it: min(10 / 0.5, 20 / 0.25, 40 / 0.25) is 20 in all.
         assert_eq!(counts(["fraction = 0.5", "fraction = 0.25", "fraction = 0.25"]), Ok(10 + 5 + 5));
+        // Shares of their sum: min(10 / 0.4, 20 / 0.2, 40 / 0.4) is 25 in all; halves go to the even number, 2.5 of 5.
+        assert_eq!(counts(["fraction = 2", "fraction = 1", "fraction = 2"]), Ok(10 + 5 + 10));
+        assert_eq!(counts(["fraction = 0.8", "fraction = 0.2", "fraction = 0.2"]), Ok(10 + 2 + 2));
         assert!(
             counts(["samples = 11", "", ""]).unwrap_err().contains("11 rows are asked for and it has 10")
         );

@@ -101,7 +101,15 @@ pub(super) const LLAMA_FACTORY: &[Word] = &[
         Only(&["false"], "every turn of the assistant is learned; leave one out by a `weight` of 0"),
     ),
     word(&["pref_beta"], Is("beta")),
+    word(
+        &["dpo_loss_type"],
+        Says("`loss_type`, or `method` of orpo and of simpo", |text| match text {
+            "orpo" | "simpo" => loss(text),
+            _ => key("loss_type", text),
+        }),
+    ),
     word(&["pref_loss"], Says("`loss_type`, or `method` of orpo and of simpo, which is a loss of cpo", loss)),
+    word(&["dpo_loss_weights"], Is("loss_weights")),
     word(&["dpo_label_smoothing"], Is("label_smoothing")),
     word(
         &["pref_ftx", "dpo_ftx"],

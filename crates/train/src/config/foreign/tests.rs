@@ -167,7 +167,8 @@ fn mixtures_are_data_sets() {
     };
     wrong("{path: a, frction: 1}", "unknown field `frction`");
     wrong("{split: train}", "a data set has no `path`");
-    wrong("{path: a, weight: 2}", "`fraction` and `weight` are above 0 and at most 1");
+    wrong("{path: a, weight: 2}", "a `weight` is above 0 and at most 1");
+    wrong("{path: a, fraction: -1}", "a `fraction` is a number above 0");
     wrong("{path: a, weight: 0.5, first: 3}", "keep one of");
     wrong("{path: a, fraction: 0.5}\n  - {path: b}", "some data sets have a `fraction`");
     wrong("{path: a, columns: {prompt: q, chosen: q}}", "`q` is to be");
