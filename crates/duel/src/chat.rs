@@ -55,7 +55,7 @@ impl Chat {
         let how = self.drawing.sampling(self.temperature, self.max_new_tokens, ("", 1))?;
         let path = duel_train::folder(&self.model)?;
         let folder = Folder::open(&path)?.language_model()?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         let tokenizer = duel_train::tokenizer(&path)?;
         if !tokenizer.has_chat_template() {
             return Err(Error::new(format!(
@@ -88,7 +88,7 @@ impl Job for Talk<'_> {
         let mut room = Room { b, weights, dialogue, talk: self, system, messages: Vec::new(), turn: 0 };
         let by_hand = stdin().is_terminal();
         if by_hand {
-            eprintln!("{HELP}");
+            duel_train::say!("{HELP}");
         }
         loop {
             if by_hand {
@@ -142,22 +142,22 @@ impl<B: Backend> Room<'_, B> {
         match word {
             _ if line.trim().is_empty() => {}
             "/quit" | "/exit" => return Ok(Next::Ends),
-            "/help" => eprintln!("{HELP}"),
+            "/help" => duel_train::say!("{HELP}"),
             "/reset" => {
                 self.messages.clear();
-                eprintln!("the conversation begins anew");
+                duel_train::say!("the conversation begins anew");
             }
-            "/undo" if self.messages.is_empty() => eprintln!("there is nothing to take back"),
+            "/undo" if self.messages.is_empty() => duel_train::say!("there is nothing to take back"),
             "/undo" => {
                 self.messages.truncate(self.messages.len() - 2);
-                eprintln!("the last message and its answer are taken back");
+                duel_train::say!("the last message and its answer are taken back");
             }
             "/system" => {
                 self.system = Some(rest.trim().to_owned()).filter(|text| !text.is_empty());
                 let is = if self.system.is_some() { "is another one" } else { "is gone" };
-                eprintln!("the system's message {is} from here on");
+                duel_train::say!("the system's message {is} from here on");
             }
-            word if word.starts_with('/') => eprintln!("there is no {word}; /help says what there is"),
+            word if word.starts_with('/') => duel_train::say!("there is no {word}; /help says what there is"),
             _ => {
                 let before = self.messages.clone();
                 self.messages.push(Message::new("user", line.strip_prefix(' ').unwrap_or(line)));
@@ -166,7 +166,7 @@ impl<B: Backend> Room<'_, B> {
                     Ok(prompt) => self.answer(&prompt)?,
                     Err(e) => {
                         self.messages = before;
-                        eprintln!("error: {e}");
+                        duel_train::say!("error: {e}");
                     }
                 }
             }
@@ -201,7 +201,7 @@ impl<B: Backend> Room<'_, B> {
             )));
         }
         if left_out > 0 {
-            eprintln!(
+            duel_train::say!(
                 "note: the window of {window} tokens is full; the oldest {left_out} messages are left out from here on"
             );
         }
@@ -236,16 +236,19 @@ impl<B: Backend> Room<'_, B> {
             FinishReason::Stop => {}
             FinishReason::Abort => {
                 signal::set_asked(false);
-                eprintln!("(stopped; what was said stays in the conversation)");
+                duel_train::say!("(stopped; what was said stays in the conversation)");
             }
             FinishReason::Length if answer.tokens.len() == how.max_new_tokens => {
-                eprintln!("(cut off after {} tokens; --max-new-tokens allows more)", answer.tokens.len());
+                duel_train::say!(
+                    "(cut off after {} tokens; --max-new-tokens allows more)",
+                    answer.tokens.len()
+                );
             }
-            FinishReason::Length => eprintln!("(cut off: the window is full)"),
+            FinishReason::Length => duel_train::say!("(cut off: the window is full)"),
         }
         // For who watches: it differs from run to run.
         if stderr().is_terminal() {
-            eprintln!("{pace}");
+            duel_train::say!("{pace}");
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Where a command works: the one place where a device is chosen.
 
+use crate::arguments::switch;
 use crate::launch::speaks;
 use clap::Args;
-use duel::arguments::switch;
 use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_cuda::Cuda;
@@ -78,7 +78,7 @@ impl Chosen {
         let why = match number.map(|number| (number, duel_cuda::Device::open(number))) {
             Some((number, Ok(gpu))) => {
                 if threads > 0 && speaks() {
-                    eprintln!("threads has no effect: the GPU is used");
+                    duel_train::say!("threads has no effect: the GPU is used");
                 }
                 return Ok(Chosen::Gpu { number, gpu: Box::new(gpu), bf16: bf16.unwrap_or(true) });
             }
@@ -90,7 +90,7 @@ impl Chosen {
             None => String::new(),
         };
         if !why.is_empty() && speaks() {
-            eprintln!("device auto: the CPU, since {why}");
+            duel_train::say!("device auto: the CPU, since {why}");
         }
         duel_cpu::instruction_set()?;
         Ok(Chosen::Cpu { threads, bf16: bf16.unwrap_or(false) })

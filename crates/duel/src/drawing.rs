@@ -55,7 +55,7 @@ impl Drawing {
             false => (load_frozen(b, folder)?, ""),
         };
         let bytes = weights.bytes(b) as f64 / 1e9;
-        eprintln!("{}; weights of {bytes:.2} GB{form}; {plan}", b.describe());
+        duel_train::say!("{}; weights of {bytes:.2} GB{form}; {plan}", b.describe());
         Ok(weights)
     }
 

@@ -30,12 +30,12 @@ impl Export {
         let begun = Instant::now();
         let path = duel_train::folder(&self.model)?;
         let folder = Folder::open(&path)?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         let tokenizer = duel_train::tokenizer(&path)?;
         let exported = export(&folder, &tokenizer, &self.gguf, self.outtype);
         let exported = exported.map_err(|e| Error::new(e.to_string()))?;
-        exported.notes.iter().for_each(|note| eprintln!("note: {note}"));
-        eprintln!(
+        exported.notes.iter().for_each(|note| duel_train::say!("note: {note}"));
+        duel_train::say!(
             "{}: {} tensors, {:.1} MB in {}, after {:.1} s",
             self.gguf.display(),
             exported.tensors,

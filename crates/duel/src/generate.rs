@@ -73,7 +73,7 @@ impl Job for Generation<'_> {
         let drawn = sample(b, &mut engine, &weights, self.requests, &self.how, self.stop, |_| {})?;
         // For who watches: it differs from run to run, and scripts compare what is printed.
         if std::io::stderr().is_terminal() {
-            eprintln!("{}", drawn.pace);
+            duel_train::say!("{}", drawn.pace);
         }
         Ok(drawn)
     }
@@ -109,7 +109,7 @@ impl Generate {
         }
         let path = duel_train::folder(&self.model)?;
         let folder = Folder::open(&path)?.language_model()?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         let tokenizer = duel_train::tokenizer(&path)?;
         let tokens = |prompt: &String| self.tokens(&tokenizer, prompt);
         let prompts = self.prompts.iter().map(tokens).collect::<Result<Vec<_>, _>>()?;

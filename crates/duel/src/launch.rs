@@ -4,6 +4,7 @@ use crate::device::Chosen;
 use duel_comm::{Alone, Comm, Launch, Nccl, Result};
 use duel_train::Error;
 use duel_train::config::Device;
+use std::io::{Write, stderr};
 use std::time::Duration;
 
 /// One process of several, where a launcher has started several.
@@ -45,10 +46,10 @@ pub fn speaks() -> bool {
 /// and its launcher ends the others meanwhile; what is wrong with another one alone, that one says a little later.
 pub fn tell_end(e: &Error) {
     match rank() {
-        0 => eprintln!("error: {e}"),
+        0 => drop(writeln!(stderr(), "error: {e}")),
         rank => {
             std::thread::sleep(AFTER_THE_FIRST);
-            eprintln!("error: rank {rank}: {e}");
+            drop(writeln!(stderr(), "error: rank {rank}: {e}"));
         }
     }
 }

@@ -44,6 +44,7 @@ use plan::Plan;
 use report::Report;
 use sample::Sample;
 use shells::{Completions, Man};
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 use table::Table;
 use theorem::Theorem;
@@ -107,10 +108,26 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A panic is a fault of duel, and a backtrace of no use to its user.
-    std::panic::set_hook(Box::new(|info| eprintln!("error: duel itself failed: {info}; please report it")));
+    duel_train::signal::outlive_limits();
+    // A panic is a fault of duel, and a backtrace of no use to its user. But for what a disk that is full or a reader
+    // that is gone do to `println!` and `eprintln!`.
+    std::panic::set_hook(Box::new(|info| {
+        let said = info.payload().downcast_ref::<String>().map_or("", String::as_str);
+        let lost = ["stdout", "stderr"].into_iter().find_map(|name| {
+            said.strip_prefix(&format!("failed printing to {name}: ")).map(|why| (name, why))
+        });
+        // Where this cannot be written either, nothing can be said.
+        let _ = match lost {
+            Some(("stdout", why)) => writeln!(stderr(), "error: standard output: {why}"),
+            Some(_) => Ok(()),
+            None => writeln!(stderr(), "error: duel itself failed: {info}; please report it"),
+        };
+        if lost.is_some() {
+            std::process::exit(1);
+        }
+    }));
     duel_data::watch_templates(|what| {
-        eprintln!("error: {what}");
+        drop(writeln!(stderr(), "error: {what}"));
         std::process::exit(1);
     });
     std::panic::catch_unwind(command).unwrap_or(ExitCode::from(101))
@@ -123,7 +140,7 @@ fn command() -> ExitCode {
             duel::launch::alone()?;
         }
         if duel::launch::speaks() {
-            normal.notes.iter().for_each(|note| eprintln!("note: left out: {note}"));
+            normal.notes.iter().for_each(|note| duel_train::say!("note: left out: {note}"));
         }
         match cli.command {
             Command::Train(args) => args.run(),
@@ -155,7 +172,7 @@ fn command() -> ExitCode {
     result.unwrap_or_else(|e| match duel_train::signal::interrupted() {
         // What was asked for is no error; the code is that of a shell for Ctrl-C.
         true => {
-            eprintln!("{e}");
+            drop(writeln!(stderr(), "{e}"));
             ExitCode::from(130)
         }
         false => {

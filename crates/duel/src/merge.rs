@@ -4,8 +4,8 @@ use clap::Args;
 use duel_backend::Backend;
 use duel_cpu::Cpu;
 use duel_model::{
-    FileDtype, Folder, base_folder, copy_companions, install, load, model_files, save_as, stage,
-    tokenizer_folder,
+    FileDtype, Folder, Model, base_folder, copy_companions, first_not_finite, install, load, model_files,
+    remove_templates, save_as, stage, tokenizer_folder,
 };
 use duel_train::Error;
 use duel_train::checkpoint::base_was;
@@ -46,9 +46,9 @@ impl Merge {
             )));
         }
         let folder = Folder::open(&model)?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         if let Some(rounding) = base_was(&model) {
-            eprintln!(
+            duel_train::say!(
                 "note: {} was trained beside {} in {rounding}, and is merged into that model as its files have it, beside \
                  which it says something else",
                 model.display(),
@@ -61,13 +61,29 @@ impl Merge {
             dtype => write(&Cpu::<f32>::new(1), &folder, &staged, dtype)?,
         }
         copy_companions(&base, &staged)?;
-        copy_companions(&tokenizer_folder(&model)?, &staged)?;
+        let tokenizer = tokenizer_folder(&model)?;
+        if tokenizer != base {
+            // Its template may lie in its tokenizer_config.json, which files of the base would win over.
+            remove_templates(&staged)?;
+            copy_companions(&tokenizer, &staged)?;
+        }
         install(&staged, &output_dir)?;
-        eprintln!("{} and {} are one model in {}", base.display(), model.display(), output_dir.display());
+        duel_train::say!(
+            "{} and {} are one model in {}",
+            base.display(),
+            model.display(),
+            output_dir.display()
+        );
         Ok(())
     }
 }
 
 fn write<B: Backend>(b: &B, folder: &Folder, dir: &Path, dtype: FileDtype) -> Result<(), Error> {
-    Ok(save_as(b, dir, folder.config(), &load(b, folder)?, dtype)?)
+    let merged = load(b, folder)?;
+    if let Some(name) = first_not_finite(b, &Model::manifest(folder.config()), &merged)? {
+        return Err(Error::new(format!(
+            "tensor `{name}` of the merged model would not be finite: the adapter's numbers are too large for it"
+        )));
+    }
+    Ok(save_as(b, dir, folder.config(), &merged, dtype)?)
 }

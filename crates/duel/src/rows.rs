@@ -47,7 +47,7 @@ impl Which {
         };
         let files = files(&asked, USUAL)?;
         if files.name() != said {
-            eprintln!("dataset {} is {}", said.display(), files.name().display());
+            duel_train::say!("dataset {} is {}", said.display(), files.name().display());
         }
         Ok(files.in_form(Form::Named(self.columns.clone().unwrap_or_default())))
     }

@@ -46,7 +46,7 @@ impl RunArguments {
             None => e,
         };
         let options = self.said().or(file).settle().map_err(named)?;
-        options.recipe.notes().iter().for_each(|note| eprintln!("note: left out: {note}"));
+        options.recipe.notes().iter().for_each(|note| duel_train::say!("note: left out: {note}"));
         options.resolve().map_err(named)?.pinned()
     }
 }

@@ -89,7 +89,7 @@ impl Sample {
             let (prompts, of) = (done.prompts, survey.prompts);
             return Err(Error::new(format!("stopped after {prompts} of {of} prompts; {goes_on}")));
         }
-        eprintln!("{}", done.summary());
+        duel_train::say!("{}", done.summary());
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ impl Train {
                 comm.fail(&e.to_string());
                 let (is_asked, speaks) = (signal::interrupted(), comm.speaks());
                 if speaks {
-                    eprintln!("{}{e}", if is_asked { "" } else { "error: " });
+                    duel_train::say!("{}{e}", if is_asked { "" } else { "error: " });
                 }
                 return Ok(if is_asked { ExitCode::from(130) } else { ExitCode::FAILURE });
             }

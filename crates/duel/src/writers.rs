@@ -30,7 +30,7 @@ impl Writer {
     fn open(said: &Path) -> Result<Self, Error> {
         let path = &duel_train::folder(said)?;
         let folder = Folder::open(path)?.language_model()?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         Ok(Writer { path: path.to_owned(), folder, tokenizer: duel_train::tokenizer(path)? })
     }
 }

@@ -225,7 +225,7 @@ fn adapters_that_cannot_be_are_named() {
     refused(&on.clone().set("lora-r", 2), &["has an adapter", "duel merge"]);
     refused(&on.clone().set("sync-ref-model", true), &["`sync_ref_model`", "adapters"]);
     refused(&on.set("method", "reward"), &["adapter of a language model", "merge"]);
-    let merge = |model: &Path, to: &Path| {
+    let merged = |model: &Path, to: &Path| {
         let args = [
             "merge".as_ref(),
             "--model".as_ref(),
@@ -233,10 +233,31 @@ fn adapters_that_cannot_be_are_named() {
             "--output-dir".as_ref(),
             to.as_os_str(),
         ];
-        Ended::of(Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap()).error().to_owned()
+        Ended::of(Command::new(env!("CARGO_BIN_EXE_duel")).args(args).output().unwrap())
     };
+    let merge = |model: &Path, to: &Path| merged(model, to).error().to_owned();
     assert!(merge(&temp.path("model"), &temp.path("merged")).contains("nothing to merge"));
     assert!(merge(&adapter.out(), &temp.path("model")).contains("holds a model already (model.safetensors)"));
+    // Finite numbers whose products are not.
+    let path = adapter.out().join("adapter_model.safetensors");
+    let mut huge = fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(huge[..8].try_into().unwrap()) as usize;
+    huge[data..].as_chunks_mut().0.fill(1e30f32.to_le_bytes());
+    fs::write(&path, huge).unwrap();
+    assert!(
+        merge(&adapter.out(), &temp.path("infinite")).contains("of the merged model would not be finite")
+    );
+    assert!(!temp.path("infinite/model.safetensors").exists());
+    // PEFT names both of what a model with a score may have.
+    let scored = Run::new(&temp, "scored").set("method", "reward").set("lora-r", 2).set("max-steps", 1);
+    scored.ok();
+    edit_json(
+        &scored.out().join("adapter_config.json"),
+        "modules_to_save",
+        json!(["score", "classifier", "score"]),
+    );
+    let ended = merged(&scored.out(), &temp.path("whole"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 /// A copy of the tiny model with something wrong.
@@ -248,8 +269,11 @@ fn broken_model(temp: &Temp, name: &str, damage: impl FnOnce(&Path)) -> Run {
 }
 
 fn edit_config(dir: &Path, key: &str, value: Value) {
-    let path = dir.join("config.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit_json(&dir.join("config.json"), key, value);
+}
+
+fn edit_json(path: &Path, key: &str, value: Value) {
+    let mut config: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     config[key] = value;
     fs::write(path, config.to_string()).unwrap();
 }
@@ -334,6 +358,24 @@ fn output_folders_are_not_overwritten_unasked() {
     unchanged(&from(temp.path("model")), &["model/duel_state.json", "checkpoint folder"]);
     unchanged(&from(temp.path("nowhere")), &["nowhere"]);
     unchanged(&run.clone().set("model", temp.path("out").display()), &["out"]);
+    // Another folder's checkpoint does not open this one, nor the model's.
+    let other = Run::new(&temp, "other").set("save-steps", 3);
+    other.ok();
+    unchanged(&from(temp.path("other/checkpoint-3")), &["out already holds a run", "another --output-dir"]);
+    let model = fs::read(temp.path("model/model.safetensors")).unwrap();
+    let onto =
+        Run::new(&temp, "model").set("resume-from-checkpoint", temp.path("other/checkpoint-3").display());
+    assert!(onto.go().error().contains("is the model's own folder"));
+    assert!(fs::read(temp.path("model/model.safetensors")).unwrap() == model, "the model is another one");
+    // Without a checkpoint there is nothing to go on from.
+    fs::create_dir(temp.path("begun")).unwrap();
+    fs::write(temp.path("begun/metrics.jsonl"), "").unwrap();
+    let begun = Run::new(&temp, "begun").go();
+    assert!(
+        begun.error().contains("the beginning of a run, without a checkpoint; give --overwrite"),
+        "{}",
+        begun.error()
+    );
     refused(&Run::new(&temp, "fresh").resume(), &["fresh holds no checkpoint", "resume_from_checkpoint"]);
 
     // A checkpoint that a disk has damaged.
@@ -349,8 +391,38 @@ fn output_folders_are_not_overwritten_unasked() {
         unchanged(&run.clone().resume(), &["checkpoint-6", file, part]);
         fs::write(&path, good).unwrap();
     }
+    // Other numbers of the right size: a bit that a disk has turned, another step's file.
+    for file in ["optimizer.safetensors", "model.safetensors"] {
+        let path = temp.path("out/checkpoint-6").join(file);
+        let good = fs::read(&path).unwrap();
+        let mut turned = good.clone();
+        *turned.last_mut().unwrap() ^= 1;
+        for bad in [turned, fs::read(temp.path("out/checkpoint-3").join(file)).unwrap()] {
+            assert_eq!(bad.len(), good.len());
+            fs::write(&path, bad).unwrap();
+            unchanged(&run.clone().resume(), &["checkpoint-6", file, "is not what was saved"]);
+        }
+        fs::write(&path, good).unwrap();
+    }
     run.clone().resume().ok();
     run.set("overwrite-output-dir", true).set("beta", 0.2).ok();
+}
+
+/// A prompt is computed once, and cannot be turned in both of LongRoPE's ways.
+#[test]
+fn responses_on_both_sides_of_a_short_context() {
+    let temp = Temp::with_model("longrope");
+    let mut config = common::tiny_config();
+    config["rope_parameters"] = json!({"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1, 1, 1, 1],
+        "long_factor": [1, 2, 3, 4], "original_max_position_embeddings": 6, "factor": 10.0});
+    common::write_model(&temp.path("model"), config);
+    let rows = [("a a a", "a", "a a"), ("a a a", "a a", "a a a a a a")];
+    let rows = rows
+        .map(|(prompt, chosen, rejected)| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}));
+    common::write_lines(&temp.path("train.jsonl"), rows);
+    let run = Run::new(&temp, "out");
+    refused(&run, &["row 2: has a response that ends within 6 tokens", "give max_length = 6"]);
+    run.set("max-length", 6).set("per-device-train-batch-size", 1).ok();
 }
 
 #[test]
@@ -447,7 +519,7 @@ fn a_file_that_may_not_grow_spares_the_earlier_checkpoints() {
     let weights = limited.file("checkpoint-2/model.safetensors").len();
     for (bytes, file) in [(weights / 2, "model.safetensors"), (weights * 3 / 2, "optimizer.safetensors")] {
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &(bytes / 512).to_string()]);
+        command.args(["-c", "ulimit -f $0; exec \"$@\"", &(bytes / 512).to_string()]);
         command.arg(env!("CARGO_BIN_EXE_duel")).args(limited.clone().resume().args());
         let ended = Ended::of(command.output().unwrap());
         for part in ["the checkpoint of step 4 could not be saved", file, "checkpoint-2 is whole"] {
@@ -458,6 +530,37 @@ fn a_file_that_may_not_grow_spares_the_earlier_checkpoints() {
     }
     limited.clone().resume().ok();
     assert_same(&whole, &limited, common::RESULT);
+}
+
+/// What nobody can read ends no run; an answer that cannot be written is an error, and none of duel's own.
+#[test]
+#[cfg(target_os = "linux")]
+fn full_disks_under_what_is_said() {
+    let temp = Temp::with_model("said");
+    let run =
+        Run::new(&temp, "out").set("eval-dataset", temp.path("eval.jsonl").display()).set("save-steps", 3);
+    let run = run.set("eval-strategy", "steps").set("eval-steps", 3).set("load-best-model-at-end", true);
+    let command = |to: &str, args: &[String]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$@\" {to}"), "sh", env!("CARGO_BIN_EXE_duel")]).args(args);
+        command.output().unwrap()
+    };
+    let done = command("2>/dev/full", &run.args());
+    assert!(done.status.success(), "{:?}", done.status);
+    assert!(!run.file("model.safetensors").is_empty() && !run.file("train_results.json").is_empty());
+    let report = [
+        "report",
+        &temp.path("out").display().to_string(),
+        "--output",
+        &temp.path("r.html").display().to_string(),
+    ];
+    let lost = command(">/dev/full", &report.map(str::to_owned));
+    let said = String::from_utf8_lossy(&lost.stderr);
+    assert!(
+        lost.status.code() == Some(1) && said.starts_with("error: standard output: "),
+        "{:?} {said}",
+        lost.status
+    );
 }
 
 /// Names that the cache does not have, or not whole: before anything is read, one sentence with what to do.

@@ -14,7 +14,7 @@ use duel_train::memory::Bytes;
 use duel_train::objective::{Objective, Scored};
 use duel_train::reference::{ModelId, Reference};
 use duel_train::report::progress::Progress;
-use duel_train::{Error, Ranks, at_revision, check_vocabulary, max_length, rows, signal};
+use duel_train::{Error, Ranks, at_revision, check_tokens, max_length, rows, signal};
 use std::path::{Path, PathBuf};
 
 /// A model that rows are put to: a policy or a reward model, as its folder says.
@@ -31,7 +31,7 @@ impl Judge {
     /// The folder or an option is wrong.
     pub fn open(question: &Question, of: Of, path: &Path, dataset: &Path) -> Result<Self, Error> {
         let folder = Folder::open(path)?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         let method = match folder.config().output {
             Output::Score => Method::Reward,
             Output::Logits => Method::Dpo,
@@ -108,7 +108,7 @@ impl Judge {
         let limit = reference.iter().fold(max_length(config, model), |limit, (path, folder)| {
             let most = folder.config().max_positions;
             if most < limit {
-                eprintln!(
+                duel_train::say!(
                     "max_length {limit} is lowered to {most}: {} has no more positions",
                     path.display()
                 );
@@ -116,7 +116,7 @@ impl Judge {
             limit.min(most)
         });
         let ds = rows(&Ranks::new(&Alone), files, config, limit, model, &tokenizer)?;
-        eprintln!("{}: {}", files.name().display(), ds.report());
+        duel_train::say!("{}: {}", files.name().display(), ds.report());
         if let Some((path, folder)) = &reference {
             check_reference(&ds, &tokenizer, path, folder.config())?;
         }
@@ -124,7 +124,7 @@ impl Judge {
         let missing: Vec<u32> = (0..ds.len() as u32).filter(|&i| records[i as usize].is_none()).collect();
         if let Some(path) = lines.path() {
             let read = ds.len() - missing.len();
-            eprintln!(
+            duel_train::say!(
                 "{}: {read} rows read from {}, {} to be scored",
                 self.path.display(),
                 path.display(),
@@ -235,7 +235,7 @@ fn plan<B: Backend>(
     let room = Room::plan(b, ds, config.per_device_eval_batch_size, config.micro_batch_tokens, model.vocab);
     let parameters = Model::manifest(model).parameters();
     let bytes = Bytes::default().and("weights", size_of::<B::Real>() * parameters);
-    eprintln!(
+    duel_train::say!(
         "{what} {}: {:.2} M parameters, {:?}; micro-batches of up to {} tokens; {}\n      to be allocated: {}",
         path.display(),
         parameters as f64 / 1e6,
@@ -254,7 +254,7 @@ fn check_reference(
     path: &Path,
     model: &ModelConfig,
 ) -> Result<(), Error> {
-    check_vocabulary(ds, path, model)?;
+    check_tokens(ds, path, model)?;
     let other = duel_train::tokenizer(path)?;
     let mut used = ds.tokens().to_vec();
     used.sort_unstable();

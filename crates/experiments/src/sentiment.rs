@@ -33,7 +33,7 @@ pub struct Finding {
 /// The folder cannot be written, or Ctrl-C.
 pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<Option<Finding>, Error> {
     let started = Instant::now();
-    eprintln!(
+    duel_train::say!(
         "Controlled sentiment in small: reviews of a known grammar, whose sentiment is known exactly.\n"
     );
     eprint!("1. ");
@@ -48,7 +48,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
     if method != Method::Sft {
         let stage = if preferences.is_some() { 3 } else { 2 };
         let from = if method.is_online() { "its own samples, judged by the ground truth" } else { "them" };
-        eprintln!("\n{stage}. {method} on {from}");
+        duel_train::say!("\n{stage}. {method} on {from}");
     }
     let name = method.to_string();
     let (trained, last) = recipe::run(&world, preferences.as_ref(), method, &name, None, shown)?;
@@ -63,7 +63,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, method: Method) -> Result<O
         );
         return Ok(None);
     }
-    eprintln!("\n{} held-out prefixes, before and after", world.held_out().len());
+    duel_train::say!("\n{} held-out prefixes, before and after", world.held_out().len());
     let (old, new) = (world.measure(&world.scene.model)?, world.measure(&trained)?);
     for (i, prefix) in world.held_out().iter().enumerate().take(SHOWN) {
         println!("\n{prefix} …");

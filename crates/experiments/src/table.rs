@@ -74,7 +74,7 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64) -> Result<(), Error> {
         seed,
     };
 
-    eprintln!("\nreward model");
+    duel_train::say!("\nreward model");
     let (folder, last) = recipe::run(&world, preferences.as_ref(), Method::Reward, "reward", None, |o| o)?;
     let accuracy = last.iter().find(|(name, _)| name == "eval_accuracy").map_or(f64::NAN, |(_, a)| *a);
     let called = format!("model:{}", folder.display());
@@ -169,7 +169,7 @@ impl<B: Backend> Bench<'_, '_, B> {
         name: &'static str,
         train: impl FnOnce(&World<'_, B>, &str) -> Result<recipe::Left, Error>,
     ) -> Result<(), Error> {
-        eprintln!("\n{name}");
+        duel_train::say!("\n{name}");
         let folder: String = name
             .to_lowercase()
             .chars()
@@ -202,7 +202,7 @@ impl<B: Backend> Bench<'_, '_, B> {
             learned: learned.and_then(|learned| self.mean(&learned)),
             seconds,
         };
-        eprintln!("{}", row.line().trim_end());
+        duel_train::say!("{}", row.line().trim_end());
         self.rows.push(row);
         Ok(())
     }

@@ -54,7 +54,7 @@ impl<'b, B: Backend> World<'b, B> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let base = dir.join("base");
         write_base(b, &base, &mut rng)?;
-        eprintln!("SFT of a model from scratch on {REVIEWS} reviews");
+        duel_train::say!("SFT of a model from scratch on {REVIEWS} reviews");
         let reviews: Vec<_> =
             (0..REVIEWS).map(|_| json!({"text": grammar::sample_review(&mut rng)})).collect();
         let sft = dir.join("sft");
@@ -89,7 +89,7 @@ impl<'b, B: Backend> World<'b, B> {
     /// # Errors
     /// The files cannot be written, or Ctrl-C.
     pub fn preferences(&self) -> Result<Preferences, Error> {
-        eprintln!("{COMPLETIONS} samples for each of {PREFIXES} prefixes, ranked by the ground truth");
+        duel_train::say!("{COMPLETIONS} samples for each of {PREFIXES} prefixes, ranked by the ground truth");
         let scene = &self.scene;
         let drawn = scene.draw(&scene.before, &scene.learned, COMPLETIONS, scene.seed)?;
         let rewards = scores(&mut Truth(Scale::Probability), &drawn)?;

@@ -192,7 +192,7 @@ impl<B: Storage> Activations<B> {
             b.upload(&mut buf, 0, &table);
             Ok(buf)
         };
-        let original = c.rope.as_ref().and_then(Rope::longest_short).filter(|n| *n < max_positions);
+        let original = c.longest_short().filter(|n| *n < max_positions);
         let places = original.map(|original| -> Result<_> {
             Ok(Places {
                 rows: b.alloc(rows)?,

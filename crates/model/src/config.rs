@@ -198,6 +198,12 @@ impl Config {
         self.kinds[l % self.kinds.len()]
     }
 
+    /// Tokens of the longest sequence whose positions turn as those of short ones do, where longer ones turn in another
+    /// way: all of a group are on one side of it.
+    pub fn longest_short(&self) -> Option<usize> {
+        self.rope.as_ref().and_then(Rope::longest_short)
+    }
+
     /// What attention of layer `l` makes of its products, in sequences of up to `positions`.
     pub fn scores(&self, l: usize, positions: usize) -> Scores {
         let usual = self.heads.scores();

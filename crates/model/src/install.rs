@@ -18,10 +18,12 @@ const COMPANIONS: [&str; 9] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
+    TEMPLATE,
     "generation_config.json",
     "tokenizer.model",
 ];
+
+const TEMPLATE: &str = "chat_template.jinja";
 
 /// Folder of the chat templates besides the one of [`COMPANIONS`].
 const TEMPLATES: &str = "additional_chat_templates";
@@ -123,6 +125,23 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
                 .map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
         }
         write_synced(&target, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Removes the chat templates that have files of their own from a folder that is being made.
+///
+/// # Errors
+/// One cannot be removed.
+pub fn remove_templates(folder: &Path) -> Result<()> {
+    let failed = |path: &Path, e| Error::file(path, format!("cannot be removed: {e}"));
+    let alone = folder.join(TEMPLATE);
+    if alone.exists() {
+        duel_disk::remove_file(&alone).map_err(|e| failed(&alone, e))?;
+    }
+    let more = folder.join(TEMPLATES);
+    if more.exists() {
+        duel_disk::remove_dir_all(&more).map_err(|e| failed(&more, e))?;
     }
     Ok(())
 }

@@ -52,7 +52,8 @@ pub use gradients::{Gradients, Trained};
 pub use graph::{backward, backward_pass, forward};
 pub use held::{Form, Held, InBlocks, Numbers};
 pub use install::{
-    STAGED, companions, copy_companions, install, model_files, remove_model, stage, write_stops,
+    STAGED, companions, copy_companions, install, model_files, remove_model, remove_templates, stage,
+    write_stops,
 };
 pub use load::{
     PolicyBytes, each_master, frozen_bytes, load, load_as, load_frozen, load_frozen_in, load_in_8bit,

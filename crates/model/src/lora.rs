@@ -377,7 +377,8 @@ fn saved(
                  part; leave it out"
             ));
         }
-        if all.len() == before {
+        // PEFT names both for every model with a score, whichever of them it has.
+        if all.len() == before && !(name == "classifier" && config.output != Output::Logits) {
             return Err(format!("modules_to_save has `{name}`, which is the name of no module of the model"));
         }
     }

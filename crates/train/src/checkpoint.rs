@@ -11,8 +11,11 @@ use duel_backend::{Backend, Real};
 use duel_judge::Normalization;
 use duel_model::{FileDtype, Folder, Held, Model, Weights};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
 
 const STATE: &str = "duel_state.json";
 /// The same as transformers has it, for others to read.
@@ -50,6 +53,16 @@ pub struct State {
     pub rewards: Running,
     /// Of a run that learns from its own samples.
     pub online: Online,
+}
+
+/// The file of a state: with the sizes and sums of the files of tensors beside it, each by its path in the folder.
+#[derive(Serialize, Deserialize)]
+struct Stored<S> {
+    #[serde(flatten)]
+    state: S,
+    /// Checkpoints of earlier versions have none.
+    #[serde(default)]
+    sums: BTreeMap<String, (u64, String)>,
 }
 
 /// What a run that learns from its own samples carries from step to step.
@@ -275,11 +288,13 @@ impl Checkpoints {
             }
             let (standing, logged) = trainer_state;
             standing.write(&partial.join(TRAINER_STATE), logged, None)?;
-            let state = serde_json::to_string(*state).map_err(|e| Error::new(e.to_string()))?;
-            duel_model::write_synced(&partial.join(STATE), state.as_bytes())?;
             Ok(duel_model::write_synced(&partial.join(CONFIG), self.config.as_bytes())?)
         };
         let name = || -> Result<(), Error> {
+            // Now that all processes have written theirs.
+            let stored = Stored { state: *state, sums: sums(&partial)? };
+            let text = serde_json::to_string(&stored).map_err(|e| Error::new(e.to_string()))?;
+            duel_model::write_synced(&partial.join(STATE), text.as_bytes())?;
             if done.exists() {
                 remove(&done).map_err(failed)?;
             }
@@ -341,7 +356,7 @@ impl Checkpoint {
                 file.display()
             ))
         })?;
-        let state = serde_json::from_str(&text).map_err(|e| {
+        let Stored { state, sums: saved_sums } = serde_json::from_str(&text).map_err(|e| {
             Error::new(format!("{}: is damaged ({e}); use an earlier checkpoint", file.display()))
         })?;
         let saved = saved(path)?;
@@ -352,6 +367,17 @@ impl Checkpoint {
                 "{} cannot be continued with other settings: {}; set them back, or start anew in another output_dir",
                 path.display(),
                 all.join("; ")
+            )));
+        }
+        // What is missing or cut off is told by what reads it.
+        let found = sums(path)?;
+        let differs = |(name, (size, sum)): &(&String, &(u64, String))| {
+            found.get(*name).is_some_and(|(of, found)| of == size && found != sum)
+        };
+        if let Some((name, _)) = saved_sums.iter().find(differs) {
+            return Err(Error::new(format!(
+                "{}: is not what was saved: it is damaged, or of another checkpoint; use an earlier one",
+                path.join(name).display()
             )));
         }
         Ok(Checkpoint { path: path.to_path_buf(), state })
@@ -392,6 +418,37 @@ impl Checkpoint {
         updater.restore(self.state.updates, |name, state| {
             Ok(duel_model::load_flat(b, &self.path.join(name), state)?)
         })
+    }
+}
+
+/// Sizes and sums of the files of tensors in a checkpoint's folder and in the one within.
+fn sums(folder: &Path) -> Result<BTreeMap<String, (u64, String)>, Error> {
+    let mut all = BTreeMap::new();
+    for within in ["", REFERENCE] {
+        let Ok(entries) = fs::read_dir(folder.join(within)) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().map(|name| Path::new(within).join(name)).unwrap_or_default();
+            if name.extension().is_some_and(|of| of == "safetensors") {
+                let sum =
+                    sum(&path).map_err(|e| Error::new(format!("{}: cannot be read: {e}", path.display())))?;
+                all.insert(name.to_string_lossy().into_owned(), sum);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The size of a file, and the sum of its bytes.
+fn sum(path: &Path) -> std::io::Result<(u64, String)> {
+    let (mut file, mut sum, mut size) = (fs::File::open(path)?, Xxh3::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok((size, format!("{:032x}", sum.digest128())));
+        }
+        sum.update(&buffer[..n]);
+        size += n as u64;
     }
 }
 

@@ -30,8 +30,8 @@ pub use error::Error;
 pub use look::Look;
 pub use ranks::{Cut, Ranks, Updater};
 pub use run::{
-    Forecast, Outcome, Time, Tokens, at_revision, check_vocabulary, files, folder, forecast, max_length,
-    rows, split, train, train_online,
+    Forecast, Outcome, Time, Tokens, at_revision, check_tokens, files, folder, forecast, max_length, rows,
+    split, train, train_online,
 };
 pub use say::{hush, tell};
 pub use tokenizer::tokenizer;

@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, Room};
 use crate::reference::content;
-use crate::{Error, check_vocabulary};
+use crate::{Error, check_tokens};
 use duel_backend::Backend;
 use duel_data::{
     Asked, Builder, Context, Dataset, Drawn, Message, Options, Task, Tokenizer, Truncation, Whole,
@@ -169,7 +169,7 @@ impl<B: Backend> Judge for RewardModel<'_, B> {
         let mut values = Vec::new().into_iter();
         if judged > 0 {
             let ds = builder.finish().map_err(Error::from)?;
-            check_vocabulary(&ds, &self.path, &self.model)?;
+            check_tokens(&ds, &self.path, &self.model)?;
             self.tally.cut += ds.report().truncated as u64;
             let all = self.values(&ds)?;
             if all.len() < judged {

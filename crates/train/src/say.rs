@@ -1,6 +1,5 @@
 //! What a run tells people: the first process alone does.
 
-use crate::signal;
 use std::cell::Cell;
 use std::fmt::Arguments;
 use std::io::{Write, stderr};
@@ -20,19 +19,18 @@ pub fn is_hushed() -> bool {
     HUSHED.get()
 }
 
-/// Tells people a line, unless this thread is hushed.
+/// Tells people a line, unless this thread is hushed. A run does not end because nobody can read it: its terminal may
+/// be gone, its log on a disk that is full.
 pub fn tell(line: Arguments<'_>) {
-    match is_hushed() {
-        true => {}
-        // A run that saves because its terminal is gone does not end because nobody reads it.
-        false if signal::hung_up() => drop(writeln!(stderr(), "{line}")),
-        false => eprintln!("{line}"),
+    if !is_hushed() {
+        drop(writeln!(stderr(), "{line}"));
     }
 }
 
 /// [`tell`], in the words of `eprintln!`.
+#[macro_export]
 macro_rules! say {
     ($($said:tt)*) => {
-        $crate::say::tell(format_args!($($said)*))
+        $crate::tell(format_args!($($said)*))
     };
 }

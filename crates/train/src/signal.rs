@@ -47,6 +47,13 @@ pub fn listen() {
     let _ = hung_up;
 }
 
+/// Makes a file that would get larger than the process may write an error of that write; the signal's usual effect is
+/// a silent end.
+pub fn outlive_limits() {
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 /// Whether the process was started with the signal ignored, as `nohup` does; where that cannot be known, it is left as
 /// it is.
 #[cfg(unix)]

@@ -167,11 +167,11 @@ impl Label {
         in_batches(&files, done, self.batch_size as usize, &mut work)?;
         drop(progress);
         if writer.penalty > 0.0 && summary.truncated == 0 && summary.endless > 0 {
-            eprintln!(
+            duel_train::say!(
                 "note: no row says `finish_reason`: \"length\", and so missing_eos_penalty had no effect"
             );
         }
-        eprintln!("{}", summary.line(&worker.describe()));
+        duel_train::say!("{}", summary.line(&worker.describe()));
         Ok(())
     }
 
@@ -293,7 +293,7 @@ fn looked_through(files: &Files, format: Format) -> Result<(String, u64), Error>
         }
     })?;
     if unseen {
-        eprintln!("note: judges are not shown `tools` and `documents`; they stay in the rows");
+        duel_train::say!("note: judges are not shown `tools` and `documents`; they stay in the rows");
     }
     Ok((digest(files)?, rows))
 }

@@ -138,7 +138,7 @@ impl Labels {
             )));
         }
         if !why.is_empty() {
-            eprintln!("pairs left out: {why}");
+            duel_train::say!("pairs left out: {why}");
         }
         let all = by_draw.len();
         let eval = by_draw.split_off(all - EVAL.min(all / 10));

@@ -157,10 +157,10 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
     fn run(mut self) -> Result<(), Error> {
         let labels = Labels::of(&self.ask.dir);
         let (scene, seed, size) = (self.scene, self.ask.seed, self.size);
-        eprintln!("\nlabels of the model's own samples");
+        duel_train::say!("\nlabels of the model's own samples");
         let labelled =
             self.study.point("labels", || labels.write(scene, self.judges.teacher, size.pairs(), seed))?;
-        eprintln!("\n{} samples of each held-out prompt, for the exact curves", size.exact);
+        duel_train::say!("\n{} samples of each held-out prompt, for the exact curves", size.exact);
         let exact = self.study.point("exact", || curves(scene, &mut self.judges, size.exact, seed))?;
         let before = self.measure("SFT", &scene.model.clone())?;
         // Who knows the truth measures what the methods are only told of.
@@ -198,7 +198,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
     fn train(&mut self, which: &str, run: &Run, labels: &Labels) -> Result<(), Error> {
         let scene = self.scene;
         if !run.steps.iter().all(|step| self.study.has(&run.key(*step))) {
-            eprintln!("\n{which}: {}", run.folder());
+            duel_train::say!("\n{which}: {}", run.folder());
             let folder = match run.judged {
                 Judged::Not => scene.train(&run.folder(), run.options.clone(), None)?.0,
                 Judged::Teacher => {
@@ -255,7 +255,7 @@ impl<B: Backend> Bench<'_, '_, '_, B> {
             let [rewards, kls] = columns.map(|of| of.iter().map(rounded).collect::<Vec<_>>());
             Ok(json!({"reward": reward, "kl": kl, "rewards": rewards, "kls": kls, "unjudged": unjudged}))
         })?;
-        eprintln!("{key}: reward {:.3} at {:.2} nats", number(&found["reward"]), number(&found["kl"]));
+        duel_train::say!("{key}: reward {:.3} at {:.2} nats", number(&found["reward"]), number(&found["kl"]));
         Ok(found)
     }
 }

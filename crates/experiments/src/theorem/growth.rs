@@ -73,7 +73,7 @@ impl Growth<'_> {
             .ok_or_else(|| Error::new(format!("the {name} do not hang together")))?;
         let mut rows = Vec::new();
         for &n in self.sizes {
-            eprintln!("{n} {name}");
+            duel_train::say!("{n} {name}");
             let exact = study.point(&format!("{name}/{n}/exact"), || Ok(self.exact(of, n)))?;
             let numbers = |name: &str| exact[name].as_array().into_iter().flatten().filter_map(Value::as_f64);
             let mut row = Row {

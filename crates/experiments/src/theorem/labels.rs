@@ -104,7 +104,7 @@ pub(super) fn study<B: Backend>(
 ) -> Result<Vec<Value>, Error> {
     let mut found = Vec::new();
     for case in &CASES {
-        eprintln!("{}: {}", case.labels, case.name);
+        duel_train::say!("{}: {}", case.labels, case.name);
         let key = format!("labels/{}/{}", case.labels, case.name);
         found.push(study.point(&key, || case.learn(of, steps))?);
     }

@@ -106,13 +106,13 @@ pub fn run<B: Backend>(b: &B, dir: &Path, seed: u64, extent: &Extent) -> Result<
     let settings = json!({"study": "theorem", "seed": seed, "device": b.identity(), "extent": extent.json()});
     let mut study = Study::open(dir, settings.as_object().unwrap_or(&Map::new()))?;
     let mut counted = Counted::new(b, seed)?;
-    eprintln!(
+    duel_train::say!(
         "{} prompts, {} responses each; a transformer of {} parameters",
         counted.language.prompts(),
         counted.language.responses(),
         counted.learner.parameters()
     );
-    eprintln!("DPO on endless data");
+    duel_train::say!("DPO on endless data");
     let trace = trace(&mut study, &mut counted, extent.steps)?;
     let (pairs, rankings) = (counted.pairs(), counted.rankings());
     let kinds = [

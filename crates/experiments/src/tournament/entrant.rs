@@ -56,7 +56,7 @@ impl Entrant {
     /// Its folder is no language model, or it cannot go on from a row.
     pub fn prompts(&self, files: &Files) -> Result<Vec<Prompt>, Error> {
         let folder = Folder::open(&self.folder)?.language_model()?;
-        folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        folder.notes().iter().for_each(|note| duel_train::say!("note: {note}"));
         read_prompts(files, &duel_train::tokenizer(&self.folder)?, folder.config())
     }
 

@@ -102,7 +102,7 @@ pub fn play<B: Backend>(
     })?;
     let texts: Vec<Option<String>> = serde_json::from_value(texts).map_err(damaged)?;
     let labelled = labelled(scene, dir, &texts, seed)?;
-    eprintln!("\nreward model, of labels that the cycle draws");
+    duel_train::say!("\nreward model, of labels that the cycle draws");
     let once =
         Options { num_train_epochs: Some(1.0), ..recipe(Method::Reward, Some(&labelled), &scene.prompts) };
     let (folder, last) = world.train("reward", once, None)?;
@@ -113,7 +113,7 @@ pub fn play<B: Backend>(
     let mut entrants = vec![Entrant { name: "sft".into(), folder: scene.model.clone() }];
     let (mut courses, mut self_players) = (Vec::new(), Vec::new());
     for (name, method) in LEARNERS {
-        eprintln!("\n{name}");
+        duel_train::say!("\n{name}");
         let mut cycle = Cycle::default();
         let (called, judge): Named<'_> = match method {
             Method::Rloo => (format!("model:{}", folder.display()), &mut learned),
@@ -237,7 +237,7 @@ fn specialist<B: Backend>(
     kind: usize,
 ) -> Result<PathBuf, Error> {
     let name = KINDS[kind];
-    eprintln!("\nonly {name}");
+    duel_train::say!("\nonly {name}");
     let prompts = world.scene.learned.iter().flat_map(|prompt| [prompt; LABELLED]);
     let finished = prompts.zip(texts).filter_map(|(prompt, text)| Some((prompt, text.as_ref()?)));
     let own = finished.filter(|(_, text)| cycle::kind(text) == kind).take(LEARNED);

@@ -6,7 +6,6 @@ use super::room::{Plan, Room};
 use super::sampling::Sampling;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::rope::Rope;
 use crate::weights::Weights;
 use duel_backend::{Backend, Portions, Storage};
 use std::time::Instant;
@@ -28,7 +27,7 @@ impl<B: Storage> Dialogue<B> {
     /// Room for up to so many tokens, and no more than the model has positions: those of short sequences, where long
     /// ones have others, since keys in a cache do not change.
     pub fn window(c: &Config, tokens: usize) -> usize {
-        let short = c.rope.as_ref().and_then(Rope::longest_short).unwrap_or(usize::MAX);
+        let short = c.longest_short().unwrap_or(usize::MAX);
         tokens.min(c.max_positions).min(short)
     }
 

@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::rope::Rope;
 use std::fmt;
 use std::time::Duration;
 
@@ -63,7 +62,7 @@ impl<'a> Request<'a> {
     /// Where that changes between them.
     pub(crate) fn check_length(&self, c: &Config, new: usize) -> Result<()> {
         let (id, len) = (self.id, self.prompt.len());
-        match c.rope.as_ref().and_then(Rope::longest_short) {
+        match c.longest_short() {
             Some(n) if len <= n && n < len + new && n < c.max_positions => Err(Error::Decoding(format!(
                 "prompt {id}, of {len} tokens, and {new} new ones pass the {n} up to which this model has the positions \
                  of short sequences (longrope); ask for at most {}",

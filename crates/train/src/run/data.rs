@@ -82,7 +82,7 @@ pub fn rows(
 /// # Errors
 /// It cannot: `model` has not their tokens, or no loss has a use for what is known of the responses.
 pub fn check_rows(ds: &Dataset, path: &Path, config: &Config, model: &ModelConfig) -> Result<(), Error> {
-    check_vocabulary(ds, &config.model, model)?;
+    check_tokens(ds, &config.model, model)?;
     check_labels(ds, path, config)
 }
 
@@ -232,11 +232,26 @@ fn check_labels(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the model in the folder `path` has an embedding for every token.
+/// Checks that the model in the folder `path` has an embedding for every token, and that it turns all sequences of a
+/// group in one way: their prompt is computed once.
 ///
 /// # Errors
-/// It has not.
-pub fn check_vocabulary(ds: &Dataset, path: &Path, model: &ModelConfig) -> Result<(), Error> {
+/// It has not, or does not.
+pub fn check_tokens(ds: &Dataset, path: &Path, model: &ModelConfig) -> Result<(), Error> {
+    let short = model.longest_short();
+    let on_both_sides = |g: &Group<'_>| {
+        let is_long = |response: &[u32]| short.is_some_and(|most| g.prompt.len() + response.len() > most);
+        g.responses().any(is_long) && !g.responses().all(is_long)
+    };
+    if let (Some(group), Some(most)) = (ds.groups().find(on_both_sides), short) {
+        return Err(Error::new(format!(
+            "row {}: has a response that ends within {most} tokens and one that does not, between which {} changes how \
+             it turns positions (longrope), and the prompt is computed once for both; give max_length = {most}, or \
+             leave the row out",
+            group.row,
+            path.display()
+        )));
+    }
     if (ds.max_token() as usize) < model.vocab {
         return Ok(());
     }

@@ -28,7 +28,7 @@ use aim::Aim;
 pub use best::Best;
 use data::Data;
 pub(crate) use data::{check_rows, row_options};
-pub use data::{check_vocabulary, max_length, rows};
+pub use data::{check_tokens, max_length, rows};
 use duel_backend::Backend;
 use duel_comm::Comm;
 use duel_loss::Totals;

@@ -74,7 +74,20 @@ pub fn to_resume(c: &Config) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// Whether a fresh run may have its folder.
+/// Whether the checkpoint that a run continues from, if any, lies in its output folder: then it may have that.
+pub fn goes_on(c: &Config) -> bool {
+    let of = |path: &Path| fs::canonicalize(path).ok();
+    match &c.resume_from_checkpoint {
+        Resume::Off => false,
+        Resume::Newest => true,
+        Resume::Path(path) => {
+            let within = of(path).and_then(|path| path.parent().map(Path::to_path_buf));
+            within.is_some() && within == of(&c.output_dir)
+        }
+    }
+}
+
+/// Whether a run may have its folder, if nothing of it [lies there](goes_on) already.
 ///
 /// # Errors
 /// It cannot be made, is in use by the run itself, or holds another run.
@@ -110,12 +123,15 @@ pub fn check(c: &Config) -> Result<(), Error> {
             out.display()
         )));
     }
-    let used =
-        [METRICS, SAMPLES].iter().any(|name| out.join(name).exists()) || !checkpoint::list(out).is_empty();
+    let stands = !checkpoint::list(out).is_empty();
+    let used = stands || [METRICS, SAMPLES].iter().any(|name| out.join(name).exists());
     if used && !c.overwrite_output_dir {
+        let (what, way) = match stands {
+            true => ("a run", "--resume-from-checkpoint to continue it, "),
+            false => ("the beginning of a run, without a checkpoint", ""),
+        };
         return Err(Error::new(format!(
-            "{} already holds a run; give --resume-from-checkpoint to continue it, --overwrite-output-dir to replace \
-             it, or another --output-dir",
+            "{} already holds {what}; give {way}--overwrite-output-dir to replace it, or another --output-dir",
             out.display()
         )));
     }
@@ -185,7 +201,7 @@ impl Output {
         duel_disk::create_dir_all(out).map_err(failed)?;
         if self.lock.is_none() {
             self.lock = Some(lock(out)?);
-            if c.resume_from_checkpoint == Resume::Off {
+            if !goes_on(c) {
                 check(c)?;
             }
         }

@@ -74,7 +74,7 @@ impl Start {
         let config = Config { bf16: Some(B::Real::DTYPE == Dtype::Bf16), ..config.clone() }.pinned()?;
         let checkpoint =
             output::to_resume(&config)?.map(|path| Checkpoint::open(&path, &config)).transpose()?;
-        if checkpoint.is_none() {
+        if !output::goes_on(&config) {
             output::check(&config)?;
         }
         let at = super::folder(&config.model)?;
