@@ -236,10 +236,15 @@ fn asked(mut value: Value, chat: bool) -> std::result::Result<(Asked, Map<String
 /// The prompt of a row without responses, as a row without responses.
 fn alone(columns: &mut Map<String, Value>, chat: bool) -> std::result::Result<Row, String> {
     let context = row::context(columns)?;
-    let found = columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+    let found = match columns.is_empty() {
+        true => "no column that says anything".to_owned(),
+        false => {
+            format!("the columns {}", columns.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))
+        }
+    };
     let talk = !columns.contains_key("prompt");
     let asked = match row::prompt(columns, chat)? {
-        None => return Err(format!("has the columns {found}, and no prompt; a row of prompts is {SHAPES}")),
+        None => return Err(format!("has {found}, and no prompt; a row of prompts is {SHAPES}")),
         Some(Content::Text(text)) => Row::plain(text, [""; 0]),
         Some(Content::Chat(mut turns)) => {
             // The last turn of a whole conversation is the response that it has.

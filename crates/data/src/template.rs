@@ -33,6 +33,17 @@ pub struct Context {
 }
 
 impl Context {
+    /// The columns of rows that it is read from.
+    pub const COLUMNS: [&str; 3] = ["tools", "documents", "chat_template_kwargs"];
+
+    /// That of these columns of a row.
+    ///
+    /// # Errors
+    /// One of them is of another type; the message starts with a verb.
+    pub fn of(mut columns: Map<String, Value>) -> std::result::Result<Self, String> {
+        crate::row::context(&mut columns)
+    }
+
     /// The columns that say something.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> {
         let given = [

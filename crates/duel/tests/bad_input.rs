@@ -548,13 +548,19 @@ fn full_disks_under_what_is_said() {
     let done = command("2>/dev/full", &run.args());
     assert!(done.status.success(), "{:?}", done.status);
     assert!(!run.file("model.safetensors").is_empty() && !run.file("train_results.json").is_empty());
-    let report = [
-        "report",
-        &temp.path("out").display().to_string(),
-        "--output",
-        &temp.path("r.html").display().to_string(),
-    ];
-    let lost = command(">/dev/full", &report.map(str::to_owned));
+    let report = |to: &str| {
+        let [run, to] = ["out", to].map(|name| temp.path(name).display().to_string());
+        ["report".to_owned(), run, "--output".to_owned(), to]
+    };
+    // It takes the place of a page, and of nothing else.
+    let over = command("", &report("out/metrics.jsonl"));
+    assert!(
+        String::from_utf8_lossy(&over.stderr).contains("metrics.jsonl: is there already, and is no page")
+    );
+    for _ in 0..2 {
+        assert!(command("", &report("r.html")).status.success());
+    }
+    let lost = command(">/dev/full", &report("r.html"));
     let said = String::from_utf8_lossy(&lost.stderr);
     assert!(
         lost.status.code() == Some(1) && said.starts_with("error: standard output: "),

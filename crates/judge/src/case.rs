@@ -1,6 +1,6 @@
 //! What a judge reads: a prompt and answers to it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
 /// One turn of a conversation.
@@ -17,8 +17,9 @@ pub struct Turn {
 pub enum Prompt {
     /// A text, which an answer continues; empty where answers are whole texts.
     Text(String),
-    /// A conversation, of which an answer is the next turn.
-    Chat(Vec<Turn>),
+    /// A conversation, of which an answer is the next turn; and what its template gets beside (`tools`, ...), for
+    /// judges that have one.
+    Chat(Vec<Turn>, Map<String, Value>),
 }
 
 impl Prompt {
@@ -26,7 +27,7 @@ impl Prompt {
     pub fn text(&self) -> String {
         match self {
             Prompt::Text(text) => text.clone(),
-            Prompt::Chat(turns) => match &turns[..] {
+            Prompt::Chat(turns, _) => match &turns[..] {
                 [Turn { role, text }] if role == "user" => text.clone(),
                 turns => {
                     let mut all = String::new();
@@ -45,7 +46,7 @@ impl Prompt {
     pub fn json(&self) -> Value {
         match self {
             Prompt::Text(text) => json!(text),
-            Prompt::Chat(turns) => {
+            Prompt::Chat(turns, _) => {
                 turns.iter().map(|turn| json!({"role": turn.role, "content": turn.text})).collect()
             }
         }

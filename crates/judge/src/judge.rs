@@ -3,13 +3,15 @@
 use crate::{Case, Opinion, Pair, Result, preference, win_rates};
 use std::ops::AddAssign;
 
-/// Which of the two a judge says of its own; the other follows from it.
+/// What a judge says of its own; scores and preferences follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
     /// A score of each answer.
     Scores,
     /// Which of two answers is better.
     Preferences,
+    /// The order of all answers: its scores are mean win rates, of wins that are certain.
+    Order,
 }
 
 /// Who says what answers are worth.

@@ -1,10 +1,13 @@
 //! Samples as a judge reads them.
 
 use crate::{Result, Rollout};
+use duel_data::Context;
 use duel_judge::{Answer, Case, Prompt, Turn};
+use serde_json::{Map, Value};
 
-/// The turns of a prompt as a judge reads it: one without a role is a text.
-pub fn prompt(turns: &[(Option<String>, String)]) -> Prompt {
+/// The turns of a prompt as a judge reads it: one without a role is a text. Of the columns of its row, those that its
+/// template gets go along.
+pub fn prompt(turns: &[(Option<String>, String)], columns: &Map<String, Value>) -> Prompt {
     match turns {
         [] => Prompt::Text(String::new()),
         [(None, text)] => Prompt::Text(text.clone()),
@@ -13,7 +16,9 @@ pub fn prompt(turns: &[(Option<String>, String)]) -> Prompt {
                 role: role.clone().unwrap_or_default(),
                 text: text.clone(),
             };
-            Prompt::Chat(turns.iter().map(turn).collect())
+            let context = columns.iter().filter(|(name, _)| Context::COLUMNS.contains(&name.as_str()));
+            let context = context.map(|(name, value)| (name.clone(), value.clone()));
+            Prompt::Chat(turns.iter().map(turn).collect(), context.collect())
         }
     }
 }
@@ -28,5 +33,6 @@ pub fn case(rollout: &Rollout<'_>) -> Result<Case> {
         tokens: s.tokens.clone(),
         truncated: s.truncated,
     });
-    Ok(Case { prompt: prompt(&rollout.prompt.turns()?), answers: answers.collect() })
+    let prompt = prompt(&rollout.prompt.turns()?, &rollout.prompt.columns);
+    Ok(Case { prompt, answers: answers.collect() })
 }

@@ -99,7 +99,7 @@ impl<'b, B: Backend> RewardModel<'b, B> {
                 .iter()
                 .map(|a| Drawn { text: &a.text, tokens: &a.tokens, truncated: a.truncated })
                 .collect();
-            let answered = asked(&case.prompt).answered(&drawn, &self.tokenizer).map_err(|what| {
+            let answered = asked(&case.prompt)?.answered(&drawn, &self.tokenizer).map_err(|what| {
                 let shown: String = case.prompt.text().chars().take(60).collect();
                 Error::new(format!("{}: an answer to {shown:?} {what}", self.path.display()))
             })?;
@@ -140,14 +140,15 @@ impl<'b, B: Backend> RewardModel<'b, B> {
 }
 
 /// A prompt as tokenizers have it.
-fn asked(prompt: &Prompt) -> Asked {
-    match prompt {
+fn asked(prompt: &Prompt) -> Result<Asked, Error> {
+    Ok(match prompt {
         Prompt::Text(text) => Asked::Text(text.clone()),
-        Prompt::Chat(turns) => {
+        Prompt::Chat(turns, context) => {
             let turns = turns.iter().map(|turn| Message::new(&*turn.role, &*turn.text)).collect();
-            Asked::Chat(turns, Context::default())
+            let context = Context::of(context.clone());
+            Asked::Chat(turns, context.map_err(|what| Error::new(format!("a prompt {what}")))?)
         }
-    }
+    })
 }
 
 impl<B: Backend> Judge for RewardModel<'_, B> {

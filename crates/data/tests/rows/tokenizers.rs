@@ -67,7 +67,7 @@ fn special_tokens_that_the_config_names() {
         ("\"extra_special_tokens\"", "{\"user_token\": \"no such\"}"),
         ("\"pad_token\"", "\"no such\""),
     ] {
-        let e = word(name, text).err().expect("accepted");
+        let e = word(name, text).map(drop).expect_err("accepted");
         assert!(e.contains("`no such` that its config names"), "{name}: {e}");
     }
     assert!(whole.len() > 1, "{whole:?}");

@@ -9,7 +9,7 @@ use crate::rows::Which;
 use clap::Args;
 use duel::device::{Chosen, Job, Machine};
 use duel_backend::Backend;
-use duel_data::{Candidates, Files};
+use duel_data::{Candidates, Context, Files};
 use duel_judge::{Answer, Case, Judge, Reviser, Says, Tally, open, verdicts};
 use duel_train::content::digest;
 use duel_train::report::progress::Progress;
@@ -271,7 +271,10 @@ fn case(row: &Candidates) -> Case {
         tokens: r.tokens.clone(),
         truncated: r.truncated == Some(true),
     };
-    Case { prompt: duel_rollout::prompt(&row.turns), answers: row.responses.iter().map(answer).collect() }
+    Case {
+        prompt: duel_rollout::prompt(&row.turns, &row.columns),
+        answers: row.responses.iter().map(answer).collect(),
+    }
 }
 
 /// A hash of the files, and how many rows they have; each can be judged, and written in this format.
@@ -280,7 +283,7 @@ fn looked_through(files: &Files, format: Format) -> Result<(String, u64), Error>
     let mut unseen = false;
     Candidates::each(files, |row| {
         rows += 1;
-        unseen |= row.columns.contains_key("tools") || row.columns.contains_key("documents");
+        unseen |= Context::COLUMNS.iter().any(|name| row.columns.contains_key(*name));
         let alone = matches!(format, Format::Best | Format::Unpaired | Format::Scored);
         match row.prompt.is_none() && alone {
             true => Err(duel_data::Error::Row {
@@ -293,7 +296,10 @@ fn looked_through(files: &Files, format: Format) -> Result<(String, u64), Error>
         }
     })?;
     if unseen {
-        duel_train::say!("note: judges are not shown `tools` and `documents`; they stay in the rows");
+        duel_train::say!(
+            "note: judges but reward models are not shown {}; they stay in the rows",
+            Context::COLUMNS.map(|name| format!("`{name}`")).join(", ")
+        );
     }
     Ok((digest(files)?, rows))
 }

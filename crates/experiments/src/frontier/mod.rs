@@ -100,7 +100,7 @@ pub fn of<B: Backend>(b: &B, ask: &Ask, given: Given<'_>) -> Result<(), Error> {
 }
 
 fn sized<B: Backend>(b: &B, ask: &Ask, given: Given<'_>, size: Size) -> Result<(), Error> {
-    if given.judge.says() == Says::Preferences {
+    if given.judge.says() != Says::Scores {
         return Err(Error::new(format!(
             "{} compares two samples, but here each has a reward of its own; say --judge-ask score, or name a judge that \
              scores",

@@ -49,7 +49,7 @@ pub fn judged(
             }
             let case = |(i, p): (usize, &Prompt)| {
                 let answers = answers.iter().flat_map(|of| &of[first + i]).cloned().collect();
-                Ok(Case { prompt: prompt(&p.turns()?), answers })
+                Ok(Case { prompt: prompt(&p.turns()?, &p.columns), answers })
             };
             let cases = some.iter().enumerate().map(case).collect::<Result<Vec<_>, Error>>()?;
             let said = compared(judge, &cases, &pairs, n).map_err(|e| match e {

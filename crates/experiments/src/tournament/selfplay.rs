@@ -208,8 +208,10 @@ fn labelled<B: Backend>(
         if one == other || one.is_empty() || other.is_empty() {
             continue;
         }
-        let case =
-            Case { prompt: prompt_of(&prompt.turns()?), answers: [one, other].map(Answer::new).to_vec() };
+        let case = Case {
+            prompt: prompt_of(&prompt.turns()?, &prompt.columns),
+            answers: [one, other].map(Answer::new).to_vec(),
+        };
         let asked: Vec<_> = case.pairs().collect();
         let Opinion::Said(first) = Cycle::default().compare(&asked)?[0] else { continue };
         let (chosen, rejected) = match fraction(at(&[seed, number as u64])) < first {

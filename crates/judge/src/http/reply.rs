@@ -126,7 +126,10 @@ fn token(top: &[(String, f64)]) -> Result<f64, String> {
         Some(said.map(|(_, logp)| logp.exp()).sum::<f64>())
     };
     match (of("A"), of("B")) {
-        (Some(a), Some(b)) if a + b > 0.0 => Ok(a / (a + b)),
+        (Some(a), Some(b)) if a + b > 0.0 && (a + b).is_finite() => Ok(a / (a + b)),
+        (Some(a), Some(b)) if a + b > 0.0 => {
+            Err("log-probabilities of the labels are far above 0".to_owned())
+        }
         (Some(_), Some(_)) => Err("both labels have the probability 0".to_owned()),
         (None, _) => Err("`A` is not among the likeliest tokens".to_owned()),
         (_, None) => Err("`B` is not among the likeliest tokens".to_owned()),

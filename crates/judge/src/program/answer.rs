@@ -47,7 +47,10 @@ pub fn line(bytes: &[u8]) -> Result<(u64, Map<String, Value>), String> {
 /// The opinions of an answer to a question about `count` responses: a score each, or one preference.
 pub fn opinions(task: Task, mut fields: Map<String, Value>, count: usize) -> Result<Vec<Opinion>, String> {
     let wanted = if task == Task::Compare { 1 } else { count };
-    if let Some(why) = fields.remove("error") {
+    if let Some(why) = fields.remove("error").filter(|why| !why.is_null()) {
+        if let Some((said, _)) = fields.iter().find(|(_, value)| !value.is_null()) {
+            return Err(format!("has `error` and `{said}`, of which one is true"));
+        }
         let why = why.as_str().map_or_else(|| why.to_string(), str::to_owned);
         return Ok(vec![Opinion::Unjudged(why); wanted]);
     }
@@ -109,6 +112,10 @@ mod tests {
         assert_eq!(read(Task::Compare, r#"{"id": 1, "preference": 0.25}"#, 2).unwrap(), [Said(0.25)]);
         let rates = read(Task::Rank, r#"{"id": 1, "ranking": [2, 0, 1]}"#, 3).unwrap();
         assert_eq!(rates, [Said(1.5 / 3.0), Said(0.5 / 3.0), Said(2.5 / 3.0)]);
+        assert_eq!(
+            read(Task::Score, r#"{"id": 1, "scores": [1, 2], "error": null}"#, 2).unwrap(),
+            [Said(1.0), Said(2.0)]
+        );
         let silent = read(Task::Score, r#"{"id": 1, "error": "too long"}"#, 2).unwrap();
         assert_eq!(silent, vec![Opinion::Unjudged("too long".into()); 2]);
     }
@@ -121,6 +128,7 @@ mod tests {
             (Task::Score, r#"{"id": 1, "scores": [1]}"#, "has 1 `scores` for 2 responses"),
             (Task::Score, r#"{"id": 1, "scores": 1}"#, "has `scores` 1, which is no list"),
             (Task::Score, r#"{"id": 1}"#, "has neither `scores` nor `error`"),
+            (Task::Score, r#"{"id": 1, "scores": [1, 2], "error": "x"}"#, "has `error` and `scores`"),
             (Task::Score, r#"{"scores": [1, 2]}"#, "has no number of a question as its `id`"),
             (Task::Score, "[1]", "is no object"),
             (Task::Score, "starting up", "is no JSON (expected value at line 1 column 1): starting up"),

@@ -183,7 +183,8 @@ impl Judge for Program {
 
     fn says(&self) -> Says {
         match self.task {
-            Task::Score | Task::Rank => Says::Scores,
+            Task::Score => Says::Scores,
+            Task::Rank => Says::Order,
             Task::Compare => Says::Preferences,
         }
     }

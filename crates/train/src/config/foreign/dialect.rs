@@ -69,9 +69,11 @@ impl Dialect {
             Self::Trl => {
                 taken.assistant_only_loss = (method == Method::Sft).then_some(false);
                 taken.shuffle = (method == Method::Kto).then_some(false);
-                // Pairs are replayed, which TRL does not, by how likely the policy itself draws them.
+                // Pairs are replayed, which TRL does not, by how likely the policy itself draws them; and a mixture is
+                // of what both policies would draw.
                 let replays = said.replay.is_some_and(|pairs| pairs > 0);
-                taken.temperature = (draws_pairs(method) && !replays).then_some(0.9);
+                let plain = replays || method == Method::NashMd;
+                taken.temperature = (draws_pairs(method) && !plain).then_some(0.9);
             }
             Self::LlamaFactory => {
                 taken.method = Some(method);

@@ -12,7 +12,7 @@ const EVALUATING: &str = "an evaluation says the same, however it is gathered";
 const PADDING: &str = "there is no padding";
 const ONLY_FLOAT16: &str = "float16 is not computed in; say bf16 = true, or nothing for float32";
 const DEAD: &str = "nothing depends on it any more";
-const SHOWN: &str = "samples are shown by generate_during_eval";
+const SHOWN: &str = "samples of steps are not printed; duel sample draws some of the model that is left";
 const ENGINE: &str = "samples are drawn by the trainer itself";
 const ABSENT: &str = "it belongs to a loss or a method that is not asked for";
 const NO_SCALE: &str = "the arithmetic is float32 or bfloat16, without a scale";

@@ -23,9 +23,18 @@ const PROMPTS: usize = 12;
 pub fn write(path: &Path, runs: &[PathBuf]) -> Result<(), Error> {
     let named = runs.iter().zip(left::names(runs));
     let left = named.map(|(dir, name)| Left::read(dir, name)).collect::<Result<Vec<_>, _>>()?;
+    if path.exists() && !std::fs::read(path).is_ok_and(|old| old.starts_with(BEGINNING.as_bytes())) {
+        return Err(Error::new(format!(
+            "{}: is there already, and is no page of reports; give another --output",
+            path.display()
+        )));
+    }
     duel_model::write_synced(path, page(&left)?.as_bytes())?;
     Ok(())
 }
+
+/// What a page begins with.
+const BEGINNING: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n";
 
 fn page(left: &[Left]) -> Result<String, Error> {
     let (runs, studies): (Vec<&Left>, Vec<&Left>) = left.iter().partition(|l| !l.records.is_empty());
@@ -51,7 +60,7 @@ fn page(left: &[Left]) -> Result<String, Error> {
         }
     }
     Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "{BEGINNING}<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
          </head>\n<body>\n{body}</body>\n</html>\n"
     ))

@@ -52,7 +52,7 @@ fn run<B: Backend>(
     check_program(ranks, config)?;
     assert!(config.method.is_online(), "this method has no use for a judge");
     let contests = matches!(config.method, Method::Xpo | Method::NashMd);
-    if judge.says() == Says::Preferences && config.num_generations == 1 && !contests {
+    if judge.says() != Says::Scores && config.num_generations == 1 && !contests {
         return Err(Error::new(format!(
             "the judge ({}) compares samples, and `num_generations = 1` gives it none to compare; give at least 2, or a \
              judge that scores",
@@ -63,7 +63,7 @@ fn run<B: Backend>(
         ("normalize_rewards", config.normalize_rewards),
         ("missing_eos_penalty", config.missing_eos_penalty.is_some()),
     ];
-    let idle = idle.iter().find(|(_, said)| *said && judge.says() == Says::Preferences);
+    let idle = idle.iter().find(|(_, said)| *said && judge.says() != Says::Scores);
     if let Some((key, _)) = idle {
         return Err(Error::new(format!(
             "`{key}` has no effect on what the judge ({}) says, which compares samples and gives no scores; remove it",

@@ -274,7 +274,7 @@ impl<B: Backend> World<'_, B> {
             report::said(&mut metrics, &said, self.own);
         }
         // One sample alone is nothing to a judge that compares.
-        let compares = self.judge.says() == Says::Preferences;
+        let compares = self.judge.says() != Says::Scores;
         let said = |name: &str| name != "loss" && !(compares && name == "reward");
         let named = metrics.values().into_iter().filter(|(name, _)| said(name));
         Ok(named.map(|(name, value)| (format!("eval_{name}"), value)).collect())
