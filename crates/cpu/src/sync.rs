@@ -1,13 +1,13 @@
 //! Splitting work over threads so that the result cannot depend on the split.
 
-use crate::workers::Workers;
+use crate::workers::{Workers, alone};
 use std::ops::Range;
 
 /// Elements that a thread passes over in about the time that it takes to hand them to it.
 const LEAST: usize = 1 << 12;
 
 /// Parts a thread.
-const PARTS: usize = 4;
+const PARTS: usize = 16;
 
 /// A pointer that several threads write through, each to places of its own.
 pub struct SyncPtr<T>(*mut T);
@@ -90,9 +90,15 @@ impl Pool {
 
     /// Calls `f` once for each of `0..tasks`.
     pub fn tasks(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        self.tasks_after(tasks, |_, task| f(task));
+    }
+
+    /// As [`Pool::tasks`], for tasks that use what another one left in the thread's scratch: `f(last, task)` is told
+    /// which of them the thread did before, if any.
+    pub fn tasks_after(&self, tasks: usize, f: impl Fn(Option<usize>, usize) + Sync) {
         match &self.workers {
             Some(workers) if tasks > 1 => workers.run(tasks, &f),
-            _ => (0..tasks).for_each(f),
+            _ => alone(tasks, &f),
         }
     }
 

@@ -44,7 +44,10 @@ impl Share {
     }
 }
 
-type Job = *const (dyn Fn(usize) + Sync);
+/// What a thread does of a job: a task, after the task of that job that it did last.
+pub type Step<'a> = dyn Fn(Option<usize>, usize) + Sync + 'a;
+
+type Job = *const Step<'static>;
 
 struct Shared {
     gate: AtomicU64,
@@ -66,14 +69,12 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// Does tasks of this thread's share from the front, then those of others from the back: the same thread has the
     /// same part of a buffer in every job that none is late for.
-    fn work(&self, thread: usize, job: &(dyn Fn(usize) + Sync)) {
-        while let Some(task) = self.shares[thread].take(true) {
-            job(task);
-        }
+    fn work(&self, thread: usize, job: &Step<'_>) {
         let (before, after) = self.shares.split_at(thread);
-        for share in after.iter().chain(before) {
-            while let Some(task) = share.take(false) {
-                job(task);
+        let mut last = None;
+        for (i, share) in after.iter().chain(before).enumerate() {
+            while let Some(task) = share.take(i == 0) {
+                job(last.replace(task), task);
             }
         }
     }
@@ -173,15 +174,16 @@ impl Workers {
         self.threads.len()
     }
 
-    /// Calls `f` once for each of `0..tasks`, on the calling thread and the workers, and returns when all are done. Who
-    /// comes while another thread's job runs, or from within a task, does its tasks alone.
+    /// Calls `f` once for each of `0..tasks`, on the calling thread and the workers, and returns when all are done; it
+    /// hears which task the thread did last. Who comes while another thread's job runs, or from within a task, does its
+    /// tasks alone.
     ///
     /// # Panics
     /// With what a task panicked with.
-    pub fn run(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
+    pub fn run(&self, tasks: usize, f: &Step<'_>) {
         assert!(u32::try_from(tasks).is_ok(), "more tasks than a share can say");
         if self.busy.swap(true, Ordering::Acquire) {
-            return (0..tasks).for_each(f);
+            return alone(tasks, f);
         }
         let shared = &*self.shared;
         let threads = shared.shares.len();
@@ -189,14 +191,18 @@ impl Workers {
             share.set(tasks * t / threads..tasks * (t + 1) / threads);
         }
         // SAFETY: only the lifetime changes: `Opened` keeps this function from returning while a worker has `f`.
-        let job =
-            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        let job = unsafe { std::mem::transmute::<&Step<'_>, &'static Step<'static>>(f) };
         // SAFETY: the gate is closed and nobody inside, since the last job's `Opened` waited for that.
         unsafe { *shared.job.get() = Some(job) };
         let opened = Opened::new(self);
         shared.work(0, f);
         drop(opened);
     }
+}
+
+/// Calls `f` for each of `0..tasks` on this thread.
+pub fn alone(tasks: usize, f: &Step<'_>) {
+    (0..tasks).for_each(|task| f(task.checked_sub(1), task));
 }
 
 impl Drop for Workers {
@@ -254,9 +260,9 @@ mod tests {
         let workers = Workers::new(3);
         for round in 0..2000 {
             let done: Vec<AtomicUsize> = (0..round % 37).map(|_| AtomicUsize::new(0)).collect();
-            workers.run(done.len(), &|task| {
+            workers.run(done.len(), &|_, task| {
                 done[task].fetch_add(1, Ordering::Relaxed);
-                workers.run(1, &|_| ());
+                workers.run(1, &|_, _| ());
             });
             assert!(done.iter().all(|n| n.load(Ordering::Relaxed) == 1), "round {round}");
             if round % 500 == 0 {
@@ -274,7 +280,7 @@ mod tests {
                 scope.spawn(|| {
                     for tasks in 0..500 {
                         let done = AtomicUsize::new(0);
-                        workers.run(tasks, &|_| {
+                        workers.run(tasks, &|_, _| {
                             done.fetch_add(1, Ordering::Relaxed);
                         });
                         assert_eq!(done.into_inner(), tasks);
@@ -289,12 +295,12 @@ mod tests {
     fn a_panic_comes_out() {
         let workers = Workers::new(3);
         for bad in 0..40 {
-            let run = AssertUnwindSafe(|| workers.run(40, &|task| assert_ne!(task, bad, "this one")));
+            let run = AssertUnwindSafe(|| workers.run(40, &|_, task| assert_ne!(task, bad, "this one")));
             let panic = catch_unwind(run).expect_err("one task panics");
             assert!(panic.downcast_ref::<String>().is_some_and(|text| text.contains("this one")));
         }
         let done = AtomicUsize::new(0);
-        workers.run(9, &|_| {
+        workers.run(9, &|_, _| {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 9);

@@ -24,10 +24,19 @@ const KEPT: usize = 256;
 
 /// Rows up to which all of `a` is packed at once. `b` is taken as it lies, or where that cannot be is packed a panel at
 /// a time: each of its elements is read from memory once and used while it is in the L1 cache.
-const FEW: usize = 128;
+pub(super) const FEW: usize = 128;
 
 /// Rows up to which each element of b is turned in registers, and makes tiles of as few rows.
-const THIN: usize = 8;
+pub(super) const THIN: usize = 8;
+
+/// Rows of a part, at least: each thread packs its own.
+const PART: usize = 64;
+
+/// Multiply-adds of a task, at least: some tens of microseconds of a thread's time.
+const TASK: usize = 1 << 23;
+
+/// Elements of b that a task of few rows reads, at least: some microseconds.
+pub(super) const LOAD: usize = 1 << 15;
 
 /// A product, and where it goes.
 pub struct Product<'a, S: 'static, A, B, C> {
@@ -67,20 +76,18 @@ where
             // SAFETY: by this function's contract.
             return unsafe { self.outer(pool, &sides) };
         }
-        let Shape { m, n, k, .. } = self.shape;
-        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
-        let (down, across) = if m * n * k < 1 << 16 { (1, 1) } else { grid(pool.threads(), m, n) };
-        let (down, across) = (down.min(m.div_ceil(mr)), across.min(n.div_ceil(nr)));
-        let rows = |task| part(m, mr, task / across, down);
-        if rows(0).len() > FEW && !self.is_narrow(n) {
-            // SAFETY: by this function's contract.
-            return unsafe { self.blocks(pool, down, across) };
+        // SAFETY: by this function's contract.
+        unsafe {
+            if let Some(b) = self.turns() {
+                self.turned(pool, b);
+            } else if let Some(b) = self.narrows() {
+                self.narrow(pool, b);
+            } else if self.shape.m <= FEW {
+                self.few(pool);
+            } else {
+                self.blocks(pool);
+            }
         }
-        pool.tasks(down * across, |task| {
-            let cols = part(n, nr, task % across, across);
-            // SAFETY: this task writes its rows of its columns of c only.
-            self.opened(|| unsafe { self.few(rows(task), cols) });
-        });
     }
 
     /// Calls `f` with the kernel's registers open.
@@ -94,16 +101,19 @@ where
         }
     }
 
-    /// The product block by block, in so many parts or more of its rows and of its columns. A block of b is packed by
-    /// all threads and used by all.
+    /// The product block by block. A block of b is packed by all threads and used by all; a part of the rows of a by
+    /// each thread that makes some of its tiles.
     ///
     /// # Safety
     /// As [`Product::run`].
-    unsafe fn blocks(&self, pool: &Pool, down: usize, across: usize) {
+    unsafe fn blocks(&self, pool: &Pool) {
         let (mr, nr, k) = (self.kernel.mr, self.kernel.nr, self.depth());
         let (Shape { m, n, .. }, depth) = (self.shape, self.block_depth());
-        let down = down * m.div_ceil(down * mr * self.kernel.panels);
         let ld = even(n, COLUMNS, nr);
+        // As few parts as the L2 cache allows, where columns are enough for all threads: a panel of b is then used for
+        // longer.
+        let more = pool.threads().div_ceil(ld.div_ceil(nr)).min(m / PART);
+        let down = m.div_ceil(mr * self.kernel.panels).max(more);
         S::with_shared(|shared| {
             let (packed, aside) = (ld * depth.min(k), if self.keeps_aside() { m * ld } else { 0 });
             let (b, sums) = room(shared, packed + aside).split_at_mut(packed);
@@ -119,7 +129,8 @@ where
                         self.pack_b(out, &(block.start + cols.start..block.start + cols.end), &depths, false);
                     });
                     let b = &b[..block.len().next_multiple_of(nr) * len];
-                    pool.tasks(down * across, |task| {
+                    let across = pieces(block.len(), nr, TASK / (m.div_ceil(down) * len).max(1));
+                    pool.tasks_after(down * across, |last, task| {
                         let rows = part(m, mr, task / across, down);
                         let cols = part(block.len(), nr, task % across, across);
                         let b = &b[cols.start * len..];
@@ -130,7 +141,9 @@ where
                         let cols = block.start + cols.start..block.start + cols.end;
                         S::with_pack(|Pack { a, .. }| {
                             let a = room(a, rows.len().next_multiple_of(mr) * len);
-                            self.pack_a(a, &rows, &depths);
+                            if last.is_none_or(|last| last / across != task / across) {
+                                self.pack_a(a, &rows, &depths);
+                            }
                             let depths = depths.clone();
                             // SAFETY: this task writes its rows of its columns of c only.
                             self.opened(|| unsafe { self.tiles(&Blocks { rows, cols, depths, a, b, sums }) });
@@ -141,30 +154,42 @@ where
         });
     }
 
-    /// The part `rows` x `cols`, of few rows or narrow, on this thread.
+    /// The product of few rows, which each thread packs.
+    ///
+    /// # Safety
+    /// As [`Product::run`].
+    unsafe fn few(&self, pool: &Pool) {
+        let (Shape { m, n, k, .. }, nr) = (self.shape, self.kernel.nr);
+        let across = pieces(n, nr, LOAD / k.max(1));
+        pool.tasks_after(across, |last, task| {
+            let cols = part(n, nr, task, across);
+            // SAFETY: this task writes its columns of c only.
+            self.opened(|| unsafe {
+                match self.thin(&(0..m), &cols) {
+                    None => self.few_columns(cols, last.is_none()),
+                    Some(left) if left.is_empty() => {}
+                    Some(left) => self.few_columns(left, true),
+                }
+            });
+        });
+    }
+
+    /// These columns of it, on this thread, which packs the rows if it has not yet.
     ///
     /// # Safety
     /// `c` has room for the shape, no other thread touches that part of it, and the kernel's registers are open.
-    unsafe fn few(&self, rows: Range<usize>, cols: Range<usize>) {
+    unsafe fn few_columns(&self, cols: Range<usize>, first: bool) {
         let (nr, k, depth) = (self.kernel.nr, self.depth(), self.block_depth());
-        let height = rows.len().next_multiple_of(self.kernel.mr);
-        let few = rows.len() <= FEW;
-        // SAFETY: the caller's part.
-        if rows.len() > THIN && unsafe { few && self.turned(&rows, &cols) || self.narrow(&rows, &cols) } {
-            return;
-        }
-        // SAFETY: a part of the caller's part.
-        let cols = unsafe { self.thin(&rows, cols) };
-        if cols.is_empty() {
-            return;
-        }
+        let (rows, height) = (0..self.shape.m, self.shape.m.next_multiple_of(self.kernel.mr));
         let aside = self.keeps_aside();
         S::with_pack(|Pack { a, b, sums }| {
             let sums = room(sums, if aside { rows.len() * nr } else { 0 });
-            let sums = aside.then_some((sums.as_mut_ptr(), nr, rows.start));
+            let sums = aside.then_some((sums.as_mut_ptr(), nr, 0));
             let a = room(a, height * k);
             let b = room(b, nr * depth.min(k));
-            self.depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));
+            if first {
+                self.depths().for_each(|d| self.pack_a(&mut a[height * d.start..], &rows, &d));
+            }
             for cols in blocks(&cols, nr) {
                 for depths in self.depths() {
                     self.pack_b(b, &cols, &depths, true);
@@ -268,72 +293,70 @@ where
         }
     }
 
-    /// Whole tiles of few rows straight from the operands, where they lie right; returns the columns that are left.
+    /// Whole tiles of few rows straight from the operands, where they lie right: the columns that are left then.
     ///
     /// # Safety
     /// As [`Product::few`].
-    unsafe fn thin(&self, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
+    unsafe fn thin(&self, rows: &Range<usize>, cols: &Range<usize>) -> Option<Range<usize>> {
         let (Thin { nr, side, run, narrow, .. }, k) = (&self.kernel.thin, self.shape.k);
         let run = same(*run).or_else(|| same(*narrow)).unwrap_or(&[] as &[ThinTile<S, B>]);
         let (a, b) = match self.b {
             Right::Plain(b) => (self.a, b),
             // SAFETY: by this function's contract.
             Right::Blocks(b) => return unsafe { self.thin_blocks(b, rows, cols) },
-            Right::Turned(_) => return cols,
+            Right::Turned(_) => return None,
         };
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
-        let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), dense) else { return cols };
-        if run.is_empty() || rows.len() > THIN || self.keeps() {
-            return cols;
+        let from = same::<*const A, *const S>(a.data.as_ptr()).filter(|_| dense && !run.is_empty())?;
+        if rows.len() > THIN || self.keeps() {
+            return None;
         }
         let adds = adds(self.init);
-        for tile in blocks(&cols, *nr).filter(|tile| tile.len() == *nr) {
+        for tile in blocks(cols, *nr).filter(|tile| tile.len() == *nr) {
             for rows in blocks(rows, run.len()) {
                 // SAFETY: the tile is in the caller's part of c, and in what is added (asserted); both operands have
                 // rows of k elements for it (asserted).
                 unsafe {
-                    let Some(dest) = in_place(self.c, self.shape, rows.start, tile.start, false, false, adds)
-                    else {
-                        return cols;
-                    };
+                    let dest = in_place(self.c, self.shape, rows.start, tile.start, false, false, adds)?;
                     let b_rows = b.data.as_ptr().add(tile.start * b.rs);
                     run[rows.len() - 1](k, from.add(rows.start * a.rs), a.rs, b_rows, b.rs, dest);
                 }
             }
         }
-        cols.end - cols.len() % nr..cols.end
+        Some(cols.end - cols.len() % nr..cols.end)
     }
 
     /// As [`Product::thin`], of `b` in blocks.
     ///
     /// # Safety
     /// As [`Product::few`].
-    unsafe fn thin_blocks(&self, b: Panels, rows: &Range<usize>, cols: Range<usize>) -> Range<usize> {
+    unsafe fn thin_blocks(
+        &self,
+        b: Panels,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> Option<Range<usize>> {
         let (a, k) = (self.a, self.shape.k);
         let run = match b.bits {
             Bits::Four => self.kernel.thin.fours,
             Bits::Eight => self.kernel.thin.eights,
         };
         let fits = a.cs == 1 && k > 0 && rows.len() <= 2 * run.len() && cols.start.is_multiple_of(LANES);
-        let (Some(from), true) = (same::<*const A, *const S>(a.data.as_ptr()), fits) else { return cols };
+        let from = same::<*const A, *const S>(a.data.as_ptr()).filter(|_| fits)?;
         let (whole, adds) = (cols.end - cols.len() % LANES, adds(self.init));
         for tiles in blocks(&(cols.start..whole), 2 * LANES) {
             for rows in blocks(rows, run.len()) {
                 // SAFETY: the tiles are in the caller's part of c, and in what is added (asserted); both operands have
                 // rows of k elements for them (asserted).
                 unsafe {
-                    let Some(dest) =
-                        in_place(self.c, self.shape, rows.start, tiles.start, false, false, adds)
-                    else {
-                        return cols;
-                    };
+                    let dest = in_place(self.c, self.shape, rows.start, tiles.start, false, false, adds)?;
                     let (values, factors) = b.tile(tiles.start / LANES);
                     let from = from.add(rows.start * a.rs);
                     run[rows.len() - 1](k, tiles.len() / LANES, from, a.rs, values, factors, dest);
                 }
             }
         }
-        whole..cols.end
+        Some(whole..cols.end)
     }
 
     /// Every tile of a pair of blocks.
@@ -435,11 +458,8 @@ fn even(n: usize, most: usize, unit: usize) -> usize {
     n.div_ceil(blocks).next_multiple_of(unit).max(1)
 }
 
-/// Parts of the rows and of the columns of a result, as many in all as there are threads: those for which a thread
-/// packs the least.
-fn grid(threads: usize, m: usize, n: usize) -> (usize, usize) {
-    let packed = |&(down, across): &(usize, usize)| m / down + n / across;
-    let splits =
-        (1..=threads).filter(|down| threads.is_multiple_of(*down)).map(|down| (down, threads / down));
-    splits.min_by_key(packed).unwrap_or((1, 1))
+/// How many pieces `n` is cut into, of at least `least` and of whole units: so that no thread waits long for another,
+/// and none is so small that handing it over takes longer.
+pub(super) fn pieces(n: usize, unit: usize, least: usize) -> usize {
+    n.div_ceil(least.next_multiple_of(unit).max(unit))
 }

@@ -1,13 +1,13 @@
 //! Products of few rows, for which nothing but those rows is packed: the result is made on its side.
 
-use super::block::{Product, blocks};
+use super::block::{FEW, LOAD, Product, THIN, blocks, pieces};
 use super::choice::HasKernel;
-use super::kernel::SQUARE;
-use super::kernel::Unit;
-use super::operand::{Operand, Right};
+use super::kernel::{SQUARE, Unit};
+use super::operand::{Operand, Right, Shape};
 use super::pack::{pack, room, same};
 use super::store::{adds, finish_row};
 use crate::real::{Lift, Pack, Real, Scalar};
+use crate::sync::{Pool, part};
 use std::ops::Range;
 
 /// Rows of b whose sums wait to be turned: whole tiles, whole squares and whole cache lines of the result.
@@ -20,28 +20,44 @@ where
     B: Lift<S>,
     C: Real<Acc = S>,
 {
-    /// The part `rows` x `cols`, of b as it lies; nothing and `false` where b does not lie row after row, or this
-    /// machine has no kernel for that.
+    /// The right operand of a product of few rows that the kernels of [`Turned`](super::kernel::Turned) make: both
+    /// operands lie row after row, and this machine has such kernels.
+    pub(super) fn turns(&self) -> Option<Operand<'_, B>> {
+        let Right::Plain(b) = self.b else { return None };
+        let (turned, Shape { m, n, k, .. }) = (&self.kernel.turned, self.shape);
+        let kernel = !turned.run.is_empty() && self.kernel.unit == Unit::Element && !self.keeps();
+        let dense = self.a.cs == 1 && b.cs == 1 && k > 0;
+        (kernel && dense && (THIN + 1..=FEW).contains(&m) && n >= turned.rows).then_some(b)
+    }
+
+    /// The product by those kernels. Each thread packs the rows.
     ///
     /// # Safety
-    /// As [`Product::few`].
-    pub(super) unsafe fn turned(&self, rows: &Range<usize>, cols: &Range<usize>) -> bool {
-        let (turned, k) = (&self.kernel.turned, self.shape.k);
-        let Right::Plain(b) = self.b else { return false };
-        let height = turned.rows;
-        let dense = self.a.cs == 1 && b.cs == 1 && k > 0 && self.kernel.unit == Unit::Element;
-        if turned.run.is_empty() || !dense || self.keeps() || self.shape.n < height {
-            return false;
-        }
-        let width = rows.len().next_multiple_of(turned.lanes);
-        let side = self.kernel.transpose.side;
+    /// As [`Product::run`], of what [`Product::turns`].
+    pub(super) unsafe fn turned(&self, pool: &Pool, b: Operand<B>) {
+        let Shape { n, k, .. } = self.shape;
+        let across = pieces(n, GROUP, LOAD / k);
+        pool.tasks_after(across, |last, task| {
+            // SAFETY: this task writes its columns of c only.
+            unsafe { self.turned_columns(b, &part(n, GROUP, task, across), last.is_none()) };
+        });
+    }
+
+    /// These columns of it, on this thread, which packs the rows if it has not yet.
+    ///
+    /// # Safety
+    /// As [`Product::turned`]; nobody else touches those columns.
+    unsafe fn turned_columns(&self, b: Operand<B>, cols: &Range<usize>, first: bool) {
+        let (turned, transpose, Shape { m, k, .. }) =
+            (&self.kernel.turned, &self.kernel.transpose, self.shape);
+        let (height, side, rows) = (turned.rows, transpose.side, 0..m);
+        let width = m.next_multiple_of(turned.lanes);
         S::with_pack(|Pack { a, b: lifted, sums }| {
             let a = room(a, width * k);
-            for panel in self.panels(width) {
-                let of_panel = rows.start + panel.start..rows.end.min(rows.start + panel.end);
+            for panel in self.panels(width).filter(|_| first) {
                 let out = &mut a[panel.start * k..];
-                let (first, count) = (of_panel.start, of_panel.len());
-                pack(out, self.a, first, count, 0, k, panel.len(), &self.kernel.transpose, side * self.a.rs);
+                let count = panel.len().min(m - panel.start);
+                pack(out, self.a, panel.start, count, 0, k, panel.len(), transpose, side * self.a.rs);
             }
             // A tile that would end behind b begins that much earlier: what is made twice comes out the same.
             let sums = room(sums, (height + GROUP) * width + rows.len() * GROUP);
@@ -83,13 +99,11 @@ where
                 }
             }
         });
-        true
     }
 
     /// The panels of `width` rows of a: as many registers as a tile has, and one or more at the end.
     fn panels(&self, width: usize) -> impl Iterator<Item = Range<usize>> + use<S, A, B, C> {
-        let widest = self.kernel.turned.lanes * self.kernel.turned.run.len();
-        blocks(&(0..width), widest)
+        blocks(&(0..width), self.kernel.turned.lanes * self.kernel.turned.run.len())
     }
 }
 
