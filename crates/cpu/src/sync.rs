@@ -7,7 +7,7 @@ use std::ops::Range;
 const LEAST: usize = 1 << 12;
 
 /// Parts a thread.
-const PARTS: usize = 16;
+const PARTS: usize = 4;
 
 /// A pointer that several threads write through, each to places of its own.
 pub struct SyncPtr<T>(*mut T);
