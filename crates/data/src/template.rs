@@ -46,12 +46,8 @@ impl Context {
 
     /// The columns that say something.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> {
-        let given = [
-            ("tools", !self.tools.is_empty()),
-            ("documents", !self.documents.is_empty()),
-            ("chat_template_kwargs", !self.kwargs.is_empty()),
-        ];
-        given.into_iter().filter_map(|(name, given)| given.then_some(name))
+        let given = [!self.tools.is_empty(), !self.documents.is_empty(), !self.kwargs.is_empty()];
+        Self::COLUMNS.into_iter().zip(given).filter_map(|(name, given)| given.then_some(name))
     }
 
     /// The columns that it was read from, as a row has them.

@@ -63,8 +63,11 @@ impl Tokenizer {
         let config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         add_tokens(&mut inner, &config).map_err(|e| broken(&e))?;
         steady(&inner).map_err(|e| broken(&e))?;
+        // A config that knows its added tokens is of a version that writes no map; a map beside it is left from before.
         let map = object(&dir.join("special_tokens_map.json"))?;
-        let named = named(&config, map.as_ref());
+        let map = map.filter(|_| !config.contains_key("added_tokens_decoder")).unwrap_or_default();
+        let specials = specials(&config, &map);
+        let named = named(&specials, &config, &map);
         if let Some((name, text)) = named.iter().find(|(_, text)| inner.token_to_id(text).is_none()) {
             return Err(Error::file(
                 &file,
@@ -72,7 +75,6 @@ impl Tokenizer {
             ));
         }
         add_specials(&mut inner, &named).map_err(|e| broken(&e))?;
-        let specials = specials(&config, map);
         let special = |name: &str| {
             let text = specials.get(name).and_then(Value::as_str)?;
             inner.token_to_id(text).map(|id| (text.to_owned(), id))
@@ -381,10 +383,8 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
         .map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
 }
 
-/// The special tokens by name (`eos_token`, ...), each as its text. A config that knows its added tokens is of a
-/// version that writes no map; a map beside it is left from before.
-fn specials(config: &Map<String, Value>, map: Option<Map<String, Value>>) -> Map<String, Value> {
-    let map = map.filter(|_| !config.contains_key("added_tokens_decoder")).unwrap_or_default();
+/// The special tokens by name (`eos_token`, ...), each as its text.
+fn specials(config: &Map<String, Value>, map: &Map<String, Value>) -> Map<String, Value> {
     let mut specials = Map::new();
     for (name, value) in map.iter().chain(config) {
         if let Some(text) = token_text(value).filter(|_| name.ends_with("_token")) {
@@ -441,30 +441,30 @@ fn steady(inner: &tokenizers::Tokenizer) -> std::result::Result<(), String> {
     }
 }
 
-/// The special tokens that the files name: what each is, and its text.
-fn named(config: &Map<String, Value>, map: Option<&Map<String, Value>>) -> Vec<(String, String)> {
-    let all = specials(config, map.cloned());
-    let mut named: Vec<_> =
-        all.iter().filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect();
-    for name in ["additional_special_tokens", "extra_special_tokens"] {
-        let list = config.get(name).or_else(|| map?.get(name)).and_then(Value::as_array);
-        named.extend(
-            list.into_iter().flatten().filter_map(token_text).map(|text| (name.to_owned(), text.to_owned())),
-        );
-    }
-    named
+/// All special tokens that the files name: what each is, and its text.
+fn named<'a>(
+    specials: &'a Map<String, Value>,
+    config: &'a Map<String, Value>,
+    map: &'a Map<String, Value>,
+) -> Vec<(&'a str, &'a str)> {
+    let single = specials.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?)));
+    let listed = ["additional_special_tokens", "extra_special_tokens"].into_iter().flat_map(|name| {
+        let list = config.get(name).or_else(|| map.get(name)).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(token_text).map(move |text| (name, text))
+    });
+    single.chain(listed).collect()
 }
 
 /// Makes tokens of the vocabulary special that are named so: no text of them is cut. One that a text begins or ends
 /// with has to be that already.
 fn add_specials(
     inner: &mut tokenizers::Tokenizer,
-    named: &[(String, String)],
+    named: &[(&str, &str)],
 ) -> std::result::Result<(), String> {
     let added = inner.get_added_vocabulary().get_vocab();
     let is_end = |name: &str| ["bos_token", "eos_token"].contains(&name);
-    let missing = named.iter().filter(|(name, text)| !is_end(name) && !added.contains_key(text));
-    let missing: Vec<_> = missing.map(|(_, text)| tokenizers::AddedToken::from(text, true)).collect();
+    let missing = named.iter().filter(|(name, text)| !is_end(name) && !added.contains_key(*text));
+    let missing: Vec<_> = missing.map(|(_, text)| tokenizers::AddedToken::from(*text, true)).collect();
     contain(|| inner.add_special_tokens(missing))
         .map_err(|panic| panic.to_string())?
         .map_err(|e| e.to_string())?;

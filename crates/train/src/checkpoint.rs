@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::config::{Config, Options};
+use crate::content::feed;
 use crate::critic::Critic;
 use crate::ranks::{Ranks, Updater};
 use crate::replay::Replay;
@@ -13,7 +14,6 @@ use duel_model::{FileDtype, Folder, Held, Model, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -356,7 +356,7 @@ impl Checkpoint {
                 file.display()
             ))
         })?;
-        let Stored { state, sums: saved_sums } = serde_json::from_str(&text).map_err(|e| {
+        let Stored { state, sums } = serde_json::from_str(&text).map_err(|e| {
             Error::new(format!("{}: is damaged ({e}); use an earlier checkpoint", file.display()))
         })?;
         let saved = saved(path)?;
@@ -369,16 +369,15 @@ impl Checkpoint {
                 all.join("; ")
             )));
         }
-        // What is missing or cut off is told by what reads it.
-        let found = sums(path)?;
-        let differs = |(name, (size, sum)): &(&String, &(u64, String))| {
-            found.get(*name).is_some_and(|(of, found)| of == size && found != sum)
-        };
-        if let Some((name, _)) = saved_sums.iter().find(differs) {
-            return Err(Error::new(format!(
-                "{}: is not what was saved: it is damaged, or of another checkpoint; use an earlier one",
-                path.join(name).display()
-            )));
+        for (name, saved) in &sums {
+            let file = path.join(name);
+            // What is missing or cut off is told by what reads it.
+            if size(&file) == saved.0 && sum(&file)? != *saved {
+                return Err(Error::new(format!(
+                    "{}: is not what was saved: it is damaged, or of another checkpoint; use an earlier one",
+                    file.display()
+                )));
+            }
         }
         Ok(Checkpoint { path: path.to_path_buf(), state })
     }
@@ -429,9 +428,7 @@ fn sums(folder: &Path) -> Result<BTreeMap<String, (u64, String)>, Error> {
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().map(|name| Path::new(within).join(name)).unwrap_or_default();
             if name.extension().is_some_and(|of| of == "safetensors") {
-                let sum =
-                    sum(&path).map_err(|e| Error::new(format!("{}: cannot be read: {e}", path.display())))?;
-                all.insert(name.to_string_lossy().into_owned(), sum);
+                all.insert(name.to_string_lossy().into_owned(), sum(&path)?);
             }
         }
     }
@@ -439,17 +436,15 @@ fn sums(folder: &Path) -> Result<BTreeMap<String, (u64, String)>, Error> {
 }
 
 /// The size of a file, and the sum of its bytes.
-fn sum(path: &Path) -> std::io::Result<(u64, String)> {
-    let (mut file, mut sum, mut size) = (fs::File::open(path)?, Xxh3::new(), 0);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok((size, format!("{:032x}", sum.digest128())));
-        }
-        sum.update(&buffer[..n]);
-        size += n as u64;
-    }
+fn sum(path: &Path) -> Result<(u64, String), Error> {
+    let mut hash = Xxh3::new();
+    feed(&mut hash, path)?;
+    Ok((size(path), format!("{:032x}", hash.digest128())))
+}
+
+/// Bytes of a file; none where there is none.
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |of| of.len())
 }
 
 /// The folder `path` of a checkpoint, which holds a run's `model`.

@@ -14,8 +14,6 @@ struct Heard {
     asked: Arc<AtomicBool>,
     /// The same by a signal of which the next one ends the process.
     once: Arc<AtomicBool>,
-    /// That the terminal is gone.
-    hung_up: Arc<AtomicBool>,
 }
 
 static HEARD: OnceLock<Heard> = OnceLock::new();
@@ -26,7 +24,7 @@ static HEARD: OnceLock<Heard> = OnceLock::new();
 /// first twice, and SIGTERM follows the second while there still is time to save.
 pub fn listen() {
     duel_hub::stop_when(interrupted);
-    let Heard { asked, once, hung_up } = HEARD.get_or_init(Heard::default);
+    let Heard { asked, once } = HEARD.get_or_init(Heard::default);
     let set = |signal, flag: &Arc<AtomicBool>| drop(signal_hook::flag::register(signal, flag.clone()));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the second signal finds the flag set by the first.
@@ -39,12 +37,9 @@ pub fn listen() {
     {
         set(SIGUSR1, asked);
         if !is_ignored(SIGHUP) {
-            set(SIGHUP, hung_up);
             set(SIGHUP, asked);
         }
     }
-    #[cfg(not(unix))]
-    let _ = hung_up;
 }
 
 /// Makes a file that would get larger than the process may write an error of that write; the signal's usual effect is
@@ -67,11 +62,6 @@ fn is_ignored(signal: i32) -> bool {
 /// Whether an end was asked for.
 pub fn interrupted() -> bool {
     HEARD.get().is_some_and(|heard| heard.asked.load(Ordering::Relaxed))
-}
-
-/// Whether the terminal is gone: what is written there fails.
-pub fn hung_up() -> bool {
-    HEARD.get().is_some_and(|heard| heard.hung_up.load(Ordering::Relaxed))
 }
 
 /// Takes the next signal for the second, or for the first again: for a program that answers one with more than its end.

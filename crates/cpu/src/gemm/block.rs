@@ -159,13 +159,13 @@ where
     /// # Safety
     /// As [`Product::run`].
     unsafe fn few(&self, pool: &Pool) {
-        let (Shape { m, n, k, .. }, nr) = (self.shape, self.kernel.nr);
+        let (Shape { n, k, .. }, nr) = (self.shape, self.kernel.nr);
         let across = pieces(n, nr, LOAD / k.max(1));
         pool.tasks_after(across, |last, task| {
             let cols = part(n, nr, task, across);
             // SAFETY: this task writes its columns of c only.
             self.opened(|| unsafe {
-                match self.thin(&(0..m), &cols) {
+                match self.thin(&cols) {
                     None => self.few_columns(cols, last.is_none()),
                     Some(left) if left.is_empty() => {}
                     Some(left) => self.few_columns(left, true),
@@ -297,23 +297,23 @@ where
     ///
     /// # Safety
     /// As [`Product::few`].
-    unsafe fn thin(&self, rows: &Range<usize>, cols: &Range<usize>) -> Option<Range<usize>> {
-        let (Thin { nr, side, run, narrow, .. }, k) = (&self.kernel.thin, self.shape.k);
+    unsafe fn thin(&self, cols: &Range<usize>) -> Option<Range<usize>> {
+        let (Thin { nr, side, run, narrow, .. }, Shape { m, k, .. }) = (&self.kernel.thin, self.shape);
         let run = same(*run).or_else(|| same(*narrow)).unwrap_or(&[] as &[ThinTile<S, B>]);
         let (a, b) = match self.b {
             Right::Plain(b) => (self.a, b),
             // SAFETY: by this function's contract.
-            Right::Blocks(b) => return unsafe { self.thin_blocks(b, rows, cols) },
+            Right::Blocks(b) => return unsafe { self.thin_blocks(b, cols) },
             Right::Turned(_) => return None,
         };
         let dense = a.cs == 1 && b.cs == 1 && k > 0 && k.is_multiple_of(*side);
         let from = same::<*const A, *const S>(a.data.as_ptr()).filter(|_| dense && !run.is_empty())?;
-        if rows.len() > THIN || self.keeps() {
+        if m > THIN || self.keeps() {
             return None;
         }
         let adds = adds(self.init);
         for tile in blocks(cols, *nr).filter(|tile| tile.len() == *nr) {
-            for rows in blocks(rows, run.len()) {
+            for rows in blocks(&(0..m), run.len()) {
                 // SAFETY: the tile is in the caller's part of c, and in what is added (asserted); both operands have
                 // rows of k elements for it (asserted).
                 unsafe {
@@ -330,22 +330,17 @@ where
     ///
     /// # Safety
     /// As [`Product::few`].
-    unsafe fn thin_blocks(
-        &self,
-        b: Panels,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-    ) -> Option<Range<usize>> {
-        let (a, k) = (self.a, self.shape.k);
+    unsafe fn thin_blocks(&self, b: Panels, cols: &Range<usize>) -> Option<Range<usize>> {
+        let (a, Shape { m, k, .. }) = (self.a, self.shape);
         let run = match b.bits {
             Bits::Four => self.kernel.thin.fours,
             Bits::Eight => self.kernel.thin.eights,
         };
-        let fits = a.cs == 1 && k > 0 && rows.len() <= 2 * run.len() && cols.start.is_multiple_of(LANES);
+        let fits = a.cs == 1 && k > 0 && m <= 2 * run.len() && cols.start.is_multiple_of(LANES);
         let from = same::<*const A, *const S>(a.data.as_ptr()).filter(|_| fits)?;
         let (whole, adds) = (cols.end - cols.len() % LANES, adds(self.init));
         for tiles in blocks(&(cols.start..whole), 2 * LANES) {
-            for rows in blocks(rows, run.len()) {
+            for rows in blocks(&(0..m), run.len()) {
                 // SAFETY: the tiles are in the caller's part of c, and in what is added (asserted); both operands have
                 // rows of k elements for them (asserted).
                 unsafe {

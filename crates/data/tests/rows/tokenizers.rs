@@ -88,6 +88,11 @@ fn special_tokens_that_the_config_names() {
     {
         assert_eq!(named(&[("tokenizer_config.json", &format!("{{{said}}}"))]), [2, 4, 0], "{said}");
     }
+    // A map is a left-over beside a config that knows its added tokens.
+    let map = ("special_tokens_map.json", "{\"additional_special_tokens\": [\"abc\"]}");
+    assert_eq!(named(&[map]), [2, 4, 0]);
+    let config = ("tokenizer_config.json", "{\"added_tokens_decoder\": {}}");
+    assert_eq!(named(&[map, config]), [2, 3, 2, 0]);
 }
 
 /// The same text has the same tokens.

@@ -238,12 +238,13 @@ fn check_labels(ds: &Dataset, path: &Path, c: &Config) -> Result<(), Error> {
 /// # Errors
 /// It has not, or does not.
 pub fn check_tokens(ds: &Dataset, path: &Path, model: &ModelConfig) -> Result<(), Error> {
-    let short = model.longest_short();
-    let on_both_sides = |g: &Group<'_>| {
-        let is_long = |response: &[u32]| short.is_some_and(|most| g.prompt.len() + response.len() > most);
+    let on_both_sides = |g: &Group<'_>, most: usize| {
+        let is_long = |response: &[u32]| g.prompt.len() + response.len() > most;
         g.responses().any(is_long) && !g.responses().all(is_long)
     };
-    if let (Some(group), Some(most)) = (ds.groups().find(on_both_sides), short) {
+    if let Some(most) = model.longest_short()
+        && let Some(group) = ds.groups().find(|g| on_both_sides(g, most))
+    {
         return Err(Error::new(format!(
             "row {}: has a response that ends within {most} tokens and one that does not, between which {} changes how \
              it turns positions (longrope), and the prompt is computed once for both; give max_length = {most}, or \

@@ -35,7 +35,7 @@ pub fn files(asked: &Rows, usual: &str) -> Result<Files, Error> {
         && !asked.name.exists()
         && !asked.data_files.is_empty()
     {
-        let of_split = |said: &'_ String| match said.split_once('=') {
+        let of_split = |said: &String| match said.split_once('=') {
             Some((split, file)) => (split == asked.split).then(|| file.to_owned()),
             None => Some(said.clone()),
         };
